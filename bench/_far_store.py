@@ -9,7 +9,7 @@ import time
 from bench import children
 from bench.compared import compared_by_preflight
 from clinic_backups.app import Parts
-from clinic_backups.backup.several import Section, outcomes_of
+from clinic_backups.backup.clinics_at_once import Section, outcomes_of
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now

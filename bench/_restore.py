@@ -15,8 +15,9 @@ from clinic_backups.base.backup_facts import ChainArchive
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Source
-from clinic_backups.restore.into import IntoRestore
-from clinic_backups.restore.service import ClinicRestore, Wish
+from clinic_backups.restore.clinic_restore import ClinicRestore
+from clinic_backups.restore.into_schema import IntoRestore
+from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import open_store
 

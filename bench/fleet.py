@@ -18,7 +18,8 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.tenant.copy_statement import copy_statement
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
-from clinic_backups.tenant.tenant_db import SESSION, Snapshot
+from clinic_backups.tenant.session_settings import SESSION
+from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo.api import AirflowApi
 from include.demo.stack import DAG_ID
 

@@ -20,7 +20,8 @@ from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.tenant.copy_statement import copy_statement
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
-from clinic_backups.tenant.tenant_db import SESSION, Snapshot
+from clinic_backups.tenant.session_settings import SESSION
+from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo import database
 from include.demo.postgres import HOST, THROWAWAY, EmbeddedPostgres
 from tests import servers

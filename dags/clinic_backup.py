@@ -31,7 +31,8 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
-from clinic_backups.base import settings
+from clinic_backups.base.load_settings import for_schedules
+from clinic_backups.base.settings import LONGEST_RETRY_DELAY
 from clinic_backups.operators import (
     CODEC,
     ENCRYPTION,
@@ -47,7 +48,7 @@ from clinic_backups.operators import (
 )
 from clinic_backups.operators.timetable import on_time
 
-configured = settings.for_schedules()
+configured = for_schedules()
 
 
 @dag(
@@ -66,7 +67,7 @@ configured = settings.for_schedules()
         "retries": configured.retries,
         "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
         "retry_exponential_backoff": True,
-        "max_retry_delay": settings.LONGEST_RETRY_DELAY,
+        "max_retry_delay": LONGEST_RETRY_DELAY,
     },
     params={
         "clinic_id": Param(None, type=["null", "integer"], minimum=1, title="Clinic", description="Id of one clinic"),
@@ -92,9 +93,7 @@ def clinic_backup() -> None:
         compress=CODEC,
         encrypt=ENCRYPTION,
         upload=Store(),
-        kind="{{ params.kind or 'auto' }}",
-        notes="{{ params.notes or '' }}",
-        allow_gaps="{{ params.allow_gaps or False }}",
+        options="{{ params | tojson }}",
         pool=pool.NAME,
         weight_rule=priority.BY_HAND_FIRST,
         map_index_template="{{ task.clinic['name'] }}",

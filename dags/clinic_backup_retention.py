@@ -44,13 +44,13 @@ from datetime import timedelta
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import Param, dag
 
-from clinic_backups.base import settings
+from clinic_backups.base.load_settings import for_schedules
 from clinic_backups.operators import OWNER
 from clinic_backups.operators.replication_tasks import check_stores, replicate_missing
 from clinic_backups.operators.retention_tasks import clean
 from clinic_backups.operators.timetable import on_time
 
-configured = settings.for_schedules()
+configured = for_schedules()
 
 
 @dag(

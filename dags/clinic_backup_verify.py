@@ -29,11 +29,11 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
-from clinic_backups.base import settings
+from clinic_backups.base.load_settings import for_schedules
 from clinic_backups.operators import OWNER
 from clinic_backups.operators.verification_tasks import verify
 
-configured = settings.for_schedules()
+configured = for_schedules()
 
 
 @dag(

@@ -20,11 +20,11 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
-from clinic_backups.base import settings
+from clinic_backups.base.load_settings import for_schedules
 from clinic_backups.operators import OWNER, watch
 from clinic_backups.operators.timetable import OnTimeTimetable
 
-configured = settings.for_schedules()
+configured = for_schedules()
 
 
 @dag(

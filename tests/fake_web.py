@@ -17,10 +17,11 @@ from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoin
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan
 from clinic_backups.web import access
-from clinic_backups.web.actions import Link, Started
+from clinic_backups.web.actions import Started
 from clinic_backups.web.application import make_app
 from clinic_backups.web.banners import Banner
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.downloads import Link
 from clinic_backups.web.problems import Conflict
 from clinic_backups.web.runs import RunView, TaskView
 from clinic_backups.web.viewer import Viewer
@@ -210,7 +211,7 @@ class Fake:
     def board(self) -> Fake:
         return self
 
-    history = audit = actions = seen_runs = board
+    history = audit = actions = downloads = seen_runs = board
 
     def banners(self) -> list[Banner]:
         runs = (("clinic_restore", restore_run().run_id),)
@@ -304,7 +305,7 @@ class Fake:
     def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str, reason: str = "") -> None:
         self.asked.append(("answer", run_id, approve, plan_digest, reason))
 
-    def download(self, caller: Caller, backup: HistoryEntry) -> Link:
+    def link(self, caller: Caller, backup: HistoryEntry) -> Link:
         return Link(None, NOW + timedelta(hours=1), "x.tar.zst.age")
 
 

@@ -28,9 +28,10 @@ from clinic_backups.maintenance.retention_result import Cleaned
 from clinic_backups.maintenance.retention_run import Cleaner
 from clinic_backups.maintenance.store_check import StoreCheck
 from clinic_backups.restore.archives import Archives
+from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.restore.plan import RestorePlan, RestoreRequest
-from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from tests.postgres_fixtures import DemoDatabase, copy_of

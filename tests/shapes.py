@@ -12,8 +12,9 @@ import pyrage
 from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.restore.archives import Archives, Source
-from clinic_backups.restore.plan import RestorePlan, Wish
-from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.restore.clinic_restore import ClinicRestore
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from tests.postgres_fixtures import DemoDatabase

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,6 +161,32 @@ def test_the_bulk_of_the_work_is_bounded_and_stops_a_retry_that_cannot_help(dags
     summary = dags["clinic_backup"].get_task("summary")  # type: ignore[attr-defined]
     assert summary.trigger_rule == "all_done"
     assert [leaf.task_id for leaf in dags["clinic_backup"].leaves] == ["summary"]  # type: ignore[attr-defined]
+
+
+def test_the_params_of_backups_and_restores_are_the_keys_that_a_conf_may_have(dags: dict[str, object]) -> None:
+    from clinic_backups.backup import choose_clinics
+    from clinic_backups.restore import request
+
+    assert set(dags["clinic_backup"].params) == set(choose_clinics.KEYS)  # type: ignore[attr-defined]
+    assert set(dags["clinic_restore"].params) == set(request.KEYS)  # type: ignore[attr-defined]
+
+
+def test_every_param_of_a_backup_reaches_it(dags: dict[str, object]) -> None:
+    from clinic_backups.base.backup_request import BackupOptions
+
+    dag = dags["clinic_backup"]
+    template = dag.get_task("back_up").partial_kwargs["options"]  # type: ignore[attr-defined]
+
+    def given(**conf: object) -> BackupOptions:
+        params = {name: dag.params[name] for name in dag.params} | conf  # type: ignore[attr-defined]
+        rendered = dag.get_template_env().from_string(template).render(params=params)  # type: ignore[attr-defined]
+        return BackupOptions.from_conf(json.loads(rendered))
+
+    assert given() == given(kind=None, notes=None, allow_gaps=None) == BackupOptions()
+    notes = """it's <b>"ñ"</b> {{ dag }} \\ 'x'"""
+    assert given(clinic_ids=[7, 9], kind="full", notes=notes, allow_gaps=True) == BackupOptions(
+        kind="full", notes=notes, allow_gaps=True
+    )
 
 
 def test_without_a_word_a_backup_is_incremental_where_that_can_be(dags: dict[str, object]) -> None:

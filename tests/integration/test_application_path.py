@@ -12,7 +12,7 @@ import pytest
 
 from clinic_backups.base import connections
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.restore.into import IntoRestore
+from clinic_backups.restore.into_schema import IntoRestore
 from tests.integration.test_restore_outside import OWN, restored
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase

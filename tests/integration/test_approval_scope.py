@@ -11,8 +11,8 @@ import pytest
 
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.plan import Wish
-from clinic_backups.restore.service import ClinicChanged
+from clinic_backups.restore.clinic_restore import ClinicChanged
+from clinic_backups.restore.request import Wish
 from tests.integration.test_sequences import CLINIC, OWN
 from tests.integration.test_sequences_believed import hostile
 from tests.postgres_fixtures import DemoDatabase

@@ -19,9 +19,9 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.approving import approver_of, conf_problem
-from clinic_backups.restore.copying import CopyRunner
-from clinic_backups.restore.into import IntoRestore
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.copy_runner import CopyRunner
+from clinic_backups.restore.into_schema import IntoRestore
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore import STOCK, queries

@@ -31,8 +31,11 @@ def test_migrations_make_the_tables_that_the_code_names(catalog: Connection) -> 
     assert migrate.upgrade(catalog) == migrate.upgrade(catalog) == migrate.newest()
     migrate.require_newest(catalog)
     for table in metadata.sorted_tables:
-        found = {column["name"]: column["nullable"] for column in inspect(catalog).get_columns(table.name, SCHEMA)}
-        assert found == {column.name: bool(column.nullable) for column in table.columns}, table.name
+        found = {column["name"]: column for column in inspect(catalog).get_columns(table.name, SCHEMA)}
+        nullable = {name: column["nullable"] for name, column in found.items()}
+        assert nullable == {column.name: bool(column.nullable) for column in table.columns}, table.name
+        kinds = {name: column["type"]._type_affinity for name, column in found.items()}
+        assert kinds == {column.name: column.type._type_affinity for column in table.columns}, table.name
 
 
 def test_the_view_respaldo_speaks_the_applications_words(catalog: Connection) -> None:

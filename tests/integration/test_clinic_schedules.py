@@ -116,7 +116,7 @@ def test_a_run_of_some_clinics_says_nothing_of_the_others(
     general: str, own: dict[str, str], moment: datetime, run_type: str, partial: bool
 ) -> None:
     """Its preflight does not read every table, and the page does not take it for the newest run of all clinics."""
-    from clinic_backups.operators.due import is_partial
+    from clinic_backups.operators.due_schedules import is_partial
     from clinic_backups.web.runs import _is_for_all
 
     settings = Settings(schedule=general, clinic_schedule=own)

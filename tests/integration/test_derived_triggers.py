@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.restore.plan import Wish
-from clinic_backups.restore.service import ClinicChanged
+from clinic_backups.restore.clinic_restore import ClinicChanged
+from clinic_backups.restore.request import Wish
 from tests.integration.test_restore_outside import OWN
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase

@@ -18,7 +18,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog import migrate
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlFolder, render
 from include.demo import database

@@ -11,9 +11,9 @@ import pytest
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.findings import Report, require
 from clinic_backups.base.listening import Listener
-from clinic_backups.restore.plan import Wish
+from clinic_backups.restore.clinic_restore import ClinicChanged, refused
 from clinic_backups.restore.plan_text import as_lines, as_markdown
-from clinic_backups.restore.service import ClinicChanged, refused
+from clinic_backups.restore.request import Wish
 from tests.integration.test_restore_outside import OWN
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase

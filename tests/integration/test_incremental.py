@@ -29,7 +29,7 @@ from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, Perma
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.restore import archives
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.restore.service import Wish
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.configured import Stores

@@ -20,7 +20,7 @@ from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.maintenance.failures import GIVEN_UP_AFTER
 from clinic_backups.maintenance.inventory import Inventory
 from clinic_backups.restore.find_backup import choose_backup
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
 from clinic_backups.stores.connect import store_from_client

@@ -10,7 +10,7 @@ import pytest
 
 from clinic_backups.backup.preflight import run
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.restore.plan import Wish
+from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

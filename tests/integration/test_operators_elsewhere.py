@@ -15,8 +15,8 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.stores.configured import Stores
 from clinic_backups.tenant import structure
-from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.operator_checks import operator_problems
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.tenant_db import Snapshot
 from tests.integration.test_shapes import require_extensions
 from tests.postgres_fixtures import DemoDatabase

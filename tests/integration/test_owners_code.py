@@ -14,7 +14,8 @@ import pytest
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.plan import RestorePlan, Wish
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import Wish
 from tests.integration.test_restore_outside import OWN
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

@@ -17,7 +17,7 @@ from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from tests import servers
 from tests.integration.test_restore import STOCK

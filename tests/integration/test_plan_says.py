@@ -10,8 +10,8 @@ from typing import get_args
 import pytest
 
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.plan import Wish
-from clinic_backups.restore.service import ClinicChanged
+from clinic_backups.restore.clinic_restore import ClinicChanged
+from clinic_backups.restore.request import Wish
 from tests.integration.test_restore_outside import OWN
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import shaped

@@ -26,7 +26,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance import rebuild
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.find_backup import choose_backup
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo
 from clinic_backups.stores.configured import Stores

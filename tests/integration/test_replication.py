@@ -31,7 +31,7 @@ from clinic_backups.base.replica import Loss
 from clinic_backups.catalog.outbox import Outbox
 from clinic_backups.notify.losses import LISTED, LossAlarm
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 from clinic_backups.stores.configured import Stores, canonical

@@ -17,8 +17,9 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.base.listening import Listener
 from clinic_backups.restore.archives import Archives, Source
+from clinic_backups.restore.clinic_restore import ClinicChanged, ClinicRestore
 from clinic_backups.restore.plan import RestorePlan, TablePlan
-from clinic_backups.restore.service import ClinicChanged, ClinicRestore, Wish
+from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from include.demo.restore import damage

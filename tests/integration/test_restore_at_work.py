@@ -12,8 +12,9 @@ import pytest
 
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.listening import Listener
-from clinic_backups.restore.plan import RestorePlan, Wish
-from clinic_backups.restore.service import ClinicChanged
+from clinic_backups.restore.clinic_restore import ClinicChanged
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import Wish
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, grants, shaped
 

@@ -22,9 +22,9 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Column, ForeignKey, Table
 from clinic_backups.restore import archives
 from clinic_backups.restore.archives import Archives, Source
-from clinic_backups.restore.into import IntoReport, IntoRestore
-from clinic_backups.restore.service import ClinicRestore
-from clinic_backups.restore.untrusted import is_possible
+from clinic_backups.restore.clinic_restore import ClinicRestore
+from clinic_backups.restore.into_schema import IntoReport, IntoRestore
+from clinic_backups.restore.manifest_tables import is_possible
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.tenant_db import Snapshot

@@ -13,7 +13,8 @@ import pytest
 from clinic_backups.archive.manifest_checks import chosen_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.restore.plan import RestorePlan, Wish
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.safety import SafetyBackup
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

@@ -183,7 +183,8 @@ from clinic_backups.archive.encryption import load_identities
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.backup_facts import ArchiveInfo
 from clinic_backups.restore.archives import Archives, Source
-from clinic_backups.restore.service import ClinicRestore, Wish
+from clinic_backups.restore.clinic_restore import ClinicRestore
+from clinic_backups.restore.request import Wish
 from clinic_backups.base.settings import Settings
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore

@@ -19,9 +19,9 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreMode, RestoreRecord, Restores, restore_id_of
-from clinic_backups.restore.plan import RestorePlan, RestoreRequest
+from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.plan_text import as_lines, as_markdown, undo_command, undo_conf
-from clinic_backups.restore.request import parse
+from clinic_backups.restore.request import RestoreRequest, parse
 from clinic_backups.restore.runner import RestoreRunner, close_abandoned
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.stores.file import FileStore

@@ -12,7 +12,7 @@ import pytest
 from clinic_backups.app import Parts
 from clinic_backups.base import connections
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore_runner import DAMAGE, Theatre

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.restore.plan import RestorePlan, Wish
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import Wish
 from tests.integration.test_restore_outside import OWN, restored
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

@@ -11,9 +11,8 @@ import pytest
 from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError, SettingsError, TransientError
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.restore.archives import Archives
-from clinic_backups.restore.plan import RestoreRequest, Wish
 from clinic_backups.restore.plan_text import as_lines
-from clinic_backups.restore.request import parse
+from clinic_backups.restore.request import RestoreRequest, Wish, parse
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture

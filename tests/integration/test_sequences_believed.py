@@ -15,7 +15,7 @@ from psycopg2 import sql
 
 from clinic_backups.base import connections
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
-from clinic_backups.restore.plan import Wish
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.sequences.advancing import GivenColumn, advance, following_of
 from clinic_backups.restore.sequences.believed import hold
 from clinic_backups.restore.sequences.numbering import Numbering

@@ -16,7 +16,8 @@ from clinic_backups.base.findings import Report
 from clinic_backups.catalog.board import ClinicMetrics
 from clinic_backups.catalog.locks import lock_clinic
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.tenant_db import SESSION, Snapshot
+from clinic_backups.tenant.session_settings import SESSION
+from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.web.metrics import exposition
 from clinic_backups.web.schemas import NuevoRespaldo
 from include.demo import database as demo

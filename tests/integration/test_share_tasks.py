@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from clinic_backups.backup.shares import NOT_BEFORE, Share
 from clinic_backups.backup.stream import ArchiveStream
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.base import ByteSource, StoredObject
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlExtract
@@ -91,6 +92,17 @@ def test_each_clinic_of_a_share_has_its_backup_and_xcom_has_no_clinics_names(
     theatre.execute("DELETE FROM public.inventario_inventario WHERE clinica_id = 2")
     theatre.go(RestoreRequest(clinic_id=2, backup_id=records[2].backup_id))
     assert theatre.rows_now(2) == good
+
+
+def test_what_the_conf_asks_of_the_backups_is_asked_of_each(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(theatre, monkeypatch)
+    task.run()
+    options = {"kind": "full", "notes": "before the holidays"}
+    for number, given in enumerate((options, json.dumps(options))):
+        task.operator.options = given
+        task.run(run_id=f"r{number}")
+        done = task.records(f"r{number}").values()
+        assert {(record.kind, record.notes) for record in done} == {("full", "before the holidays")}
 
 
 def test_a_clinic_that_fails_stops_no_other_and_a_retry_does_what_is_missing(

@@ -11,7 +11,7 @@ import pytest
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.base import connections
 from clinic_backups.maintenance.holds import Holds
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.source_database import difference

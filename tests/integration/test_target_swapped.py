@@ -12,8 +12,8 @@ from clinic_backups.base import connections
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.archives import Fetched, Source
-from clinic_backups.restore.plan import RestoreRequest
-from clinic_backups.restore.service import ClinicChanged
+from clinic_backups.restore.clinic_restore import ClinicChanged
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore import STOCK
 from tests.integration.test_restore_runner import Theatre

@@ -17,8 +17,9 @@ import pytest
 from clinic_backups.base import connections
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog.approvals import NotApproved
-from clinic_backups.restore.plan import RestoreRequest, Target
+from clinic_backups.restore.plan import Target
 from clinic_backups.restore.plan_text import as_lines, as_markdown
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.restore_outcomes import transaction_status
 from clinic_backups.restore.target import OtherDatabase, ask, compare, target_of
 from clinic_backups.stores.file import FileStore

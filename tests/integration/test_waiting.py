@@ -29,8 +29,7 @@ from clinic_backups.base.silence import Limits, Silent
 from clinic_backups.catalog import locks
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.restore.plan import RestoreRequest
-from clinic_backups.restore.service import Wish
+from clinic_backups.restore.request import RestoreRequest, Wish
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.s3 import S3Store

@@ -10,11 +10,12 @@ import pytest
 
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from clinic_backups.web.actions import Actions
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict
+from clinic_backups.web.recorder import Recorder
 from clinic_backups.web.runs import RESTORE, RunView
 from clinic_backups.web.seen_runs import SeenRuns
 from clinic_backups.web.viewer import Viewer
@@ -49,9 +50,10 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     airflow = Airflow(forged)
     seen_runs = SeenRuns(airflow, theatre.approvals(), Restores(theatre.catalog.database))  # type: ignore[arg-type]
     actions = Actions(
-        database=theatre.catalog.database, audit=Audit(theatre.catalog.database), runs=airflow,  # type: ignore[arg-type]
-        seen=seen_runs, stores=lambda: None, exists=lambda clinic_id: True,  # type: ignore[arg-type]
-        per_hour=60, now=theatre.tick,
+        database=theatre.catalog.database,
+        recorder=Recorder(Audit(theatre.catalog.database), per_hour=60, now=theatre.tick),
+        runs=airflow,  # type: ignore[arg-type]
+        seen=seen_runs, exists=lambda clinic_id: True, now=theatre.tick,
     )  # fmt: skip
 
     def seen_of(seen_runs: SeenRuns) -> RunView:

@@ -16,9 +16,10 @@ from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
-from clinic_backups.web.actions import Actions
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.downloads import Downloads
 from clinic_backups.web.problems import Denied, NotVisible
+from clinic_backups.web.recorder import Recorder
 from clinic_backups.web.viewer import Viewer
 from tests.integration.test_restore_runner import DAMAGE, Theatre
 from tests.postgres_fixtures import DemoDatabase
@@ -32,13 +33,9 @@ def theatre(demo_database: DemoDatabase, tmp_path: Path) -> Theatre:
     return Theatre(demo_database, FileStore(tmp_path / "store"))
 
 
-def actions_of(theatre: Theatre) -> Actions:
-    return Actions(
-        database=theatre.catalog.database, audit=Audit(theatre.catalog.database), runs=None,  # type: ignore[arg-type]
-        seen=None,  # type: ignore[arg-type]
-        stores=lambda: Stores.of(theatre.store), exists=lambda clinic_id: True,
-        per_hour=60, now=theatre.tick,
-    )  # fmt: skip
+def downloads_of(theatre: Theatre) -> Downloads:
+    recorder = Recorder(Audit(theatre.catalog.database), per_hour=60, now=theatre.tick)
+    return Downloads(recorder, lambda: Stores.of(theatre.store), theatre.tick)
 
 
 def test_it_holds_every_archive_in_the_order_of_their_opening(theatre: Theatre) -> None:
@@ -50,7 +47,7 @@ def test_it_holds_every_archive_in_the_order_of_their_opening(theatre: Theatre) 
     newest = records[-1]
     assert len(newest.chain) == 2
     entry = HistoryEntry(3, newest, ())
-    pieces, name, size = actions_of(theatre).whole(ADMIN, entry)
+    pieces, name, size = downloads_of(theatre).whole(ADMIN, entry)
     content = b"".join(pieces)
     assert (len(content), name.endswith("_con_todo.tar")) == (size, True)
     files = [record.archive_key.rpartition("/")[2] for record in records]
@@ -68,7 +65,7 @@ def test_it_holds_every_archive_in_the_order_of_their_opening(theatre: Theatre) 
     found = Audit(theatre.catalog.database).page(visible=None, page=1, per_page=10).entries  # type: ignore[call-arg]
     assert [(line.action, line.detail) for line in found] == [("fetch", "3 archives")]
     with pytest.raises((Denied, NotVisible)):
-        actions_of(theatre).whole(READER, entry)
+        downloads_of(theatre).whole(READER, entry)
 
 
 @pytest.mark.parametrize("harm", ["gone", "shorter"])
@@ -83,4 +80,4 @@ def test_where_a_part_is_missing_nothing_is_handed_out(theatre: Theatre, harm: s
         chain = (replace(second.chain[0], size_bytes=second.chain[0].size_bytes + 1),)
         second = replace(second, chain=chain)
     with pytest.raises(ClinicBackupsError):
-        actions_of(theatre).whole(ADMIN, HistoryEntry(2, second, ()))
+        downloads_of(theatre).whole(ADMIN, HistoryEntry(2, second, ()))

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 from clinic_backups.archive.manifest_checks import table_of
 from clinic_backups.base import documents
 from clinic_backups.base.table import Table
-from clinic_backups.restore.plan import RestorePlan, RestoreRequest
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import RestoreRequest
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from clinic_backups.base.errors import SettingsError, TransientError
-from clinic_backups.base.settings import load
+from clinic_backups.base.load_settings import load
 from clinic_backups.maintenance import watch
 from clinic_backups.maintenance.watch import ping
 from tests.servers import HOST

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.backup.conf import for_all_clinics, select
+from clinic_backups.backup.choose_clinics import for_all_clinics, select
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
 
@@ -59,9 +59,9 @@ def test_other_wrong_values_are_refused(conf: dict[str, Any]) -> None:
 
 
 def test_gaps_are_allowed_by_a_word_alone() -> None:
-    said = [select(conf, active=ACTIVE, every=EVERY).allow_gaps for conf in ({}, {"allow_gaps": None})]
+    said = [select(conf, active=ACTIVE, every=EVERY).options.allow_gaps for conf in ({}, {"allow_gaps": None})]
     assert said == [False, False]
-    assert select({"allow_gaps": True}, active=ACTIVE, every=EVERY).allow_gaps is True
+    assert select({"allow_gaps": True}, active=ACTIVE, every=EVERY).options.allow_gaps is True
     assert [for_all_clinics(conf) for conf in (None, {"allow_gaps": True}, {"clinic_id": 7})] == [True, True, False]
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.load_settings import load, load_usable
 from clinic_backups.base.setting_types import objective_of
-from clinic_backups.base.settings import Settings, load, load_usable
+from clinic_backups.base.settings import Settings
 
 SECRET = "geheim"
 

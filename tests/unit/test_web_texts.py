@@ -72,6 +72,13 @@ def test_every_text_is_there_in_both_languages_and_used() -> None:
         assert set(load(language)) == keys, language
 
 
+def test_every_label_is_there_in_both_languages() -> None:
+    templates = [path.read_text(encoding="utf-8") for path in SOURCES if path.suffix == ".html"]
+    labels = [found for text in templates for found in re.findall(r"\bt\.label\((.*?)\)", text)]
+    assert len(labels) > 5
+    assert [label for label in labels if tuple(re.findall(r'(\w+)="[^"]+"', label)) != LANGUAGES] == []
+
+
 def test_both_languages_fill_in_the_same_values() -> None:
     def places(text: str | Mapping[str, str]) -> set[str]:
         forms = [text] if isinstance(text, str) else text.values()

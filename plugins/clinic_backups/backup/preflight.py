@@ -22,10 +22,11 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
-from clinic_backups.tenant import drift, gate, source_database, structure
-from clinic_backups.tenant.coverage import Coverage, Problem
+from clinic_backups.tenant import drift, gate, people, source_database, structure
+from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
 from clinic_backups.tenant.operator_checks import operator_problems
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.standby import check_standby
 from clinic_backups.tenant.strangers import strangers_of_folder
 from clinic_backups.tenant.structure import Structure
@@ -191,13 +192,13 @@ class _ClinicDatabase:
         report, snapshot, folder = self._report, self._snapshot, self._folder
         with report.check("extracts"):
             with snapshot.savepoint():
-                clinics = snapshot.clinics(folder, "all_clinics.sql")
+                clinics = people.read_clinics(snapshot, folder, "all_clinics.sql")
             self._clinic_id = clinics[0].id if clinics else 0
             self._clinic_ids = frozenset(clinic.id for clinic in clinics)
             self._clinics_query = folder.text("all_clinics.sql")
             check_clinics_of_settings(self._settings, [clinic.id for clinic in clinics], report)
             with snapshot.savepoint():
-                active = snapshot.clinics(folder, "active_clinics.sql")
+                active = people.read_clinics(snapshot, folder, "active_clinics.sql")
             if unknown := sorted({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
                 report.error(
                     "extracts",

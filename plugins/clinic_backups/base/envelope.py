@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import SkipValidation, with_config
 
@@ -15,6 +15,7 @@ from clinic_backups.base.documents import Count, Sha256, Text
 from clinic_backups.base.plain import plain
 
 FORMAT_VERSION = 1
+_TIME = (datetime, datetime | None)
 _SAFETY_NOTES = re.compile(r"before the restore of ([0-9]+-[0-9]{8}T[0-9]{6}Z)")
 
 
@@ -54,8 +55,8 @@ class Envelope(BackupFacts):
         :raises KeyError, TypeError, ValueError: the data are not an envelope.
         """
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        for key in ("started_at", "finished_at", "expires_at", "locked_until", "data_at"):
-            if fields.get(key) is not None or key not in ("locked_until", "data_at"):
+        for key, may_be_missing in _TIMES.items():
+            if fields.get(key) is not None or not may_be_missing:
                 fields[key] = _in_utc(datetime.fromisoformat(fields[key]))
         fields["archive"] = ArchiveInfo(**fields["archive"])
         if not all(isinstance(fields.get(key, []), (list, tuple)) for key in ("recipients", "chain", "gaps")):
@@ -68,6 +69,10 @@ class Envelope(BackupFacts):
             found = _SAFETY_NOTES.fullmatch(str(fields.get("notes", "")))
             fields["safety_of"] = found[1] if found else None
         return cls(**fields)
+
+
+_TIMES = {name: hint != datetime for name, hint in get_type_hints(Envelope).items() if hint in _TIME}
+"""The fields that are times, and whether each may be missing."""
 
 
 def _in_utc(moment: datetime) -> datetime:

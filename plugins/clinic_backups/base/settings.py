@@ -1,18 +1,15 @@
-"""Settings of the package, read from ``CLINIC_BACKUPS_*`` environment variables."""
+"""The settings of the package: their names, types, defaults and texts, and what follows from them."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clinic_backups.base.clinic import Clinic
@@ -43,7 +40,6 @@ from clinic_backups.base.setting_types import (
 
 Own = TypeVar("Own")
 PREFIX = "CLINIC_BACKUPS_"
-_LIKE_PREFIX = re.compile(r"CLINICS?_?BACKUPS?_?")
 LONGEST_RETRY_DELAY = timedelta(minutes=30)
 PROJECT_SQL = Path(__file__).resolve().parents[3] / "include" / "sql"
 PROJECT_EMAIL = PROJECT_SQL.parent / "email"
@@ -143,7 +139,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=12 * 60,
-        description="The tasks of a scheduled run begin spread over this time; 0: as soon as the pool has a free slot",
+        description="The starts of a scheduled run's tasks are spread over this time; 0: each task starts as soon as "
+        "the pool has a free slot",
     )
     retention_schedule: Schedule = Field(
         default="0 3 * * 0", description="When the stores are checked and expired backups are deleted, in the same form"
@@ -192,7 +189,7 @@ class Settings(BaseSettings):
     clinic_rpo_hours: ClinicHours = Field(
         default={},
         description='The same for single clinics or classes, as JSON: {"premium": 3}. A clinic with a schedule of its '
-        "own needs none: two hours more than its longest time between two runs",
+        "own needs none: its objective is two hours more than the longest time between two of its runs",
     )
     shrink_percent: Percent = Field(
         default=30, description="The digest names a clinic whose rows or bytes fell by this percentage"
@@ -269,8 +266,8 @@ class Settings(BaseSettings):
     )
     standby_of_primary: bool = Field(
         default=False,
-        description="If `clinic_db` is a standby: it receives from the primary itself, never from another standby. Then"
-        " the data of an idle primary count as fresh without a commit",
+        description="Set this if `clinic_db` is a standby that receives from the primary itself, never from another "
+        "standby. Then the data of an idle primary count as fresh without a commit",
     )
     trusted_owners: Words = Field(
         default=(),
@@ -381,56 +378,3 @@ class Settings(BaseSettings):
 def _own(values: Mapping[str, Own], clinic: Clinic) -> Own | None:
     """The value of a clinic, or of its class."""
     return values.get(str(clinic.id)) or values.get(clinic.clinic_class)
-
-
-def load() -> Settings:
-    """Read the settings of this process.
-
-    :raises SettingsError: a value is wrong, or a variable is not a setting. Names each variable and its fault, never
-        the value.
-    """
-    settings, problem = load_usable()
-    if problem:
-        raise SettingsError(problem, hint="docs/settings.md lists every setting.")
-    return settings
-
-
-def load_usable() -> tuple[Settings, str]:
-    """The settings with the default in place of each wrong value, and a text about the wrong values.
-
-    The text is empty if no value is wrong. This is for code that has to work even with wrong settings: the DAG files'
-    schedules, and mail to the operator. Nothing is backed up, restored or deleted with these settings.
-    """
-    problems = _unknown(os.environ)
-    defaults: dict[str, Any] = {}
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for item in error.errors(include_input=False, include_url=False):
-            name, *inside = map(str, item["loc"])
-            clinic = f", clinic {inside[0]}" if inside and inside[0].isdecimal() and name != "recipients" else ""
-            problems.append(f"{PREFIX}{name.upper()}{clinic}: {item['msg'].removeprefix('Value error, ')}")
-            defaults[name] = Settings.model_fields[name].default
-        settings = Settings(**defaults)
-    return settings, f"Wrong settings: {'; '.join(problems)}." if problems else ""
-
-
-def for_schedules() -> Settings:
-    """Settings for parsing a DAG file, even if some are wrong. Its tasks read the settings again, and fail then."""
-    return load_usable()[0]
-
-
-def _unknown(environment: Iterable[str]) -> list[str]:
-    """Variables with the package's prefix that are not settings: a misspelt name must not be ignored."""
-    known = {name.upper() for name in Settings.model_fields}
-    problems = []
-    for name in sorted(environment):
-        if _LIKE_PREFIX.match(name.upper()) and not name.upper().startswith(PREFIX):
-            word = _LIKE_PREFIX.sub("", name.upper())
-            if near := get_close_matches(word, known, n=1, cutoff=0.8):
-                problems.append(f"{name} is not a setting; did you mean {PREFIX}{near[0]}?")
-        word = name.upper().removeprefix(PREFIX)
-        if name.upper().startswith(PREFIX) and word not in known:
-            near = get_close_matches(word, known, n=1)
-            problems.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
-    return problems

@@ -13,7 +13,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.catalog.tables import backup, backup_replica
 
-_FIELDS = [field.name for field in fields(BackupRecord) if field.name not in ("stores", "number")]
+_FIELDS = [field.name for field in fields(BackupRecord) if field.name in backup.c]
 _STORES = (
     select(func.array_agg(aggregate_order_by(backup_replica.c.store_url, backup_replica.c.stored_at)))
     .where(backup_replica.c.backup_id == backup.c.backup_id, backup_replica.c.state == "present")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -17,62 +21,32 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from clinic_backups.base.backup_record import BackupRecord
+
 SCHEMA = "clinic_backups"
 metadata = MetaData(schema=SCHEMA)
 
+
+def _column(name: str, hint: Any) -> Column[Any]:
+    """The column of a field of :class:`BackupRecord`: a text, a number, a time, or JSON for everything else."""
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
+    of: Any = str if get_origin(kinds[0]) is Literal else kinds[0]
+    known: dict[Any, Any] = {str: Text(), int: BigInteger(), bool: Boolean(), datetime: DateTime(timezone=True)}
+    column = known.get(of) or JSONB(none_as_null=True)
+    return Column(name, column, primary_key=name == "backup_id", nullable=NoneType in get_args(hint))
+
+
+_NOT_COLUMNS = {"stores", "number"}
+"""Fields of the record that are no columns: its stores are rows of ``backup_replica``, its number is the column id."""
+
+# The fields of BackupRecord, and what the database alone computes.
 backup = Table(
     "backup",
     metadata,
-    Column("backup_id", Text, primary_key=True),
     # The number that the clinics' application knows a backup by, through the view respaldo.
     Column("id", BigInteger, nullable=False, unique=True, autoincrement=True),
-    Column("clinic_id", BigInteger, nullable=False),
-    Column("clinic_name", Text, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("trigger", Text, nullable=False),
-    Column("parent_id", Text),
-    Column("state", Text, nullable=False),
-    Column("attempt", Integer, nullable=False, server_default="1"),
-    Column("requested_by", Text, nullable=False, server_default=""),
-    Column("notes", Text, nullable=False, server_default=""),
-    Column("run_id", Text),
-    Column("started_at", DateTime(timezone=True), nullable=False),
-    Column("finished_at", DateTime(timezone=True)),
-    Column("expires_at", DateTime(timezone=True)),
+    *(_column(name, hint) for name, hint in get_type_hints(BackupRecord).items() if name not in _NOT_COLUMNS),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("archive_key", Text, nullable=False),
-    Column("size_bytes", BigInteger),
-    Column("raw_bytes", BigInteger),
-    Column("sha256", Text),
-    Column("md5", Text),
-    Column("rows", JSONB, nullable=False, server_default="{}"),
-    Column("fingerprint", Text),
-    Column("recipients", JSONB, nullable=False, server_default="[]"),
-    Column("error", Text),
-    Column("hint", Text),
-    Column("hold_reason", Text),
-    Column("held_by", Text),
-    Column("deleted_at", DateTime(timezone=True)),
-    Column("locked_until", DateTime(timezone=True)),
-    Column("released_by", Text),
-    Column("released_at", DateTime(timezone=True)),
-    Column("chain", JSONB, nullable=False, server_default="[]"),
-    Column("kind_reason", Text),
-    Column("schema_digest", Text),
-    Column("held_at", DateTime(timezone=True)),
-    Column("gaps", JSONB, nullable=False, server_default="[]"),
-    # Of a safety backup: the backup that was restored.
-    Column("safety_of", Text),
-    Column("data_at", DateTime(timezone=True)),
-    Column("suspect", Text),
-    Column("accepted_by", Text),
-    Column("accepted_at", DateTime(timezone=True)),
-    Column("remark", Text),
-    Column("source_db", Text),
-    # What the envelope of a running backup is going to say: see docs/decisions/0014.
-    Column("noted", JSONB(none_as_null=True)),
-    # In which store, known by which id, it was found to be gone after its deletion.
-    Column("deletion", JSONB, nullable=False, server_default="[]"),
     # As BackupRecord.is_trusted, completed, and no safety backup: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
     # As BackupRecord.data_time.

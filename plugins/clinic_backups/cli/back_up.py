@@ -12,8 +12,8 @@ from rich.markup import escape
 
 from clinic_backups.app import Parts
 from clinic_backups.backup.backup import ClinicBackup
-from clinic_backups.backup.conf import Selection
-from clinic_backups.backup.several import Outcome, Section, outcome_of, outcomes_of
+from clinic_backups.backup.choose_clinics import Selection
+from clinic_backups.backup.clinics_at_once import Outcome, Section, outcome_of, outcomes_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic

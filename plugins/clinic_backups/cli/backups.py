@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.app import Parts
-from clinic_backups.backup.conf import select
+from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.backup_record import BackupRecord, State
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.text import one_line

@@ -6,14 +6,15 @@ import os
 from difflib import get_close_matches
 
 from clinic_backups.app import Parts
-from clinic_backups.base import connections, settings
+from clinic_backups.base import connections
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.load_settings import load
 
 
 def parts() -> Parts:
     """The parts of this process. :raises SettingsError: a setting is wrong."""
-    return Parts(settings.load(), _find)
+    return Parts(load(), _find)
 
 
 def require_known_clinic(with_parts: Parts, clinic_id: int | None) -> None:

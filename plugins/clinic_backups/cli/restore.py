@@ -17,10 +17,10 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Setti
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.restore.archives import Source
-from clinic_backups.restore.plan import RestorePlan, RestoreRequest
+from clinic_backups.restore.clinic_restore import ClinicRestore, refused
+from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.plan_text import as_lines, left_as_they_are, undo_command
-from clinic_backups.restore.request import parse
-from clinic_backups.restore.service import ClinicRestore, refused
+from clinic_backups.restore.request import RestoreRequest, parse
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.marker import read_marker

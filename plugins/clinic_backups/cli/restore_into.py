@@ -17,8 +17,8 @@ from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.cli.restore import Json, source_in_store
 from clinic_backups.restore.find_backup import choose_backup, source_of
-from clinic_backups.restore.into import IntoReport, require_schema_name
-from clinic_backups.restore.request import parse
+from clinic_backups.restore.into_schema import IntoReport
+from clinic_backups.restore.request import parse, require_schema_name
 
 
 def register(app: typer.Typer) -> None:

@@ -21,7 +21,7 @@ from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
-from clinic_backups.maintenance.twins import Claim, Opens, Twins, refusals
+from clinic_backups.maintenance.duplicate_ids import Claim, DuplicateIds, Opens, refusals
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
@@ -94,7 +94,7 @@ def rebuild(
     :raises ClinicBackupsError: the store or the catalog failed. Records that were written so far stay and are
     right.
     """
-    report, twins = Rebuilt(store.url, store_id), Twins(now, others, opens)
+    report, duplicates = Rebuilt(store.url, store_id), DuplicateIds(now, others, opens)
     # The clinic's newest erasure counts. If it is open, it deletes the backups that are taken over now.
     last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
@@ -106,7 +106,7 @@ def rebuild(
             try:
                 with catalog.lock(clinic_id, "clinic", "replicas") as lock:
                     erasure = last.get(clinic_id)
-                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, listener, erasure, twins).run()
+                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, listener, erasure, duplicates).run()
             except AlreadyRunning:
                 report.busy.append(clinic_id)
     return report
@@ -130,11 +130,11 @@ class _Clinic:
     def __init__(
         self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
         lock: ClinicLock, listener: Listener, erasure: Erasure | None,
-        twins: Twins,
+        duplicates: DuplicateIds,
     ) -> None:  # fmt: skip
         self._id, self._store, self._catalog, self._now = clinic_id, store, catalog, now
         self._report, self._pool, self._lock, self._listener = report, pool, lock, listener
-        self._erasure, self._twins = erasure, twins
+        self._erasure, self._duplicates = erasure, duplicates
         self._kept: dict[str, Envelope] = {}
         self._replicas = Replicas(catalog.database)
         self._noted = self._replicas.of_clinic(clinic_id)
@@ -178,14 +178,14 @@ class _Clinic:
                 claims.setdefault(envelope.backup_id, []).append(Claim(self._store, envelope))
             if len(self._kept) < KEPT and self._there[key]["envelope"].size_bytes <= SMALL_BYTES:
                 self._kept[key] = envelope
-        for claim in self._twins.elsewhere(self._id, self._there):
+        for claim in self._duplicates.elsewhere(self._id, self._there):
             if claim.envelope.backup_id in claims:
                 claims[claim.envelope.backup_id].append(claim)
         for backup_id, found in claims.items():
             if len(found) == 1:
                 continue
             self._listener.step(f"{self._store.url}: {len(found)} archives claim to be {backup_id}")
-            for refused, why in refusals(backup_id, found, self._twins.chosen(found)):
+            for refused, why in refusals(backup_id, found, self._duplicates.chosen(found)):
                 if refused.store is self._store:
                     usable.remove(refused.key)
                     self._conflict(refused.key, why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -14,10 +15,10 @@ from airflow.sdk.exceptions import AirflowRescheduleException
 from clinic_backups.archive.codec import Codec
 from clinic_backups.archive.encryption import Encryption
 from clinic_backups.backup.backup import ClinicBackup
-from clinic_backups.backup.several import Outcome, outcomes_of
+from clinic_backups.backup.clinics_at_once import Outcome, outcomes_of
 from clinic_backups.backup.shares import NOT_BEFORE, Share
 from clinic_backups.backup.stream import Progress
-from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.backup_request import BackupOptions, BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import (
@@ -28,8 +29,8 @@ from clinic_backups.base.errors import (
     to_record,
 )
 from clinic_backups.base.turns import Turns
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
-from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.airflow_store import Store
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
@@ -58,13 +59,12 @@ class ClinicBackupOperator(BaseOperator):
     :param compress: the compression stage.
     :param encrypt: the encryption stage.
     :param upload: the store.
-    :param kind: auto, full or incremental. (templated)
-    :param notes: one line that the catalog stores with the backup. (templated)
-    :param allow_gaps: back up even if something would be missing, and mark the backup as incomplete. (templated)
+    :param options: what the conf may ask of each backup, as a mapping or as its JSON: see :class:`BackupOptions`.
+        (templated)
     """
 
-    template_fields: Sequence[str] = ("extract", "kind", "notes", "allow_gaps")
-    template_fields_renderers = {"extract": "sql"}  # noqa: RUF012 - as Airflow declares it
+    template_fields: Sequence[str] = ("extract", "options")
+    template_fields_renderers = {"extract": "sql", "options": "json"}  # noqa: RUF012 - as Airflow declares it
     ui_color = "#d5ece7"
     operator_extra_links = (BackupLink(),)
 
@@ -76,9 +76,7 @@ class ClinicBackupOperator(BaseOperator):
         compress: Codec,
         encrypt: Encryption,
         upload: Store,
-        kind: str = "auto",
-        notes: str = "",
-        allow_gaps: bool | str = False,
+        options: Mapping[str, Any] | str = "{}",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -87,9 +85,7 @@ class ClinicBackupOperator(BaseOperator):
         self.compress = compress
         self.encrypt = encrypt
         self.upload = upload
-        self.kind = kind
-        self.notes = notes
-        self.allow_gaps = allow_gaps
+        self.options = options
         self._compared: ComparedRows | None = None
         self._running = set[ClinicBackup]()
         self._stopped: Interrupted | None = None
@@ -220,17 +216,15 @@ class ClinicBackupOperator(BaseOperator):
     def _request(self, context: Context, clinic: Clinic) -> BackupRequest:
         run, instance = context["dag_run"], context["ti"]
         scheduled = run_type_of(run) == "scheduled"
+        options = json.loads(self.options) if isinstance(self.options, str) else self.options
         return BackupRequest(
             clinic,
             trigger="scheduled" if scheduled else "manual",
             requested_by="scheduled" if scheduled else (run.triggering_user_name or "unknown"),
-            kind=self.kind,  # type: ignore[arg-type] # checked by active_clinics
-            notes=self.notes,
             run_id=run.run_id,
             retries_left=instance.try_number <= instance.max_tries,
-            allow_gaps=str(self.allow_gaps) == "True",
             compared=self._compared,
-        )
+        ).with_options(BackupOptions.from_conf(options))
 
     def on_kill(self) -> None:
         """End the uploads and the queries, and record that the task was stopped."""

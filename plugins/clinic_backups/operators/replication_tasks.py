@@ -8,14 +8,14 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.backup.conf import flag
+from clinic_backups.base.conf_values import flag
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import Listener
 from clinic_backups.maintenance.discrepancies import KINDS, WRONG
 from clinic_backups.maintenance.inventory import Inventory, Task
 from clinic_backups.maintenance.replication import Replication
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
-from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.retention_tasks import conf_of, log_losses, wanted_clinic
 
 log = logging.getLogger(__name__)

@@ -19,15 +19,14 @@ from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import Listener
 from clinic_backups.catalog.approvals import AGAIN, Answer, Approval, NotApproved
 from clinic_backups.catalog.restores import Restores
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
-from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.restore.approving import REASON, approver_of, conf_problem, lapsed, reason_of
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.clinic_restore import refused
 from clinic_backups.restore.plan_text import as_lines, left_as_they_are, undo_conf
-from clinic_backups.restore.request import parse
-from clinic_backups.restore.result import NotRestored, Rejected, settle_run
-from clinic_backups.restore.service import refused
+from clinic_backups.restore.request import RestoreRequest, parse
+from clinic_backups.restore.run_result import NotRestored, Rejected, settle_run
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -9,11 +9,12 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.backup.conf import flag, require_known_keys, select
+from clinic_backups.backup.choose_clinics import select
+from clinic_backups.base.conf_values import flag, require_known_keys
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.replica import Loss
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
-from clinic_backups.operators.airflow_parts import AirflowParts
 
 log = logging.getLogger(__name__)
 KEYS = ("clinic_id", "dry_run", "sweep", "read")

@@ -13,25 +13,27 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.configuration import conf as airflow_conf
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.backup.conf import flag, for_all_clinics, select
+from clinic_backups.backup.choose_clinics import for_all_clinics, select
 from clinic_backups.backup.preflight import require
 from clinic_backups.backup.shares import NOT_BEFORE, Share, divide
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.compared_rows import ComparedRows
+from clinic_backups.base.conf_values import flag
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
+from clinic_backups.base.load_settings import load_usable
 from clinic_backups.base.plain import plain
 from clinic_backups.base.setting_types import BY_HAND
-from clinic_backups.base.settings import Settings, load_usable
+from clinic_backups.base.settings import Settings
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.maintenance import watch as watching
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
 from clinic_backups.operators import pool
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of, run_type_of
-from clinic_backups.operators.airflow_parts import AirflowParts
-from clinic_backups.operators.due import due_schedules, is_partial
+from clinic_backups.operators.due_schedules import due_schedules, is_partial
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.restore.runner import close_abandoned
 

@@ -9,8 +9,8 @@ from airflow.sdk import get_current_context, task
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.listening import Listener
 from clinic_backups.maintenance.verification import CheckedReplica
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
-from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.retention_tasks import conf_of, log_losses
 

@@ -14,12 +14,13 @@ from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.catalog.approvals import Approval, Approvals, use
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.restores import RestoreRecord, Restores
+from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.restore.plan import RestorePlan, RestoreRequest
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.restore_outcomes import RestoreOutcomes, TransactionStatus
 from clinic_backups.restore.safety import SafetyBackup
-from clinic_backups.restore.service import ClinicRestore
 
 
 @dataclass(frozen=True)

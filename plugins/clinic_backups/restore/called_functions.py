@@ -16,7 +16,7 @@ from clinic_backups.restore.sequences.number_calls import NamedCall, named_calls
 from clinic_backups.restore.sequences.sequence_functions import LONGEST_BODY, Signature
 from clinic_backups.restore.sequences.sequence_names import default_path, schemas_of
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.writing.quiet import Trigger
+from clinic_backups.restore.writing.quiet_triggers import Trigger
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import tokens
 

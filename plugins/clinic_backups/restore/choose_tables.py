@@ -11,11 +11,12 @@ from clinic_backups.base.table import Table
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.proposals import proposed_tables
 from clinic_backups.restore.columns.shape import Shape, fit
+from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.plan import Refusal, Target, Wish
+from clinic_backups.restore.plan import Refusal, Target
 from clinic_backups.restore.refusals import missing_rights
-from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules, with_row_key
-from clinic_backups.restore.wanted import require_known
+from clinic_backups.restore.request import Wish
+from clinic_backups.restore.table_rules import Reference, TableRules, read_references, read_rules, with_row_key
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import FILE, renamed_table
 from clinic_backups.tenant.extract import SqlFolder

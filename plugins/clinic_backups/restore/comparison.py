@@ -14,7 +14,7 @@ from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.restore import digest_parts, notes
+from clinic_backups.restore import plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.called_functions import CalledFunction, called_functions, settings_read
 from clinic_backups.restore.choose_tables import ChosenTables
@@ -25,16 +25,17 @@ from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
+from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, digest_of
 from clinic_backups.restore.refusals import Checks
-from clinic_backups.restore.rules import Reference, TableRules
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
+from clinic_backups.restore.table_rules import Reference, TableRules
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.derived import Derived, in_the_way
 from clinic_backups.restore.writing.live import again, digest_of_moment, leave_changed, moment_of
 from clinic_backups.restore.writing.proof import Proof
-from clinic_backups.restore.writing.quiet import Quiet, decide
+from clinic_backups.restore.writing.quiet_triggers import Quiet, decide
 from clinic_backups.restore.writing.rehearsal import explain, of_untold
 from clinic_backups.restore.writing.write_and_prove import Writing
 from clinic_backups.tenant.extract import SqlFolder
@@ -59,7 +60,7 @@ class Present:
 
 
 class Comparison:
-    """One restore, from its tables to its writing; see :class:`~clinic_backups.restore.service.ClinicRestore`.
+    """One restore, from its tables to its writing; see :class:`~clinic_backups.restore.clinic_restore.ClinicRestore`.
 
     :param connection: the workspace's connection data, for a second transaction.
     :param migrated: the backup under the present names.
@@ -144,9 +145,9 @@ class Comparison:
         self._adopt(converted)
         for name, staged in converted.items():
             self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
-            self._note(name, notes.filled(self.diffs[name]))
+            self._note(name, table_notes.filled(self.diffs[name]))
             if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
-                self._note(name, notes.beside(self.diffs[name]))
+                self._note(name, table_notes.beside(self.diffs[name]))
             if self._since is not None:
                 self._leave_changed(name, self._since)
         if self._since is not None:
@@ -157,11 +158,11 @@ class Comparison:
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
         for name, found in adopt(self.workspace, staged, self._ways, self._references):
             if isinstance(found, Left):
-                self._note(name, notes.not_told(found.rows))
+                self._note(name, table_notes.not_told(found.rows))
                 continue
             self._outside[name] = self._outside.get(name, Outside()) + found
             if found.changed:
-                self._note(name, notes.adopted(found.changed, self._wish.mode, left_out=name in self._loose))
+                self._note(name, table_notes.adopted(found.changed, self._wish.mode, left_out=name in self._loose))
 
     @property
     def _loose(self) -> set[str]:
@@ -175,7 +176,7 @@ class Comparison:
             self.workspace, self.diffs[name], since.moment, since.parts.get(name), self._references
         )
         if left:
-            self._note(name, notes.left_changed(left))
+            self._note(name, table_notes.left_changed(left))
 
     def _keep_derived(self, since: RestorePlan) -> None:
         """Treat a derived table as any other if the plan does not delete its rows, or some were written since then."""
@@ -195,7 +196,7 @@ class Comparison:
             for name in found:
                 self.diffs[name] = again(self.workspace, self.diffs[name], self._references)
         for name, count in left.items():
-            self._note(name, notes.left_impossible(count))
+            self._note(name, table_notes.left_impossible(count))
 
     def _checks(self) -> Checks:
         # A refusal because of a reference to a refused table is only a consequence, and is not listed.
@@ -213,7 +214,7 @@ class Comparison:
         self._refusals += find_sequences.refusals(self._sequences.uses, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._declared.derived))
         for derived in self._derived:
-            self._note(derived.table, notes.derived_too(derived))
+            self._note(derived.table, table_notes.derived_too(derived))
         self._quiet = decide(workspace, diffs, self._rules, references, self._derived)
         self._refusals += self._quiet.refusals()
         for name, note in self._quiet.notes().items():
@@ -224,14 +225,14 @@ class Comparison:
         if self._wish.mode == "live":
             self._moment = moment_of(workspace, diffs)
         self._parts = (
-            digest_parts.said(self._notes, self._target)
-            | digest_parts.triggers(self._quiet)
-            | digest_parts.functions(called)
-            | digest_parts.settings(settings_read(workspace, written, called) if written else {})
-            | digest_parts.moved_sequences(self._sequences)
-            | digest_parts.conversions(workspace, diffs, self._converted)
-            | digest_parts.extracts(diffs, self.queries)
-            | digest_parts.hooks(self._folder)
+            plan_digest.said(self._notes, self._target)
+            | plan_digest.triggers(self._quiet)
+            | plan_digest.functions(called)
+            | plan_digest.settings(settings_read(workspace, written, called) if written else {})
+            | plan_digest.moved_sequences(self._sequences)
+            | plan_digest.conversions(workspace, diffs, self._converted)
+            | plan_digest.extracts(diffs, self.queries)
+            | plan_digest.hooks(self._folder)
             | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
@@ -285,12 +286,12 @@ class Comparison:
         except TransientError as error:
             if not is_conflict(error):
                 raise
-            self._note(written[0], notes.not_finished())
+            self._note(written[0], table_notes.not_finished())
         else:
             for sequence, numbers in rehearsed.moved.items():
-                self._note(written[0], notes.went_on(sequence, numbers))
+                self._note(written[0], table_notes.went_on(sequence, numbers))
             for name, count in rehearsed.hidden.items():
-                self._note(name, notes.hidden(count))
+                self._note(name, table_notes.hidden(count))
 
     def write(self, listener: Listener) -> None:
         """See :meth:`Writing.write`."""

@@ -13,8 +13,8 @@ from psycopg2 import sql
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.plan import TablePlan
-from clinic_backups.restore.rules import NO_ACTION, Reference, with_parent
 from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.table_rules import NO_ACTION, Reference, with_parent
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
 SHOWN_KEYS = 5

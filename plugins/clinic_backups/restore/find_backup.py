@@ -11,7 +11,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog.approvals import AGAIN, NotApproved
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.archives import Source
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 
 _BACK = "If its archive is in a store again, run: clinic-backups catalog verify --record"
 

@@ -11,7 +11,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import unused
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.obstacle_parts import (
+from clinic_backups.restore.obstacle_sql import (
     and_not_changed,
     and_not_deleted,
     and_not_inserted,
@@ -23,7 +23,7 @@ from clinic_backups.restore.obstacle_parts import (
 from clinic_backups.restore.ownership.conditions import has_lost_clinic, is_unsaid
 from clinic_backups.restore.ownership.ways import Ways, columns_of_ways
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
+from clinic_backups.restore.table_rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.tenant.declarations import FILE, Declarations, spelled
 

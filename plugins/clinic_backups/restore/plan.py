@@ -1,4 +1,4 @@
-"""The request for a restore, its plan, and its result.
+"""The plan of a restore.
 
 Names in a plan's sentences may be an attacker's, so each sentence becomes one line of visible text.
 """
@@ -15,54 +15,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from clinic_backups.base.documents import read
-from clinic_backups.base.plain import iso, plain
+from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.restores import RestoreMode
-
-MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is wanted of a backup.
-
-    :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back;
-        ``live``: as exact, but rows that changed since the plan stay.
-    :param tables: only these, and what their rows need; all if empty.
-    :param ignore_dropped: restore although columns of the backup are gone from the database.
-    :param other_database: restore although this is not the database that backups are read from.
-    """
-
-    mode: RestoreMode = "exact"
-    tables: tuple[str, ...] = ()
-    ignore_dropped: bool = False
-    other_database: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreRequest(Wish):
-    """A request for a restore: a wish, the backup that it is for, and who asks.
-
-    :param backup_id: the backup; if empty, the newest completed one at or before ``as_of``, or the newest of all.
-    :param into_schema: do not restore the clinic, but make a copy in a new schema of this name.
-    """
-
-    clinic_id: int
-    backup_id: str | None = None
-    as_of: datetime | None = None
-    into_schema: str | None = None
-    requested_by: str = ""
-    notes: str = ""
-    run_id: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types: for the catalog."""
-        return plain(self) | {"tables": list(self.tables)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RestoreRequest:
-        """The request that :meth:`to_json` wrote."""
-        return read(_REQUEST, data)
 
 
 @dataclass(frozen=True)
@@ -194,7 +149,7 @@ class RestorePlan:
         return read(_PLAN, data)
 
 
-_REQUEST, _PLAN = TypeAdapter(RestoreRequest), TypeAdapter(RestorePlan)
+_PLAN = TypeAdapter(RestorePlan)
 
 
 def digest_of(parts: Mapping[str, str]) -> str:

@@ -10,7 +10,8 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line, shown_line
 from clinic_backups.catalog.restores import RestoreMode, RestoreRecord
-from clinic_backups.restore.plan import RestorePlan, RestoreRequest, TablePlan, Target
+from clinic_backups.restore.plan import RestorePlan, TablePlan, Target
+from clinic_backups.restore.request import RestoreRequest
 
 NOT_COMPARED = (
     "It was not compared with the database that backups are read from: the connection clinic_db is not defined here"

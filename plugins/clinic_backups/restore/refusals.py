@@ -15,7 +15,7 @@ from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.obstacles import Obstacle, Obstacles
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.declarations import Declarations
 

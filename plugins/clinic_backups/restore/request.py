@@ -1,23 +1,76 @@
-"""Checks a restore's conf before anything else happens."""
+"""The request for a restore, and how it is read from a conf and checked before anything else happens."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from clinic_backups.backup.conf import MAX_DIGITS, flag, require_known_keys, select
-from clinic_backups.base.clinic import Clinic
-from clinic_backups.base.errors import SettingsError
-from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.into import require_schema_name
-from clinic_backups.restore.plan import MODES, RestoreRequest
+from pydantic import TypeAdapter
 
+from clinic_backups.backup.choose_clinics import MAX_DIGITS, select
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.conf_values import flag, notes, require_known_keys, unknown_word
+from clinic_backups.base.documents import read
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.plain import plain
+from clinic_backups.catalog.restores import RestoreMode
+
+MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
 INTO = "into"
 KEYS = (
     "clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "ignore_dropped", "other_database", "approve",
     "notes",
 )  # fmt: skip
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of a backup.
+
+    :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back;
+        ``live``: as exact, but rows that changed since the plan stay.
+    :param tables: only these, and what their rows need; all if empty.
+    :param ignore_dropped: restore although columns of the backup are gone from the database.
+    :param other_database: restore although this is not the database that backups are read from.
+    """
+
+    mode: RestoreMode = "exact"
+    tables: tuple[str, ...] = ()
+    ignore_dropped: bool = False
+    other_database: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreRequest(Wish):
+    """A request for a restore: a wish, the backup that it is for, and who asks.
+
+    :param backup_id: the backup; if empty, the newest completed one at or before ``as_of``, or the newest of all.
+    :param into_schema: do not restore the clinic, but make a copy in a new schema of this name.
+    """
+
+    clinic_id: int
+    backup_id: str | None = None
+    as_of: datetime | None = None
+    into_schema: str | None = None
+    requested_by: str = ""
+    notes: str = ""
+    run_id: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types: for the catalog."""
+        return plain(self) | {"tables": list(self.tables)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RestoreRequest:
+        """The request that :meth:`to_json` wrote."""
+        return read(_REQUEST, data)
+
+
+_REQUEST = TypeAdapter(RestoreRequest)
 
 
 def parse(
@@ -34,7 +87,7 @@ def parse(
     if conf.get("clinic_id") is None:
         raise SettingsError("The conf names no clinic.", hint='For instance: {"clinic_id": 7}')
     known = [*every, *_as_clinic(conf["clinic_id"], every)]
-    chosen = select({"clinic_id": conf["clinic_id"], "notes": conf.get("notes")}, active=[], every=known)
+    chosen = select({"clinic_id": conf["clinic_id"]}, active=[], every=known)
     if conf.get("backup_id") and conf.get("as_of"):
         raise SettingsError("The conf has both backup_id and as_of.", hint="One of them names the backup.")
     request = RestoreRequest(
@@ -47,10 +100,19 @@ def parse(
         ignore_dropped=flag(conf, "ignore_dropped"),
         other_database=flag(conf, "other_database"),
         requested_by=requested_by,
-        notes=chosen.notes,
+        notes=notes(conf),
         run_id=run_id,
     )
     return request, flag(conf, "approve")
+
+
+def require_schema_name(schema: str) -> None:
+    """:raises SettingsError: the name cannot be used for a new schema."""
+    if not _SCHEMA.fullmatch(schema) or schema == "information_schema":
+        raise SettingsError(
+            f"{schema[:80]!r} is no name for the new schema.",
+            hint="Use small letters a-z, digits and underscores, at most 63, no digit first, and not pg_…",
+        )
 
 
 def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
@@ -93,7 +155,7 @@ def _mode(value: object) -> RestoreMode:
             return mode
     if value is None or value == "":
         return "exact"
-    raise SettingsError(f"mode: {str(value)[:40]!r} is unknown.", hint=f"Known are {', '.join((*MODES, INTO))}.")
+    raise unknown_word("mode", value, (*MODES, INTO))
 
 
 def _schema(conf: Mapping[str, Any]) -> str | None:

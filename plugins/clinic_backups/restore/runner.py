@@ -15,12 +15,13 @@ from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotAppr
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.restore.attempt import Attempt, Tools
+from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.find_backup import choose_backup, notes_of, only_taken_back, require_told, source_of
-from clinic_backups.restore.plan import RestorePlan, RestoreRequest
+from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.plan_text import as_markdown
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.restore_outcomes import RestoreOutcomes, TransactionStatus, status_in
 from clinic_backups.restore.safety import SafetyBackup
-from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.target import OtherDatabase, ask
 from clinic_backups.tenant.tenant_db import Snapshot
 

@@ -21,7 +21,7 @@ from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.base.text import in_sql
 from clinic_backups.restore.columns.shape import Shape, is_user_defined
-from clinic_backups.restore.reading import read_blocks
+from clinic_backups.restore.read_blocks import read_blocks
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.tenant_db import Snapshot
 

@@ -14,7 +14,8 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import table_in_sql
 from clinic_backups.restore import hooks
-from clinic_backups.restore.rules import (
+from clinic_backups.restore.sequences import find_sequences
+from clinic_backups.restore.table_rules import (
     NO_ACTION,
     Reference,
     TableRules,
@@ -24,11 +25,11 @@ from clinic_backups.restore.rules import (
     with_parent,
     with_row_key,
 )
-from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
-from clinic_backups.restore.writing.quiet import EVENTS, may_replica
+from clinic_backups.restore.writing.quiet_triggers import EVENTS, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.people import read_clinics
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.strangers import strangers_of_folder
 
@@ -58,7 +59,7 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
     with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
         if _strangers(report, workspace, folder):
             return
-        clinics = workspace.clinics(folder, "all_clinics.sql")
+        clinics = read_clinics(workspace, folder, "all_clinics.sql")
         names = sorted(folder.extracts())
         tables = workspace.tables([name for name in names if name in workspace.relations()])
         rules, references = read_rules(workspace, sorted(tables)), read_references(workspace, sorted(tables))

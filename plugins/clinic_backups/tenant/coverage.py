@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.key_names import KeyNames, Pair
 from clinic_backups.tenant.links import Links
+from clinic_backups.tenant.problems import Problem, Remedies, schema_of
+from clinic_backups.tenant.stale_lines import stale_lines
 from clinic_backups.tenant.structure import KINDS, NotedColumn, ParentKey, Structure, comparable, may_hold
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that a backup lacks or may lack, with the remedy."""
-
-    table: str
-    reason: str
-    """A sentence with the table's name; never a value of a row."""
-    remedy: str
-    is_gap: bool = True
-    """Whether backups are refused because of it; otherwise it is a warning of the preflight."""
-    check: str = "coverage"
+from clinic_backups.tenant.unsupported import Unsupported, inherited, is_large_object
 
 
 def chains(clinic_table: str, references: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
@@ -46,11 +35,6 @@ def chains(clinic_table: str, references: Iterable[tuple[str, str]]) -> dict[str
     return dict(sorted(found.items()))
 
 
-def schema_of(table: str) -> str:
-    """The schema in ``schema.table``, as the structure names tables."""
-    return table.split(".", 1)[0]
-
-
 class Coverage:
     """Compares the existing tables with the extracts and with the declarations.
 
@@ -65,6 +49,8 @@ class Coverage:
             name for name in structure.relations if schema_of(name) in self._declared.schemas
         }
         """The tables that are in no backup on purpose."""
+        self._remedies = Remedies(self._folder, self._extracts)
+        self._unsupported = Unsupported(structure, self._extracts, self._on_purpose, self._declared, self._remedies)
         self._names = KeyNames(structure, folder, self._extracts)
         self._links = Links(
             structure, self._names, self._extracts, self._declared.columns, self._clinic_table,
@@ -93,13 +79,9 @@ class Coverage:
             *self._untold(),
             *self._without_extract(),
             *self._named_like_a_key(),
-            *self._unsupported(),
-            *self._leaving_partitions(),
-            *self._heirs_without_extract(),
-            *self._large_objects(),
+            *self._unsupported.problems(),
             *self._parents(),
-            *self._schema_lines(),
-            *self._stale_lines(),
+            *stale_lines(self._structure, self._extracts, self._declared),
         ]
 
     def links(self) -> list[ParentKey]:
@@ -113,13 +95,13 @@ class Coverage:
         return [
             column for column in self._structure.columns
             if column.table in self._extracts and (column.is_oid or column.oid_attributes)
-            and not _is_large_object(column)
+            and not is_large_object(column)
             and f"{column.table}.{column.name}" not in self._declared.columns
         ]  # fmt: skip
 
     def inherited(self) -> dict[str, list[str]]:
         """Extracted tables from which other tables inherit, with these tables."""
-        return {name: heirs for name in sorted(self._extracts) if (heirs := self._structure.descendants(name))}
+        return inherited(self._structure, self._extracts)
 
     def unclassed(self) -> list[str]:
         """Tables that lead to no clinic and are not declared."""
@@ -149,7 +131,7 @@ class Coverage:
         for name, chain in self.chains.items():
             if name not in self._extracts and name not in self._on_purpose and name not in named:
                 leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
-                yield Problem(name, f"{name} {leads} and would be in no backup.", self._extract_or_line(name))
+                yield Problem(name, f"{name} {leads} and would be in no backup.", self._remedies.extract_or_line(name))
 
     def _named(self) -> Iterable[tuple[NotedColumn, ParentKey]]:
         """Columns whose name alone shows that their table's rows belong to a clinic."""
@@ -199,7 +181,7 @@ class Coverage:
                 columns = ", ".join(pair.columns)
                 yield self._named_problem(
                     pair.table, f"columns {columns} are together", pair.parent,
-                    self._extract_or_line(pair.table), pair.columns[0], is_gap=True,
+                    self._remedies.extract_or_line(pair.table), pair.columns[0], is_gap=True,
                 )  # fmt: skip
 
     def _fits(self, column: NotedColumn, meant: ParentKey) -> bool:
@@ -210,14 +192,14 @@ class Coverage:
     def _key_problem(self, column: NotedColumn, meant: ParentKey, *, is_gap: bool) -> Problem:
         kind = KINDS[self._structure.relations[column.table].kind]
         if kind == "foreign table":
-            remedy = self._line(column.table)
+            remedy = self._remedies.line(column.table)
         elif column.is_array or not comparable(meant.type, column.type):
-            remedy = self._extract_or_line(column.table)
+            remedy = self._remedies.extract_or_line(column.table)
         else:
             parent = f"{table_in_sql(meant.parent)} ({in_sql(meant.parent_columns[0])})"
             remedy = (
-                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {table_in_sql(column.table)}"
-                f" ADD FOREIGN KEY ({in_sql(column.name)}) REFERENCES {parent};"
+                f"{self._remedies.extract_or_line(column.table)} Or add the constraint: ALTER TABLE"
+                f" {table_in_sql(column.table)} ADD FOREIGN KEY ({in_sql(column.name)}) REFERENCES {parent};"
             )
         return self._named_problem(
             column.table, f"column {column.name} is", meant.parent, remedy, column.name, is_gap=is_gap
@@ -240,86 +222,6 @@ class Coverage:
         is_key = column.is_foreign_key and not column.is_part
         return declared or is_key or column.table == self._clinic_table
 
-    def _unsupported(self) -> Iterable[Problem]:
-        """Extracts of relations that cannot be read or written row by row."""
-        relations = self._structure.relations
-        for name in sorted(self._extracts & relations.keys()):
-            relation = relations[name]
-            remove = f"Remove the extract of {name}"
-            if relation.kind not in "rp":
-                yield Problem(
-                    name,
-                    f"{name} is a {KINDS[relation.kind]}, and a backup holds the rows of tables only.",
-                    f"{remove}, and write extracts of the tables that its rows come from.",
-                )
-            elif relation.root is not None:
-                yield Problem(
-                    name,
-                    f"{name} is a partition of {relation.root}.",
-                    f"{remove}, and write one of {relation.root}: it covers all its partitions.",
-                )
-            for part in [relation, *(found for found in relations.values() if found.root == name)]:
-                if part.kind == "f" and part is not relation:
-                    yield Problem(
-                        name,
-                        f"{part.name} is a foreign table and a partition of {name}: another server has its rows, not as"
-                        " of this snapshot, and a restore could not prove what it wrote there.",
-                        "Move its rows into a partition of this server. Or detach it: ALTER TABLE … DETACH PARTITION."
-                        f" Then: {self._line(part.name)}",
-                    )
-                if part.persistence == "u":
-                    yield Problem(
-                        name,
-                        f"{part.name} is unlogged: PostgreSQL empties it after a crash, and the next backup would hold"
-                        " none of its rows.",
-                        f"ALTER TABLE {table_in_sql(part.name)} SET LOGGED; Or remove the extract of {name}."
-                        f" {self._line(name)}",
-                    )
-
-    def _leaving_partitions(self) -> Iterable[Problem]:
-        """Partitions that a DETACH is taking out: their rows are in no backup, and in no table of their own yet."""
-        for part in self._structure.relations.values():
-            root = part.leaves
-            if root is not None and root in self._extracts:
-                yield Problem(
-                    root,
-                    f"{part.name} is being detached from {root}, or that was interrupted: queries of {root} do not read"
-                    " its rows any more, and they would be in no backup.",
-                    f"Wait until DETACH PARTITION has ended, or end it: ALTER TABLE {table_in_sql(root)} DETACH"
-                    f" PARTITION {table_in_sql(part.name)} FINALIZE; Then write an extract of {part.name}, or attach it"
-                    " again.",
-                )
-
-    def _heirs_without_extract(self) -> Iterable[Problem]:
-        for parent, heirs in self.inherited().items():
-            for heir in heirs:
-                if heir not in self._extracts and heir not in self._on_purpose:
-                    yield Problem(
-                        heir,
-                        f"{heir} inherits from {parent} and has no extract: its rows and its own columns would be in no"
-                        " backup.",
-                        f"{self._of_heir(heir)} The extract of {parent} must read FROM ONLY {parent}.",
-                    )
-
-    def _of_heir(self, heir: str) -> str:
-        is_foreign = self._structure.relations[heir].kind == "f"
-        return self._line(heir) if is_foreign else self._extract_or_line(heir)
-
-    def _large_objects(self) -> Iterable[Problem]:
-        columns = [column for column in self._structure.columns if column.table in self._extracts]
-        for column in columns:
-            name = f"{column.table}.{column.name}"
-            if _is_large_object(column) and name not in self._declared.columns:
-                yield large_object_problem(column)
-        if self._structure.has_large_objects and not any(c.is_oid or c.oid_attributes or c.managed for c in columns):
-            yield Problem(
-                "pg_largeobject",
-                "The database has large objects, but no column of type oid or lo of an extracted table refers to one."
-                " Large objects are in no backup.",
-                "If a column of another type holds their numbers, move their content into columns of type bytea.",
-                is_gap=False,
-            )
-
     def _parents(self) -> Iterable[Problem]:
         """Tables outside of all backups that rows of the clinics need."""
         needed: dict[str, list[str]] = {}
@@ -332,76 +234,7 @@ class Coverage:
                 parent,
                 f"Rows of the clinics refer to rows of {parent}, which is in no backup: {', '.join(children)}.",
                 f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
-                f" If they belong to a clinic, write {self._extract(parent)}.",
+                f" If they belong to a clinic, write {self._remedies.extract(parent)}.",
                 is_gap=False,
                 check="parents",
             )
-
-    def _extract(self, table: str) -> str:
-        return f"{self._folder / 'extract' / _file(table)}.sql"
-
-    def _line(self, table: str) -> str:
-        return f"Add the line `{spelled(table)}: reason` to {self._folder / FILE}."
-
-    def _extract_or_line(self, table: str) -> str:
-        schema = schema_of(table)
-        others = schema not in map(schema_of, self._extracts)
-        line = f", or `{spelled(schema)}.*: reason` for all tables of that schema" if others else ""
-        return (
-            f"Write {self._extract(table)}, or add the line `{spelled(table)}: reason` to {self._folder / FILE}{line}."
-        )
-
-    def _schema_lines(self) -> Iterable[Problem]:
-        for schema in self._declared.schemas:
-            inside = sorted(name for name in self._extracts if schema_of(name) == schema)
-            if inside:
-                yield Problem(
-                    inside[0],
-                    f"{FILE} says that no table of the schema {spelled(schema)} is backed up, and {inside[0]} has an"
-                    " extract: a new table there would be missed.",
-                    f"Replace the line `{spelled(schema)}.*` by a line for each table that is left out.",
-                )
-            elif not any(schema_of(name) == schema for name in self._structure.relations):
-                yield _stale(f"{schema}.*", "but there is no table in that schema")
-
-    def _stale_lines(self) -> Iterable[Problem]:
-        declared, relations = self._declared, self._structure.relations
-        for name in declared.tables:
-            if name in self._extracts:
-                yield _stale(name, "but has an extract, and is backed up")
-            elif name not in relations:
-                yield _stale(name, "but there is no such table")
-        for name in declared.rows:
-            if name not in self._extracts:
-                yield _stale(name, "whose rows an extract leaves out, but it has no extract")
-        for name in declared.may_be_empty:
-            if name not in self._extracts:
-                yield _stale(name, "which may be empty, but it has no extract")
-        for name in declared.lasting_keys:
-            if name not in self._extracts:
-                yield _stale(name, "whose keys last, but it has no extract")
-        for name in declared.columns:
-            if not any(name.startswith(f"{table}.") for table in relations):
-                yield _stale(name, "but there is no such table")
-
-
-def large_object_problem(column: NotedColumn) -> Problem:
-    """The problem of a column that refers to large objects."""
-    return Problem(
-        column.table,
-        f"{column.table}.{column.name} (type {column.type}) holds numbers of large objects, which no backup contains.",
-        "Move their content into a column of type bytea, or add the line"
-        f" `{spelled(column.table, column.name)}: reason` to {FILE}: the backup then holds only their numbers.",
-    )
-
-
-def _is_large_object(column: NotedColumn) -> bool:
-    return column.managed or (column.is_oid and column.type.removesuffix("[]").rpartition(".")[2] == "lo")
-
-
-def _stale(name: str, problem: str) -> Problem:
-    return Problem(name, f"{FILE} names {name}, {problem}.", "Remove the line.", is_gap=False)
-
-
-def _file(table: str) -> str:
-    return table.removeprefix("public.") if table.count(".") == 1 else table

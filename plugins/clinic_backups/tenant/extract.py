@@ -236,9 +236,9 @@ class SqlExtract:
         return rendered(folder.extracts(self.subfolder), int(clinic_id))
 
     def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> RenderedExtracts:
-        from clinic_backups.base import settings
+        from clinic_backups.base.load_settings import load
 
-        templates = SqlFolder(settings.load().sql_dir).extracts(self.subfolder)
+        templates = SqlFolder(load().sql_dir).extracts(self.subfolder)
         item = context["task"].clinic
         return RenderedExtracts(templates, templates if "clinics" in item else rendered(templates, int(item["id"])))
 

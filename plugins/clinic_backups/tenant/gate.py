@@ -20,16 +20,18 @@ from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
-from clinic_backups.tenant.coverage import Coverage, Problem, large_object_problem
+from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.extract import SqlFolder, rendered
 from clinic_backups.tenant.key_names import table_names
 from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_checks import RowChecks, one_clinic
 from clinic_backups.tenant.schema_memory import MEMORY
 from clinic_backups.tenant.strangers import require_no_strangers
 from clinic_backups.tenant.structure import NotedColumn, ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
+from clinic_backups.tenant.unsupported import large_object_problem
 from clinic_backups.tenant.value_checks import ValueChecks
 from clinic_backups.tenant.whose_tables import believed_tables, not_read
 

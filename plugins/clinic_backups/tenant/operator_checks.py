@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from clinic_backups.base.text import in_sql, table_in_sql
-from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.operator_uses import OperatorUses
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.structure import OperatorColumn, Structure
 
 SHOWN = 5

@@ -6,14 +6,40 @@ from typing import Any
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.tenant.extract import SqlFolder, render
 from clinic_backups.tenant.tenant_db import Snapshot
+
+
+def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> list[Clinic]:
+    """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` returns, in id order.
+
+    A fourth column is the clinic's class.
+
+    :raises PermanentError: the query returns other columns, or an id twice.
+    """
+    found = snapshot.rows(folder.text(file), None, f"running {file}", source="file")
+    try:
+        clinics = [
+            Clinic(int(id_), str(name), str(language or "es"), *(str(group or "") for group in rest[:1]))
+            for id_, name, language, *rest in found
+            if len(rest) <= 1
+        ]
+    except (TypeError, ValueError):
+        clinics = []
+    if len({clinic.id for clinic in clinics}) != len(found):
+        raise PermanentError(
+            f"{file} must return three columns (id, name, language), or four (the class too); each id is a whole"
+            " number and comes once.",
+            hint=f"Correct {folder.path / file}.",
+        )
+    return sorted(clinics, key=lambda clinic: clinic.id)
 
 
 def clinics(clinic_db: Connection, folder: SqlFolder) -> tuple[list[Clinic], list[Clinic]]:
     """The active clinics, and all of them, in id order."""
     with Snapshot(clinic_db) as snapshot:
-        return snapshot.clinics(folder, "active_clinics.sql"), snapshot.clinics(folder, "all_clinics.sql")
+        return read_clinics(snapshot, folder, "active_clinics.sql"), read_clinics(snapshot, folder, "all_clinics.sql")
 
 
 def admins(clinic_db: Connection, folder: SqlFolder, clinic_id: int) -> list[tuple[str, str]]:

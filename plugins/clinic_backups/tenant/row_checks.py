@@ -9,8 +9,8 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
-from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_problems import RowProblems, counted
 from clinic_backups.tenant.row_sql import (
     all_of,

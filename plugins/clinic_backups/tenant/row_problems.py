@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.declarations import FILE, spelled
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.structure import ParentKey
 
 _REPEATED = {

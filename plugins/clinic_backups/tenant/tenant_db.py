@@ -1,4 +1,4 @@
-"""The clinics' database: one read-only snapshot, the definitions of its tables, and one clinic's rows as CSV."""
+"""The clinics' database: one read-only snapshot, what it answers, and one clinic's rows as CSV."""
 
 from __future__ import annotations
 
@@ -13,51 +13,19 @@ import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
-from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import SqlOrigin, connect, qualified, raise_database_error, session_settings
-from clinic_backups.base.errors import PermanentError, afterwards
+from clinic_backups.base.errors import afterwards
 from clinic_backups.base.kept_connections import KeptConnections
-from clinic_backups.base.silence import OWN_PATH, WatchedConnection
-from clinic_backups.base.table import Column, ForeignKey, Table
-from clinic_backups.base.text import table_in_sql
+from clinic_backups.base.silence import WatchedConnection
+from clinic_backups.base.table import Table
 from clinic_backups.tenant.copy_statement import copy_statement, probe_statement, require_column
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.described_tables import described_tables
 from clinic_backups.tenant.lock_errors import require_present, require_unlocked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import Version
+from clinic_backups.tenant.session_settings import SESSION
 from clinic_backups.tenant.table_locks import PREPARE_LOCK_WAIT_MS, Replayed, TableLocks, prepare_statement
-
-# The settings that pg_dump sets so that equal rows are equal bytes, and also time zone and currency.
-# https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
-SESSION = {
-    "search_path": OWN_PATH,
-    "datestyle": "ISO, YMD",
-    "intervalstyle": "postgres",
-    "timezone": "UTC",
-    "extra_float_digits": "3",
-    "bytea_output": "hex",
-    "xmloption": "content",
-    "lc_monetary": "C",
-    # A policy that hides rows must make the backup fail, and not just leave rows out.
-    "row_security": "off",
-    "synchronize_seqscans": "off",
-    "quote_all_identifiers": "off",
-    # Settings of a role or a database that would change which values are read, written or found.
-    "array_nulls": "on",
-    "standard_conforming_strings": "on",
-    "transform_null_equals": "off",
-    "gin_fuzzy_search_limit": "0",
-    "xmlbinary": "base64",
-    "lc_numeric": "C",
-    "lc_time": "C",
-    "exit_on_error": "off",
-    "check_function_bodies": "off",
-    "transaction_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "jit": "off",
-    "work_mem": "64MB",
-}
 
 
 class RowSink(Protocol):
@@ -72,8 +40,7 @@ class Snapshot:
     :param same_as: the name of another transaction's snapshot (``pg_export_snapshot``): this one sees the same.
     :param reads: the SELECTs to be read, by table. Everything that they mention is locked before the snapshot is taken,
         and stays locked until the transaction ends. After reading them, call :meth:`prove` before the rows are trusted.
-        See
-    :class:`~clinic_backups.tenant.table_locks.TableLocks`.
+        See :class:`~clinic_backups.tenant.table_locks.TableLocks`.
     :param pause: sleeps between two attempts to lock. If it raises, the attempts end.
     :param kept: opens the connection, and gets it back after a use without an error.
     :param standby_of_primary: if the server is a standby, its sender is the primary and no other standby.
@@ -290,58 +257,9 @@ class Snapshot:
         except psycopg2.Error as error:
             raise_database_error(error, doing, source=self.SOURCE)
 
-    def clinics(self, folder: SqlFolder, file: str) -> list[Clinic]:
-        """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` returns, in id order.
-
-        A fourth column is the clinic's class.
-
-        :raises PermanentError: the query returns other columns, or an id twice.
-        """
-        found = self.rows(folder.text(file), None, f"running {file}", source="file")
-        try:
-            clinics = [
-                Clinic(int(id_), str(name), str(language or "es"), *(str(group or "") for group in rest[:1]))
-                for id_, name, language, *rest in found
-                if len(rest) <= 1
-            ]
-        except (TypeError, ValueError):
-            clinics = []
-        if len({clinic.id for clinic in clinics}) != len(found):
-            raise PermanentError(
-                f"{file} must return three columns (id, name, language), or four (the class too); each id is a whole"
-                " number and comes once.",
-                hint=f"Correct {folder.path / file}.",
-            )
-        return sorted(clinics, key=lambda clinic: clinic.id)
-
     def tables(self, names: Sequence[str]) -> dict[str, Table]:
-        """PostgreSQL's description of these tables.
-
-        :raises PermanentError: some do not exist or may not be read; names all of them.
-        """
-        found = self.rows(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
-        tables = {row[0]: _table(*row[:4], oid=row[5]) for row in found}
-        if missing := sorted(set(names) - set(tables)):
-            raise PermanentError(
-                f"No such table: {', '.join(missing)}.",
-                hint="Each file in include/sql/extract is named like an existing table; remove or rename it.",
-            )
-        if unreadable := sorted(row[0] for row in found if not row[4]):
-            # Otherwise the next migration that creates a table would make backups fail again.
-            future = self.rows(catalog_query("future_rights"), {"names": unreadable}, "reading the catalog")
-            raise PermanentError(
-                f"The backup's role may not read {', '.join(unreadable)}.",
-                hint=f"GRANT SELECT ON {', '.join(map(table_in_sql, unreadable))} TO the role of connection"
-                f" clinic_db. For the tables that come later: {' '.join(statement for (statement,) in future)}",
-            )
-        return {name: tables[name] for name in names}
-
-    def references(self) -> list[tuple[str, str]]:
-        """All foreign keys of the database as (table, referenced table)."""
-        return [
-            (child, parent)
-            for child, parent in self.rows(catalog_query("references"), None, "reading the foreign keys")
-        ]
+        """PostgreSQL's description of these tables. :raises PermanentError: some are missing or may not be read."""
+        return described_tables(self.rows, names)
 
     def relations(self) -> dict[str, bool]:
         """Every table of the database by ``schema.table``, and whether it is partitioned."""
@@ -399,25 +317,3 @@ class _Writer:
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write
-
-
-def _table(
-    name: str,
-    columns: list[dict[str, Any]],
-    key: list[str] | None,
-    foreign_keys: list[dict[str, Any]] | None,
-    *,
-    oid: int,
-) -> Table:
-    return Table(
-        name=name,
-        columns=tuple(Column(**column) for column in columns or []),
-        primary_key=tuple(key or ()),
-        foreign_keys=tuple(
-            ForeignKey(
-                **(item | {"columns": tuple(item["columns"]), "references_columns": tuple(item["references_columns"])})
-            )
-            for item in foreign_keys or []
-        ),
-        oid=oid,
-    )

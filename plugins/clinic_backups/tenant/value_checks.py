@@ -11,10 +11,10 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import quoted
-from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.structure import Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from clinic_backups.base.text import table_in_sql
-from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.tenant_db import Snapshot
 
 

@@ -1,7 +1,6 @@
 """The actions of people. For each, the rights are checked, the audit is written, and then the action begins.
 
-Runs of DAGs on Airflow's workers do the work. The API server reads the catalog and signs links, and needs neither the
-secret key nor the right to write to a store.
+Runs of DAGs on Airflow's workers do the work.
 """
 
 from __future__ import annotations
@@ -9,30 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from secrets import token_hex
 from typing import Any
 
-from clinic_backups.archive.object_keys import SUFFIX
-from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.base.documents import MAX_REASON
-from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.text import is_line, one_line
-from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.stores.base import ObjectInfo, ObjectStore
-from clinic_backups.stores.configured import Stores
 from clinic_backups.web.caller import Caller
-from clinic_backups.web.chain_download import Part, parts_of, tar, tar_size
-from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
+from clinic_backups.web.downloads import require_completed
+from clinic_backups.web.problems import Conflict, Denied, NotVisible, WrongValue
+from clinic_backups.web.recorder import Recorder
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs
 from clinic_backups.web.seen_runs import SeenRuns
 
-LINK_LASTS = timedelta(hours=1)
 DAG_OF: Mapping[str, str] = {
     "back_up": BACKUP,
     "restore": RESTORE,
@@ -43,7 +36,6 @@ DAG_OF: Mapping[str, str] = {
     "verify": VERIFY,
 }
 """The DAG of each kind of entry in the audit list."""
-WINDOW = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -55,39 +47,26 @@ class Started:
     clinic_id: int
 
 
-@dataclass(frozen=True)
-class Link:
-    """The link to a backup's archive, valid until ``expires_at``; ``None``: this server sends the file itself."""
-
-    url: str | None
-    expires_at: datetime
-    filename: str
-
-
 class Actions:
     """Does what people ask for.
 
     :param database: the catalog's database, whose locks prevent that two people do the same at once.
-    :param stores: opens the stores, for links and for downloads from a local folder.
+    :param recorder: writes the audit list, and limits how much one person may do.
     :param exists: returns whether there is such a clinic.
-    :param per_hour: how many actions each person of a clinic may start in an hour; operators have no limit.
     """
 
     def __init__(
         self,
         *,
         database: CatalogDatabase,
-        audit: Audit,
+        recorder: Recorder,
         runs: Runs,
         seen: SeenRuns,
-        stores: Callable[[], Stores],
         exists: Callable[[int], bool],
-        per_hour: int,
         now: Callable[[], datetime],
     ) -> None:
-        self._database, self._audit, self._runs = database, audit, runs
-        self._stores, self._exists, self._seen = stores, exists, seen
-        self._per_hour, self._now = per_hour, now
+        self._database, self._recorder, self._runs = database, recorder, runs
+        self._exists, self._seen, self._now = exists, seen, now
 
     def back_up(
         self,
@@ -130,7 +109,7 @@ class Actions:
         """
         clinic_id = backup.record.clinic_id
         caller.require("restore", clinic_id)
-        _require_completed(backup.record)
+        require_completed(backup.record)
         # Never with "approve", because every restore that is requested here waits for an answer.
         conf: dict[str, Any] = {"clinic_id": clinic_id, "backup_id": backup.record.backup_id, "mode": mode}
         if tables:
@@ -157,8 +136,8 @@ class Actions:
             raise NotVisible("The restore")
         caller.require("approve", run.clinic_id)
         verb, said = "approve" if approve else "reject", _line(reason)
-        self._note(caller, verb, run.clinic_id, run_id=run_id, detail=said)
-        with self._telling_failure(caller, verb, run.clinic_id, run_id=run_id):
+        self._recorder.note(caller, verb, run.clinic_id, run_id=run_id, detail=said)
+        with self._recorder.telling_failure(caller, verb, run.clinic_id, run_id=run_id):
             if approve and (not plan_digest or plan_digest != run.plan_digest):
                 raise Conflict(
                     "This is not the plan that you were shown: a newer one was made, or is being made.",
@@ -194,76 +173,6 @@ class Actions:
         conf = {"backup_id": backup.record.backup_id}
         return self._start(caller, "verify", VERIFY, backup.record.clinic_id, conf, backup=backup)
 
-    def download(self, caller: Caller, backup: HistoryEntry) -> Link:
-        """A link to a backup's archive for one hour. It is recorded before it is returned.
-
-        :raises Conflict: the backup is not completed, or no store has it.
-        """
-        record = backup.record
-        caller.require("download", record.clinic_id)
-        store, _ = self._store_of(record)
-        self._limit(caller)
-        filename = record.archive_key.rpartition("/")[2]
-        self._note(caller, "download", record.clinic_id, backup=backup, detail=store.url)
-        expires_at = self._now() + LINK_LASTS
-        if not store.signs_links:
-            return Link(None, expires_at, filename)
-        return Link(store.presign(record.archive_key, expires_in=LINK_LASTS, filename=filename), expires_at, filename)
-
-    def content(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
-        """The archive itself, its file name and its size in bytes. Only for stores that cannot sign links.
-
-        :raises Conflict: the store signs links; use :meth:`download`.
-        """
-        record = backup.record
-        caller.require("download", record.clinic_id)
-        store, info = self._store_of(record)
-        if store.signs_links:
-            raise Conflict("This file is downloaded from the store itself.", hint="Ask for its link: descargar/")
-        self._limit(caller)
-        self._note(caller, "fetch", record.clinic_id, backup=backup, detail=store.url)
-        return _content(store, record.archive_key), record.archive_key.rpartition("/")[2], info.size_bytes
-
-    def whole(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
-        """A backup and its chain as one tar, its file name and its size in bytes. For every kind of store.
-
-        :raises Conflict: the backup is not completed, or a part of it is in no store with the recorded size.
-        """
-        record = backup.record
-        caller.require("download", record.clinic_id)
-        _require_completed(record)
-        parts, stores = parts_of(record), self._stores()
-        sources = {part.backup_id: self._source_of(part, stores) for part in parts}
-        self._limit(caller)
-        self._note(caller, "fetch", record.clinic_id, backup=backup, detail=f"{len(parts)} archives")
-        name = f"{record.archive_key.rpartition('/')[2].removesuffix(SUFFIX)}_con_todo.tar"
-        pieces = tar(
-            record.backup_id, parts, lambda part: _content(sources[part.backup_id], part.archive.key), self._now()
-        )
-        return pieces, name, tar_size(record.backup_id, parts)
-
-    def _source_of(self, part: Part, stores: Stores) -> ObjectStore:
-        """The first store that has an archive of that length."""
-
-        def look(store: ObjectStore) -> ObjectInfo:
-            info = store.stat(part.archive.key)
-            if info.size_bytes != part.archive.size_bytes:
-                raise Conflict(f"The archive of {part.backup_id} is damaged in {store.url}.", hint="Verify the backup.")
-            return info
-
-        return stores.first(look)[0]
-
-    def _store_of(self, record: BackupRecord) -> tuple[ObjectStore, ObjectInfo]:
-        """The first store that really has it, with the object's info."""
-        _require_completed(record)
-
-        def look(store: ObjectStore) -> ObjectInfo:
-            if store.url not in record.stores:
-                raise Conflict(f"No store has backup {record.backup_id}.", hint="Choose another backup.")
-            return store.stat(record.archive_key)
-
-        return self._stores().first(look)
-
     def _start(
         self,
         caller: Caller,
@@ -276,63 +185,15 @@ class Actions:
         detail: str = "",
         on_behalf_of: int | None = None,
     ) -> Started:
-        self._limit(caller)
+        self._recorder.limit(caller)
         # Recorded first, because an action that cannot be recorded must not happen.
         run_id = f"web__{self._now():%Y-%m-%dT%H:%M:%S}_{token_hex(4)}"
-        self._note(
+        self._recorder.note(
             caller, action, clinic_id, backup=backup, run_id=run_id, detail=detail, on_behalf_of=on_behalf_of
         )  # fmt: skip
-        with self._telling_failure(caller, action, clinic_id, backup=backup, run_id=run_id):
+        with self._recorder.telling_failure(caller, action, clinic_id, backup=backup, run_id=run_id):
             self._runs.start(dag_id, conf, by=caller.viewer.name, run_id=run_id)
         return Started(dag_id, run_id, clinic_id)
-
-    @contextmanager
-    def _telling_failure(
-        self, caller: Caller, action: str, clinic_id: int, *, run_id: str, backup: HistoryEntry | None = None
-    ) -> Iterator[None]:
-        """Add a second line to the audit if the recorded action fails."""
-        try:
-            yield
-        except ClinicBackupsError as error:
-            self._note(caller, f"{action} failed", clinic_id, backup=backup, run_id=run_id, detail=error.message)
-            raise
-
-    def _limit(self, caller: Caller) -> None:
-        """:raises TooMany: this person has started too many actions in the last hour."""
-        if caller.viewer.superadmin:
-            return
-        if self._audit.count(caller.viewer.name, self._now() - WINDOW) >= self._per_hour:
-            raise TooMany(
-                f"You have started {self._per_hour} actions in the last hour.",
-                hint="Wait, or ask the operator.",
-                retry_after_seconds=int(WINDOW.total_seconds()) // 4,
-            )
-
-    def _note(
-        self,
-        caller: Caller,
-        action: str,
-        clinic_id: int,
-        *,
-        backup: HistoryEntry | None = None,
-        run_id: str | None = None,
-        detail: str = "",
-        on_behalf_of: int | None = None,
-    ) -> None:
-        self._audit.write(
-            AuditEntry(
-                at=self._now(),
-                actor=caller.viewer.name,
-                role=caller.viewer.role_in(clinic_id) or "",
-                action=action,
-                clinic_id=clinic_id,
-                backup_id=backup.record.backup_id if backup else None,
-                run_id=run_id,
-                address=caller.address,
-                detail=detail.strip(),
-                actor_id=caller.viewer.user_in(clinic_id) if on_behalf_of is None else on_behalf_of,
-            )
-        )
 
     def _refuse_while_running(self, clinic_id: int) -> None:
         """:raises Conflict: a backup of this clinic is running or waiting."""
@@ -352,11 +213,6 @@ class Actions:
             yield
 
 
-def _require_completed(record: BackupRecord) -> None:
-    if record.state != "completed":
-        raise Conflict(f"Backup {record.backup_id} is {record.state}.", hint="Choose one that is completed.")
-
-
 def _line(said: str) -> str:
     """A person's text as one line. :raises WrongValue: it is too long."""
     line = one_line(said)
@@ -365,9 +221,3 @@ def _line(said: str) -> str:
             f"Notes and reasons are one line of at most {MAX_REASON} letters, digits and signs.", hint="Shorten it."
         )
     return line
-
-
-def _content(store: ObjectStore, key: str) -> Iterator[bytes]:
-    with store.open(key) as stream:
-        while data := stream.read(1024 * 1024):
-            yield data

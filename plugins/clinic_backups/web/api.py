@@ -15,9 +15,10 @@ from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import Sort, Standing
 from clinic_backups.catalog.paging import BIGINT
 from clinic_backups.web.access import CallerDep
-from clinic_backups.web.actions import LINK_LASTS, Started
+from clinic_backups.web.actions import Started
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.chain_download import parts_of
+from clinic_backups.web.downloads import LINK_LASTS
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
 from clinic_backups.web.next_backup import next_backups
@@ -156,7 +157,7 @@ def one_backup(caller: CallerDep, services: ServicesDep, number: Number) -> Resp
 @on_threads
 def download(request: Request, caller: CallerDep, services: ServicesDep, number: Number) -> Enlace:
     entry = entry_of(services, caller, number)
-    link = services.actions.download(caller, entry)
+    link = services.downloads.link(caller, entry)
     url = link.url or archive_path(request, number)  # a folder signs no links
     parts = [
         Parte(
@@ -187,7 +188,7 @@ def download(request: Request, caller: CallerDep, services: ServicesDep, number:
 @on_threads
 def fetch_whole(caller: CallerDep, services: ServicesDep, number: Number) -> StreamingResponse:
     entry = entry_of(services, caller, number)
-    return _file(*services.actions.whole(caller, entry), media_type="application/x-tar")
+    return _file(*services.downloads.whole(caller, entry), media_type="application/x-tar")
 
 
 @router.get(
@@ -198,7 +199,7 @@ def fetch_whole(caller: CallerDep, services: ServicesDep, number: Number) -> Str
 @on_threads
 def fetch(caller: CallerDep, services: ServicesDep, number: Number) -> StreamingResponse:
     entry = entry_of(services, caller, number)
-    return _file(*services.actions.content(caller, entry), media_type=ENCRYPTION.CONTENT_TYPE)
+    return _file(*services.downloads.content(caller, entry), media_type=ENCRYPTION.CONTENT_TYPE)
 
 
 @router.post(

@@ -1,4 +1,7 @@
-"""The pages' language: the browser's, otherwise Spanish. The texts are in ``texts/*.toml``."""
+"""The pages' language: the browser's, otherwise Spanish.
+
+The texts are in ``texts/*.toml``. The names of a backup's facts alone are in ``templates/backup.html``, beside them.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ class Texts:
     """The texts of one language."""
 
     def __init__(self, language: str, formats: Formats) -> None:
-        self._texts, self._formats = load(language), formats
+        self._language, self._texts, self._formats = language, load(language), formats
         self._plain = {key: escape(text) for key, text in self._texts.items() if isinstance(text, str)}
 
     def __call__(self, key: str, /, **values: Any) -> Markup:
@@ -76,6 +79,10 @@ class Texts:
         if not isinstance(found, str):
             found = found.get(self._formats.locale.plural_form(values["n"]), found["other"])
         return escape(found).format(**{name: self._shown(value) for name, value in values.items()})
+
+    def label(self, **languages: str) -> Markup:
+        """The name of a fact that one template shows, which gives it in each language: ``t.label(es=…, en=…)``."""
+        return escape(languages[self._language])
 
     def __contains__(self, key: str) -> bool:
         return key in self._texts

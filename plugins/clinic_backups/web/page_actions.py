@@ -104,7 +104,7 @@ def verify(request: Request, caller: CallerDep, services: ServicesDep, number: i
 @router.get("/backups/{number}/download")
 @on_threads
 def download(request: Request, caller: CallerDep, services: ServicesDep, number: int) -> Response:
-    link = services.actions.download(caller, entry_of(services, caller, number))
+    link = services.downloads.link(caller, entry_of(services, caller, number))
     # A folder cannot sign links.
     return RedirectResponse(link.url or archive_path(request, number), status_code=303)
 

@@ -15,7 +15,7 @@ from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from clinic_backups.backup.conf import for_all_clinics
+from clinic_backups.backup.choose_clinics import for_all_clinics
 from clinic_backups.base.setting_types import BY_HAND
 from clinic_backups.base.settings import Settings
 from clinic_backups.operators import pool
@@ -34,7 +34,7 @@ from clinic_backups.operators.airflow_internals import (
     trigger_dag,
     update_hitl_detail,
 )
-from clinic_backups.operators.due import is_partial
+from clinic_backups.operators.due_schedules import is_partial
 from clinic_backups.operators.restore_tasks import REFUSED_KEY
 from clinic_backups.restore.approving import REASON
 from clinic_backups.restore.plan import RestorePlan

@@ -8,7 +8,7 @@ from datetime import datetime
 from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.plan import RestorePlan
-from clinic_backups.restore.result import completed_by
+from clinic_backups.restore.run_result import completed_by
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.runs import BACKUP, RESTORE, Runs, RunView
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from clinic_backups.base import settings
+from clinic_backups.base import load_settings
 from clinic_backups.base.clock import DatabaseClock, Now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import Settings
@@ -19,14 +19,16 @@ from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.catalog_database import time_of
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.operators.airflow_parts import AirflowParts
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.web import banners
 from clinic_backups.web.access import Access
 from clinic_backups.web.actions import Actions
 from clinic_backups.web.banners import Banner
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.databases import WebDatabase
+from clinic_backups.web.downloads import Downloads
 from clinic_backups.web.problems import NotVisible
+from clinic_backups.web.recorder import Recorder
 from clinic_backups.web.runs import Runs
 from clinic_backups.web.seen_runs import SeenRuns
 
@@ -44,7 +46,7 @@ class Services:
     @cached_property
     def settings(self) -> Settings:
         """The settings of this process."""
-        return settings.load()
+        return load_settings.load()
 
     @cached_property
     def database(self) -> WebDatabase:
@@ -95,15 +97,23 @@ class Services:
         """The actions of people."""
         return Actions(
             database=self.database,
-            audit=self.audit,
+            recorder=self.recorder,
             runs=Runs(),
             seen=self.seen_runs,
-            # Opened again for each link, so that a changed connection of the store needs no restart.
-            stores=lambda: AirflowParts().stores,
             exists=self._exists,
-            per_hour=self.settings.actions_per_hour,
             now=self.now,
         )
+
+    @cached_property
+    def downloads(self) -> Downloads:
+        """The downloads of archives."""
+        # Opened again for each link, so that a changed connection of the store needs no restart.
+        return Downloads(self.recorder, lambda: AirflowParts().stores, self.now)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """Records what people do."""
+        return Recorder(self.audit, per_hour=self.settings.actions_per_hour, now=self.now)
 
     def _exists(self, clinic_id: int) -> bool:
         """Whether the clinic exists. A new clinic may not be in the catalog yet."""

@@ -14,7 +14,7 @@ from clinic_backups.restore.columns.identity import what, what_column
 from clinic_backups.restore.columns.meaning import changed_meaning
 from clinic_backups.restore.columns.proposals import proposed_columns
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.rules import TableRules, compare
+from clinic_backups.restore.table_rules import TableRules, compare
 from clinic_backups.tenant.drift import FILE, ColumnLine, filled_column, kept_column
 
 

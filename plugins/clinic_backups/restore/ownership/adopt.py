@@ -21,8 +21,8 @@ from clinic_backups.restore.ownership.adopt_equal import EqualRows
 from clinic_backups.restore.ownership.conditions import Ownership
 from clinic_backups.restore.ownership.staged_rows import from_table, load, places
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.outside import Outside
 

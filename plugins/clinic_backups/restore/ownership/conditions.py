@@ -12,8 +12,8 @@ from psycopg2 import sql
 
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.ownership.ways import Ways, columns_of_ways
-from clinic_backups.restore.rules import CASCADE, Reference, with_child
 from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.table_rules import CASCADE, Reference, with_child
 from clinic_backups.restore.workspace import columns_of, equal_texts, row_text
 
 _CONSTANT = re.compile(r"""(?:E?'(?:[^']|'')*'|\(?-?[0-9.]+\)?|true|false)(?:::[\w\s".]+(?:\([0-9, ]+\))?(?:\[\])*)?""")

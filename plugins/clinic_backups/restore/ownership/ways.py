@@ -10,7 +10,7 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import quoted, quoted_table
-from clinic_backups.restore.rules import Reference, with_child
+from clinic_backups.restore.table_rules import Reference, with_child
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage

@@ -6,20 +6,17 @@ value whose place cannot be told.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
-from typing import Literal
 
 from clinic_backups.restore.sequences.number_calls import HIDDEN, asked, asked_in, calls, is_shut, says
+from clinic_backups.restore.sequences.statement_values import Place, Statements, name_at, statements
 from clinic_backups.tenant.sql_tokens import Token, closing, plain, replaced, split, tokens
 
-_STARTS = ("begin", "declare", "loop", "exception")
 _CONDITIONS = ("if", "elsif", "while", "assert", "raise", "exit", "continue", "when", "case")
 """Statements that only look at a value."""
-_RESULTS = ("return", "select", "with", "values")
-"""Statements that give a value to whoever calls the function."""
 _MOST, _DEPTH = 8, 4
 """The most ways in which a variable gets its value, and the most variables in a row, that are followed."""
 _LONGEST = 5_000
@@ -60,13 +57,10 @@ class Written:
 class _Part:
     """A value in a statement. ``name`` is the variable, the column of NEW, or a table with its column."""
 
-    kind: Literal["variable", "new", "table", "result", "nowhere"]
+    kind: Place
     name: tuple[str, ...]
     expression: str | None
     text: str = ""
-
-
-_Found = tuple[Literal["variable", "new", "table", "result", "nowhere"], tuple[str, ...], str | None]
 
 
 class Code:
@@ -88,7 +82,7 @@ class Code:
         is_trigger: bool = False,
     ) -> None:
         self._is_trigger = is_trigger
-        self._text, self._through, self._results = _with_last(plain(body)), through, results
+        self._text, self._results = _with_last(plain(body)), results
         self._words = frozenset({*HIDDEN, *functions})
         self._variables: dict[str, list[_Part]] = {}
         self._followed: set[str] = set()
@@ -99,7 +93,8 @@ class Code:
         self._executes = any(token.is_("execute") for token in found)
         self._makes = self._executes and says(found, self._words)
         self._rest = list[_Part]()
-        for is_declared, statement in _statements(found):
+        self._statements = Statements(self._text, self.asks, through=through)
+        for is_declared, statement in statements(found):
             for part in self._whole(statement, is_declared):
                 if part.kind == "variable":
                     self._variables.setdefault(part.name[0], []).append(part)
@@ -151,7 +146,7 @@ class Code:
     def _run(self, found: Sequence[Token]) -> list[Token]:
         """What EXECUTE runs: for a variable, all that is assigned to it."""
         ends = next((index for index, token in enumerate(found) if token.is_(";", "into", "using", "loop")), len(found))
-        ways = self._expanded(self._of(found[:ends]))
+        ways = self._expanded(self._statements.text_of(found[:ends]))
         return [token for way in ways for token in tokens("unknown" if way is None else way)]
 
     def asks(self, text: str) -> bool:
@@ -165,8 +160,11 @@ class Code:
 
     def _whole(self, found: list[Token], is_declared: bool) -> list[_Part]:
         """The parts of a statement. If they do not show all its uses of sequences, there is one more part."""
-        text = self._of(found)
-        parts = [_Part(kind, name, expression, text) for kind, name, expression in self._parts(found, is_declared)]
+        text = self._statements.text_of(found)
+        parts = [
+            _Part(kind, name, expression, text)
+            for kind, name, expression in self._statements.values(found, is_declared)
+        ]
         if found[0].is_(*_CONDITIONS) or any(part.expression is None for part in parts) or self._is_alone(found):
             return parts
         count = asked_in(found, self._words, is_made=self._makes)
@@ -181,10 +179,10 @@ class Code:
         return found[0].is_("perform") and all(self._is_call_alone(item) for item in split(found[1:], ","))
 
     def _is_call_alone(self, found: list[Token]) -> bool:
-        _, at = _name(found, 0)
+        _, at = name_at(found, 0)
         is_call = 0 < at < len(found) and found[at].is_("(") and closing(found, at) == len(found) - 1
         is_set = found[at - 1].value == "setval" and self._is_trigger
-        return is_call and not is_set and not self.asks(self._of(found[at + 1 : -1]))
+        return is_call and not is_set and not self.asks(self._statements.text_of(found[at + 1 : -1]))
 
     def _expanded(self, expression: str | None, depth: int = _DEPTH) -> list[str | None]:
         """The text with the variables' values in their place, once for each value that the text assigns."""
@@ -232,93 +230,6 @@ class Code:
             self._ways[name, depth] = [None, *asking[: _MOST - 1]] if is_cut else [*asking, *others][:_MOST]
         return self._ways[name, depth]
 
-    def _parts(self, found: list[Token], is_declared: bool) -> Iterator[_Found]:
-        """The expressions of a statement with their targets: a variable, NEW, a table's column, or none."""
-        head = found[0]
-        if (target := _target(found)) is not None and target[1] < len(found) and found[target[1]].is_(":=", "="):
-            yield self._place(target[0], self._of(found[target[1] + 1 :]))
-        elif is_declared:
-            _, *values = _cut(found, ":=", "=", "default")
-            if values:
-                yield "variable", (head.value,), self._of(values[0])
-        elif head.is_("insert") and len(found) > 1 and found[1].is_("into"):
-            yield from self._inserted(found)
-        elif head.is_("update"):
-            yield from self._updated(found)
-        elif head.is_("select", "execute") and any(len(part) > 0 for part in _cut(found, "into")[1:]):
-            yield from self._into(found)
-        elif head.is_("return") or (head.is_(*_RESULTS) and self.asks(self._of(found))):
-            yield "result", (), self._of(found[1:] if head.is_("return") else found)
-
-    def _place(self, name: tuple[str, ...], expression: str | None) -> _Found:
-        if name[0] == "new" and len(name) == 2 and not self._through:
-            return "new", (name[1],), expression
-        return "variable", (".".join(name),), expression
-
-    def _into(self, found: list[Token]) -> Iterator[_Found]:
-        """``SELECT expressions INTO targets rest``, or the targets first."""
-        items, after = _cut(found, "into")[:2]
-        rest = after[1:] if after[0].is_("strict") else after
-        targets = list[tuple[str, ...]]()
-        while (target := _target(rest)) is not None:
-            targets.append(target[0])
-            rest = rest[target[1] :]
-            if not rest or not rest[0].is_(","):
-                break
-            rest = rest[1:]
-        selected = items[1:]
-        if not selected:
-            selected, *others = _cut(rest, "from", "where")
-            rest = rest[len(selected) :] if others else []
-        values = split(selected, ",")
-        is_plain = found[0].is_("select") and len(values) == len(targets) and all(values)
-        for index, name in enumerate(targets):
-            if not is_plain:
-                if self.asks(self._of(found)):
-                    yield self._place(name, None)
-                continue
-            value = self._of(split(values[index], "as")[0])
-            yield self._place(name, f"(SELECT {value} {self._of(rest)})" if rest else value)
-
-    def _inserted(self, found: list[Token]) -> Iterator[_Found]:
-        """``INSERT INTO name (columns) VALUES (expressions)`` or ``SELECT expressions``."""
-        name, at = _name(found, 2)
-        columns = list[str]()
-        if at < len(found) and found[at].is_("("):
-            end = closing(found, at)
-            columns = [part[0].value if part else "" for part in split(found[at + 1 : end], ",")]
-            at = end + 1
-        body = found[at:]
-        lists = list[list[Token]]()
-        if body and body[0].is_("values"):
-            at = 1
-            while at < len(body) and body[at].is_("("):
-                end = closing(body, at)
-                lists.append(body[at + 1 : end])
-                at = end + 2 if end + 1 < len(body) and body[end + 1].is_(",") else len(body)
-        elif body and body[0].is_("select"):
-            lists.append(_cut(body[1:], "from", "where", "returning", "on")[0])
-        for given in lists:
-            items = split(given, ",")
-            for index, item in enumerate(items):
-                column = columns[index] if len(columns) == len(items) else ""
-                yield "table", (*name, column), self._of(split(item, "as")[0])
-        if not lists and self.asks(self._of(body)):
-            yield "table", (*name, ""), self._of(body)
-
-    def _updated(self, found: list[Token]) -> Iterator[_Found]:
-        """``UPDATE name SET column = expression, …``."""
-        name, _ = _name(found, 2 if len(found) > 1 and found[1].is_("only") else 1)
-        _, *after = _cut(found, "set")
-        if not after:
-            return
-        for item in split(_cut(after[0], "from", "where", "returning")[0], ","):
-            is_plain = len(item) > 2 and item[0].is_name and item[1].is_("=")
-            yield "table", (*name, item[0].value if is_plain else ""), self._of(item[2:] if is_plain else item)
-
-    def _of(self, found: Sequence[Token]) -> str:
-        return self._text[found[0].start : found[-1].end] if found else ""
-
 
 def _with_last(text: str) -> str:
     """With the only sequence that a text asks in the place of ``lastval``."""
@@ -333,56 +244,3 @@ def _with_last(text: str) -> str:
         if found[index].is_("lastval") and found[index + 1].is_("(") and found[index + 2].is_(")")
     ]
     return replaced(text, places)
-
-
-def _cut(found: list[Token], *words: str) -> list[list[Token]]:
-    """The tokens before and after the first of these words outside of parentheses."""
-    depth = 0
-    for index, token in enumerate(found):
-        depth += token.is_("(", "[") - token.is_(")", "]")
-        if depth == 0 and token.is_(*words) and index:
-            return [found[:index], found[index + 1 :]]
-    return [found]
-
-
-def _name(found: Sequence[Token], at: int) -> tuple[tuple[str, ...], int]:
-    """The name that begins at a position, and the position behind it."""
-    name = list[str]()
-    while at < len(found) and found[at].is_name:
-        name.append(found[at].value)
-        at += 1
-        if at >= len(found) or not found[at].is_("."):
-            break
-        at += 1
-    return tuple(name), at
-
-
-def _target(found: Sequence[Token]) -> tuple[tuple[str, ...], int] | None:
-    """The target of an assignment that begins here: a variable, or a field of a row."""
-    name, at = _name(found, 0)
-    return (name, at) if 1 <= len(name) <= 2 else None
-
-
-def _statements(found: Sequence[Token]) -> list[tuple[bool, list[Token]]]:
-    """The statements of a body, and whether each declares a variable."""
-    result, current, depth, cases, declared = list[tuple[bool, list[Token]]](), list[Token](), 0, 0, False
-    for token in found:
-        if token.is_("atomic") and not current:
-            continue
-        ends = token.is_(";") and depth <= 0
-        if token.is_("case") and current:
-            cases += 1
-        elif token.is_("end") and cases:
-            cases -= 1
-        elif not cases and depth <= 0 and (token.is_(*_STARTS, "then") or token.is_("else")):
-            ends = True
-        if not ends:
-            depth += token.is_("(", "[") - token.is_(")", "]")
-            current.append(token)
-            continue
-        if current:
-            result.append((declared, current))
-        current, depth, cases = [], 0, 0
-        if token.is_(*_STARTS):
-            declared = token.is_("declare")
-    return [*result, (declared, current)] if current else result

@@ -21,7 +21,7 @@ from clinic_backups.restore.sequences.sequence_model import (
     Uses,
 )
 from clinic_backups.restore.sequences.sequence_names import Known, Sequences, listed
-from clinic_backups.restore.sequences.sequence_pieces import Piece, Pieces, SequenceText
+from clinic_backups.restore.sequences.sequence_texts import Piece, Pieces, SequenceText
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import tokens

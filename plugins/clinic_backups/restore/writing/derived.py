@@ -9,7 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.restore.diff import DELETE, TableDiff, is_op
-from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.live import written_since
 

@@ -12,7 +12,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.restore.diff import TableDiff, described
-from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of
 
 Moment = Mapping[str, Any]

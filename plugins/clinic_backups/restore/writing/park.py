@@ -11,7 +11,7 @@ from clinic_backups.base.database import qualified, refusal_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Column
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of
 
 _WHOLE, _BROKEN = ("smallint", "integer", "bigint"), ("numeric", "real", "double precision")

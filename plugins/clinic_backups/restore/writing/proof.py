@@ -11,7 +11,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff
-from clinic_backups.restore.reading import blocks_of
+from clinic_backups.restore.read_blocks import blocks_of
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.restore.writing.write_statement import target
 from clinic_backups.tenant.drift import FILE

@@ -18,7 +18,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, qualified, raise_database_error
 from clinic_backups.base.errors import IntegrityError, TransientError
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.rules import Reference, compare
+from clinic_backups.restore.table_rules import Reference, compare
 from clinic_backups.restore.workspace import Workspace
 
 BATCH_KEYS = 5000

@@ -11,7 +11,7 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.rules import NO_ACTION, Reference
+from clinic_backups.restore.table_rules import NO_ACTION, Reference
 from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.restore.writing.park import CannotMove
 from clinic_backups.tenant.drift import FILE, filled_column

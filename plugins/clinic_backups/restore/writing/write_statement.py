@@ -20,12 +20,12 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
-from clinic_backups.restore.rules import Reference, cascading
+from clinic_backups.restore.table_rules import Reference, cascading
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.restore.writing.changes import Writes
 from clinic_backups.restore.writing.derived import Derived
 from clinic_backups.restore.writing.park import Parking
-from clinic_backups.restore.writing.quiet import Quiet
+from clinic_backups.restore.writing.quiet_triggers import Quiet
 
 
 class Writer:

@@ -9,7 +9,7 @@ from psycopg2 import sql
 from clinic_backups.base.table import Table
 from clinic_backups.restore.columns.shape import PLAIN_KEY_TYPES, has_plain_key
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import columns_of
 
 

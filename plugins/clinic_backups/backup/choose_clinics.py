@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-from clinic_backups.base.backup_request import WantedKind
+from clinic_backups.base.backup_request import OPTION_KEYS, BackupOptions
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.conf_values import require_known_keys
 from clinic_backups.base.errors import PermanentError, SettingsError
-from clinic_backups.base.text import is_line
 
-KEYS = ("clinic_id", "clinic_ids", "kind", "notes", "allow_gaps")
-KINDS: tuple[WantedKind, ...] = get_args(WantedKind)
-MAX_NOTES = 500
+KEYS = ("clinic_id", "clinic_ids", *OPTION_KEYS)
 MAX_ID = 2**63 - 1
 MAX_DIGITS = 20
 SHOWN_CLINICS = 100
@@ -24,17 +22,7 @@ class Selection:
     """The clinics to back up, in id order, and the options for their backups."""
 
     clinics: tuple[Clinic, ...]
-    kind: WantedKind
-    notes: str
-    allow_gaps: bool = False
-
-
-def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
-    """:raises SettingsError: a key is unknown. A misspelt key must not mean "all clinics"."""
-    if unknown := sorted(set(conf) - set(known)):
-        raise SettingsError(
-            f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known are {', '.join(known)}."
-        )
+    options: BackupOptions
 
 
 def for_all_clinics(conf: Mapping[str, Any] | None) -> bool:
@@ -42,21 +30,11 @@ def for_all_clinics(conf: Mapping[str, Any] | None) -> bool:
     return all((conf or {}).get(key) is None for key in ("clinic_id", "clinic_ids"))
 
 
-def flag(conf: Mapping[str, Any], key: str) -> bool:
-    """The value of a true-or-false key; false if it is missing. :raises SettingsError: it is neither."""
-    value = conf.get(key)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise SettingsError(f"{key} is neither true nor false.", hint="Write true, or leave it out.")
-    return value
-
-
 def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic]) -> Selection:
     """Read a run's conf.
 
     The clinics are ``clinic_id`` (one), ``clinic_ids`` (several) or, with neither, all active ones. The other keys are
-    ``kind``, ``notes`` and ``allow_gaps``.
+    those of :class:`BackupOptions`.
 
     :raises SettingsError: a value is wrong or names no clinic; the hint lists the clinics that exist.
     :raises PermanentError: neither is given and no clinic is active.
@@ -74,7 +52,7 @@ def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence
         if missing := [id_ for id_ in wanted if id_ not in known]:
             raise _wrong(f"No clinic has the id {', '.join(map(str, missing))}.", every)
         clinics = tuple(known[id_] for id_ in wanted)
-    return Selection(clinics, _kind(conf.get("kind")), _notes(conf.get("notes")), flag(conf, "allow_gaps"))
+    return Selection(clinics, BackupOptions.from_conf(conf))
 
 
 def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[int] | None:
@@ -96,25 +74,6 @@ def _id(value: object, key: str, every: Sequence[Clinic]) -> int:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_ID:
         raise _wrong(f"{key}: {str(value)[:40]!r} is not the id of a clinic, which is a positive whole number.", every)
-    return value
-
-
-def _kind(value: object) -> WantedKind:
-    if value is None or value == "":
-        return "auto"
-    for kind in KINDS:
-        if value == kind:
-            return kind
-    raise SettingsError(f"kind: {str(value)[:40]!r} is unknown.", hint=f"Known are {', '.join(KINDS)}.")
-
-
-def _notes(value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str) or len(value) > MAX_NOTES or not is_line(value):
-        raise SettingsError(
-            f"notes is not one line of at most {MAX_NOTES} characters.", hint="Shorten it. Leave out patients' data."
-        )
     return value
 
 

@@ -17,14 +17,15 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, migrated
 from clinic_backups.restore.comparison import Comparison, Present
-from clinic_backups.restore.digest_parts import hooks, otherwise, unplanned
 from clinic_backups.restore.find_backup import only_taken_back
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.plan import RestorePlan, TablePlan, Wish, digest_of
+from clinic_backups.restore.plan import RestorePlan, TablePlan, digest_of
+from clinic_backups.restore.plan_digest import hooks, otherwise, unplanned
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.rights import lacking_right
-from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
+from clinic_backups.restore.table_rules import read_rules
 from clinic_backups.restore.target import ask, require_primary, target_of, undo_of_another
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.live import digest_of_moment

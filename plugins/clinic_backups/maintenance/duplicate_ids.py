@@ -31,7 +31,7 @@ class Claim:
         return self.envelope.archive.key
 
 
-class Twins:
+class DuplicateIds:
     """Tells archives with one id apart. Anybody who may write into a store can add an archive with a real backup's id.
 
     :param others: further stores, which may hold the real one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,27 +13,26 @@ from psycopg2 import sql
 
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.reader import Manifest, TableContent
-from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
+from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.plain import iso
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
+from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.manifest_tables import Types, is_possible
+from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.plan import Target
-from clinic_backups.restore.reading import blocks_of
-from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.restore.read_blocks import blocks_of
+from clinic_backups.restore.request import require_schema_name
 from clinic_backups.restore.staging import Staged, WantedLoader
 from clinic_backups.restore.target import ask, require_primary
-from clinic_backups.restore.untrusted import Types, is_possible
-from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.strangers import refuse, strangers_code
 
 STEP_ROWS = 250_000
-
-_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,6 @@ class IntoReport:
         """Plain JSON types."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"snapshot_at": iso(self.snapshot_at)}))
         return plain | {"rows": self.rows}
-
-
-def require_schema_name(schema: str) -> None:
-    """:raises SettingsError: the name cannot be used for a new schema."""
-    if not _SCHEMA.fullmatch(schema) or schema == "information_schema":
-        raise SettingsError(
-            f"{schema[:80]!r} is no name for the new schema.",
-            hint="Use small letters a-z, digits and underscores, at most 63, no digit first, and not pg_…",
-        )
 
 
 class IntoRestore:

@@ -18,7 +18,7 @@ from clinic_backups.restore.hooks import AFTER, BEFORE
 from clinic_backups.restore.plan import Target
 from clinic_backups.restore.sequences.find_sequences import FoundSequences
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.writing.quiet import Quiet
+from clinic_backups.restore.writing.quiet_triggers import Quiet
 from clinic_backups.tenant.extract import SqlFolder
 
 _ALSO_LIVE = (

@@ -20,7 +20,7 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.rules import NO_ACTION, Reference, TableRules, cascading
+from clinic_backups.restore.table_rules import NO_ACTION, Reference, TableRules, cascading
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.restore.writing.derived import Derived
 from clinic_backups.tenant.pg_catalog import catalog_query

@@ -6,9 +6,10 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.find_backup import choose_backup, notes_of, require_told, source_of
-from clinic_backups.restore.into import IntoReport, IntoRestore
-from clinic_backups.restore.plan import RestoreRequest, Target, digest_of
+from clinic_backups.restore.into_schema import IntoReport, IntoRestore
+from clinic_backups.restore.plan import Target, digest_of
 from clinic_backups.restore.plan_text import copy_as_markdown, is_on_page
+from clinic_backups.restore.request import RestoreRequest
 
 
 class CopyRunner:
