@@ -19,9 +19,9 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.findings import Finding
 from clinic_backups.restore.archives import Archives
-from clinic_backups.restore.into import IntoRestore
-from clinic_backups.restore.plan import Wish
-from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.restore.clinic_restore import ClinicRestore
+from clinic_backups.restore.into_schema import IntoRestore
+from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from tests.integration.test_owners_code import DDL
 from tests.integration.test_restore_outside import OWN

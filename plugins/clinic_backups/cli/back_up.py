@@ -103,10 +103,7 @@ class BackingUp:
     def _back_up(self, clinic: Clinic, section: Section) -> BackupRecord:
         chosen = self._chosen
         last = self._parts.catalog.latest(clinic.id) if self._bars.are_shown else None
-        request = BackupRequest(
-            clinic, requested_by=f"{getpass.getuser()} (command line)", notes=chosen.notes, kind=chosen.kind,
-            allow_gaps=chosen.allow_gaps,
-        )  # fmt: skip
+        request = BackupRequest(clinic, requested_by=f"{getpass.getuser()} (command line)").with_options(chosen.options)
         name = f"{clinic.id} {escape(one_line(clinic.name))}"
         with self._bars.bar(name, last.rows_total if last else None) as on_progress:
             backup = self._parts.backup(on_progress=on_progress, on_unchecked=section.warning, turns=self._turns)
