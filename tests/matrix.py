@@ -28,6 +28,7 @@ TESTS = (
     "tests/integration/test_drift_by_number.py",
     "tests/integration/test_refused_rightly.py",
     "tests/integration/test_collations.py",
+    "tests/integration/test_strangers.py",
 )
 
 
