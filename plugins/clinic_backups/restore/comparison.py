@@ -232,7 +232,7 @@ class Comparison:
             | digest_parts.hooks(self._folder)
             | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
-            | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
+            | {f"derived {derived.table}": f"{derived.rows} {derived.digest}" for derived in self._derived}
             | {f"moved past {sequence}": str(number) for sequence, number in self._sequences.past.items()}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
