@@ -16,7 +16,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
 from clinic_backups.restore import digest_parts, notes
 from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.called_functions import CalledFunction, called_functions, settings_read
+from clinic_backups.restore.called_functions import CalledFunction, called_functions
 from clinic_backups.restore.choose_tables import ChosenTables
 from clinic_backups.restore.columns import row_keys
 from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
@@ -27,6 +27,7 @@ from clinic_backups.restore.owners import foreign_code
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
+from clinic_backups.restore.read_settings import settings_read
 from clinic_backups.restore.refusals import Checks
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.sequences import find_sequences
