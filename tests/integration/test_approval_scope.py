@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import re
+import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.clinic_restore import ClinicChanged
+from clinic_backups.restore.clinic_restore import ClinicChanged, ClinicRestore
 from clinic_backups.restore.request import Wish
 from tests.integration.test_sequences import CLINIC, OWN
 from tests.integration.test_sequences_believed import hostile
@@ -202,3 +205,72 @@ def test_what_a_functions_text_reaches_belongs_to_the_approval(
         "CREATE VIEW h.outer_view AS SELECT 'z' AS v; CREATE FUNCTION h.f(text, text) RETURNS text LANGUAGE sql AS 'SELECT $1'; CREATE OPERATOR h.<+> (LEFTARG = text, RIGHTARG = text, FUNCTION = h.f)",
     )
     rig.restore().apply(rig.source(record), Wish(mode), approved=before.digest, plan=before)
+
+
+SEEN = f"""
+    CREATE FUNCTION s.f() RETURNS text LANGUAGE sql STABLE AS $$SELECT current_setting('app.x', true)$$;
+    CREATE TABLE s.bill (id serial PRIMARY KEY, {CLINIC}, col text DEFAULT s.f());
+    INSERT INTO s.bill (clinic_id) VALUES (1), (1), (2)
+"""
+
+
+def with_options(restore: ClinicRestore, options: str) -> ClinicRestore:
+    restore.database = replace(restore.database, extra={"options": options})
+    return restore
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("-c app.x=a", "-c app.x=z", "setting app.x"),
+        ("-c app.x=a", "", "setting app.x"),
+        ("", "-c app.x=z", "setting app.x"),
+        ("-c search_path=s", "-c search_path=public", "setting search_path"),
+        ("-c work_mem=5MB -c app.y=a -c DateStyle=German", "-c work_mem=6MB -c app.y=z", ""),
+    ],
+)
+def test_what_the_connection_sets_belongs_to_the_approval(
+    demo_database: DemoDatabase, tmp_path: Path, before: str, after: str, changed: str, mode: RestoreMode
+) -> None:
+    rig = shaped(demo_database, tmp_path, SEEN, {"bill": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1")
+    source = rig.source(record)
+    plan = with_options(rig.restore(), before).plan(source, Wish(mode))
+    assert plan.refusals == ()
+    restore = with_options(rig.restore(), after)
+    if not changed:
+        restore.apply(source, Wish(mode), approved=plan.digest, plan=plan)
+        return
+    with pytest.raises(ClinicChanged, match=rf"since the plan was made: {changed}"):
+        restore.apply(source, Wish(mode), approved=plan.digest, plan=plan)
+
+
+def test_what_the_server_sets_belongs_to_the_approval(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, SEEN, {"bill": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1")
+    plan = rig.plan(record)
+
+    def set_for_all(how: str, value: str | None) -> None:
+        """The server reads its files in its own time. New sessions show whether it has."""
+        with closing(demo_database.connect()) as db, db.cursor() as cursor:
+            db.autocommit = True
+            cursor.execute(f"ALTER SYSTEM {how}")
+            cursor.execute("SELECT pg_reload_conf()")
+        for _ in range(100):
+            with closing(demo_database.connect()) as db, db.cursor() as cursor:
+                cursor.execute("SELECT current_setting('app.x', true)")
+                ((seen,),) = cursor.fetchall()
+                if (seen or None) == value:  # a setting that was removed may be empty
+                    return
+            time.sleep(0.1)
+        raise AssertionError(value)
+
+    try:
+        set_for_all("SET app.x = 'z'", "z")
+        with pytest.raises(ClinicChanged, match=r"since the plan was made: setting app\.x"):
+            rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
+    finally:
+        set_for_all("RESET app.x", None)

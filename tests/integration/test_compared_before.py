@@ -103,6 +103,36 @@ def test_a_table_that_the_preflight_could_not_compare_is_compared_by_each_backup
     assert {name for names in night.asked for name in names} & night.compared.tables == set()
 
 
+OTHER_FOR_ONE = {
+    "a comparison of a text": "'{{ clinic_id }}' NOT IN ('1', '2', '3')",
+    "a dollar-quoted text": "$x${{ clinic_id }}$x$ NOT IN ('1', '2', '3')",
+    "the length of a text": "length('{{ clinic_id }}') > 1",
+    "a test": "{{ clinic_id is not integer }}",
+    "a concatenation": "{{ (clinic_id ~ '') not in ('1', '2', '3') }}",
+    "a filter": "{{ clinic_id | string | length > 1 }}",
+    "the type of a number": "pg_typeof({{ clinic_id }}) <> 'integer'::regtype",
+}
+
+
+@pytest.mark.parametrize("kept", OTHER_FOR_ONE.values(), ids=OTHER_FOR_ONE)
+def test_an_extract_that_means_something_else_for_one_clinic_is_not_compared_for_all(night: Night, kept: str) -> None:
+    night.rewrite(lambda text: f"{text} AND (id > (SELECT min(id) FROM {STOCK} WHERE clinica_id = 1) OR {kept})")
+    night.preflight()
+    with pytest.raises(AirflowFailException, match="1 of the 3 clinics of this task have no backup"):
+        night.back_up()
+    assert f"{STOCK}: 1 row is in no backup" in (night.task.records()[1].error or "")
+
+
+@pytest.mark.parametrize(
+    "kept", ["true", "{{ clinic_id }} > 0 -- of clinic {{ clinic_id }}", "clinica_id IN ({{ clinic_id }})"]
+)
+def test_an_extract_in_which_the_clinic_is_a_number_is_compared_for_all(night: Night, kept: str) -> None:
+    night.rewrite(lambda text: f"{text} AND clinica_id - {{{{ clinic_id }}}} = 0 AND {kept}")
+    night.preflight()
+    assert STOCK in night.compared.tables
+    assert night.back_up() == []
+
+
 def test_a_table_that_took_too_long_is_compared_by_each_backup(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     night.rewrite(lambda text: text + NARROWED)
     monkeypatch.setattr(row_findings.RowChecks, "count", lambda *given, **named: None)

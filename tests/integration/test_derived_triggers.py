@@ -159,3 +159,24 @@ def test_the_mode_live_deletes_the_derived_rows_of_the_plan(demo_database: DemoD
     rig.restore().apply(rig.source(record), Wish(mode="live"), approved=plan.digest, plan=plan)
     assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE clinic_id = 1") == [(10,)]
     assert rig.execute_rows("SELECT count(*) FROM s.note") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    ["UPDATE s.note SET v = 'by hand'", "UPDATE s.note SET id = 7, v = 'by hand'"],
+)
+def test_derived_rows_that_changed_since_the_plan_are_another_plan(
+    demo_database: DemoDatabase, tmp_path: Path, meanwhile: str
+) -> None:
+    rig = shaped(demo_database, tmp_path, NOTES, {"bill": OWN}, lists="s.note: derived, made anew\n")
+    record = rig.run(1)
+    rig.execute("INSERT INTO s.bill VALUES (100, 1, 'new')", "INSERT INTO s.note VALUES (0, 100, 'computed')")
+    plan = rig.plan(record)
+    rig.execute(meanwhile)
+    with pytest.raises(ClinicChanged, match=r"derived s\.note"):
+        rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
+    assert rig.execute_rows("SELECT v FROM s.note") == [("by hand",)]
+    plan = rig.plan(record)
+    rig.execute("UPDATE s.note SET v = v")  # computed again, with the same values
+    rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
+    assert rig.execute_rows("SELECT count(*) FROM s.note") == [(0,)]

@@ -162,3 +162,35 @@ def test_what_a_default_did_in_a_trial_that_was_rolled_back_is_no_damage(
     assert rig.plan(record).refusals == ()
     rig.bring_back(record)
     assert rig.everything() == before
+
+
+LOGGED = """; CREATE TABLE s.ddl_log (n bigserial, who text);
+    CREATE FUNCTION s.logs() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $f$
+        BEGIN INSERT INTO s.ddl_log (who) VALUES (session_user); END $f$;
+    CREATE EVENT TRIGGER {name} ON ddl_command_end EXECUTE FUNCTION s.logs()"""
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+@pytest.mark.parametrize("how_many", [0, 1, 500])
+def test_only_event_triggers_may_write_into_their_log(
+    demo_database: DemoDatabase, tmp_path: Path, how_many: int, mode: RestoreMode
+) -> None:
+    name = f"logs_{demo_database.name}"
+    more, lists = LOGGED.format(name=name), "s.ddl_log: an own log\n"
+    rig = shaped(demo_database, tmp_path, DDL + more, {"bill": OWN, "line": OWN}, lists=lists)
+    try:
+        role, record = owned(rig, "s.line"), rig.run(1)
+        rig.execute("UPDATE s.bill SET no = 'x' WHERE clinic_id = 1 AND id > 2")
+        plan = rig.plan(record, mode=mode)
+        assert plan.refusals == ()
+        does = f"INSERT INTO s.ddl_log (n, who) SELECT -1, 'forged' FROM generate_series(1, {how_many})"
+        rig.execute(f"SET ROLE {role}; {INDEXED.format(table='s.line', does=does)}; RESET ROLE")
+        said = tried(rig, record, plan, mode)
+        assert rig.execute_rows("SELECT count(*) FROM s.ddl_log WHERE who = 'forged'") == [(0,)]
+        if how_many and mode == "exact":
+            assert "s.ddl_log: insert touched" in said
+        elif not how_many:
+            assert said == ""
+            assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE no = 'x'") == [(0,)]
+    finally:
+        rig.execute(f"DROP EVENT TRIGGER {name}")

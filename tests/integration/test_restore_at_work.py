@@ -12,6 +12,7 @@ import pytest
 
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.listening import Listener
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.clinic_restore import ClinicChanged
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.request import Wish
@@ -116,6 +117,47 @@ def test_what_changed_since_the_plan_stays(rig: Shaped, meanwhile: str, kept: st
     assert rig.execute_rows(kept) == wanted
     assert "left as" in str(done.tables)
     assert rig.execute_rows("SELECT count(*) FROM s.t WHERE v = 'damaged' AND clinic_id = 1") == [(0,)]
+
+
+ADDED = ("ALTER TABLE s.t ADD extra text DEFAULT '-'", "INSERT INTO s.t VALUES (1003, 1, 'added too')")
+"""A column that the backup does not have, and a second row that it does not have."""
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        "UPDATE s.t SET extra = 'by people' WHERE id = 1001",
+        "WITH gone AS (DELETE FROM s.t WHERE id = 1001 RETURNING *) SELECT; "
+        "INSERT INTO s.t VALUES (1001, 1, 'added', 0, 'by people')",
+    ],
+)
+def test_a_row_that_goes_stays_if_only_a_new_column_changed(rig: Shaped, meanwhile: str, mode: RestoreMode) -> None:
+    record = rig.run(1)
+    damage(rig)
+    rig.execute(*ADDED)
+    plan = rig.plan(record, mode=mode)
+    rig.execute(*meanwhile.split("; "))
+    if mode == "exact":
+        with pytest.raises(ClinicChanged, match=r"has changed since the plan was made, in s\.t"):
+            apply(rig, record, plan, mode=mode)
+    else:
+        apply(rig, record, plan, mode=mode)
+    kept = rig.execute_rows("SELECT id FROM s.t WHERE extra = 'by people'")
+    assert kept == [(1001,)]
+    assert rig.execute_rows("SELECT count(*) FROM s.t WHERE id = 1003") == [(int(mode == "exact"),)]
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+def test_a_row_that_is_updated_keeps_what_people_wrote_into_a_new_column(rig: Shaped, mode: RestoreMode) -> None:
+    record = rig.run(1)
+    damage(rig)
+    rig.execute(*ADDED)
+    plan = rig.plan(record, mode=mode)
+    rig.execute("UPDATE s.t SET extra = 'by people' WHERE id = 150")
+    apply(rig, record, plan, mode=mode)
+    assert rig.execute_rows("SELECT v, extra FROM s.t WHERE id = 150") == [("v150", "by people")]
+    assert rig.execute_rows("SELECT count(*) FROM s.t WHERE id > 1000") == [(0,)]
 
 
 @pytest.mark.parametrize("forged", ["snapshot", "inserts", "part"])

@@ -24,6 +24,7 @@ from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.tenant import drift, gate, people, source_database, structure
 from clinic_backups.tenant.coverage import Coverage
+from clinic_backups.tenant.every_clinic import number_type, of_type
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
 from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.problems import Problem
@@ -321,10 +322,12 @@ class _ClinicDatabase:
         """Compare the rows of all clinics with the extracts, and hand on which tables were compared."""
         if self._clinics_query is None:
             return
+        type_ = number_type(self._clinic_ids)
         rows = RowFindings(
-            self._snapshot, self._coverage, self._folder, self._report, self._clinics_query,
+            self._snapshot, self._coverage, self._folder, self._report, self._clinics_query, type_=type_,
             within_seconds=COUNT_TIMEOUT_SECONDS,
         )  # fmt: skip
         compared = rows.check(self._tables, self._extracts)
         source, folder = source_database.identity_of(self._snapshot), self._folder.digest()
-        self._on_compared(ComparedRows(source, self._snapshot.definitions(), folder, compared, self._clinic_ids))
+        clinics = of_type(self._clinic_ids, type_)
+        self._on_compared(ComparedRows(source, self._snapshot.definitions(), folder, compared, clinics))

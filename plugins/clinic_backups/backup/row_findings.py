@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.findings import Report
 from clinic_backups.base.table import Table
 from clinic_backups.tenant import declarations
 from clinic_backups.tenant.coverage import Coverage
-from clinic_backups.tenant.extract import SqlFolder, render
-from clinic_backups.tenant.row_checks import PLACEHOLDER, RowChecks, RowCount
+from clinic_backups.tenant.every_clinic import for_every_clinic
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.row_checks import RowChecks, RowCount
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
 
@@ -23,15 +24,16 @@ class RowFindings:
     """Compares rows in the preflight's snapshot, table by table.
 
     :param clinics_query: the text of ``all_clinics.sql``.
+    :param type_: the type of the clinics' numbers, see :func:`clinic_backups.tenant.every_clinic.number_type`.
     :param within_seconds: the longest time of each of the queries about one table.
     """
 
     def __init__(
         self, snapshot: Snapshot, coverage: Coverage, folder: SqlFolder, report: Report, clinics_query: str,
-        *, within_seconds: float,
+        *, type_: str, within_seconds: float,
     ) -> None:  # fmt: skip
         self._snapshot, self._coverage, self._folder, self._report = snapshot, coverage, folder, report
-        self._clinics_query, self._within_seconds = clinics_query, within_seconds
+        self._clinics_query, self._type, self._within_seconds = clinics_query, type_, within_seconds
 
     def check(self, wanted: Collection[Table], templates: Mapping[str, str]) -> frozenset[str]:
         """Check that each row of a clinic is in its backup exactly once.
@@ -44,8 +46,12 @@ class RowFindings:
         """
         extracts: dict[str, str] = {}
         for table in wanted:
-            with self._report.check("rows"):
-                extracts[table.name] = render(templates[table.name], PLACEHOLDER, name=f"extract/{table.name}")
+            try:
+                extracts[table.name] = for_every_clinic(
+                    templates[table.name], name=f"extract/{table.name}", type_=self._type
+                )
+            except SettingsError as error:
+                self._report.warn("rows", error.message, error.hint)
         tables = {table.name: table for table in wanted if table.name in extracts}
         links, structure = self._coverage.links(), self._coverage.structure
         checks = RowChecks(self._snapshot, structure, tables, extracts, self._clinics_query, links, self._folder)

@@ -99,12 +99,6 @@ def called_functions(workspace: Workspace, written: Sequence[str], triggers: Seq
     return found
 
 
-def settings_read(workspace: Workspace, tables: Sequence[str], called: Collection[CalledFunction]) -> dict[str, str]:
-    """By name, the settings of the database and the role that the functions or the tables' expressions name."""
-    values = {"tables": list(tables), "functions": [each.oid for each in called if each.kind == "function"]}
-    return dict(workspace.rows(catalog_query("read_settings"), values, "reading the settings that functions read"))
-
-
 def _known(
     workspace: Workspace, written: Sequence[str], triggers: Sequence[Trigger], also: Collection[_Object]
 ) -> list[CalledFunction]:

@@ -16,7 +16,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
 from clinic_backups.restore import plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.called_functions import CalledFunction, called_functions, settings_read
+from clinic_backups.restore.called_functions import CalledFunction, called_functions
 from clinic_backups.restore.choose_tables import ChosenTables
 from clinic_backups.restore.columns import row_keys
 from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
@@ -26,6 +26,7 @@ from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, digest_of
+from clinic_backups.restore.read_settings import settings_read
 from clinic_backups.restore.refusals import Checks
 from clinic_backups.restore.request import Wish
 from clinic_backups.restore.sequences import find_sequences
@@ -235,7 +236,7 @@ class Comparison:
             | plan_digest.hooks(self._folder)
             | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
-            | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
+            | {f"derived {derived.table}": f"{derived.rows} {derived.digest}" for derived in self._derived}
             | {f"moved past {sequence}": str(number) for sequence, number in self._sequences.past.items()}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.columns.shape import has_plain_key
+from clinic_backups.restore.columns.shape import Shape, has_plain_key
 from clinic_backups.restore.plan import TablePlan
+from clinic_backups.restore.row_digests import digest_of_texts
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import NO_ACTION, Reference, with_parent
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
@@ -155,21 +157,21 @@ def described(
     }
     moving, anew = _mark_moving(workspace, staged, ops, list(columns), carried)
     # If all rows of the backup come back, the backup that the plan names defines them.
-    digest = f"all {plan.insert}" if whole and not staged.matched else _digest(workspace, ops)
+    all_new = whole and not staged.matched
+    digest = f"all {plan.insert}" if all_new else _digest(workspace, staged, ops, deletes=bool(plan.delete))
     return TableDiff(staged, ops, plan, digest, moving, anew, whole)
 
 
 def digest_of_values(workspace: Workspace, diff: TableDiff) -> str:
     """SHA-256 over the rows to insert and update, with their new values."""
-    rows = sql.SQL("SELECT sha256(convert_to({}, 'UTF8')) AS line FROM ({}) AS v").format(
-        row_text(diff.staged.shape.columns, "v"), diff.written
-    )
-    query = sql.SQL("""
-        SELECT COALESCE(encode(sha256(string_agg(part, ''::bytea ORDER BY bucket)), 'hex'), '')
-          FROM (SELECT get_byte(line, 0) AS bucket, sha256(string_agg(line, ''::bytea ORDER BY line)) AS part
-                  FROM ({}) AS l GROUP BY 1) AS p""").format(rows)
-    ((digest,),) = workspace.rows(query, None, f"reading the values of {diff.name}")
+    texts = sql.SQL("SELECT {} AS text FROM ({}) AS v").format(row_text(diff.staged.shape.columns, "v"), diff.written)
+    ((digest,),) = workspace.rows(digest_of_texts(texts), None, f"reading the values of {diff.name}")
     return str(digest)
+
+
+def target(shape: Shape) -> sql.Composable:
+    """The table without the tables that inherit from it."""
+    return sql.SQL("ONLY " if shape.rules.children else "") + qualified(shape.name)
 
 
 def _all_new(staged: Staged) -> sql.Composed:
@@ -305,18 +307,15 @@ def _differs(names: Sequence[str]) -> sql.Composed:
     )
 
 
-def _digest(workspace: Workspace, ops: sql.Identifier) -> str:
-    """SHA-256 over all operations and present rows, in two steps, so that no text grows too long.
+def _digest(workspace: Workspace, staged: Staged, ops: sql.Identifier, *, deletes: bool) -> str:
+    """SHA-256 over all operations and present rows. The wanted rows are the backup's, and the plan names the backup.
 
-    The wanted rows are the backup's, and the plan names the backup.
+    :param deletes: some rows are deleted. Then their columns that the backup does not have count too.
     """
-    ((digest,),) = workspace.rows(
-        sql.SQL("""
-            SELECT COALESCE(encode(sha256(string_agg(part, ''::bytea ORDER BY bucket)), 'hex'), '')
-              FROM (SELECT get_byte(line, 0) AS bucket, sha256(string_agg(line, ''::bytea ORDER BY line)) AS part
-                      FROM (SELECT sha256(convert_to(o::text, 'UTF8')) AS line FROM {} AS o OFFSET 0) AS lines
-                     GROUP BY 1) AS parts""").format(ops),
-        None,
-        "computing the plan's digest",
-    )
+    shape, texts = staged.shape, sql.SQL("SELECT o::text AS text FROM {} AS o").format(ops)
+    if deletes and shape.key and shape.kept:
+        texts = sql.SQL("SELECT o::text || {} AS text FROM {} AS o LEFT JOIN {} AS t ON {} AND {}").format(
+            row_text(shape.kept, "t"), ops, target(shape), is_op("o", DELETE), shape.is_of("o", "t")
+        )
+    ((digest,),) = workspace.rows(digest_of_texts(texts), None, "computing the plan's digest")
     return str(digest)

@@ -42,9 +42,9 @@ def functions(called: Sequence[CalledFunction]) -> dict[str, str]:
     return {f"{each.kind} {each.said}": each.definition for each in called if not each.is_trigger}
 
 
-def settings(read: Mapping[str, str]) -> dict[str, str]:
+def settings(read: Mapping[str, str | None]) -> dict[str, str]:
     """The settings that these functions read, by name."""
-    return {f"setting {name}": _sha256(value) for name, value in read.items()}
+    return {f"setting {name}": _sha256(json.dumps(value)) for name, value in read.items()}
 
 
 def moved_sequences(found: FoundSequences) -> dict[str, str]:

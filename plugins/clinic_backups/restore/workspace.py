@@ -52,6 +52,7 @@ class Workspace(Snapshot):
 
     :ivar began: the server's counts at its beginning, before any query was planned.
     :ivar taken_back: its counts of what :meth:`as_application` rolled back.
+    :ivar logged: its counts of what event triggers wrote because of the definitions that were made.
     """
 
     READ_ONLY = False
@@ -63,6 +64,7 @@ class Workspace(Snapshot):
     def __enter__(self) -> Self:
         super().__enter__()
         self.taken_back: Writes = Counter()
+        self.logged: Writes = Counter()
         try:
             self.began = changes(self.rows)
         except BaseException:
@@ -122,9 +124,16 @@ class Workspace(Snapshot):
 
     def derive(self, name: str, query: sql.Composable, doing: str) -> sql.Identifier:
         """Make a temporary table from a query; returns its quoted name."""
+        made = sql.Identifier("pg_temp", name)
         statement = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(sql.Identifier(name), query)
-        self.define(statement, doing)
-        return sql.Identifier("pg_temp", name)
+        if not self._event_triggers.triggers:
+            self.define(statement, doing)
+            return made
+        with self.attempt():
+            # The query may run code of the application, whose writes are none of the event triggers'.
+            self.define(sql.SQL("{} WITH NO DATA").format(statement), doing)
+            self.execute(sql.SQL("INSERT INTO {} {}").format(made, query), doing)
+        return made
 
     def analyze(self, table: sql.Identifier, doing: str, columns: Sequence[str] = ()) -> None:
         """Give the planner rough statistics of a temporary table.
@@ -184,16 +193,15 @@ class Workspace(Snapshot):
 
         :param columns: the number of columns of the query.
         """
-        before = written(self.rows)
-        with afterwards(lambda: self.taken_back.update(written(self.rows) - before)), self.savepoint():
+        before, logged = written(self.rows), Counter(self.logged)
+
+        def count() -> None:
+            self.taken_back.update(written(self.rows) - before - (self.logged - logged))
+
+        with afterwards(count), self.savepoint():
             view = self.view(query, doing, columns)
             with self.application_path():
                 return self.rows(sql.SQL("SELECT * FROM {}").format(view), None, doing)
-
-    @property
-    def has_event_triggers(self) -> bool:
-        """Whether event triggers fire when temporary tables and views are made."""
-        return bool(self._event_triggers.triggers)
 
     @cached_property
     def _event_triggers(self) -> event_triggers.EventTriggers:
@@ -210,10 +218,11 @@ class Workspace(Snapshot):
             with self.attempt():
                 self.execute(statement, doing)
             return
-        try:
-            self._define_for_event_triggers(statement, doing, names_only)
-        except PermanentError as error:
-            self._define_in_spite(statement, doing, error)
+        with self._logging():
+            try:
+                self._define_for_event_triggers(statement, doing, names_only)
+            except PermanentError as error:
+                self._define_in_spite(statement, doing, error)
 
     def define_for_good(self, statement: sql.Composable, doing: str, what: str) -> None:
         """Make or change something that others use too. It has no operator or function. Event triggers may forbid it.
@@ -223,10 +232,18 @@ class Workspace(Snapshot):
         if not self._event_triggers.triggers:
             self.execute(statement, doing)
             return
-        try:
-            self._define_for_event_triggers(statement, doing, names_only=True)
-        except PermanentError as error:
-            raise self._event_triggers.explained(error, what) from None
+        with self._logging():
+            try:
+                self._define_for_event_triggers(statement, doing, names_only=True)
+            except PermanentError as error:
+                raise self._event_triggers.explained(error, what) from None
+
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Count what event triggers write in the block, in which no other code of the application runs."""
+        before = written(self.rows)
+        with afterwards(lambda: self.logged.update(written(self.rows) - before)):
+            yield
 
     def _define_for_event_triggers(self, statement: sql.Composable, doing: str, names_only: bool) -> None:
         """Event triggers look up their tables by the search path at this moment."""

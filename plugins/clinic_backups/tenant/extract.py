@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from clinic_backups.base.errors import SettingsError
@@ -32,50 +32,33 @@ _END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""
 """The semicolon that ends a query, with comments after it but no quote, so that it is not inside a text."""
 
 
-def render(text: str, clinic_id: int | str, *, name: str) -> str:
+def render(text: str, clinic_id: int, *, name: str) -> str:
     """Put a clinic's id into a template. There is no other variable.
 
-    :param clinic_id: an ``int``; a string only where this package passes the name of a column of its own.
     :param name: the file, for the error.
     :raises SettingsError: the template has an error or names another variable.
     """
-    value = clinic_id if isinstance(clinic_id, int) else _Column(clinic_id)
     try:
-        return _END.sub("", _template(text).render(clinic_id=value).strip())
+        return ended(_template(text).render(clinic_id=clinic_id))
     except TemplateError as error:
         raise SettingsError(
             f"{name} cannot be rendered: {error}", hint="{{ clinic_id }} is the only variable of these templates."
         ) from None
-    except (_ComputedError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        if isinstance(clinic_id, int):
-            raise SettingsError(
-                f"{name} cannot be rendered for clinic {clinic_id}: {error}",
-                hint="clinic_id is a whole number. Correct what the template does with it.",
-            ) from None
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise SettingsError(
-            f"{name} computes with clinic_id, so it cannot be compared for all clinics at once.",
-            hint="Write {{ clinic_id }} alone, and compute or choose in SQL: `{{ clinic_id }} + 0`, or a CASE.",
+            f"{name} cannot be rendered for clinic {clinic_id}: {error}",
+            hint="clinic_id is a whole number. Correct what the template does with it.",
         ) from None
 
 
-class _ComputedError(Exception):
-    """A template computes with a column's name instead of only writing it."""
+def ended(query: str) -> str:
+    """A query without the semicolon at its end, so that it can be part of another."""
+    return _END.sub("", query.strip())
 
 
-class _Column(str):
-    """The name of a column in place of a number. A template may write it, but not compute or compare with it."""
-
-    __slots__ = ()
-
-    def _refuse(self, *_: object) -> NoReturn:
-        raise _ComputedError
-
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __add__ = __radd__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _refuse
-    __int__ = __float__ = __hash__ = _refuse
-
-    def __format__(self, how: str) -> str:
-        return str(self) if not how else self._refuse()
+def parsed(text: str) -> nodes.Template:
+    """What a template consists of."""
+    return _environment().parse(text)
 
 
 @lru_cache(maxsize=1024)

@@ -9,6 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
+from clinic_backups.tenant.every_clinic import CLINIC
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_problems import RowProblems, counted
@@ -24,10 +25,6 @@ from clinic_backups.tenant.row_sql import (
 )
 from clinic_backups.tenant.structure import ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
-
-CLINIC = sql.Identifier("clinica_del_respaldo")
-PLACEHOLDER = "clinica_del_respaldo.id"
-"""Replaces the clinic's number in an extract, so that one query covers all clinics."""
 
 
 def one_clinic(clinic_id: int) -> str:
@@ -77,7 +74,7 @@ class RowChecks:
     """Compares rows in one snapshot.
 
     :param tables: the tables that have an extract.
-    :param extracts: their extracts, rendered with :data:`PLACEHOLDER` or, for one clinic, with its number.
+    :param extracts: their extracts, for one clinic or :func:`clinic_backups.tenant.every_clinic.for_every_clinic`.
     :param clinics: the query of ``all_clinics.sql``, or :func:`one_clinic`.
     :param materialized: whether the server stores the keys of the backups' rows before it compares them. That is faster
         for one clinic, which has few keys, and slower for all.

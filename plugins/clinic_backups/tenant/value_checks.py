@@ -31,7 +31,7 @@ _CLAUSES = {"where", "join", "inner", "left", "right", "full", "cross", "natural
 class ValueChecks:
     """Compares values. The database is asked only if the text of an extract does not show that it returns whole rows.
 
-    :param extracts: by table, for one clinic or with :data:`clinic_backups.tenant.row_checks.PLACEHOLDER`.
+    :param extracts: by table, for one clinic or :func:`clinic_backups.tenant.every_clinic.for_every_clinic`.
     :param clinics: the query of ``all_clinics.sql``, or :func:`clinic_backups.tenant.row_checks.one_clinic`.
     """
 

@@ -14,11 +14,11 @@ from clinic_backups.restore.table_rules import Reference, with_child
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage
+from clinic_backups.tenant.every_clinic import CLINIC, for_every_clinic
 from clinic_backups.tenant.extract import SqlFolder, render
 from clinic_backups.tenant.gate import names_of
 from clinic_backups.tenant.key_names import KeyNames
 from clinic_backups.tenant.links import Links
-from clinic_backups.tenant.row_checks import CLINIC, PLACEHOLDER
 from clinic_backups.tenant.strangers import require_no_strangers
 
 
@@ -141,11 +141,11 @@ class Ways:
         try:
             everybody = sql.SQL(
                 "(\n{}\n) AS clinica_del_respaldo (id, name, language) CROSS JOIN LATERAL (\n{}\n) AS r"
-            ).format(clinics, sql.SQL(render(template, PLACEHOLDER, name=file)))
+            ).format(clinics, sql.SQL(for_every_clinic(template, name=file)))
             others = sql.SQL("clinica_del_respaldo.id <> {} AND {}").format(sql.Literal(self.clinic_id), among)
             made = self._workspace.derive(name, making.format(columns, everybody, others), doing)
         except PermanentError:
-            # The extract accepts only a number, so it is run for each clinic.
+            # The extract runs with a number alone, or means something else with a column.
             own = sql.SQL("(\n{}\n) AS r").format(sql.SQL(self.queries[table]))
             made = self._workspace.derive(name, making.format(columns, own, sql.SQL("false")), doing)
             ids = sql.SQL("SELECT {0}.id FROM (\n{1}\n) AS {0} (id, name, language) WHERE {0}.id <> {2}").format(

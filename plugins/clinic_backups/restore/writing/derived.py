@@ -9,6 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.restore.diff import DELETE, TableDiff, is_op
+from clinic_backups.restore.row_digests import digest_of_texts
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.live import written_since
@@ -18,12 +19,14 @@ from clinic_backups.restore.writing.live import written_since
 class Derived:
     """Rows of one derived table to delete.
 
+    :param digest: of all their values.
     :param statement: deletes them, and returns a row for each. It may be parsed under any search path.
     :param new: whether some of them were written since the plan.
     """
 
     table: str
     rows: int
+    digest: str
     statement: sql.Composed
     new: bool = False
 
@@ -59,7 +62,13 @@ def in_the_way(
         if not conditions:
             continue
         rows = sql.SQL("FROM {} AS d WHERE {}").format(qualified(table), sql.SQL(" OR ").join(conditions))
-        counts = sql.SQL("SELECT count(*), COALESCE(bool_or({}), false) {}").format(is_new, rows)
-        ((count, new),) = workspace.rows(counts, None, f"counting rows of {table}")
+        found = sql.SQL("SELECT ROW(d.*)::text AS text, {} AS new {}").format(is_new, rows)
+        query = sql.SQL("""
+            WITH found AS MATERIALIZED ({})
+            SELECT (SELECT count(*) FROM found), COALESCE((SELECT bool_or(new) FROM found), false), ({})""").format(
+            found, digest_of_texts(sql.SQL("SELECT f.text FROM found AS f"))
+        )
+        ((count, new, digest),) = workspace.rows(query, None, f"reading rows of {table}")
         if count:
-            yield Derived(table, int(count), sql.SQL("DELETE {} RETURNING 1").format(rows), new=bool(new))
+            statement = sql.SQL("DELETE {} RETURNING 1").format(rows)
+            yield Derived(table, int(count), str(digest), statement, new=bool(new))

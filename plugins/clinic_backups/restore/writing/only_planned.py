@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 
 from psycopg2 import sql
 
@@ -49,8 +48,7 @@ class OnlyPlanned:
             later = self._now()
             self._require_definitions(later)
             for table, operation in later.rows - now.rows:
-                if (table, operation) not in self._logged:
-                    raise _unplanned(table, operation, later.rows[table, operation] - now.rows[table, operation], 0)
+                raise _unplanned(table, operation, later.rows[table, operation] - now.rows[table, operation], 0)
 
     def _now(self) -> Changes:
         return changes(self._workspace.rows)
@@ -65,30 +63,20 @@ class OnlyPlanned:
 
     def _require_rows(self, planned: Writes, found: Writes) -> bool:
         """Returns whether a table was read for that."""
-        is_read = False
+        is_read, found = False, found - self._logged(planned)
         for table, operation in sorted(set(found) | set(planned)):
             is_, was = found[table, operation], planned[table, operation]
             if is_ == was:
                 continue
             is_read = True
-            if not (self._is_log(table, operation, planned) or self._was_taken_back(table, planned, found)):
+            if not self._was_taken_back(table, planned, found):
                 raise _unplanned(table, operation, is_, was)
         return is_read
 
-    def _is_log(self, table: str, operation: str, planned: Writes) -> bool:
-        """Whether event triggers of the database write there whenever a restore makes a temporary table."""
-        is_planned = any(planned[table, each] for each in (INSERT, UPDATE, DELETE))
-        return not is_planned and (table, operation) in self._logged
-
-    @cached_property
-    def _logged(self) -> Writes:
-        """The rows that event triggers write when temporary tables and views are made, changed and dropped."""
-        if not self._workspace.has_event_triggers:
-            return Counter()
-        before = self._now().rows
-        table = self._workspace.derive("event_triggers", sql.SQL("SELECT 1 AS a"), "asking event triggers")
-        self._workspace.remake(table, sql.SQL("SELECT 1 AS a"), "asking event triggers")
-        return self._now().rows - before
+    def _logged(self, planned: Writes) -> Writes:
+        """What event triggers wrote when the restore made definitions, except into the planned tables."""
+        tables = {table for table, _ in planned}
+        return Counter({key: count for key, count in self._workspace.logged.items() if key[0] not in tables})
 
     def _was_taken_back(self, table: str, planned: Writes, found: Writes) -> bool:
         """Whether the writes beyond the plan were rolled back within the transaction, as by an EXCEPTION block.

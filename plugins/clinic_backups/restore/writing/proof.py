@@ -10,10 +10,9 @@ from clinic_backups.archive.reader import TableContent
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff
+from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff, target
 from clinic_backups.restore.read_blocks import blocks_of
 from clinic_backups.restore.workspace import Workspace, row_text
-from clinic_backups.restore.writing.write_statement import target
 from clinic_backups.tenant.drift import FILE
 
 
@@ -98,7 +97,7 @@ class Proof:
         """Compare rows as sets: every wanted row is there as the backup has it; in the mode exact there is no other."""
         missing = not_given = self._missing(name, diff, self._given(name))
         if missing and name in self._loose:
-            missing = self._missing(name, diff, target(diff))
+            missing = self._missing(name, diff, target(diff.staged.shape))
         extra = 0
         if self._mode == "exact":
             # Rows in blocks that both sides have are there: only the plan was written, and it contains none of them.
