@@ -103,6 +103,23 @@ ORPHANS = (
 
 CASES: dict[str, Odd] = {
     **{f"internal names, {key} of them the key": names_case(key) for key in (0, 5, 14)},
+    "a publication of all tables, and one without a replica identity": Odd(
+        "CREATE TABLE s.bag (clinic_id int NOT NULL REFERENCES s.clinic, no text); INSERT INTO s.bag SELECT 1 + k % 2, 'F' || k FROM generate_series(1, 6) AS k;"
+        "CREATE PUBLICATION everything FOR ALL TABLES",
+        {"bag": OWN},
+        "INSERT INTO s.bag VALUES (1, 'new')",
+        says=r"s\.bag has no replica identity, and the publication everything .* ALTER TABLE s\.bag REPLICA IDENTITY FULL",
+        always=True,
+    ),
+    "a publication of one partitioned table without a replica identity": Odd(
+        "CREATE TABLE s.part (clinic_id int NOT NULL REFERENCES s.clinic, no text) PARTITION BY LIST (clinic_id);"
+        "CREATE TABLE s.part_1 PARTITION OF s.part FOR VALUES IN (1); CREATE TABLE s.part_2 PARTITION OF s.part FOR VALUES IN (2);"
+        "INSERT INTO s.part SELECT 1 + k % 2, 'F' || k FROM generate_series(1, 6) AS k; CREATE PUBLICATION sent FOR TABLE s.part",
+        {"part": OWN},
+        "INSERT INTO s.part VALUES (1, 'new')",
+        says=r"s\.part_1 has no replica identity, and the publication sent .* ALTER TABLE s\.part_1 REPLICA IDENTITY FULL",
+        always=True,
+    ),
     "a swap of dates": swap("v date NOT NULL UNIQUE", "'2026-01-01'", "'2026-01-02'", "'2026-01-03'", "'1999-01-01'"),
     "a swap of times": swap("v timestamptz NOT NULL UNIQUE", "'2026-01-01'", "'2026-01-02'", "'2026-01-03'", "'1999-01-01'"),
     "a swap of ranges": swap("v int4range NOT NULL, EXCLUDE USING gist (v WITH &&)", "'[1,5)'", "'[5,9)'", "'[20,30)'", "'[100,101)'"),

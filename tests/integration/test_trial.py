@@ -186,3 +186,14 @@ def test_a_table_that_was_only_changed_for_trial_or_not_written_is_named(
     found = trial(rig, rig.database.postgres.uri(rig.database.name))
     assert any("writing one row of s.doc for trial" in each.message for each in found if each.level == "error")
     assert rig.everything() == before
+
+
+def test_a_published_table_without_a_replica_identity_is_named_with_the_remedy(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(demo_database, tmp_path, f"{BAG}; CREATE PUBLICATION everything FOR ALL TABLES", {"bag": OWN})
+    (finding,) = (found for found in trial(rig) if found.level == "error")
+    assert "s.bag has no replica identity, and the publication everything" in finding.message
+    assert "ALTER TABLE s.bag REPLICA IDENTITY FULL;" in finding.hint and "SQLSTATE" not in finding.message
+    rig.execute("ALTER TABLE s.bag REPLICA IDENTITY FULL")
+    assert [found.level for found in trial(rig)] == ["ok"]

@@ -28,6 +28,7 @@ from clinic_backups.restore.table_rules import (
     with_row_key,
 )
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
+from clinic_backups.restore.writing.published import unidentified
 from clinic_backups.restore.writing.quiet_triggers import EVENTS, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
@@ -81,8 +82,8 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
             tried: Tried | None = "nothing"
             for clinic in clinics:
                 query, tried = SqlExtract().rendered(folder, clinic.id)[name], None
-                with report.check(CHECK, f"{name}: "), workspace.savepoint():
-                    tried = trial.run(query)
+                with report.check(CHECK, f"{name}: "):
+                    tried = trial.try_row(query)
                 if tried != "nothing":
                     break
             if tried is not None:
@@ -192,8 +193,17 @@ class _Trial:
         self._columns = [column.name for column in table.stored_columns]
         self._acting = [each for each in with_parent(references, table.name) if each.on_delete != NO_ACTION]
 
-    def run(self, extract: str) -> Tried:
+    def try_row(self, extract: str) -> Tried:
         """Write one row of a clinic. :raises ClinicBackupsError: it cannot be written."""
+        try:
+            with self._workspace.savepoint():
+                return self._run(extract)
+        except PermanentError as error:
+            if published := unidentified(self._workspace, error, [self._table.name]):
+                raise PermanentError(published.said, hint=published.remedy) from None
+            raise
+
+    def _run(self, extract: str) -> Tried:
         rows = self._rows(extract)
         if not self._there(rows):
             return "nothing"
