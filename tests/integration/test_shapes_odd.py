@@ -103,6 +103,14 @@ ORPHANS = (
 
 CASES: dict[str, Odd] = {
     **{f"internal names, {key} of them the key": names_case(key) for key in (0, 5, 14)},
+    "ids of a table that inherits are those of its parent": Odd(
+        "CREATE TABLE s.base (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v text, code text UNIQUE);"
+        "CREATE TABLE s.heir (w text, PRIMARY KEY (id)) INHERITS (s.base);"
+        "INSERT INTO s.base SELECT k, 1 + k % 2, 'v', 'c' || k FROM generate_series(1, 6) AS k;"
+        "INSERT INTO s.heir SELECT k, 1 + k % 2, 'v', 'c' || k, 'w' FROM generate_series(1, 6) AS k",
+        {"base": f"SELECT t.* FROM ONLY s.base AS t WHERE {OWN}", "heir": OWN},
+        "UPDATE ONLY s.base SET v = 'x' WHERE id = 2; DELETE FROM ONLY s.base WHERE id = 4; DELETE FROM s.heir WHERE id = 6",
+    ),
     "a publication of all tables, and one without a replica identity": Odd(
         "CREATE TABLE s.bag (clinic_id int NOT NULL REFERENCES s.clinic, no text); INSERT INTO s.bag SELECT 1 + k % 2, 'F' || k FROM generate_series(1, 6) AS k;"
         "CREATE PUBLICATION everything FOR ALL TABLES",
