@@ -111,6 +111,23 @@ CASES: dict[str, Odd] = {
         {"base": f"SELECT t.* FROM ONLY s.base AS t WHERE {OWN}", "heir": OWN},
         "UPDATE ONLY s.base SET v = 'x' WHERE id = 2; DELETE FROM ONLY s.base WHERE id = 4; DELETE FROM s.heir WHERE id = 6",
     ),
+    "a foreign key to a generated column": Odd(
+        "CREATE TABLE s.doc (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, g text GENERATED ALWAYS AS ('g' || id::text) STORED UNIQUE);"
+        "CREATE TABLE s.page (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, g text REFERENCES s.doc (g) ON DELETE CASCADE);"
+        "INSERT INTO s.doc SELECT k, 1 + k % 2 FROM generate_series(1, 6) AS k; INSERT INTO s.page SELECT k, 1 + k % 2, 'g' || k FROM generate_series(1, 6) AS k",
+        {"doc": OWN, "page": OWN},
+        "DELETE FROM s.doc WHERE id = 2; DELETE FROM s.page WHERE id = 4",
+    ),
+    "a foreign key to a generated column that nothing gives back": Odd(
+        "CREATE TABLE s.doc (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, n int, g int GENERATED ALWAYS AS (n * 2) STORED UNIQUE);"
+        "CREATE TABLE s.page (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, g int);"
+        "INSERT INTO s.doc SELECT k, 1 + k % 2, k FROM generate_series(1, 6) AS k; INSERT INTO s.page SELECT k, 1 + k % 2, 90 FROM generate_series(1, 6) AS k;"
+        "ALTER TABLE s.page ADD FOREIGN KEY (g) REFERENCES s.doc (g) NOT VALID",
+        {"doc": OWN, "page": OWN},
+        "DELETE FROM s.doc WHERE id = 2; DELETE FROM s.page WHERE id = 4",
+        says="A foreign key of s.page would be broken",
+        always=True,
+    ),
     "a publication of all tables, and one without a replica identity": Odd(
         "CREATE TABLE s.bag (clinic_id int NOT NULL REFERENCES s.clinic, no text); INSERT INTO s.bag SELECT 1 + k % 2, 'F' || k FROM generate_series(1, 6) AS k;"
         "CREATE PUBLICATION everything FOR ALL TABLES",
