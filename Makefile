@@ -41,10 +41,10 @@ demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, show the plan, res
 down: $(INSTALLED)  ## Stop what `make up` started
 	@$(BIN)/python -m include.demo down
 
-# Two processes, each with servers of its own; see tests/processes.py.
+# Three processes, each with servers of its own: one often waits for its servers. See tests/processes.py.
 test: $(INSTALLED)  ## Run the whole test suite
 	@.ci/bring
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3
 
 test-matrix: $(INSTALLED)  ## Run the tests of database shapes on PostgreSQL 15, 16, 17 and 18
 	@$(BIN)/python -m tests.matrix

@@ -103,6 +103,48 @@ ORPHANS = (
 
 CASES: dict[str, Odd] = {
     **{f"internal names, {key} of them the key": names_case(key) for key in (0, 5, 14)},
+    "ids of a table that inherits are those of its parent": Odd(
+        "CREATE TABLE s.base (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v text, code text UNIQUE);"
+        "CREATE TABLE s.heir (w text, PRIMARY KEY (id)) INHERITS (s.base);"
+        "INSERT INTO s.base SELECT k, 1 + k % 2, 'v', 'c' || k FROM generate_series(1, 6) AS k;"
+        "INSERT INTO s.heir SELECT k, 1 + k % 2, 'v', 'c' || k, 'w' FROM generate_series(1, 6) AS k",
+        {"base": f"SELECT t.* FROM ONLY s.base AS t WHERE {OWN}", "heir": OWN},
+        "UPDATE ONLY s.base SET v = 'x' WHERE id = 2; DELETE FROM ONLY s.base WHERE id = 4; DELETE FROM s.heir WHERE id = 6",
+    ),
+    "a foreign key to a generated column": Odd(
+        "CREATE TABLE s.doc (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, g text GENERATED ALWAYS AS ('g' || id::text) STORED UNIQUE);"
+        "CREATE TABLE s.page (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, g text REFERENCES s.doc (g) ON DELETE CASCADE);"
+        "INSERT INTO s.doc SELECT k, 1 + k % 2 FROM generate_series(1, 6) AS k; INSERT INTO s.page SELECT k, 1 + k % 2, 'g' || k FROM generate_series(1, 6) AS k",
+        {"doc": OWN, "page": OWN},
+        "DELETE FROM s.doc WHERE id = 2; DELETE FROM s.page WHERE id = 4",
+    ),
+    "a foreign key to a generated column that nothing gives back": Odd(
+        "CREATE TABLE s.doc (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, n int, g int GENERATED ALWAYS AS (n * 2) STORED UNIQUE);"
+        "CREATE TABLE s.page (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, g int);"
+        "INSERT INTO s.doc SELECT k, 1 + k % 2, k FROM generate_series(1, 6) AS k; INSERT INTO s.page SELECT k, 1 + k % 2, 90 FROM generate_series(1, 6) AS k;"
+        "ALTER TABLE s.page ADD FOREIGN KEY (g) REFERENCES s.doc (g) NOT VALID",
+        {"doc": OWN, "page": OWN},
+        "DELETE FROM s.doc WHERE id = 2; DELETE FROM s.page WHERE id = 4",
+        says="A foreign key of s.page would be broken",
+        always=True,
+    ),
+    "a publication of all tables, and one without a replica identity": Odd(
+        "CREATE TABLE s.bag (clinic_id int NOT NULL REFERENCES s.clinic, no text); INSERT INTO s.bag SELECT 1 + k % 2, 'F' || k FROM generate_series(1, 6) AS k;"
+        "CREATE PUBLICATION everything FOR ALL TABLES",
+        {"bag": OWN},
+        "INSERT INTO s.bag VALUES (1, 'new')",
+        says=r"s\.bag has no replica identity, and the publication everything .* ALTER TABLE s\.bag REPLICA IDENTITY FULL",
+        always=True,
+    ),
+    "a publication of one partitioned table without a replica identity": Odd(
+        "CREATE TABLE s.part (clinic_id int NOT NULL REFERENCES s.clinic, no text) PARTITION BY LIST (clinic_id);"
+        "CREATE TABLE s.part_1 PARTITION OF s.part FOR VALUES IN (1); CREATE TABLE s.part_2 PARTITION OF s.part FOR VALUES IN (2);"
+        "INSERT INTO s.part SELECT 1 + k % 2, 'F' || k FROM generate_series(1, 6) AS k; CREATE PUBLICATION sent FOR TABLE s.part",
+        {"part": OWN},
+        "INSERT INTO s.part VALUES (1, 'new')",
+        says=r"s\.part_1 has no replica identity, and the publication sent .* ALTER TABLE s\.part_1 REPLICA IDENTITY FULL",
+        always=True,
+    ),
     "a swap of dates": swap("v date NOT NULL UNIQUE", "'2026-01-01'", "'2026-01-02'", "'2026-01-03'", "'1999-01-01'"),
     "a swap of times": swap("v timestamptz NOT NULL UNIQUE", "'2026-01-01'", "'2026-01-02'", "'2026-01-03'", "'1999-01-01'"),
     "a swap of ranges": swap("v int4range NOT NULL, EXCLUDE USING gist (v WITH &&)", "'[1,5)'", "'[5,9)'", "'[20,30)'", "'[100,101)'"),

@@ -113,3 +113,87 @@ def test_triggers_that_could_not_be_turned_off_are_a_warning(demo_database: Demo
     rig = shaped(demo_database, tmp_path, DDL + ";" + REFUSES, EXTRACTS)
     assert any("may not turn them off (no)" in finding.message for finding in trial(rig))
     assert not any("turn them off" in f.message for f in trial(rig, rig.database.postgres.uri(rig.database.name)))
+
+
+BAG = """
+    CREATE TABLE s.bag (clinic_id int NOT NULL REFERENCES s.clinic, no text);
+    INSERT INTO s.bag SELECT 1 + k % 2, 'F' || k FROM generate_series(1, 6) AS k
+"""
+OWN = "clinic_id = {{ clinic_id }}"
+NEVER = """
+    CREATE FUNCTION s.never() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'never'; END$$;
+    CREATE TRIGGER never BEFORE {} ON {} FOR EACH ROW EXECUTE FUNCTION s.never()
+"""
+DOCS = """
+    CREATE TABLE s.doc (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic);
+    CREATE TABLE s.page (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic,
+                         doc int REFERENCES s.doc ON DELETE CASCADE);
+    INSERT INTO s.doc SELECT k, 1 + k % 2 FROM generate_series(1, 6) AS k;
+    INSERT INTO s.page SELECT k, 1 + k % 2, k FROM generate_series(1, {pages}) AS k
+"""
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        "ALTER TABLE s.bag ADD CONSTRAINT odd CHECK (clinic_id > 9) NOT VALID",
+        NEVER.format("INSERT", "s.bag"),
+        NEVER.format("DELETE", "s.bag"),
+    ],
+)
+def test_a_row_without_a_key_is_written_for_trial_too(
+    demo_database: DemoDatabase, tmp_path: Path, spoiled: str
+) -> None:
+    rig = shaped(demo_database, tmp_path, BAG, {"bag": OWN})
+    (finding,) = trial(rig)
+    assert finding.level == "ok"
+    assert "One row of s.clinic was deleted, changed and inserted" in finding.message
+    assert "where rows have no key: one row of s.bag." in finding.message
+    rig.execute(spoiled)
+    before = rig.everything()
+    assert any("writing one row of s.bag for trial" in found.message for found in trial(rig) if found.level == "error")
+    assert rig.everything() == before
+
+
+@pytest.mark.parametrize("event", ["INSERT", "DELETE"])
+def test_a_row_that_a_cascade_would_follow_is_deleted_and_inserted_if_nothing_refers_to_it(
+    demo_database: DemoDatabase, tmp_path: Path, event: str
+) -> None:
+    rig = shaped(demo_database, tmp_path, DOCS.format(pages=3), {"doc": OWN, "page": OWN})
+    (finding,) = trial(rig)
+    assert "each of 3 tables was deleted, changed and inserted" in finding.message
+    rig.execute(NEVER.format(event, "s.doc"))
+    assert any("writing one row of s.doc for trial" in found.message for found in trial(rig) if found.level == "error")
+
+
+def test_a_table_that_was_only_changed_for_trial_or_not_written_is_named(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        f"{DOCS.format(pages=6)}; CREATE TABLE s.void (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic)",
+        {"doc": OWN, "page": OWN, "void": OWN},
+    )
+    before = rig.everything()
+    (finding,) = trial(rig)
+    assert finding.message.startswith("One row of each of 2 tables was deleted, changed and inserted")
+    assert "Only changed" in finding.message and "one row of s.doc." in finding.message
+    assert "Nothing was written to s.void" in finding.message
+    (finding,) = trial(rig, rig.database.postgres.uri(rig.database.name))  # may keep foreign keys from acting
+    assert finding.message.startswith("One row of each of 3 tables") and "Only changed" not in finding.message
+    rig.execute(NEVER.format("INSERT", "s.doc"), "ALTER TABLE s.doc ENABLE ALWAYS TRIGGER never")
+    found = trial(rig, rig.database.postgres.uri(rig.database.name))
+    assert any("writing one row of s.doc for trial" in each.message for each in found if each.level == "error")
+    assert rig.everything() == before
+
+
+def test_a_published_table_without_a_replica_identity_is_named_with_the_remedy(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(demo_database, tmp_path, f"{BAG}; CREATE PUBLICATION everything FOR ALL TABLES", {"bag": OWN})
+    (finding,) = (found for found in trial(rig) if found.level == "error")
+    assert "s.bag has no replica identity, and the publication everything" in finding.message
+    assert "ALTER TABLE s.bag REPLICA IDENTITY FULL;" in finding.hint and "SQLSTATE" not in finding.message
+    rig.execute("ALTER TABLE s.bag REPLICA IDENTITY FULL")
+    assert [found.level for found in trial(rig)] == ["ok"]

@@ -18,6 +18,12 @@ def is_itself(reference: Reference) -> bool:
     return reference.child == reference.parent and reference.columns == reference.parent_columns
 
 
+def has_referred(parent: TableDiff, reference: Reference) -> bool:
+    """Whether the backup's rows of the parent have the values that others refer to. Generated ones are not in it."""
+    shape = parent.staged.shape
+    return set(reference.parent_columns) <= {*shape.columns, *shape.key}
+
+
 def and_not_deleted(diff: TableDiff | None, alias: str) -> sql.Composable:
     if diff is None or not diff.plan.delete:
         return sql.SQL("")
@@ -30,8 +36,7 @@ def and_not_inserted(diff: TableDiff | None, reference: Reference, child: str) -
     """The parent is not among the rows that come back or get the referenced value."""
     if diff is None or not diff.plan.insert + diff.plan.update:
         return sql.SQL("")
-    shape = diff.staged.shape
-    if not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
+    if not has_referred(diff, reference):
         return sql.SQL("")
     if diff.whole:
         return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS iw WHERE {})").format(

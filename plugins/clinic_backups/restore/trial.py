@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from psycopg2 import sql
 
@@ -26,6 +28,7 @@ from clinic_backups.restore.table_rules import (
     with_row_key,
 )
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
+from clinic_backups.restore.writing.published import unidentified
 from clinic_backups.restore.writing.quiet_triggers import EVENTS, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
@@ -34,6 +37,8 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.strangers import strangers_of_folder
 
 CHECK = "restore"
+Tried = Literal["all", "changed", "no key", "nothing"]
+"""What was done with one row: all three operations, only an UPDATE, only DELETE and INSERT, or nothing: no rows."""
 
 
 def findings(settings: Settings, connection: Connection | None) -> list[Finding]:
@@ -53,7 +58,8 @@ def findings(settings: Settings, connection: Connection | None) -> list[Finding]
 def try_tables(settings: Settings, connection: Connection, report: Report) -> None:
     """Delete, update and insert one row of each table with the restoring role, and roll it back.
 
-    Only a gap in a sequence may remain. If a table is empty, only the rights on it are checked.
+    Only a gap in a sequence may remain. If a table is empty, only the rights on it are checked. The last finding says
+    what was not done.
     """
     folder = SqlFolder(settings.sql_dir)
     with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
@@ -63,18 +69,25 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         names = sorted(folder.extracts())
         tables = workspace.tables([name for name in names if name in workspace.relations()])
         rules, references = read_rules(workspace, sorted(tables)), read_references(workspace, sorted(tables))
-        role = workspace.role()
+        role, replica = workspace.role(), may_replica(workspace)
+        done: dict[Tried, list[str]] = defaultdict(list)
         for name, table in tables.items():
             rules[name] = with_row_key(rules[name], table, references)
-            key = table.primary_key or rules[name].row_key
-            _check_told(report, name, key, references)
+            trial = _Trial(workspace, table, rules[name], references, replica=replica)
+            _check_told(report, name, trial.key, references)
             _check_rights(report, name, rules[name], role)
             _check_triggers(report, workspace, name)
+            if rules[name].missing_rights or (not trial.key and cascading(references, name)):
+                continue
+            tried: Tried | None = "nothing"
             for clinic in clinics:
-                query = SqlExtract().rendered(folder, clinic.id)[name]
-                with report.check(CHECK, f"{name}: "), workspace.savepoint():
-                    if rules[name].missing_rights or _try(workspace, table, key, query, references):
-                        break
+                query, tried = SqlExtract().rendered(folder, clinic.id)[name], None
+                with report.check(CHECK, f"{name}: "):
+                    tried = trial.try_row(query)
+                if tried != "nothing":
+                    break
+            if tried is not None:
+                done[tried].append(name)
         for name in sorted({each.child for each in references} & set(folder.declarations().derived) - set(tables)):
             _check_triggers(report, workspace, name, derived=True)
         _check_sequences(report, workspace, sorted(tables), role)
@@ -82,7 +95,24 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
             for clinic in clinics[:1]:
                 with report.check(CHECK):
                     hooks.try_hook(connection, folder, name, clinic.id)
-        report.ok(CHECK, f"One row of each of {len(tables)} tables was deleted, changed and inserted, and rolled back.")
+        if said := list(_sentences(done)):
+            report.ok(CHECK, " ".join(said))
+
+
+def _sentences(done: dict[Tried, list[str]]) -> Iterator[str]:
+    """What was tried, without a word about tables that have an error."""
+    if names := done["all"]:
+        many = f"each of {len(names)} tables" if len(names) > 1 else names[0]
+        yield f"One row of {many} was deleted, changed and inserted, and rolled back."
+    if names := done["no key"]:
+        yield f"Only deleted and inserted, as a restore does where rows have no key: one row of {', of '.join(names)}."
+    if names := done["changed"]:
+        yield (
+            "Only changed, because foreign keys of other rows would act on a deletion (ON DELETE): one row of"
+            f" {', of '.join(names)}."
+        )
+    if names := done["nothing"]:
+        yield f"Nothing was written to {', '.join(names)}: no clinic has a row there. Only the rights were checked."
 
 
 def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> None:
@@ -142,50 +172,127 @@ def _strangers(report: Report, workspace: Workspace, folder: SqlFolder) -> bool:
     return bool(found)
 
 
-def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, references: tuple[Reference, ...]) -> bool:
-    """Write one row of a clinic; returns whether there was one. :raises ClinicBackupsError: it cannot be written."""
-    target = qualified(table.name)
-    columns = [column.name for column in table.stored_columns]
-    one = sql.SQL("SELECT {} FROM (\n{}\n) AS r LIMIT 1").format(columns_of(columns, "r"), sql.SQL(query))
-    found = workspace.rows(one, None, f"reading one row of {table.name}")
-    if not found or not key:
-        return bool(found)
-    same = sql.SQL(" AND ").join(
-        sql.SQL("{} OPERATOR(pg_catalog.=) (SELECT {} FROM one AS o)").format(
-            row_text([name], "t"), row_text([name], "o")
+class _Trial:
+    """Writes one row of one table.
+
+    :ivar key: the columns that identify a row.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        table: Table,
+        rules: TableRules,
+        references: Iterable[Reference],
+        *,
+        replica: bool,
+    ) -> None:
+        self._workspace, self._table, self._replica = workspace, table, replica
+        self.key: Sequence[str] = table.primary_key or rules.row_key
+        self._target = sql.SQL("ONLY " if rules.children else "") + qualified(table.name)
+        self._columns = [column.name for column in table.stored_columns]
+        self._acting = [each for each in with_parent(references, table.name) if each.on_delete != NO_ACTION]
+
+    def try_row(self, extract: str) -> Tried:
+        """Write one row of a clinic. :raises ClinicBackupsError: it cannot be written."""
+        try:
+            with self._workspace.savepoint():
+                return self._run(extract)
+        except PermanentError as error:
+            if published := unidentified(self._workspace, error, [self._table.name]):
+                raise PermanentError(published.said, hint=published.remedy) from None
+            raise
+
+    def _run(self, extract: str) -> Tried:
+        rows = self._rows(extract)
+        if not self._there(rows):
+            return "nothing"
+        free = [column.name for column in self._table.stored_columns if column.identity != "always"]
+        if self.key and free:
+            self._write(self._update(rows, free))
+        if not self._acting:
+            self._write(self._delete_and_insert(rows))
+        elif self._replica:
+            self._write(self._delete_and_insert(rows), replica=True)
+        elif unused := self._unused(rows):
+            self._write(self._delete_and_insert(unused))
+        else:
+            return "changed"
+        return "all" if self.key else "no key"
+
+    def _rows(self, extract: str) -> sql.Composed:
+        """A clinic's rows, with the generated columns by which they are found."""
+        needed = {*self.key, *(name for each in self._acting for name in each.parent_columns)}
+        computed = [
+            sql.SQL(", ({}) AS {}").format(sql.SQL(column.generated), sql.Identifier(column.name))
+            for column in self._table.columns
+            if column.generated is not None and column.name in needed
+        ]
+        rows = sql.SQL("SELECT {} FROM (\n{}\n) AS r").format(columns_of(self._columns, "r"), sql.SQL(extract))
+        return sql.SQL("SELECT r.*{} FROM ({}) AS r").format(sql.Composed(computed), rows)
+
+    def _there(self, rows: sql.Composed) -> bool:
+        one = sql.SQL("SELECT FROM ({}) AS r LIMIT 1").format(rows)
+        return bool(self._workspace.rows(one, None, f"reading one row of {self._table.name}"))
+
+    def _unused(self, rows: sql.Composed) -> sql.Composed | None:
+        """The rows that no other row refers to by a foreign key which acts at a deletion. ``None``: there are none."""
+        if not all(each.child_readable for each in self._acting):
+            return None
+        unused = sql.SQL("SELECT r.* FROM ({}) AS r WHERE {}").format(
+            rows,
+            sql.SQL(" AND ").join(
+                sql.SQL("NOT EXISTS (SELECT FROM {} AS c WHERE {})").format(
+                    qualified(each.child), each.refers("c", "r")
+                )
+                for each in self._acting
+            ),
         )
-        for name in key
-    )
-    # As in a restore, the writing is parsed under the application's search path.
-    computed = [
-        sql.SQL(", ({}) AS {}").format(sql.SQL(column.generated or ""), sql.Identifier(column.name))
-        for column in table.columns
-        if column.generated is not None and column.name in key
-    ]
-    with_key = sql.SQL("SELECT r.*{} FROM ({}) AS r").format(sql.Composed(computed), one)
-    view = workspace.view(with_key, f"reading one row of {table.name}")
-    once = sql.SQL("WITH one AS MATERIALIZED (SELECT * FROM {})").format(view)
-    free = [column.name for column in table.stored_columns if column.identity != "always"]
-    steps = [
-        sql.SQL("{} UPDATE {} AS t SET {} WHERE {}").format(
-            once, target,
-            sql.SQL(", ").join(sql.SQL("{0} = t.{0}").format(sql.Identifier(name)) for name in free), same,
-        )
-    ]  # fmt: skip
-    if all(reference.on_delete == NO_ACTION for reference in with_parent(references, table.name)):
-        steps.append(
-            sql.SQL(
-                "{}, gone AS (DELETE FROM {} AS t WHERE {} RETURNING t.*)"
-                " INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM gone AS g"
-            ).format(once, target, same, target, columns_of(columns), columns_of(columns, "g"))
-        )
-    with workspace.savepoint():
-        workspace.execute("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
-        with workspace.application_path():
-            for step in steps:
-                _require_one(workspace.execute(step, f"writing one row of {table.name} for trial"), table.name)
-            workspace.execute("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
-    return True
+        return unused if self._there(unused) else None
+
+    def _once(self, rows: sql.Composed) -> sql.Composed:
+        """The beginning of a statement: one of the rows, of a view, whose operators are not looked up again."""
+        one = sql.SQL("{} LIMIT 1").format(rows)
+        view = self._workspace.view(one, f"reading one row of {self._table.name}")
+        return sql.SQL("WITH one AS MATERIALIZED (SELECT * FROM {})").format(view)
+
+    def _is_one(self) -> sql.Composed:
+        if self.key:
+            return sql.SQL(" AND ").join(
+                sql.SQL("{} OPERATOR(pg_catalog.=) (SELECT {} FROM one AS o)").format(
+                    row_text([name], "t"), row_text([name], "o")
+                )
+                for name in self.key
+            )
+        return sql.SQL(
+            "(t.tableoid, t.ctid) OPERATOR(pg_catalog.=) (SELECT x.tableoid, x.ctid FROM {} AS x"
+            " WHERE {} OPERATOR(pg_catalog.=) (SELECT {} FROM one AS o) LIMIT 1)"
+        ).format(self._target, row_text(self._columns, "x"), row_text(self._columns, "o"))
+
+    def _update(self, rows: sql.Composed, free: Sequence[str]) -> sql.Composed:
+        same = sql.SQL(", ").join(sql.SQL("{0} = t.{0}").format(sql.Identifier(name)) for name in free)
+        return sql.SQL("{} UPDATE {} AS t SET {} WHERE {}").format(self._once(rows), self._target, same, self._is_one())
+
+    def _delete_and_insert(self, rows: sql.Composed) -> sql.Composed:
+        return sql.SQL(
+            "{}, gone AS (DELETE FROM {} AS t WHERE {} RETURNING t.*)"
+            " INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM gone AS g"
+        ).format(
+            self._once(rows), self._target, self._is_one(),
+            qualified(self._table.name), columns_of(self._columns), columns_of(self._columns, "g"),
+        )  # fmt: skip
+
+    def _write(self, statement: sql.Composed, *, replica: bool = False) -> None:
+        """Run the statement and roll it back. :param replica: foreign keys do not act meanwhile."""
+        workspace, name = self._workspace, self._table.name
+        with workspace.savepoint():
+            workspace.execute("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
+            if replica:
+                workspace.execute("SET LOCAL session_replication_role = replica", "keeping triggers quiet")
+            # As in a restore, the writing is parsed under the application's search path.
+            with workspace.application_path():
+                _require_one(workspace.execute(statement, f"writing one row of {name} for trial"), name)
+                workspace.execute("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
 
 
 def _require_one(rows: int, name: str) -> None:

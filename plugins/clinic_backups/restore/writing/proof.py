@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from psycopg2 import sql
 
 from clinic_backups.archive.reader import TableContent
-from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff, target
@@ -118,7 +117,7 @@ class Proof:
             for (column, _), value in zip(shape.filled, shape.filling, strict=True)
         )
         query = sql.SQL("SELECT count(*) FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert' AND ({})").format(
-            diff.ops, qualified(name), shape.is_of("o", "t"), others
+            diff.ops, target(diff), shape.is_of("o", "t"), others
         )
         ((count,),) = self._workspace.rows(query, None, f"reading {name} again")
         if count:

@@ -14,6 +14,7 @@ from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.table_rules import NO_ACTION, Reference
 from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.restore.writing.park import CannotMove
+from clinic_backups.restore.writing.published import unidentified
 from clinic_backups.tenant.drift import FILE, filled_column
 
 
@@ -63,6 +64,9 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
     """Make a refusal from an error of the rehearsal, whose writes were rolled back."""
     if isinstance(error, CannotMove):
         return Refusal(error.table, error.message, error.hint)
+    written = [name for name, diff in diffs.items() if diff.plan.delete + diff.plan.update]
+    if published := unidentified(workspace, error, written):
+        return Refusal(published.table, published.said, published.remedy)
     refused = refusal_of(error)
     table = f"{refused.schema}.{refused.table}" if refused and refused.table else ""
     if refused is None or not table:
