@@ -117,7 +117,7 @@ class Proof:
             for (column, _), value in zip(shape.filled, shape.filling, strict=True)
         )
         query = sql.SQL("SELECT count(*) FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert' AND ({})").format(
-            diff.ops, target(diff), shape.is_of("o", "t"), others
+            diff.ops, target(shape), shape.is_of("o", "t"), others
         )
         ((count,),) = self._workspace.rows(query, None, f"reading {name} again")
         if count:
