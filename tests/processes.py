@@ -1,4 +1,4 @@
-"""Several processes run the tests (``pytest -n 2``, by pytest-xdist), each with servers of its own."""
+"""Several processes run the tests (``pytest -n 3``, by pytest-xdist), each with servers of its own."""
 
 from __future__ import annotations
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import qualified
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.columns.shape import Shape, has_plain_key
+from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.plan import TablePlan
 from clinic_backups.restore.row_digests import digest_of_texts
 from clinic_backups.restore.staging import Staged
@@ -169,11 +168,6 @@ def digest_of_values(workspace: Workspace, diff: TableDiff) -> str:
     return str(digest)
 
 
-def target(shape: Shape) -> sql.Composable:
-    """The table without the tables that inherit from it."""
-    return sql.SQL("ONLY " if shape.rules.children else "") + qualified(shape.name)
-
-
 def _all_new(staged: Staged) -> sql.Composed:
     """The result of :func:`_by_key` if the clinic has no present row that differs. No value has to be read."""
     return sql.SQL("SELECT 'insert' AS op, 1 AS times, {}, NULL::bytea AS present_hash FROM {} AS w").format(
@@ -315,7 +309,7 @@ def _digest(workspace: Workspace, staged: Staged, ops: sql.Identifier, *, delete
     shape, texts = staged.shape, sql.SQL("SELECT o::text AS text FROM {} AS o").format(ops)
     if deletes and shape.key and shape.kept:
         texts = sql.SQL("SELECT o::text || {} AS text FROM {} AS o LEFT JOIN {} AS t ON {} AND {}").format(
-            row_text(shape.kept, "t"), ops, target(shape), is_op("o", DELETE), shape.is_of("o", "t")
+            row_text(shape.kept, "t"), ops, shape.in_sql, is_op("o", DELETE), shape.is_of("o", "t")
         )
     ((digest,),) = workspace.rows(digest_of_texts(texts), None, "computing the plan's digest")
     return str(digest)

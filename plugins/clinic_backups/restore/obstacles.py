@@ -22,7 +22,6 @@ from clinic_backups.restore.obstacle_sql import (
     shown,
 )
 from clinic_backups.restore.ownership.conditions import has_lost_clinic, is_unsaid
-from clinic_backups.restore.ownership.staged_rows import from_table
 from clinic_backups.restore.ownership.ways import Ways, columns_of_ways
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.table_rules import Reference, UniqueRule, compare, with_child
@@ -212,7 +211,7 @@ class Obstacles:
         """Operations that insert a key which a row ``t`` has."""
         shape = diff.staged.shape
         return sql.SQL("SELECT {}, o.ctid, NULL FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert' AND {}").format(
-            shown(shape.now, "o", shape.op_key), diff.ops, from_table(shape), shape.is_of("o", "t"), where
+            shown(shape.now, "o", shape.op_key), diff.ops, shape.in_sql, shape.is_of("o", "t"), where
         )
 
     def _lost_keys(self, diff: TableDiff) -> Obstacle:
@@ -256,7 +255,7 @@ class Obstacles:
         links = columns_of_ways(self._ways.of(shape.name))
         rest = [name for name in shape.columns if name not in links or name in shape.key]
         query = sql.SQL("SELECT count(*) FROM {} AS w JOIN {} AS t ON {} WHERE {} AND {} <> {}").format(
-            diff.staged.wanted, from_table(shape), shape.same_key("w", "t"), lost, row_text(rest, "w"),
+            diff.staged.wanted, shape.in_sql, shape.same_key("w", "t"), lost, row_text(rest, "w"),
             row_text(rest, "t"),
         )  # fmt: skip
         return int(self._workspace.rows(query, None, f"comparing {shape.name}")[0][0])
@@ -265,7 +264,7 @@ class Obstacles:
         """How many of them have a value, besides a constant default, in a column that the backup does not have."""
         shape = diff.staged.shape
         query = sql.SQL("SELECT count(*) FROM {} AS w JOIN {} AS t ON {} WHERE {} AND NOT {}").format(
-            diff.staged.wanted, from_table(shape), shape.same_key("w", "t"), lost, is_unsaid(shape)
+            diff.staged.wanted, shape.in_sql, shape.same_key("w", "t"), lost, is_unsaid(shape)
         )
         return int(self._workspace.rows(query, None, f"comparing {shape.name}")[0][0])
 
@@ -300,7 +299,7 @@ class Obstacles:
             wanted=side.format(
                 keys=keys, values=values, rows=sql.SQL("({})").format(diff.written), predicate=predicate
             ),
-            there=side.format(keys=keys, values=values, rows=from_table(shape), predicate=predicate),
+            there=side.format(keys=keys, values=values, rows=shape.in_sql, predicate=predicate),
             same_values=compare(
                 [sql.SQL("a.{}").format(name) for name in names],
                 rule.operators,

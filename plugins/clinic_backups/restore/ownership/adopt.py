@@ -19,7 +19,7 @@ from psycopg2 import sql
 
 from clinic_backups.restore.ownership.adopt_equal import EqualRows
 from clinic_backups.restore.ownership.conditions import Ownership
-from clinic_backups.restore.ownership.staged_rows import from_table, load, places
+from clinic_backups.restore.ownership.staged_rows import load, places
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import Reference
@@ -102,7 +102,7 @@ class Adoption:
         rows = sql.SQL("""
             FROM {wanted} AS w JOIN {table} AS t ON {same}
              WHERE NOT EXISTS (SELECT FROM {present} AS p WHERE {there})""").format(
-            wanted=staged.wanted, table=from_table(shape), same=shape.same_key("w", "t"), present=staged.present,
+            wanted=staged.wanted, table=shape.in_sql, same=shape.same_key("w", "t"), present=staged.present,
             there=shape.same_key("p", "w"),
         )  # fmt: skip
         # Counted, because with EXISTS the planner uses nested loops, which take minutes if there is no such row.

@@ -12,7 +12,7 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.restore.ownership.conditions import Ownership
-from clinic_backups.restore.ownership.staged_rows import from_table, load, places
+from clinic_backups.restore.ownership.staged_rows import load, places
 from clinic_backups.restore.ownership.ways import Ways, columns_of_ways
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
@@ -50,7 +50,7 @@ class EqualRows:
              WHERE num_nonnulls({now}) = 0
                AND {rest} IN (SELECT {then_rest} FROM {missing} AS m JOIN {wanted} AS w ON m.place = w.ctid
                                WHERE num_nonnulls({then}) > 0)""").format(
-            table=from_table(self._shape),
+            table=self._shape.in_sql,
             now=columns_of(self._columns, "t"),
             then=columns_of(self._columns, "w"),
             rest=row_text(self._rest, "t"),
@@ -86,7 +86,7 @@ class EqualRows:
                 SELECT t.tableoid AS part, t.ctid AS place, {text} AS row_text, {ours} AS ours
                   FROM {table} AS t, LATERAL (SELECT t.*) AS w
                  WHERE {text} IN (SELECT m.row_text FROM {missing} AS m)""").format(
-                text=text, ours=self._ownership.is_ours(self._shape), table=from_table(self._shape),
+                text=text, ours=self._ownership.is_ours(self._shape), table=self._shape.in_sql,
                 missing=missing,
             ),
         )  # fmt: skip
@@ -132,7 +132,7 @@ class EqualRows:
                      WHERE c.ours AND NOT EXISTS (SELECT FROM {found} AS y
                                                    WHERE y.part = c.part AND y.place = c.place)) AS x
                  WHERE x.number <= x.free""").format(
-                candidates=candidates, there=times("a", from_table(self._shape)), given=times("e", extract),
+                candidates=candidates, there=times("a", self._shape.in_sql), given=times("e", extract),
                 others=times("o", others, plain), taken=times("d", self._taken, plain), found=self._taken,
             ),
         )  # fmt: skip

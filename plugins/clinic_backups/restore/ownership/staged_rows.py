@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import qualified
-from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.tenant.outside import Outside
-
-
-def from_table(shape: Shape) -> sql.Composable:
-    """The table without the tables that inherit from it."""
-    only = sql.SQL("ONLY ") if shape.rules.children else sql.SQL("")
-    return only + qualified(shape.name)
 
 
 def load(workspace: Workspace, staged: Staged, found: Outside) -> None:

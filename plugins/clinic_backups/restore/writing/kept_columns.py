@@ -8,7 +8,6 @@ from psycopg2 import sql
 
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.ownership.staged_rows import from_table
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
 
@@ -28,7 +27,7 @@ class KeptColumns:
         for diff in self._diffs:
             shape = diff.staged.shape
             query = sql.SQL("SELECT {}, {} AS kept FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'update'").format(
-                columns_of(shape.op_key, "o"), row_text(shape.kept, "t"), diff.ops, from_table(shape),
+                columns_of(shape.op_key, "o"), row_text(shape.kept, "t"), diff.ops, shape.in_sql,
                 shape.is_of("o", "t"),
             )  # fmt: skip
             doing = f"reading columns of {diff.name} that the backup does not have"
@@ -42,7 +41,7 @@ class KeptColumns:
         for diff in self._diffs:
             shape = diff.staged.shape
             query = sql.SQL("SELECT count(*) FROM {} AS k JOIN {} AS t ON {} WHERE k.kept <> {}").format(
-                self._before[diff.name], from_table(shape), shape.is_of("k", "t"), row_text(shape.kept, "t")
+                self._before[diff.name], shape.in_sql, shape.is_of("k", "t"), row_text(shape.kept, "t")
             )
             ((count,),) = self._workspace.rows(query, None, f"reading {diff.name} again")
             if count:

@@ -11,7 +11,6 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.restore.diff import TableDiff, described
-from clinic_backups.restore.ownership.staged_rows import from_table
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of
 
@@ -73,7 +72,7 @@ def _leave_written(workspace: Workspace, diff: TableDiff, snapshot: str) -> int:
         DELETE FROM {ops} AS x WHERE x.ctid IN (
             SELECT o.ctid FROM {ops} AS o JOIN {table} AS t ON {same} WHERE o.op <> 'insert' AND {is_new})""").format(
         ops=diff.ops,
-        table=from_table(shape),
+        table=shape.in_sql,
         same=shape.is_of("o", "t"),
         is_new=written_since(snapshot, "t"),
     )

@@ -9,7 +9,7 @@ from psycopg2 import sql
 from clinic_backups.archive.reader import TableContent
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff, target
+from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff
 from clinic_backups.restore.read_blocks import blocks_of
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.drift import FILE
@@ -96,7 +96,7 @@ class Proof:
         """Compare rows as sets: every wanted row is there as the backup has it; in the mode exact there is no other."""
         missing = not_given = self._missing(name, diff, self._given(name))
         if missing and name in self._loose:
-            missing = self._missing(name, diff, target(diff.staged.shape))
+            missing = self._missing(name, diff, diff.staged.shape.in_sql)
         extra = 0
         if self._mode == "exact":
             # Rows in blocks that both sides have are there: only the plan was written, and it contains none of them.
@@ -117,7 +117,7 @@ class Proof:
             for (column, _), value in zip(shape.filled, shape.filling, strict=True)
         )
         query = sql.SQL("SELECT count(*) FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert' AND ({})").format(
-            diff.ops, target(shape), shape.is_of("o", "t"), others
+            diff.ops, shape.in_sql, shape.is_of("o", "t"), others
         )
         ((count,),) = self._workspace.rows(query, None, f"reading {name} again")
         if count:

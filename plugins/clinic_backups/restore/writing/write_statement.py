@@ -19,7 +19,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError
-from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op, target
+from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
 from clinic_backups.restore.table_rules import Reference, cascading
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.restore.writing.changes import Writes
@@ -162,7 +162,7 @@ def _delete(diff: TableDiff) -> sql.Composed:
     shape = diff.staged.shape
     if shape.key:
         return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE {} AND {} RETURNING 1").format(
-            target(diff.staged.shape), diff.ops, is_op("o", DELETE), shape.is_of("o", "t")
+            diff.staged.shape.in_sql, diff.ops, is_op("o", DELETE), shape.is_of("o", "t")
         )
     # Equal rows without a key belong to the same clinic. It does not matter which of them is deleted.
     return sql.SQL("""
@@ -177,14 +177,14 @@ def _delete(diff: TableDiff) -> sql.Composed:
                                  AND n.number OPERATOR(pg_catalog.<=) o.times) AS g
          WHERE t.tableoid OPERATOR(pg_catalog.=) g.part AND t.ctid OPERATOR(pg_catalog.=) g.place
      RETURNING 1""").format(
-        target=target(diff.staged.shape), ops=diff.ops, text=row_text(shape.columns, "x"),
+        target=diff.staged.shape.in_sql, ops=diff.ops, text=row_text(shape.columns, "x"),
         deletes=is_op("d", DELETE), is_deleted=is_op("o", DELETE),
     )  # fmt: skip
 
 
 def _take_out(diff: TableDiff) -> sql.Composed:
     return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.moves AND {} RETURNING t.*").format(
-        target(diff.staged.shape), diff.ops, diff.staged.shape.is_of("o", "t")
+        diff.staged.shape.in_sql, diff.ops, diff.staged.shape.is_of("o", "t")
     )
 
 
@@ -209,7 +209,7 @@ def _update(diff: TableDiff, *, but_moving: bool) -> sql.Composed:
     return sql.SQL(
         "UPDATE {} AS t SET {} FROM {} AS o JOIN {} AS w ON {} WHERE {} {} AND {} AND {} RETURNING 1"
     ).format(
-        target(diff.staged.shape),
+        diff.staged.shape.in_sql,
         sql.SQL(", ").join(
             sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("w", name))
             for name in diff.plan.columns

@@ -59,14 +59,16 @@ WITH RECURSIVE relation AS MATERIALIZED (
     SELECT 'function', p.oid::regprocedure::text, p.proowner
       FROM pg_proc p JOIN walk w ON w.class = 'pg_proc'::regclass AND w.id = p.oid
      UNION
-    SELECT 'view', v.oid::regclass::text, v.relowner
+    SELECT 'view', n.nspname || '.' || v.relname, v.relowner
       FROM pg_rewrite r JOIN walk w ON w.class = 'pg_rewrite'::regclass AND w.id = r.oid
       JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
+      JOIN pg_namespace n ON n.oid = v.relnamespace
      WHERE v.oid >= 16384 AND v.oid NOT IN (SELECT r.oid FROM relation r)
      UNION
     -- The owner of a domain may give it a new constraint, which then runs. No other type has code without a function.
-    SELECT 'domain', t.oid::regtype::text, t.typowner
+    SELECT 'domain', n.nspname || '.' || t.typname, t.typowner
       FROM pg_type t JOIN walk w ON w.class = 'pg_type'::regclass AND w.id = t.oid
+      JOIN pg_namespace n ON n.oid = t.typnamespace
      WHERE t.typtype = 'd' AND %(writes)s
 ), own_table AS MATERIALIZED (
     SELECT c.oid, c.relowner, n.nspname || '.' || c.relname AS name
