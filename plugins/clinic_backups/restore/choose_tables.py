@@ -16,7 +16,14 @@ from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, Target
 from clinic_backups.restore.refusals import missing_rights
 from clinic_backups.restore.request import Wish
-from clinic_backups.restore.table_rules import Reference, TableRules, read_references, read_rules, with_row_key
+from clinic_backups.restore.table_rules import (
+    Reference,
+    TableRules,
+    linked_tables,
+    read_references,
+    read_rules,
+    with_row_key,
+)
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import FILE, renamed_table
 from clinic_backups.tenant.extract import SqlFolder
@@ -87,10 +94,9 @@ class ChosenTables:
         wanted = [name for name in wanted if name in there and name in self._queries]
         self.references = read_references(self._workspace, wanted)
         # Before any table is read. Those with an extract are locked, and so are those that their extracts join.
-        read = {*wanted, *(name for each in self.references for name in (each.child, each.parent))}
+        read = sorted({*wanted, *linked_tables(self.references)})
         require_no_strangers(self._workspace, self._folder, self._queries, "The restore", tables=read, writes=True)
-        around = {name for reference in self.references for name in (reference.child, reference.parent)}
-        self.rules = read_rules(self._workspace, sorted({*wanted, *around}))
+        self.rules = read_rules(self._workspace, read)
         readable = {name for name, rules in self.rules.items() if "SELECT" not in rules.missing_rights}
         for name in [name for name in wanted if name not in readable]:
             self.refusals.append(missing_rights(self._workspace.role(), self._target.name, name, ["SELECT"]))

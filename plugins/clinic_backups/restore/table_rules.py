@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.operators import Operator, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -67,6 +68,10 @@ class TableRules:
     collations: tuple[str | None, ...] = ()
     row_key: tuple[str, ...] = ()
     """For a table without a primary key: the columns of a unique index that identifies its rows."""
+
+    def in_sql(self, name: str) -> sql.Composable:
+        """The table of this name in a statement, without the tables that inherit from it."""
+        return sql.SQL("ONLY " if self.children else "") + qualified(name)
 
     @property
     def immediate_columns(self) -> frozenset[str]:
@@ -148,6 +153,11 @@ def read_references(snapshot: Snapshot, names: Sequence[str]) -> tuple[Reference
         Reference(name, child, tuple(columns), parent, tuple(parent_columns), operators_of(operators), *rest)
         for name, child, columns, parent, parent_columns, operators, *rest in found
     )
+
+
+def linked_tables(references: Iterable[Reference]) -> set[str]:
+    """The tables at both ends of foreign keys."""
+    return {name for each in references for name in (each.child, each.parent)}
 
 
 def with_child(references: Iterable[Reference], name: str) -> list[Reference]:

@@ -22,6 +22,7 @@ from clinic_backups.restore.table_rules import (
     Reference,
     TableRules,
     cascading,
+    linked_tables,
     read_references,
     read_rules,
     with_parent,
@@ -63,12 +64,13 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
     """
     folder = SqlFolder(settings.sql_dir)
     with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
-        if _strangers(report, workspace, folder):
+        names = sorted(folder.extracts())
+        references = read_references(workspace, names)
+        if _strangers(report, workspace, folder, references):
             return
         clinics = read_clinics(workspace, folder, "all_clinics.sql")
-        names = sorted(folder.extracts())
         tables = workspace.tables([name for name in names if name in workspace.relations()])
-        rules, references = read_rules(workspace, sorted(tables)), read_references(workspace, sorted(tables))
+        rules = read_rules(workspace, sorted(tables))
         role, replica = workspace.role(), may_replica(workspace)
         done: dict[Tried, list[str]] = defaultdict(list)
         for name, table in tables.items():
@@ -162,11 +164,9 @@ def _check_sequences(report: Report, workspace: Workspace, names: list[str], rol
         report.warn(CHECK, said, hint)
 
 
-def _strangers(report: Report, workspace: Workspace, folder: SqlFolder) -> bool:
+def _strangers(report: Report, workspace: Workspace, folder: SqlFolder, references: Iterable[Reference]) -> bool:
     """Report whose code would run in a restore, before any of it runs."""
-    references = read_references(workspace, sorted(folder.extracts()))
-    referred = {name for each in references for name in (each.child, each.parent)}
-    found = strangers_of_folder(workspace, folder, 0, tables=referred, writes=True)
+    found = strangers_of_folder(workspace, folder, 0, tables=linked_tables(references), writes=True)
     for each in found:
         report.error(CHECK, each.said, each.remedy)
     return bool(found)
@@ -189,7 +189,7 @@ class _Trial:
     ) -> None:
         self._workspace, self._table, self._replica = workspace, table, replica
         self.key: Sequence[str] = table.primary_key or rules.row_key
-        self._target = sql.SQL("ONLY " if rules.children else "") + qualified(table.name)
+        self._target = rules.in_sql(table.name)
         self._columns = [column.name for column in table.stored_columns]
         self._acting = [each for each in with_parent(references, table.name) if each.on_delete != NO_ACTION]
 
@@ -236,7 +236,10 @@ class _Trial:
         return bool(self._workspace.rows(one, None, f"reading one row of {self._table.name}"))
 
     def _unused(self, rows: sql.Composed) -> sql.Composed | None:
-        """The rows that no other row refers to by a foreign key which acts at a deletion. ``None``: there are none."""
+        """The rows that may be deleted alone: no foreign key with an action at deletion refers to them.
+
+        ``None``: there are none.
+        """
         if not all(each.child_readable for each in self._acting):
             return None
         unused = sql.SQL("SELECT r.* FROM ({}) AS r WHERE {}").format(

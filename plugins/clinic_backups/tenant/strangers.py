@@ -18,9 +18,6 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 SHOWN = 20
 """The most names in an error's text."""
-_WHAT = {"function": "The function {}", "domain": "The domain {}"}
-_CODE = {"function": "Its code is that role's", "domain": "Its constraints may call code of that role"}
-_LACKS = "which may not write into all of the clinics' tables"
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,15 @@ class ForeignCode:
     @property
     def said(self) -> str:
         """Whose it is."""
-        what = _WHAT.get(self.kind, f"The {self.kind} {{}}").format(self.name)
-        return f"{what} belongs to the role {self.owner}, {_LACKS}."
+        return (
+            f"The {self.kind} {self.name} belongs to the role {self.owner}, which may not write into all of the"
+            " clinics' tables."
+        )
 
     @property
     def noted(self) -> str:
-        """The same for an approver of a restore that runs it."""
-        code = _CODE.get(self.kind, "Its indexes, policies and triggers may call code of that role")
-        return f"{self.said} {code}, and in a restore it runs with the rights of restore_db."
+        """The same of a function, for an approver of a restore that runs it."""
+        return f"{self.said} Its code is that role's, and in a restore it runs with the rights of restore_db."
 
     @property
     def remedy(self) -> str:

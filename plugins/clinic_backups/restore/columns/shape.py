@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.columns.identity import what, what_column
 from clinic_backups.restore.columns.meaning import changed_meaning
@@ -59,7 +58,7 @@ class Shape:
     @property
     def in_sql(self) -> sql.Composable:
         """The table in a statement, without the tables that inherit from it."""
-        return sql.SQL("ONLY " if self.rules.children else "") + qualified(self.name)
+        return self.rules.in_sql(self.name)
 
     @property
     def key(self) -> tuple[str, ...]:
