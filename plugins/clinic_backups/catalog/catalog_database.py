@@ -101,7 +101,10 @@ class CatalogDatabase:
 
 @contextmanager
 def _each_alone(db: SqlConnection) -> Iterator[None]:
-    """During the block each statement commits by itself. SQLAlchemy's own way costs a round trip at the end."""
+    """During the block each statement commits by itself. SQLAlchemy's own way costs a round trip at the end.
+
+    A connection that is still in a transaction afterwards is discarded.
+    """
     line: WatchedConnection = db.connection.dbapi_connection  # type: ignore[assignment]
     line.set_autocommit(True)
     try:

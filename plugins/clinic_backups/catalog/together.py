@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Executable
 
@@ -36,7 +35,8 @@ def together(db: SqlConnection) -> Iterator[SqlConnection]:
     Statements that are sent as one text are run one after the other, each with a snapshot of its own. If one fails,
     those after it are not run.
 
-    :param db: a connection that commits each statement by itself.
+    :param db: a connection that commits each statement by itself. If the transaction cannot be rolled back, whoever
+        gave the connection has to discard it.
     """
     line: WatchedConnection = db.connection.dbapi_connection  # type: ignore[assignment]
     line.unsent = ["BEGIN"]
@@ -46,8 +46,6 @@ def together(db: SqlConnection) -> Iterator[SqlConnection]:
     except BaseException:
         with suppress(psycopg2.Error), line.cursor() as cursor:
             cursor.execute("ROLLBACK")
-        if line.closed or line.info.transaction_status != TRANSACTION_STATUS_IDLE:
-            db.invalidate()
         raise
     finally:
         line.unsent = None
