@@ -130,7 +130,7 @@ class Workspace(Snapshot):
             self.define(statement, doing)
             return made
         with self.attempt():
-            # The query may run code of the application, whose writes are none of the event triggers'.
+            # The query may run code of the application. What that writes must not count as written by event triggers.
             self.define(sql.SQL("{} WITH NO DATA").format(statement), doing)
             self.execute(sql.SQL("INSERT INTO {} {}").format(made, query), doing)
         return made

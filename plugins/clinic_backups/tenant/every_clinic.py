@@ -74,7 +74,7 @@ def _parts(text: str) -> list[str] | None:
 
 
 def _other_meaning(parts: Sequence[str]) -> str | None:
-    """Why a column may mean something else than the number."""
+    """Why the statement may mean something else with a column in place of the number. ``None``: it cannot."""
     whole, places = "0".join(parts), set(_places(parts))
     found = list(tokens(whole))
     if any(token.is_name and token.value == CLINICS for token in found):

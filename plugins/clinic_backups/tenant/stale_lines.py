@@ -36,15 +36,15 @@ def _of_tables(structure: Structure, extracts: Collection[str], declared: Declar
             yield _stale(name, "but has an extract, and is backed up")
         elif name not in relations:
             yield _stale(name, "but there is no such table")
-    for name in declared.rows:
-        if name not in extracts:
-            yield _stale(name, "whose rows an extract leaves out, but it has no extract")
-    for name in declared.may_be_empty:
-        if name not in extracts:
-            yield _stale(name, "which may be empty, but it has no extract")
-    for name in declared.lasting_keys:
-        if name not in extracts:
-            yield _stale(name, "whose keys last, but it has no extract")
+    of_extracts = (
+        (declared.rows, "whose rows an extract leaves out"),
+        (declared.may_be_empty, "which may be empty"),
+        (declared.lasting_keys, "whose keys last"),
+    )
+    for names, what in of_extracts:
+        for name in names:
+            if name not in extracts:
+                yield _stale(name, f"{what}, but it has no extract")
     for name in declared.columns:
         if not any(name.startswith(f"{table}.") for table in relations):
             yield _stale(name, "but there is no such table")
