@@ -42,6 +42,7 @@ READING: dict[str, tuple[str, str, str]] = {
     "an operator in an index": (f"{FUNCTION}; CREATE FUNCTION h.eq(int, int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END'; CREATE OPERATOR h.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = h.eq)", f"CREATE INDEX i ON s.line (id) WHERE 1 OPERATOR(h.===) 1; CREATE OR REPLACE FUNCTION h.eq(int, int) RETURNS boolean IMMUTABLE {RAISES}", "The function h.eq(integer,integer) belongs"),
     "a joined table": ("CREATE TABLE h.j (id int); INSERT INTO h.j VALUES (1); GRANT SELECT ON h.j TO PUBLIC;" + INDEX.format("h.j"), "", "The table h.j belongs"),
     "a joined view": ("CREATE VIEW h.j AS SELECT 1 AS id; GRANT SELECT ON h.j TO PUBLIC", "", "The view h.j belongs"),
+    "a view in the body of an index's function": ("CREATE VIEW h.seen AS SELECT 1 AS id; GRANT SELECT ON h.seen TO PUBLIC", "CREATE FUNCTION s.sees(int) RETURNS boolean IMMUTABLE LANGUAGE sql BEGIN ATOMIC SELECT EXISTS (SELECT FROM h.seen WHERE id > 5); END; CREATE INDEX i ON s.line (id) WHERE s.sees(1)", "The view h.seen belongs"),
     "a partition": ("", "CREATE TABLE s.whole (id int, clinic_id int) PARTITION BY LIST (clinic_id); CREATE TABLE s.part PARTITION OF s.whole FOR VALUES IN (1, 2); ALTER TABLE s.part OWNER TO {role}", "The table s.part belongs"),
 }  # fmt: skip
 WRITING: dict[str, tuple[str, str, str]] = {

@@ -109,7 +109,11 @@ def _known(
         "fired_of": [each.relation for each in triggers],
         "fired": [each.name for each in triggers],
     }
-    rows = workspace.rows(catalog_query("called_functions"), values, "reading the functions that the writing calls")
+    rows = workspace.rows(
+        catalog_query("called_functions", reached="reached_code"),
+        values,
+        "reading the functions that the writing calls",
+    )
     return [CalledFunction(*row) for row in rows]
 
 

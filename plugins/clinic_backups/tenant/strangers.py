@@ -86,7 +86,7 @@ def strangers_code(
     with snapshot.savepoint():
         # PostgreSQL expects millions of rows of the recursion. With the memory for them it takes 0.3 s to make room.
         snapshot.rows("SELECT set_config('work_mem', '1MB', true)", None, doing)
-        rows = snapshot.rows(catalog_query("strangers"), values, doing)
+        rows = snapshot.rows(catalog_query("strangers", reached="reached_code"), values, doing)
     return [ForeignCode(*row) for row in rows]
 
 

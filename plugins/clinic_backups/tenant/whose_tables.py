@@ -17,7 +17,7 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 def believed_tables(snapshot: Snapshot, tables: Iterable[str], extracts: Iterable[str]) -> set[str]:
     """Those of the tables that belong to such a role, in a schema of such a role."""
-    query = catalog_query("whose_tables").replace("{believed}", catalog_query("believed_roles"))
+    query = catalog_query("whose_tables", believed="believed_roles")
     values = {"tables": sorted(set(tables)), "names": sorted(extracts)}
     return {name for (name,) in snapshot.rows(query, values, "asking whose tables these are")}
 

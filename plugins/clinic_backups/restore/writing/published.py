@@ -9,6 +9,7 @@ from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.pg_catalog import catalog_query
 
 NOT_IN_THE_STATE = "55000"
 """SQLSTATE object_not_in_prerequisite_state: the error names no table."""
@@ -47,19 +48,7 @@ def unidentified(workspace: Workspace, error: ClinicBackupsError, tables: Iterab
     if refused is None or refused.state != NOT_IN_THE_STATE:
         return None
     found = workspace.rows(
-        """
-        SELECT rn.nspname || '.' || r.relname, n.nspname || '.' || c.relname, array_agg(DISTINCT p.pubname::text)
-          FROM pg_publication p CROSS JOIN LATERAL pg_get_publication_tables(p.pubname) AS g
-          JOIN pg_class c ON g.relid IN (c.oid, pg_partition_root(c.oid)) AND c.relkind = 'r'
-          JOIN pg_namespace n ON n.oid = c.relnamespace
-          JOIN pg_class r ON r.oid = COALESCE(pg_partition_root(c.oid), c.oid)
-          JOIN pg_namespace rn ON rn.oid = r.relnamespace
-         WHERE (p.pubdelete OR p.pubupdate) AND rn.nspname || '.' || r.relname = ANY (%(names)s)
-           AND c.relreplident <> 'f'
-           AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indimmediate
-                              AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)
-         GROUP BY 1, 2 ORDER BY 1, 2
-        """,
+        catalog_query("published"),
         {"names": list(tables)},
         "reading the publications",
     )

@@ -1,5 +1,5 @@
 -- What belongs to a stranger among the given tables, those that this transaction has locked, and the code that reading
--- them calls: functions of indexes, policies and views, in one another too. With "writes" also the code that writing
+-- them calls: functions of indexes, policies and views, and what these call or read. With "writes" also the code that writing
 -- calls: of defaults, constraints, triggers, rules, domains and casts. Each with its kind, name and owner.
 -- No stranger is: a superuser, the database's owner, the owner of the clinics' own table, a member of these, the role that
 -- asks, a trusted one, and whoever may write into all given tables of the clinics anyway.
@@ -30,26 +30,7 @@ WITH RECURSIVE relation AS MATERIALIZED (
     SELECT e.class, e.id
       FROM walk w
      CROSS JOIN LATERAL (
-         SELECT d.refclassid, d.refobjid
-           FROM pg_depend d
-          WHERE d.classid = w.class AND d.objid = w.id AND d.refobjid >= 16384
-            AND (d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
-                 OR d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_rewrite'::regclass
-                    AND EXISTS (SELECT FROM pg_class v WHERE v.oid = d.refobjid AND v.relkind = 'v'))
-          UNION ALL
-         SELECT 'pg_rewrite'::regclass, r.oid
-           FROM pg_rewrite r JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
-          WHERE w.class = 'pg_class'::regclass AND r.ev_class = w.id
-          UNION ALL
-         SELECT 'pg_type'::regclass, a.atttypid
-           FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid
-          WHERE w.class = 'pg_type'::regclass AND t.oid = w.id AND a.attnum > 0 AND a.atttypid >= 16384
-          UNION ALL
-         SELECT 'pg_proc'::regclass, c.castfunc
-           FROM pg_cast c
-          WHERE w.class = 'pg_type'::regclass AND w.id IN (c.castsource, c.casttarget) AND c.castfunc >= 16384
-          UNION ALL
-         SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE w.class = 'pg_type'::regclass AND k.contypid = w.id
+         {reached}
      ) AS e (class, id)
 ), code (kind, name, owner) AS MATERIALIZED (
     SELECT CASE r.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' ELSE 'table' END,
