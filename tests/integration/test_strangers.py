@@ -1,4 +1,4 @@
-"""Code of somebody who may not write into all of the clinics' tables is not run: not by a backup, plan, restore or check.
+"""Code of somebody who may not write all rows of the clinics' tables is not run: not by a backup, plan, restore or check.
 
 Each case's code raises an error, so whoever runs it fails with another message than the one that is expected.
 """
@@ -7,6 +7,7 @@ Each case's code raises an error, so whoever runs it fails with another message 
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from clinic_backups.base import connections
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.findings import Finding
+from clinic_backups.restore import trial as restore_trial
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.request import Wish
+from clinic_backups.restore.writing import shut_out, write_and_prove
 from clinic_backups.stores.configured import Stores
 from tests.integration.test_owners_code import DDL
 from tests.integration.test_restore_outside import OWN
@@ -34,6 +37,8 @@ FUNCTION = "CREATE FUNCTION h.fits(int) RETURNS boolean IMMUTABLE LANGUAGE plpgs
 LATER = f"CREATE OR REPLACE FUNCTION h.fits(int) RETURNS boolean IMMUTABLE {RAISES}"
 JOINED = "SELECT t.* FROM s.line AS t JOIN h.{} AS j ON j.id = 1 WHERE t.clinic_id = {{{{ clinic_id }}}}"
 INDEX = f"{FUNCTION}; CREATE INDEX i ON {{}} (id) WHERE h.fits(1); {LATER}"
+PARTED = ("a partition", "a condition of a partition", "a key of partitions")
+WHOLE = "CREATE TABLE s.whole (id int, clinic_id int) PARTITION BY LIST (clinic_id); CREATE TABLE s.part PARTITION OF s.whole DEFAULT"
 # What the stranger makes, what the tables' owner makes with it, and what is named.
 READING: dict[str, tuple[str, str, str]] = {
     "a table without any code": ("", "ALTER TABLE s.line OWNER TO {role}", "The table s.line belongs"),
@@ -44,6 +49,17 @@ READING: dict[str, tuple[str, str, str]] = {
     "a joined view": ("CREATE VIEW h.j AS SELECT 1 AS id; GRANT SELECT ON h.j TO PUBLIC", "", "The view h.j belongs"),
     "a view in the body of an index's function": ("CREATE VIEW h.seen AS SELECT 1 AS id; GRANT SELECT ON h.seen TO PUBLIC", "CREATE FUNCTION s.sees(int) RETURNS boolean IMMUTABLE LANGUAGE sql BEGIN ATOMIC SELECT EXISTS (SELECT FROM h.seen WHERE id > 5); END; CREATE INDEX i ON s.line (id) WHERE s.sees(1)", "The view h.seen belongs"),
     "a partition": ("", "CREATE TABLE s.whole (id int, clinic_id int) PARTITION BY LIST (clinic_id); CREATE TABLE s.part PARTITION OF s.whole FOR VALUES IN (1, 2); ALTER TABLE s.part OWNER TO {role}", "The table s.part belongs"),
+    "statistics": (FUNCTION, "CREATE STATISTICS s.st ON (h.fits(1)), id FROM s.line;" + LATER, "The function h.fits(integer) belongs"),
+    "a condition of a partition": (FUNCTION, "CREATE TABLE s.whole (id int, clinic_id int, CHECK (h.fits(1))) PARTITION BY LIST (clinic_id); CREATE TABLE s.part PARTITION OF s.whole DEFAULT;" + LATER, "The function h.fits(integer) belongs"),
+    "a key of partitions": ("CREATE FUNCTION h.fits(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END'", "CREATE TABLE s.whole (id int, clinic_id int) PARTITION BY LIST (h.fits(clinic_id)); CREATE TABLE s.part PARTITION OF s.whole DEFAULT", "The function h.fits(integer) belongs"),
+    "the negator of an operator": ("CREATE FUNCTION h.ne(int, int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END'; CREATE OPERATOR h.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = pg_catalog.int4eq, NEGATOR = OPERATOR(h.!==)); CREATE OPERATOR h.!== (LEFTARG = int, RIGHTARG = int, FUNCTION = h.ne, NEGATOR = OPERATOR(h.===))", f"CREATE INDEX i ON s.line (id) WHERE NOT (1 OPERATOR(h.===) 2); CREATE OR REPLACE FUNCTION h.ne(int, int) RETURNS boolean IMMUTABLE {RAISES}", "The function h.ne(integer,integer) belongs"),
+    "a table in the body of an index's function": (f"CREATE TABLE h.t (id int); GRANT SELECT ON h.t TO PUBLIC; {FUNCTION}; CREATE INDEX i ON h.t (id) WHERE h.fits(1)", "CREATE FUNCTION s.sees(int) RETURNS boolean IMMUTABLE LANGUAGE sql BEGIN ATOMIC SELECT NOT EXISTS (SELECT FROM h.t WHERE id > 5); END; CREATE INDEX i ON s.line (id) WHERE s.sees(1);" + LATER, "The table h.t belongs"),
+    "a table in a policy": ("CREATE TABLE h.t (id int); GRANT SELECT ON h.t TO PUBLIC;" + INDEX.format("h.t"), "CREATE POLICY p ON s.line USING (EXISTS (SELECT FROM h.t WHERE id > 5))", "The table h.t belongs"),
+}  # fmt: skip
+NAMED = {
+    "a function": (" AND h.fits(t.id)", "The function h.fits(integer) belongs"),
+    "a domain": (" AND t.id::h.word IS NOT NULL", "The domain h.word belongs"),
+    "an operator": (" AND (t.id OPERATOR(h.===) 1)", "The function h.eq(integer,integer) belongs"),
 }  # fmt: skip
 WRITING: dict[str, tuple[str, str, str]] = {
     "a constraint": (FUNCTION, "ALTER TABLE s.line ADD CHECK (h.fits(id));" + LATER, "The function h.fits(integer) belongs"),
@@ -84,7 +100,7 @@ def checked(rig: Shaped) -> list[Finding]:
 
 def made(database: DemoDatabase, folder: Path, name: str) -> Shaped:
     extracts = {"bill": OWN, "line": JOINED.format("j") if "joined" in name else OWN}
-    if name == "a partition":
+    if name in PARTED:
         extracts["whole"] = OWN
     lists = "s.log: a log of its own\n" if "refers" in name else ""
     return shaped(database, folder, DDL, extracts, lists=lists)
@@ -108,15 +124,14 @@ def test_a_backup_and_the_preflight_refuse_to_read_it(demo_database: DemoDatabas
 def test_a_plan_and_a_check_refuse_to_write_with_it(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
     rig = made(demo_database, tmp_path, name)
     case = (READING | WRITING)[name]
-    if "joined" in name or name == "a partition":  # what is backed up must be there
+    if "joined" in name or name in PARTED:  # what is backed up must be there
         owner_of = {
             "a joined table": "CREATE TABLE h.j AS SELECT 1 AS id",
             "a joined view": "CREATE VIEW h.j AS SELECT 1 AS id",
         }
         rig.execute(
             "CREATE SCHEMA h; GRANT USAGE ON SCHEMA h TO PUBLIC",
-            owner_of.get(name, "SELECT"),
-            case[1].split("; ALTER")[0] or "SELECT",
+            owner_of.get(name, WHOLE),
         )
         rig.execute(*grants(rig.database), "GRANT SELECT ON ALL TABLES IN SCHEMA h TO PUBLIC")
         record = rig.run(1)
@@ -147,6 +162,79 @@ def test_an_approved_plan_is_not_applied_once_a_stranger_owns_a_table(
     with pytest.raises(PermanentError, match="would run code of roles"):
         rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
     assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE id = 2") == [(0,)]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_an_extract_names_is_looked_up(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    more, said = NAMED[name]
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN + more})
+    its = f"{FUNCTION}; CREATE DOMAIN h.word AS int; CREATE FUNCTION h.eq(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT true'; CREATE OPERATOR h.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = h.eq)"
+    role = stranger(rig, (its, "SELECT", ""))
+    with pytest.raises(PermanentError, match="would run code of roles") as raised:
+        rig.run(1)
+    assert f"{said} to the role {role}" in raised.value.message
+    assert f"{said} to the role {role}" in " ".join(each.message for each in checked(rig) if each.level == "error")
+
+
+@pytest.mark.parametrize("moment", ["plan", "apply", "check"])
+def test_a_trigger_that_comes_after_the_question_does_not_fire(
+    demo_database: DemoDatabase, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right TRIGGER is enough to add one beside a restore. It waits for no reader."""
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    record = rig.run(1)
+    role = stranger(
+        rig, (f"CREATE FUNCTION h.fires() RETURNS trigger {RAISES}", "GRANT TRIGGER ON s.line TO {role}", "")
+    )
+    rig.execute("UPDATE s.line SET v = 'x' WHERE clinic_id = 1")
+    plan = rig.plan(record) if moment == "apply" else None
+    locked = shut_out.shut_out_strangers
+
+    def late(*args: Any) -> None:
+        with closing(rig.database.connect()) as db, db, db.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '2s'; SET ROLE {role}")
+            cursor.execute(
+                "CREATE OR REPLACE TRIGGER t BEFORE UPDATE ON s.line FOR EACH ROW EXECUTE FUNCTION h.fires()"
+            )
+        locked(*args)
+
+    for module in (write_and_prove, restore_trial):
+        monkeypatch.setattr(module, "shut_out_strangers", late)
+    said = f"The function h.fires() belongs to the role {role}"
+    if moment == "check":
+        assert said in " ".join(found.message for found in trial(rig) if found.level == "error")
+    elif plan is None:
+        assert said in rig.plan(record).refusals[0].message
+    else:
+        with pytest.raises(PermanentError, match="would run code of roles") as raised:
+            rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
+        assert said in raised.value.message
+    assert rig.execute_rows("SELECT DISTINCT v FROM s.line WHERE clinic_id = 1") == [("x",)]
+
+
+LIMITED = {
+    "by policies": ["GRANT SELECT, INSERT, UPDATE, DELETE ON s.bill, s.clinic, s.line TO {role}", "ALTER TABLE s.clinic ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON s.clinic TO {role} USING (id = 1)"],
+    "by a membership without rights": ["CREATE ROLE app_{role}; ALTER TABLE s.clinic OWNER TO app_{role}; GRANT app_{role} TO {role} WITH INHERIT FALSE, SET FALSE, ADMIN FALSE"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", LIMITED)
+def test_whoever_is_limited_is_a_stranger(demo_database: DemoDatabase, tmp_path: Path, how: str) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    version = int(rig.execute_rows("SHOW server_version_num")[0][0])
+    if "membership" in how and version < 160000:
+        pytest.skip("before PostgreSQL 16, every member can take the rights of the role")
+    role = stranger(rig, READING["a function in an index of another table"])
+    for statement in LIMITED[how]:
+        rig.execute(statement.format(role=role))
+    reader = rig.database.roles.reader
+    rig.execute(f"ALTER ROLE {reader} BYPASSRLS")
+    try:
+        with pytest.raises(PermanentError) as raised:
+            rig.run(1)
+    finally:
+        rig.execute(f"ALTER ROLE {reader} NOBYPASSRLS")
+    assert f"The function h.fits(integer) belongs to the role {role}" in raised.value.message
 
 
 TRUSTED = {

@@ -7,7 +7,6 @@ else counts only where a text means it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,15 +17,12 @@ from clinic_backups.restore.sequences.sequence_names import default_path, schema
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.quiet_triggers import Trigger
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.sql_tokens import tokens
+from clinic_backups.tenant.sql_tokens import names_in, signs_in
 
 _FURTHEST = 10
 """How many functions in a row are looked for by name."""
 _FIRST_OF_USERS = 16384
 """PostgreSQL's own functions have smaller numbers."""
-_SIGNS = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
-_LONGEST_SIGN = 12
-"""A longer row of signs is a line in a comment."""
 _Object = tuple[str, int]
 """PostgreSQL's catalog and its number there."""
 
@@ -61,14 +57,11 @@ class CalledFunction:
 
     def names(self) -> set[str]:
         """The names in its text, also in texts that it may run."""
-        return {name for text in (self.body, *texts_in(self.body, 1)) for name in _names_in(text)}
+        return {name for text in (self.body, *texts_in(self.body, 1)) for name in names_in(text)}
 
     def signs(self) -> set[str]:
         """What may be an operator in its text."""
-        runs = (run[:_LONGEST_SIGN] for run in _SIGNS.findall(self.body))
-        return {
-            run[start:end] for run in set(runs) for start in range(len(run)) for end in range(start + 1, len(run) + 1)
-        }
+        return signs_in(self.body)
 
 
 def called_functions(workspace: Workspace, written: Sequence[str], triggers: Sequence[Trigger]) -> list[CalledFunction]:
@@ -115,10 +108,6 @@ def _known(
         "reading the functions that the writing calls",
     )
     return [CalledFunction(*row) for row in rows]
-
-
-def _names_in(text: str) -> Iterator[str]:
-    return (token.value for token in tokens(text) if token.is_name)
 
 
 def _objects(

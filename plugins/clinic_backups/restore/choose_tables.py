@@ -28,6 +28,7 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import FILE, renamed_table
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.strangers import require_no_strangers
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class ChosenTables:
@@ -59,6 +60,7 @@ class ChosenTables:
         """PostgreSQL's description of the included tables, and of those that refer to them."""
         self.rules: dict[str, TableRules] = {}
         self.references: tuple[Reference, ...] = ()
+        self._touched: list[str] = []
 
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
@@ -94,9 +96,9 @@ class ChosenTables:
         wanted = [name for name in wanted if name in there and name in self._queries]
         self.references = read_references(self._workspace, wanted)
         # Before any table is read. Those with an extract are locked, and so are those that their extracts join.
-        read = sorted({*wanted, *linked_tables(self.references)})
-        require_no_strangers(self._workspace, self._folder, self._queries, "The restore", tables=read, writes=True)
-        self.rules = read_rules(self._workspace, read)
+        self._touched = sorted({*wanted, *linked_tables(self.references)})
+        self.require_no_strangers(self._workspace)
+        self.rules = read_rules(self._workspace, self._touched)
         readable = {name for name, rules in self.rules.items() if "SELECT" not in rules.missing_rights}
         for name in [name for name in wanted if name not in readable]:
             self.refusals.append(missing_rights(self._workspace.role(), self._target.name, name, ["SELECT"]))
@@ -106,6 +108,10 @@ class ChosenTables:
         for name in wanted:
             self.rules[name] = with_row_key(self.rules[name], self.tables[name], self.references)
             self._fit(name)
+
+    def require_no_strangers(self, snapshot: Snapshot) -> None:
+        """:raises PermanentError: reading and writing these tables would run code of strangers."""
+        require_no_strangers(snapshot, self._folder, self._queries, "The restore", tables=self._touched, writes=True)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
         """Refuse tables that no longer exist, and name the tables that may have replaced each."""

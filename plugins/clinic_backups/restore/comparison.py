@@ -12,7 +12,7 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.listening import Listener
+from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.table import Table
 from clinic_backups.restore import plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
@@ -42,6 +42,7 @@ from clinic_backups.restore.writing.write_and_prove import Writing
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.outside import Outside
 from clinic_backups.tenant.strangers import strangers_code
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Comparison:
         self._derived: list[Derived] = []
         self._sequences = find_sequences.FoundSequences()
         self._quiet = Quiet("nothing")
+        self._require_no_strangers: Callable[[Snapshot], object] = nobody
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
@@ -120,6 +122,7 @@ class Comparison:
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
         self._rules, self._references = choice.rules, choice.references
+        self._require_no_strangers = choice.require_no_strangers
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load the rows that differ."""
@@ -309,6 +312,7 @@ class Comparison:
             quiet=self._quiet,
             derived=self._derived,
             found=self._sequences,
+            require_no_strangers=self._require_no_strangers,
             proof=Proof(self.workspace, self._wish.mode, self.diffs, tables, self.queries, loose=loose),
         )
 

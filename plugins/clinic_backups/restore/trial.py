@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from psycopg2 import sql
@@ -32,10 +32,12 @@ from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.restore.writing.published import unidentified
 from clinic_backups.restore.writing.quiet_triggers import EVENTS, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
+from clinic_backups.restore.writing.shut_out import shut_out_strangers
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.people import read_clinics
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.strangers import strangers_of_folder
+from clinic_backups.tenant.strangers import refuse, strangers_code, strangers_of_folder
+from clinic_backups.tenant.tenant_db import Snapshot
 
 CHECK = "restore"
 Tried = Literal["all", "changed", "no key", "nothing"]
@@ -72,10 +74,11 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         tables = workspace.tables([name for name in names if name in workspace.relations()])
         rules = read_rules(workspace, sorted(tables))
         role, replica = workspace.role(), may_replica(workspace)
+        shut_out = _shut_out(workspace, connection, folder, names, references)
         done: dict[Tried, list[str]] = defaultdict(list)
         for name, table in tables.items():
             rules[name] = with_row_key(rules[name], table, references)
-            trial = _Trial(workspace, table, rules[name], references, replica=replica)
+            trial = _Trial(workspace, table, rules[name], references, shut_out, replica=replica)
             _check_told(report, name, trial.key, references)
             _check_rights(report, name, rules[name], role)
             _check_triggers(report, workspace, name)
@@ -172,9 +175,26 @@ def _strangers(report: Report, workspace: Workspace, folder: SqlFolder, referenc
     return bool(found)
 
 
+def _shut_out(
+    workspace: Workspace,
+    connection: Connection,
+    folder: SqlFolder,
+    names: Sequence[str],
+    references: Sequence[Reference],
+) -> Callable[[str], None]:
+    """What is called before a table is written, see :func:`shut_out_strangers`."""
+    touched = {*names, *linked_tables(references)}
+
+    def require(now: Snapshot) -> None:
+        refuse(strangers_code(now, names, folder.clinic_table, tables=touched, writes=True), "The trial")
+
+    return lambda name: shut_out_strangers(workspace, connection, [name], references, require)
+
+
 class _Trial:
     """Writes one row of one table.
 
+    :param shut_out: called with the table's name before it is written.
     :ivar key: the columns that identify a row.
     """
 
@@ -184,10 +204,11 @@ class _Trial:
         table: Table,
         rules: TableRules,
         references: Iterable[Reference],
+        shut_out: Callable[[str], object],
         *,
         replica: bool,
     ) -> None:
-        self._workspace, self._table, self._replica = workspace, table, replica
+        self._workspace, self._table, self._replica, self._shut_out = workspace, table, replica, shut_out
         self.key: Sequence[str] = table.primary_key or rules.row_key
         self._target = rules.in_sql(table.name)
         self._columns = [column.name for column in table.stored_columns]
@@ -207,6 +228,7 @@ class _Trial:
         rows = self._rows(extract)
         if not self._there(rows):
             return "nothing"
+        self._shut_out(self._table.name)
         free = [column.name for column in self._table.stored_columns if column.identity != "always"]
         if self.key and free:
             self._write(self._update(rows, free))

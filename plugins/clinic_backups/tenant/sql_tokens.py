@@ -44,6 +44,9 @@ _BLANK = r"[ \t\n\r\f\v]"
 _NAME_PART = re.compile(r'"(?:""|[^"])+"|[^". \t\n\r\f\v][^. \t\n\r\f\v]*')
 _NAME = re.compile(rf"{_BLANK}*(?:{_NAME_PART.pattern})(?:{_BLANK}*\.{_BLANK}*(?:{_NAME_PART.pattern}))*{_BLANK}*")
 _PLAIN_TEXT = re.compile(r"'(?:''|[^'\n])*'\Z")
+_SIGNS = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
+_LONGEST_SIGN = 12
+"""A longer row of signs is a line in a comment."""
 _COMMENT_PART = re.compile(r"/\*|\*/")
 
 
@@ -149,6 +152,17 @@ def _character(code: str) -> str:
 def _sendable(text: str) -> str:
     """The text with pairs of surrogates joined, and without characters that no server takes."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def names_in(text: str) -> Iterator[str]:
+    """All names and words in a text, those of SQL too."""
+    return (token.value for token in tokens(text) if token.is_name)
+
+
+def signs_in(text: str) -> set[str]:
+    """What may be an operator in a text: PostgreSQL decides from those that exist where a row of signs is cut."""
+    runs = {run[:_LONGEST_SIGN] for run in _SIGNS.findall(text)}
+    return {run[start:end] for run in runs for start in range(len(run)) for end in range(start + 1, len(run) + 1)}
 
 
 def plain(text: str) -> str:

@@ -14,6 +14,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import table_in_sql
 from clinic_backups.tenant.extract import SqlFolder, render
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.sql_tokens import names_in, signs_in
 from clinic_backups.tenant.tenant_db import Snapshot
 
 SHOWN = 20
@@ -22,7 +23,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class ForeignCode:
-    """What belongs to a role that may not write into all of the clinics' tables.
+    """What belongs to a role that may not write all rows of the clinics' tables.
 
     :param kind: ``table``, ``view``, ``function``, ``domain`` and so on.
     :param name: ``schema.table``, or a function with the types of its arguments.
@@ -36,7 +37,7 @@ class ForeignCode:
     def said(self) -> str:
         """Whose it is."""
         return (
-            f"The {self.kind} {self.name} belongs to the role {self.owner}, which may not write into all of the"
+            f"The {self.kind} {self.name} belongs to the role {self.owner}, which may not write all rows of the"
             " clinics' tables."
         )
 
@@ -62,6 +63,7 @@ def strangers_code(
     *,
     tables: Iterable[str] = (),
     functions: Iterable[int] = (),
+    queries: Iterable[str] = (),
     writes: bool = False,
 ) -> list[ForeignCode]:
     """Look for it with PostgreSQL's catalog alone, which runs none of it.
@@ -72,9 +74,11 @@ def strangers_code(
     :param clinic_table: the table whose rows are the clinics. Its owner is no stranger.
     :param tables: more tables that will be read or written.
     :param functions: functions that will be called, by PostgreSQL's number.
+    :param queries: texts of queries that will run. What they may mean by name is looked up.
     :param writes: the tables will also be written.
     """
     values = {
+        **_named(queries),
         "tables": sorted(set(tables)),
         "functions": sorted(set(functions)),
         "clinics": sorted(set(clinics)),
@@ -90,10 +94,19 @@ def strangers_code(
     return [ForeignCode(*row) for row in rows]
 
 
+def _named(queries: Iterable[str]) -> dict[str, list[str]]:
+    """The words and the signs of the queries."""
+    texts = list(queries)
+    return {
+        "words": sorted({word for text in texts for word in names_in(text)}),
+        "signs": sorted({sign for text in texts for sign in signs_in(text)}),
+    }
+
+
 def strangers_of_folder(
     snapshot: Snapshot, folder: SqlFolder, clinic_id: int, *, tables: Iterable[str] = (), writes: bool = False
 ) -> list[ForeignCode]:
-    """Look for it in everything that the extracts and the queries of clinics and administrators mention.
+    """Look for it in everything that the extracts and the queries of clinics and people mention.
 
     None of them is run.
 
@@ -102,11 +115,17 @@ def strangers_of_folder(
     """
     extracts, table = folder.extracts(), folder.clinic_table
     queries = [render(text, clinic_id, name=f"extract/{name}") for name, text in extracts.items()]
-    admins = render(folder.text("clinic_admins.sql"), clinic_id, name="clinic_admins.sql")
+    queries += [
+        render(folder.text("clinic_admins.sql"), clinic_id, name="clinic_admins.sql"),
+        folder.text("all_clinics.sql"),
+        folder.text("active_clinics.sql"),
+    ]
     with snapshot.savepoint():
-        for query in (*queries, admins, folder.text("all_clinics.sql"), folder.text("active_clinics.sql")):
+        for query in queries:
             snapshot.mention(query)
-        return strangers_code(snapshot, extracts, table, tables=[*extracts, table, *tables], writes=writes)
+        return strangers_code(
+            snapshot, extracts, table, tables=[*extracts, table, *tables], queries=queries, writes=writes
+        )
 
 
 def require_no_strangers(
@@ -115,10 +134,14 @@ def require_no_strangers(
 ) -> None:  # fmt: skip
     """Call this after the tables are locked, and before the first of them is read.
 
+    :param extracts: the query of each table, as it will run.
     :param doing: for the error, for instance "The backup".
     :raises PermanentError: code of a stranger would run; names it and the remedy.
     """
-    refuse(strangers_code(snapshot, extracts, folder.clinic_table, tables=tables, writes=writes), doing)
+    found = strangers_code(
+        snapshot, extracts, folder.clinic_table, tables=tables, queries=extracts.values(), writes=writes
+    )
+    refuse(found, doing)
 
 
 def refuse(found: Sequence[ForeignCode], doing: str) -> None:
@@ -126,7 +149,7 @@ def refuse(found: Sequence[ForeignCode], doing: str) -> None:
     if not found:
         return
     raise PermanentError(
-        f"{doing} would run code of roles that may not write into all of the clinics' tables.",
+        f"{doing} would run code of roles that may not write all rows of the clinics' tables.",
         *[line for each in found[:SHOWN] for line in (each.said, f"  HINT: {each.remedy}")],
         *([f"And {len(found) - SHOWN} more: see `clinic-backups check`."] if len(found) > SHOWN else []),
         hint="Nothing was read or changed. Such code could change what is read and written for every clinic.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -24,7 +24,9 @@ from clinic_backups.restore.writing.proof import Proof
 from clinic_backups.restore.writing.quiet_triggers import Quiet
 from clinic_backups.restore.writing.references import ReferenceProof
 from clinic_backups.restore.writing.rehearsal import explain
+from clinic_backups.restore.writing.shut_out import shut_out_strangers
 from clinic_backups.restore.writing.write_statement import Writer
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class Collided(PermanentError):
@@ -53,6 +55,7 @@ class Writing:
     :param quiet: keeps triggers from firing.
     :param derived: rows of derived tables that are deleted too, because the rows that they were made from are.
     :param found: the sequences of the written columns.
+    :param require_no_strangers: asks again whose code would run, after nobody can add any.
     :param proof: compares the written state with the backup.
     """
 
@@ -66,10 +69,12 @@ class Writing:
         quiet: Quiet,
         derived: Sequence[Derived],
         found: find_sequences.FoundSequences,
+        require_no_strangers: Callable[[Snapshot], object],
         proof: Proof,
     ) -> None:
         self._workspace, self._connection, self._diffs, self._references = workspace, connection, diffs, references
         self._quiet, self._derived, self._found, self._proof = quiet, derived, found, proof
+        self._require_no_strangers = require_no_strangers
         self._writes = any(diff.plan.writes for diff in diffs.values())
         self._only_planned = OnlyPlanned(workspace)
 
@@ -115,6 +120,9 @@ class Writing:
     def _write(self) -> Writes:
         """Returns the number of written rows."""
         workspace, run = self._workspace, self._workspace.execute
+        written = {name for name, diff in self._diffs.items() if diff.plan.writes}
+        written |= {each.table for each in self._derived}
+        shut_out_strangers(workspace, self._connection, written, self._references, self._require_no_strangers)
         self._proof.require_counts()
         own_proof = None
         if self._quiet.how == "replica":

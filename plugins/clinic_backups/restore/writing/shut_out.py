@@ -1,0 +1,41 @@
+"""Nobody adds code to a table that is about to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from clinic_backups.base.connections import Connection
+from clinic_backups.restore.table_rules import Reference
+from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.tenant_db import Snapshot
+
+
+def shut_out_strangers(
+    workspace: Workspace,
+    connection: Connection,
+    written: Iterable[str],
+    references: Sequence[Reference],
+    require: Callable[[Snapshot], object],
+) -> None:
+    """Take the locks of a writer before the first row is written, and ask again whose code would run.
+
+    CREATE TRIGGER needs only a right on the table, and waits for no reader. From now on it waits. What was added
+    before is not seen by this transaction, but it would fire. So another transaction asks.
+
+    :param connection: connection data of the same database, for the second transaction.
+    :param written: the tables. Those that refer to them are locked too, because a foreign key may write there.
+    :param require: raises an error if the code of a stranger would run.
+    :raises TransientError: somebody else holds a lock.
+    """
+    names = set(written)
+    while also := {each.child for each in references if each.parent in names} - names:
+        names |= also
+    found = workspace.rows(
+        catalog_query("writable"), {"names": sorted(names)}, "asking which tables this role may write"
+    )
+    if found:
+        tables = ", ".join(name for (name,) in found)
+        workspace.execute(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE", "locking the tables that are written")
+    with Snapshot(connection, trusted_owners=workspace.trusted_owners) as now:
+        require(now)
