@@ -86,7 +86,7 @@ def test_a_clinics_administrator_backs_up_watches_it_and_takes_the_file_along(
         assert (record.requested_by, record.notes) == (CLINIC_ADMIN, "antes de la mudanza")
 
         page.get_by_role("link", name="Ver el respaldo").click()
-        expect(page.locator(".head")).to_contain_text("Completo")
+        expect(page.locator(".head")).to_contain_text("Completado")
         expect(page.locator("main")).to_contain_text("antes de la mudanza")
         expect(page.locator("main")).to_contain_text(record.backup_id)
         with page.expect_download() as download:

@@ -590,7 +590,7 @@ def test_what_the_api_refuses_is_handed_on(project: DemoDatabase, server: tuple[
     answer = client("administrador.1").post("/api/respaldos/crear_respaldo_manual/", {}, format="json")
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "900")
     assert answer.json() == {
-        "error": "Usted pidió 60 acciones en la última hora. Espere, o hable con el equipo de soporte."
+        "error": "Usted pidió 60 acciones en la última hora. Espere, o hable con el operador."
     }
 
 
