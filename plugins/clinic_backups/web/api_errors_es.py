@@ -55,7 +55,7 @@ SENTENCES: Mapping[str, str] = {
     "de esa clínica. Si la aplicación lo muestra como suyo, lee otro catálogo: avise al operador.",
     "Nothing to do.": "No hay nada que hacer.",
     "This file is downloaded from the store itself.": "Este archivo se descarga directamente del almacén.",
-    "Ask for its link: descargar/": "Pida su enlace: descargar/",
+    "Ask the path descargar/ beside this one for the link.": "Pida el enlace en la ruta descargar/, junto a esta.",
     "The archive of {number} is damaged in {store}.": "El archivo del respaldo {number} está dañado en {store}.",
     "Verify the backup.": "Verifique el respaldo.",
     "No store has backup {number}.": "Ningún almacén tiene el respaldo {number}.",
