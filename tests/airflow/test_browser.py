@@ -242,7 +242,7 @@ def test_in_airflows_own_pages_it_works_in_a_frame_a_tab_and_behind_a_tasks_link
 
         frame.get_by_role("link", name=OTHER_NAME).click()
         frame.get_by_role("button", name="Back up now").click()
-        expect(frame.get_by_text("The backup is complete.")).to_be_visible(timeout=RUN_LIMIT_MS)
+        expect(frame.get_by_text("The backup is ready.")).to_be_visible(timeout=RUN_LIMIT_MS)
         frame.get_by_role("link", name="See the backup").click()
         number, record = newest_backup(airflow, 2)
         expect(frame.locator("main")).to_contain_text(record.backup_id)

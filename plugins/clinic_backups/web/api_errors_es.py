@@ -121,7 +121,7 @@ WORDS = {
 NUMBERED = (("Clinic ", "la clínica "), ("Backup ", "el respaldo "))
 VALUES = {
     "missing": "falta",
-    "extra_forbidden": "no se conoce",
+    "extra_forbidden": "es un campo que no existe aquí",
     "int_parsing": "no es un número entero",
     "int_type": "no es un número entero",
     "int_from_float": "no es un número entero",
