@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     store_url: StoreUrl = Field(
-        default="", description="URL of the store: s3://bucket/prefix, gs://…, az://container/prefix or file:///path"
+        default="", description="URL of the store, for instance s3://bucket/prefix: see the table of providers below"
     )
     recipients: Keys = Field(
         default=(), description="Public keys (age1… or ssh-…) that every backup is encrypted to, separated by spaces"
