@@ -1,4 +1,4 @@
-"""Whose the catalog is. The owner of a schema may replace its tables, and forge backups, approvals and the audit."""
+"""Refuses a catalog of another role: the owner of a schema may replace its tables and forge what is in them."""
 
 from __future__ import annotations
 
