@@ -1,4 +1,4 @@
-"""The API's errors in Spanish: the translation of each English sentence in :mod:`clinic_backups.web`.
+"""The errors of the API and the pages in Spanish: the translation of each English sentence in :mod:`clinic_backups.web`.
 
 Names in braces are placeholders. A test finds missing sentences.
 """
