@@ -17,11 +17,11 @@ import pytest
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.stores.base import ObjectStore
-from clinic_backups.stores.connect import make_client
 from clinic_backups.stores.kinds import KINDS
 from tests import missing, servers
 from tests.contract.buckets import LOCKED, VERSIONED
 from tests.servers import Server
+from tests.store_clients import make_client
 
 pytest_plugins = ["tests.postgres_fixtures", "tests.processes", "tests.django_fixtures"]
 

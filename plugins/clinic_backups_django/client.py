@@ -15,7 +15,7 @@ from clinic_backups_django.transport import NoAnswer, exchange
 from clinic_backups_django.words import sentences
 
 UNREACHABLE = "El servicio de respaldos no responde. Intente de nuevo en unos minutos."
-NOT_LET_IN = "El servicio de respaldos no acepta la clave de esta aplicación. Avise al equipo de soporte."
+NOT_LET_IN = "El servicio de respaldos no acepta la clave de esta aplicación. Avise al operador."
 
 
 class BackupsError(Exception):

@@ -20,7 +20,7 @@ TEXTS: tuple[tuple[type[Exception], str], ...] = (
      " restaurar."),
     (exceptions.NotAuthenticated, "Inicie sesión para ver los respaldos."),
     (exceptions.AuthenticationFailed, "La sesión o la clave no es válida. Inicie sesión de nuevo."),
-    (exceptions.Throttled, "Hizo demasiadas peticiones. Espere un momento e intente de nuevo."),
+    (exceptions.Throttled, "Hizo demasiadas solicitudes. Espere un momento e intente de nuevo."),
 )  # fmt: skip
 
 

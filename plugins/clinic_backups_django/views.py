@@ -29,14 +29,14 @@ from clinic_backups_django.serializers import NuevoRespaldoSerializer, RespaldoS
 log = logging.getLogger("clinic_backups_django")
 POLL_SECONDS = 0.25
 CREATED, RUNNING = "El respaldo se creó correctamente.", "El respaldo está en proceso."
-FAILED = "El respaldo falló. Intente de nuevo; si vuelve a fallar, avise al equipo de soporte."
+FAILED = "El respaldo falló. Intente de nuevo; si vuelve a fallar, avise al operador."
 DENIED = "No tiene permiso para hacer esto en esta clínica. Pídalo a la persona que la administra."
 NO_CLINIC = 'Indique la clínica: {"clinica": 7}.'
 OTHER_CLINIC = "Este respaldo no es de la clínica {}. Elija un respaldo de esa clínica."
 CATALOG_DOWN = "La lista de respaldos no está disponible. Intente de nuevo en unos minutos."
-NOT_SET_UP = "El servicio de respaldos no está configurado en esta aplicación. Avise al equipo de soporte."
+NOT_SET_UP = "El servicio de respaldos no está configurado en esta aplicación. Avise al operador."
 DATABASE_ERRORS = (OperationalError, InterfaceError, ProgrammingError)
-PLANNED = "Se pidió la restauración. Empieza cuando el equipo de soporte apruebe el plan."
+PLANNED = "Se pidió la restauración. Empieza cuando el operador apruebe el plan."
 
 
 class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):

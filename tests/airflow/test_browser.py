@@ -86,7 +86,7 @@ def test_a_clinics_administrator_backs_up_watches_it_and_takes_the_file_along(
         assert (record.requested_by, record.notes) == (CLINIC_ADMIN, "antes de la mudanza")
 
         page.get_by_role("link", name="Ver el respaldo").click()
-        expect(page.locator(".head")).to_contain_text("Completo")
+        expect(page.locator(".head")).to_contain_text("Completado")
         expect(page.locator("main")).to_contain_text("antes de la mudanza")
         expect(page.locator("main")).to_contain_text(record.backup_id)
         with page.expect_download() as download:
@@ -242,7 +242,7 @@ def test_in_airflows_own_pages_it_works_in_a_frame_a_tab_and_behind_a_tasks_link
 
         frame.get_by_role("link", name=OTHER_NAME).click()
         frame.get_by_role("button", name="Back up now").click()
-        expect(frame.get_by_text("The backup is complete.")).to_be_visible(timeout=RUN_LIMIT_MS)
+        expect(frame.get_by_text("The backup is ready.")).to_be_visible(timeout=RUN_LIMIT_MS)
         frame.get_by_role("link", name="See the backup").click()
         number, record = newest_backup(airflow, 2)
         expect(frame.locator("main")).to_contain_text(record.backup_id)

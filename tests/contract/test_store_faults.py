@@ -22,11 +22,12 @@ import pytest
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, PermanentError, TransientError
 from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
-from clinic_backups.stores.connect import make_client, open_store, store_from_client
+from clinic_backups.stores.connect import open_store, store_from_client
 from clinic_backups.stores.file import FileStore
 from tests.child import answer_of
 from tests.conftest import BUCKET, CLOUDS, STORES
 from tests.servers import CHECKOUT, HOST, Server, free_ports
+from tests.store_clients import make_client
 
 PART = 5 * 1024 * 1024
 CONTENT = random.Random(11).randbytes(4 * PART)

@@ -243,8 +243,8 @@ class TestAbsent:
         self, demo_database: DemoDatabase, s3_connection: Any, s3_server: Server, fault: str
     ) -> None:
         from clinic_backups.base.connections import Connection
-        from clinic_backups.stores.connect import make_client
         from clinic_backups.stores.s3 import S3Store
+        from tests.store_clients import make_client
 
         with faulty(s3_server, fault) as url:
             connection = Connection(

@@ -67,10 +67,10 @@ def test_a_catalog_with_something_of_a_stranger_is_not_opened(
     before.require_newest()
     change, said = THINGS[thing]
     execute(demo_database, change.format(role=planter))
-    with pytest.raises(PermanentError, match=rf"Of another role are: {said} \({planter}\)"):
+    with pytest.raises(PermanentError, match=rf"These belong to another role: {said} \({planter}\)"):
         before.require_newest()
     for use in (lambda: catalog_of(demo_database).find(), lambda: catalog_of(demo_database).lock(1).__enter__()):
-        with pytest.raises(PermanentError, match=f"Of another role are: {said}"):
+        with pytest.raises(PermanentError, match=f"These belong to another role: {said}"):
             use()
     parts = Parts(Settings(), {"backup_catalog": before._connection}.get)
     assert any(said in finding.message for finding in parts.preflight(count_rows=False) if finding.check == "catalog")

@@ -589,9 +589,7 @@ def test_what_the_api_refuses_is_handed_on(project: DemoDatabase, server: tuple[
     server[1].begins = ["429"]
     answer = client("administrador.1").post("/api/respaldos/crear_respaldo_manual/", {}, format="json")
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "900")
-    assert answer.json() == {
-        "error": "Usted pidió 60 acciones en la última hora. Espere, o hable con el equipo de soporte."
-    }
+    assert answer.json() == {"error": "Usted pidió 60 acciones en la última hora. Espere, o hable con el operador."}
 
 
 def test_a_token_that_ended_is_got_anew(server: tuple[str, Service]) -> None:

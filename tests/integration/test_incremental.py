@@ -523,7 +523,9 @@ def test_a_parent_that_was_exchanged_for_another_archive_is_not_believed(chain: 
     rows = chain.rows_now(1)
     chain.change(500, 3)
     changed = chain.rows_now(1)
-    with pytest.raises(IntegrityError, match=f"holds backup {other.backup_id} of clinic 2; wanted is {full.backup_id}"):
+    with pytest.raises(
+        IntegrityError, match=f"holds backup {other.backup_id} of clinic 2, not backup {full.backup_id}"
+    ):
         chain.restored(chain.again(child))
     assert chain.rows_now(1) == changed != rows
     assert store.stat(full.archive_key)
@@ -761,7 +763,7 @@ def test_a_parent_that_names_itself_right_and_lacks_blocks_is_not_believed(chain
     forged = chain.next()
     assert forged.backup_id == full.backup_id
     changed = chain.rows_now(1)
-    with pytest.raises(IntegrityError, match=f"The archives do not hold all that the backup lists, of {STOCK}"):
+    with pytest.raises(IntegrityError, match=f"The archives lack rows that the backup lists, of the tables {STOCK}"):
         chain.restored(replace(child, chain=(forged.archive,)))
     assert chain.rows_now(1) == changed != rows
 

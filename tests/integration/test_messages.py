@@ -193,7 +193,7 @@ CASES = [
         "is unchanged.*catalog migrate. again",
     ),
     Case(migration_without_a_table, "migrating the catalog.*does not exist", "catalog is unchanged.*manual changes"),
-    Case(denied_catalog, "Of another role are: the schema", "backup_catalog", "extract|SELECT on the table"),
+    Case(denied_catalog, "These belong to another role: the schema", "backup_catalog", "extract|SELECT on the table"),
     Case(people, "running clinic_admins.sql: column .nada. does not exist", "correct it in include/sql", "the extract"),
     Case(clinics, "running all_clinics.sql: column .nada. does not exist", "correct it in include/sql", "the extract"),
 ]

@@ -314,8 +314,8 @@ class TestTriggers:
         )
         others = ward.others()
         plan = ward.plan(record)
-        assert "public.comun_clinica: update touched 1 rows, planned were 0" in plan.refusals[0].message
-        with pytest.raises(IntegrityError, match=r"public\.comun_clinica: update touched 1 rows, planned were 0"):
+        assert "public.comun_clinica: update touched 1 rows, but the plan has 0" in plan.refusals[0].message
+        with pytest.raises(IntegrityError, match=r"public\.comun_clinica: update touched 1 rows, but the plan has 0"):
             ward.apply(record)
         assert ward.others() == others
 

@@ -231,7 +231,7 @@ CASES: dict[str, Odd] = {
             lists=f"s.mid: {declared}\ns.leaf: by hand\n", says=says, always=True,
         )
         for declared, says in (
-            ("derived, made anew", "s.leaf: delete touched 1 rows, planned were 0"),
+            ("derived, made anew", "s.leaf: delete touched 1 rows, but the plan has 0"),
             ("shared, all clinics'", "1 rows of s.mid refer to rows of s.parent that the restore would delete"),
             ("rows, some are of nobody", "1 rows of s.mid refer to rows of s.parent that the restore would delete"),
         )

@@ -148,7 +148,7 @@ def test_a_row_without_a_key_is_written_for_trial_too(
     (finding,) = trial(rig)
     assert finding.level == "ok"
     assert "One row of s.clinic was deleted, changed and inserted" in finding.message
-    assert "where rows have no key: one row of s.bag." in finding.message
+    assert "Where rows have no key, a row was only deleted and inserted, as a restore does: s.bag." in finding.message
     rig.execute(spoiled)
     before = rig.everything()
     assert any("writing one row of s.bag for trial" in found.message for found in trial(rig) if found.level == "error")
@@ -178,7 +178,7 @@ def test_a_table_that_was_only_changed_for_trial_or_not_written_is_named(
     before = rig.everything()
     (finding,) = trial(rig)
     assert finding.message.startswith("One row of each of 2 tables was deleted, changed and inserted")
-    assert "Only changed" in finding.message and "one row of s.doc." in finding.message
+    assert "a row was only changed: s.doc." in finding.message
     assert "Nothing was written to s.void" in finding.message
     (finding,) = trial(rig, rig.database.postgres.uri(rig.database.name))  # may keep foreign keys from acting
     assert finding.message.startswith("One row of each of 3 tables") and "Only changed" not in finding.message

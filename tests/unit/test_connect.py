@@ -16,10 +16,11 @@ from clinic_backups.base.connections import Connection, parse
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
 from clinic_backups.stores import connect
 from clinic_backups.stores._wire import content_disposition, decode_metadata, encode_metadata
-from clinic_backups.stores.connect import make_client, open_store
+from clinic_backups.stores.connect import open_store
 from clinic_backups.stores.file import FileStore
-from clinic_backups.stores.kinds import StoreUrl, parse_url
+from clinic_backups.stores.kinds import KINDS, StoreKind, StoreUrl, parse_url
 from clinic_backups.stores.s3 import conditional_writes
+from tests.store_clients import make_client
 
 SECRET = "dGhlLXNlY3JldA"
 
@@ -125,6 +126,13 @@ class TestOpenStore:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
         stores: list[Any] = [open_store(url, connection), open_store(url, connection, lock_mode="compliance")]
         assert [store._lock_mode for store in stores] == [governance, compliance]
+
+    def test_a_further_kind_may_have_the_connection_of_another(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setitem(KINDS, "disk", StoreKind("disk", "disk:///absolute/path", "file"))
+        assert isinstance(open_store(f"disk://{tmp_path}", None), FileStore)
+        assert isinstance(open_store(f"file://{tmp_path}", None), FileStore)
 
     def test_a_folder_has_no_locks_in_any_mode(self, tmp_path: Path) -> None:
         assert "cannot lock" in open_store(f"file://{tmp_path}", None, lock_mode="compliance").lock_problem()

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from clinic_backups.base.connections import parse
-from clinic_backups.stores.connect import make_client
 from tests.integration.test_django_app import FIELDS
 from tests.integration.test_respaldo_view import TYPES
 from tests.servers import CHECKOUT
+from tests.store_clients import make_client
 
 DOC = (CHECKOUT / "docs" / "django.md").read_text(encoding="utf-8")
 TABLE = [

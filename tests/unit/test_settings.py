@@ -40,7 +40,7 @@ SECRET = "geheim"
         ("CLINIC_RETENTION", '{"7": {"keep_days": 5}, "7": {"keep_days": 9}}', "twice"),
         ("CLINIC_RECIPIENTS", f'["{SECRET}"]', "dictionary"),
         ("CLINIC_NOTIFY_SUCCESS", f'{{"7": "{SECRET}"}}', "CLINIC_NOTIFY_SUCCESS, clinic 7: "),
-        ("REPLICA_STORES", '{"backup_store": "s3://b/p"}', "others than backup_store"),
+        ("REPLICA_STORES", '{"backup_store": "s3://b/p"}', "connections other than backup_store"),
         ("REPLICA_STORES", "[" * 100_000, "JSON"),
         ("OPERATOR_LANGUAGE", "../../etc", "folder"),
         ("HEARTBEAT_URL", f"ftp://{SECRET}", "http(s) address"),

@@ -89,7 +89,7 @@ def test_what_others_say_is_quoted_and_names_are_words() -> None:
         ("POST", BACK_UP, {"clinica": 8}, 404, "No se encontró: la clínica 8.", "Puede ser"),
         ("POST", BACK_UP, {"clinica": 7, "tipo": "x"}, 422,
          "body.tipo: no es uno de 'auto', 'completo' o 'incremental'", "Corríjalos"),
-        ("POST", BACK_UP, {"clinica": 7, "nota": ""}, 422, "body.nota: no se conoce", "Corríjalos"),
+        ("POST", BACK_UP, {"clinica": 7, "nota": ""}, 422, "body.nota: es un campo que no existe aquí", "Corríjalos"),
         ("GET", "/respaldos/?page_size=0&desde=x", None, 422,
          "query.desde: no es una fecha; query.page_size: es menor que 1", "Corríjalos"),
         ("GET", "/nada", None, 404, "No existe.", "Revise la dirección."),

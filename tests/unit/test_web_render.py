@@ -131,6 +131,20 @@ def test_every_page_is_sound_for_everybody(viewer: Viewer, language: str) -> Non
             read(answer.text)
 
 
+@pytest.mark.parametrize(
+    ("language", "said", "remedy"),
+    [
+        ("es", "Su rol en la clínica 7 no lo permite.", "Pídalo a quien administra la clínica o al operador."),
+        ("en", "Your role in clinic 7 does not allow that.", "or the operator."),
+    ],
+)
+def test_an_error_is_told_in_the_language_of_its_page(language: str, said: str, remedy: str) -> None:
+    with client(Fake(), READER, language) as browser:
+        text = browser.get("ui/clinics/7/restore").text
+        assert said in text and remedy in text
+        assert ("No existe." in browser.get("ui/nada").text) == (language == "es")
+
+
 def test_buttons_are_for_those_who_may() -> None:
     changing = re.compile(r'action="/base/backups/ui/([^"]+)"')
 

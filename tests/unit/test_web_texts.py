@@ -17,7 +17,6 @@ from clinic_backups.base.replica import Condition
 from clinic_backups.catalog.board import Standing
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.notify.formats import Formats
-from clinic_backups.stores.kinds import KINDS
 from clinic_backups.web.banners import Kind as BannerKind
 from clinic_backups.web.forms import FLASHES
 from clinic_backups.web.language import LANGUAGES, Texts, load, negotiate
@@ -41,7 +40,6 @@ WORDS: Mapping[str, set[str]] = {
     "failure.": {"failed", "lost"},
     "mode.": {*get_args(RestoreMode), "into"},
     "replica.": set(get_args(Condition)),
-    "store.": set(KINDS),
     "role.": set(get_args(Role)),
     "trend.": {"size_bytes", "rows"},
     "flash.": set(FLASHES),

@@ -1,4 +1,4 @@
-"""The compression of archives: what one must be able to do, and the one in use."""
+"""The compression of archives: the interface of one, and the one in use."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Shared by all other folders: errors, text helpers, the model, settings, connections, the clock."""
+"""Shared by all other folders: errors, text helpers, records, settings, connections, the clock."""

@@ -1,4 +1,4 @@
-"""What is asked of one backup, and which of it a run's conf may ask."""
+"""The request for one backup, and the options in it that a run's conf may set."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
     """:raises SettingsError: a key is unknown. A misspelt key must not mean "all clinics"."""
     if unknown := sorted(set(conf) - set(known)):
         raise SettingsError(
-            f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known are {', '.join(known)}."
+            f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Use only {', '.join(known)}."
         )
 
 
@@ -33,7 +33,7 @@ def flag(conf: Mapping[str, Any], key: str) -> bool:
 
 def unknown_word(key: str, value: object, known: Sequence[str]) -> SettingsError:
     """The error for a value that is not one of the known words."""
-    return SettingsError(f"{key}: {str(value)[:_SHOWN]!r} is unknown.", hint=f"Known are {', '.join(known)}.")
+    return SettingsError(f"{key}: {str(value)[:_SHOWN]!r} is unknown.", hint=f"Use one of {', '.join(known)}.")
 
 
 def notes(conf: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ def _path_or_none(value: object) -> object:
 
 def _connection_ids(value: dict[str, str]) -> dict[str, str]:
     if not all(re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name) and name != "backup_store" for name in value):
-        raise ValueError("its names are those of Airflow connections, others than backup_store")
+        raise ValueError("its names must be Airflow connections other than backup_store")
     for url in value.values():
         _without_blanks(url)
     return value

@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     store_url: StoreUrl = Field(
-        default="", description="URL of the store: s3://bucket/prefix, gs://…, az://container/prefix or file:///path"
+        default="", description="URL of the store, for instance s3://bucket/prefix: see the table of providers below"
     )
     recipients: Keys = Field(
         default=(), description="Public keys (age1… or ssh-…) that every backup is encrypted to, separated by spaces"
@@ -143,7 +143,7 @@ class Settings(BaseSettings):
         "the pool has a free slot",
     )
     retention_schedule: Schedule = Field(
-        default="0 3 * * 0", description="When the stores are checked and expired backups are deleted, in the same form"
+        default="0 3 * * 0", description="When the stores are checked and expired backups are deleted; as SCHEDULE"
     )
     time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
     tasks: int = Field(
@@ -167,18 +167,21 @@ class Settings(BaseSettings):
     email_dir: Path = Field(default=PROJECT_EMAIL, description="Folder with the mails' texts, include/email")
     notify_success: Frequency = Field(
         default="each",
-        description="When a clinic's administrators get mail about good backups; failures are always mailed",
+        description="Mail to a clinic's administrators about good backups: each, weekly or never. Failures are"
+        " always mailed",
     )
     clinic_notify_success: ClinicFrequencies = Field(
         default={}, description='The same for single clinics, as JSON: {"7": "never"}'
     )
-    support_contact: str = Field(default="", description="Contact for clinics, printed in the failure mail")
+    support_contact: str = Field(
+        default="", description="Contact for clinics' administrators, printed in the mails that they get"
+    )
     operator_emails: Addresses = Field(
         default=(),
         description="Addresses for digests, alarms and plans that wait for approval, separated by spaces",
     )
     operator_language: Language = Field(
-        default="es", description="Language of the operator's mails: the name of a folder in email_dir"
+        default="es", description="Language of the operator's mails: the name of a folder in EMAIL_DIR"
     )
     rpo_hours: int = Field(
         default=26,

@@ -1,4 +1,4 @@
-"""Whose the catalog is. The owner of a schema may replace its tables, and forge backups, approvals and the audit."""
+"""Refuses a catalog of another role: the owner of a schema may replace its tables and forge what is in them."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def require_own(strangers: str | None) -> None:
     if not strangers:
         return
     raise PermanentError(
-        f"The schema clinic_backups is not the catalog's own. Of another role are: {one_line(strangers)}. Such a role"
-        " could replace the catalog's tables and forge approvals.",
-        hint="Does connection backup_catalog have the role that the catalog was made with? If so, and if you trust the"
-        " other role, GRANT it to the role of connection backup_catalog, or give the objects to that one with"
-        " ALTER … OWNER TO. If not, put them aside (ALTER SCHEMA clinic_backups RENAME TO …;), and run"
-        " `clinic-backups catalog migrate` and `clinic-backups catalog rebuild`.",
+        "The schema clinic_backups is not the catalog's own. These belong to another role:"
+        f" {one_line(strangers)}. Such a role could replace the catalog's tables and forge approvals.",
+        hint="If the catalog was made with another role than that of connection backup_catalog, correct the connection."
+        " Otherwise, if you trust the other role, GRANT it to the role of connection backup_catalog, or give the"
+        " objects to that role with ALTER … OWNER TO. If you do not trust it, put the schema aside (ALTER SCHEMA"
+        " clinic_backups RENAME TO …;), and run `clinic-backups catalog migrate` and `clinic-backups catalog rebuild`.",
     )

@@ -94,7 +94,7 @@ def list_(
     if state is not None:
         wanted = next((known for known in STATES if known == state), None)
         if wanted is None:
-            raise SettingsError(f"--state: {state!r} is unknown.", hint=f"Known are {', '.join(STATES)}.")
+            raise SettingsError(f"--state: {state!r} is unknown.", hint=f"Use one of {', '.join(STATES)}.")
     if limit is None and run is None:
         limit = 50
     known = parts().catalog

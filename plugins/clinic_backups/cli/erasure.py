@@ -137,7 +137,7 @@ def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise SettingsError("Nobody can confirm this: there is no terminal.", hint="Give --yes.")
     if typer.prompt("Write the clinic's id once more to delete them", err=True) != str(clinic):
-        raise ClinicBackupsError("The id differs. Nothing was deleted.")
+        raise ClinicBackupsError(f"That is not the id {clinic}. Nothing was deleted.")
 
 
 def _size(records: list[BackupRecord]) -> str:

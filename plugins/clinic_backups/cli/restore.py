@@ -70,7 +70,7 @@ def restore(
     request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive:
         if backup or as_of:
-            raise SettingsError("Two backups are named.", hint="Give --archive without --backup and --as-of.")
+            raise SettingsError("--archive was given with --backup or --as-of.", hint="Give only one of the three.")
         _without_catalog(with_parts, request, archive, identity, only_plan=plan, yes=yes, json=json)
         return
     steps = Steps()

@@ -46,7 +46,7 @@ def restore_into(
     by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone
     request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive and (backup or as_of):
-        raise SettingsError("Two backups are named.", hint="Give --archive without --backup and --as-of.")
+        raise SettingsError("--archive was given with --backup or --as-of.", hint="Give only one of the three.")
     if archive:
         source = source_in_store(with_parts, archive, clinic)
     else:

@@ -103,7 +103,7 @@ def _urls(with_parts: Parts, wanted: str | None) -> tuple[str, ...]:
     if wanted not in named:
         raise SettingsError(
             f"--store: {wanted!r} is neither a URL nor a connection of the settings' stores.",
-            hint=f"Known are {', '.join(named)}.",
+            hint=f"Use one of {', '.join(named)}.",
         )
     return (named[wanted],)
 

@@ -1,4 +1,4 @@
-"""What a comparison of a store with the catalog is to do, and what it found."""
+"""The options and the result of comparing a store with the catalog."""
 
 from __future__ import annotations
 

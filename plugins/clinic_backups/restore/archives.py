@@ -175,8 +175,8 @@ class Archives:
             )  # fmt: skip
         if manifest.clinic.id != source.clinic_id or manifest.backup_id != source.backup_id:
             raise IntegrityError(
-                f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
-                f" {source.backup_id} of clinic {source.clinic_id}.",
+                f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}, not"
+                f" backup {source.backup_id} of clinic {source.clinic_id}.",
                 hint="Somebody may have exchanged archives in the store. Nothing was changed.",
             )
         return manifest

@@ -204,7 +204,7 @@ def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableContent
     for content in chosen.values():
         if not is_possible(content.table):
             raise IntegrityError(
-                f"The manifest describes {one_line(content.table.name)[:150]!r} in a way that no database does.",
+                f"The manifest describes a table {one_line(content.table.name)[:150]!r} that PostgreSQL cannot have.",
                 hint="This package did not write it: find out who may write to the store. Nothing was made.",
             )
     return chosen
@@ -284,11 +284,16 @@ class _Copy:
         ((rows,),) = self._workspace.rows(
             sql.SQL("SELECT count(*) FROM {}").format(self._identifier), None, f"counting {shown}"
         )
-        if rows != self._content.rows or (self._ordered and not self._read_back().equals(self._content.blocks)):
-            raise IntegrityError(
-                f"{shown} would not be what the backup holds: {rows} rows against {self._content.rows}.",
-                hint="Nothing was made. A type that this database writes otherwise is the usual reason.",
-            )
+        if rows != self._content.rows:
+            found = f"it has {rows} rows, and the backup has {self._content.rows}"
+        elif self._ordered and not self._read_back().equals(self._content.blocks):
+            found = "its rows have other values or another order"
+        else:
+            return
+        raise IntegrityError(
+            f"{shown} would not be what the backup holds: {found}.",
+            hint="Nothing was made. Usually a type of this database writes its values in another form.",
+        )
 
     def _read_back(self) -> BlockList:
         """The blocks of the rows as the database returns them now."""

@@ -202,8 +202,9 @@ class Obstacles:
                 shape.name,
                 f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
                 f" {keys}.",
-                "These rows belong to another clinic now, or only the backup says that they belong to this one. Give"
-                " them back, or change their keys, or restore into another schema." + gave,
+                "Nothing in the database shows that the rows with these keys are this clinic's; they may be another"
+                " clinic's. If they are this clinic's, correct the columns that name the clinic. Otherwise change"
+                " their keys, or restore into another schema." + gave,
             ),
         )
 

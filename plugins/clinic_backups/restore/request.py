@@ -89,7 +89,7 @@ def parse(
     known = [*every, *_as_clinic(conf["clinic_id"], every)]
     chosen = select({"clinic_id": conf["clinic_id"]}, active=[], every=known)
     if conf.get("backup_id") and conf.get("as_of"):
-        raise SettingsError("The conf has both backup_id and as_of.", hint="One of them names the backup.")
+        raise SettingsError("The conf has both backup_id and as_of.", hint="Give only one of them.")
     request = RestoreRequest(
         clinic_id=chosen.clinics[0].id,
         backup_id=_text(conf, "backup_id"),
@@ -110,7 +110,7 @@ def require_schema_name(schema: str) -> None:
     """:raises SettingsError: the name cannot be used for a new schema."""
     if not _SCHEMA.fullmatch(schema) or schema == "information_schema":
         raise SettingsError(
-            f"{schema[:80]!r} is no name for the new schema.",
+            f"{schema[:80]!r} cannot be the name of the new schema.",
             hint="Use small letters a-z, digits and underscores, at most 63, no digit first, and not pg_…",
         )
 
@@ -162,7 +162,7 @@ def _schema(conf: Mapping[str, Any]) -> str | None:
     schema = _text(conf, "schema")
     if (conf.get("mode") == INTO) != (schema is not None):
         raise SettingsError(
-            "mode and schema do not fit together.",
+            "mode and schema do not fit together: a schema needs the mode into, and that mode needs a schema.",
             hint='{"mode": "into", "schema": "clinic_7_look"} makes a copy; leave both out to restore the clinic.',
         )
     if schema is not None:

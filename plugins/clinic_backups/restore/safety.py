@@ -65,7 +65,7 @@ class SafetyBackup:
                 raise IntegrityError(
                     f"The safety backup {saved.backup_id} is not what the plan saw: {name} has"
                     f" {saved.rows.get(name, 0):,} rows in it, and the plan counted {count:,}.",
-                    hint="Nothing was changed. Do the extracts give the same rows each time that they are run?",
+                    hint="Nothing was changed. Check that each extract gives the same rows every time it runs.",
                 )
         return saved
 

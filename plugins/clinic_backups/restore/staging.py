@@ -227,7 +227,7 @@ class WantedLoader:
         self._finish_table()
         if left := [name for name, missing in self._missing.items() if missing]:
             raise IntegrityError(
-                f"The archives do not hold all that the backup lists, of {', '.join(sorted(left))}.",
+                f"The archives lack rows that the backup lists, of the tables {', '.join(sorted(left))}.",
                 hint="Nothing was changed. Somebody changed the store or the catalog: choose another backup.",
             )
 

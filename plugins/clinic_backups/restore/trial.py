@@ -50,7 +50,7 @@ def findings(settings: Settings, connection: Connection | None) -> list[Finding]
     if connection is None:
         report.warn(
             CHECK,
-            "It was not tried whether the tables can be restored: connection 'restore_db' is not defined here.",
+            "Nobody tried whether the tables can be restored: connection 'restore_db' is not defined here.",
             "Run `clinic-backups check` also where restores run.",
         )
     else:
@@ -110,11 +110,11 @@ def _sentences(done: dict[Tried, list[str]]) -> Iterator[str]:
         many = f"each of {len(names)} tables" if len(names) > 1 else names[0]
         yield f"One row of {many} was deleted, changed and inserted, and rolled back."
     if names := done["no key"]:
-        yield f"Only deleted and inserted, as a restore does where rows have no key: one row of {', of '.join(names)}."
+        yield f"Where rows have no key, a row was only deleted and inserted, as a restore does: {', '.join(names)}."
     if names := done["changed"]:
         yield (
-            "Only changed, because foreign keys of other rows would act on a deletion (ON DELETE): one row of"
-            f" {', of '.join(names)}."
+            "Where other rows' foreign keys would act on a deletion (ON DELETE), a row was only changed:"
+            f" {', '.join(names)}."
         )
     if names := done["nothing"]:
         yield f"Nothing was written to {', '.join(names)}: no clinic has a row there. Only the rights were checked."

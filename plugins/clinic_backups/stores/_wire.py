@@ -31,7 +31,8 @@ def check_key(key: str, *, what: str = "key") -> str:
         raise PermanentError(f"Not a usable {what}: {key!r}.", hint="It must be valid Unicode.") from None
     if size_bytes > MAX_KEY_BYTES:
         raise PermanentError(
-            f"The {what} {key[:60]!r}… is {size_bytes} bytes long.", hint=f"Stores take {MAX_KEY_BYTES} bytes."
+            f"The {what} {key[:60]!r}… is {size_bytes} bytes long.",
+            hint=f"Stores accept at most {MAX_KEY_BYTES} bytes.",
         )
     return key
 
@@ -60,7 +61,8 @@ def encode_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     size_bytes = sum(len(name) + len(value) for name, value in encoded.items())
     if size_bytes > MAX_METADATA_BYTES:
         raise PermanentError(
-            f"The metadata takes {size_bytes} bytes.", hint=f"Stores take {MAX_METADATA_BYTES}; accents count three."
+            f"The metadata takes {size_bytes} bytes.",
+            hint=f"Stores accept at most {MAX_METADATA_BYTES}. Each byte of a letter outside ASCII counts as three.",
         )
     return encoded
 

@@ -9,7 +9,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.settings import StoreOptions
 from clinic_backups.stores.base import ObjectStore
-from clinic_backups.stores.kinds import KINDS, StoreConfig, parse_url
+from clinic_backups.stores.kinds import StoreConfig, parse_url
 
 
 def open_store(
@@ -23,13 +23,13 @@ def open_store(
     :param options: see :class:`StoreConfig`.
     :raises SettingsError: the URL or the connection is wrong, or they do not fit together. Never repeats a secret.
     """
-    conn_type = parse_url(url).kind.conn_type
-    if connection is not None and conn_type:
+    kind = parse_url(url).kind
+    if connection is not None and kind.conn_type:
         require_type(connection, url)
         given = connection
     else:
-        given = Connection(conn_id="(none)", conn_type=conn_type)
-    return store_from_client(url, make_client(given), extra=given.extra, **options)
+        given = Connection(conn_id="(none)", conn_type=kind.conn_type)
+    return store_from_client(url, kind.load().make_client(given), extra=given.extra, **options)
 
 
 def require_type(connection: Connection, url: str) -> None:
@@ -40,15 +40,6 @@ def require_type(connection: Connection, url: str) -> None:
             f"Connection {connection.conn_id!r} is of type {connection.conn_type!r}, which does not fit {url!r}.",
             hint=f"Use a connection of type {wanted!r}.",
         )
-
-
-def make_client(connection: Connection) -> Any:
-    """The SDK's client for a store's connection.
-
-    :raises SettingsError: the connection is incomplete. Never repeats a secret.
-    """
-    (kind,) = (kind for kind in KINDS.values() if kind.conn_type == connection.conn_type)
-    return kind.load().make_client(connection)
 
 
 def store_from_client(

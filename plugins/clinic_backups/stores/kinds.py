@@ -70,12 +70,14 @@ class StoreKind:
 
     :param form: the form of its URLs.
     :param module: name of the :class:`StoreModule` in ``clinic_backups.stores``.
+    :param name: its name for people, the same in every language; empty for a folder, which has a word in each.
     :param conn_type: Airflow's type of its connection; empty if it needs none, and then its URLs hold a path.
     """
 
     scheme: str
     form: str
     module: str
+    name: str = ""
     conn_type: str = ""
 
     def load(self) -> StoreModule:
@@ -86,9 +88,9 @@ class StoreKind:
 KINDS = {
     kind.scheme: kind
     for kind in (
-        StoreKind("s3", "s3://bucket/prefix", "s3", "aws"),
-        StoreKind("gs", "gs://bucket/prefix", "gcs", "google_cloud_platform"),
-        StoreKind("az", "az://container/prefix", "azure", "wasb"),
+        StoreKind("s3", "s3://bucket/prefix", "s3", "S3", "aws"),
+        StoreKind("gs", "gs://bucket/prefix", "gcs", "Google Cloud Storage", "google_cloud_platform"),
+        StoreKind("az", "az://container/prefix", "azure", "Azure Blob Storage", "wasb"),
         StoreKind("file", "file:///absolute/path", "file"),
     )
 }
@@ -107,6 +109,12 @@ class StoreUrl:
     def kind(self) -> StoreKind:
         """The kind of store."""
         return KINDS[self.scheme]
+
+
+def name_of(url: str) -> str:
+    """The name of a store's kind for people; empty for a folder, and for a kind that is no longer known."""
+    kind = KINDS.get(url.partition(":")[0])
+    return kind.name if kind is not None else ""
 
 
 def parse_url(url: str) -> StoreUrl:

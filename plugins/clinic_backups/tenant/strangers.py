@@ -1,4 +1,4 @@
-"""Refuses to run code of strangers: whoever owns only some of the tables must not reach the others through us.
+"""Refuses to run code of strangers: the owner of some tables must not reach the others through this package.
 
 PostgreSQL calls the functions of a table's indexes, policies, constraints and triggers as the role that plans, reads or
 writes. Such code can change our session's settings, our temporary tables and, in a restore, other clinics' rows. So it

@@ -1,4 +1,4 @@
-"""Whose tables are read that have no extract: those of roles that could write into the clinics' tables anyway.
+"""Says which tables without an extract may be read: those of roles that may write into the clinics' tables anyway.
 
 Planning a query of a table calls the functions of its indexes' conditions, as the role that asks. So a table that
 anybody may have made is judged by PostgreSQL's catalog alone.

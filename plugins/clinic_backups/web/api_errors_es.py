@@ -1,4 +1,4 @@
-"""The API's errors in Spanish: the translation of each English sentence in :mod:`clinic_backups.web`.
+"""The errors of the API and the pages in Spanish: the translation of each English sentence in :mod:`clinic_backups.web`.
 
 Names in braces are placeholders. A test finds missing sentences.
 """
@@ -27,9 +27,9 @@ TITLES = {
 SENTENCES: Mapping[str, str] = {
     "{what} was not found.": "No se encontró: {what}.",
     "It may belong to a clinic that you may not see.": "Puede ser de una clínica que usted no puede ver.",
-    "Your role in clinic {clinic} does not allow that.": "Su función en la clínica {clinic} no lo permite.",
-    "Your role allows that in no clinic.": "Su función no lo permite en ninguna clínica.",
-    "Ask the clinic's administrator, or the operator.": "Pídalo a quien administra la clínica o al equipo de soporte.",
+    "Your role in clinic {clinic} does not allow that.": "Su rol en la clínica {clinic} no lo permite.",
+    "Your role allows that in no clinic.": "Su rol no lo permite en ninguna clínica.",
+    "Ask the clinic's administrator, or the operator.": "Pídalo a quien administra la clínica o al operador.",
     "Only a superadmin may ask on behalf of somebody else.": "Solo un superadministrador puede pedir en nombre de otra "
     "persona.",
     "Leave creado_por out of the request.": "Quite creado_por de la solicitud.",
@@ -52,25 +52,25 @@ SENTENCES: Mapping[str, str] = {
     "Backup {number} is not on hold.": "El respaldo {number} no está retenido.",
     "Backup {number} is not of clinic {clinic}.": "El respaldo {number} no es de la clínica {clinic}.",
     "Choose a backup of that clinic. If the application shows it there, it reads another catalog.": "Elija un respaldo "
-    "de esa clínica. Si la aplicación lo muestra como suyo, lee otro catálogo: avise al equipo de soporte.",
+    "de esa clínica. Si la aplicación lo muestra como suyo, lee otro catálogo: avise al operador.",
     "Nothing to do.": "No hay nada que hacer.",
-    "This file is downloaded from the store itself.": "Este archivo se descarga directamente del almacenamiento.",
-    "Ask for its link: descargar/": "Pida su enlace: descargar/",
+    "This file is downloaded from the store itself.": "Este archivo se descarga directamente del almacén.",
+    "Ask the path descargar/ beside this one for the link.": "Pida el enlace en la ruta descargar/, junto a esta.",
     "The archive of {number} is damaged in {store}.": "El archivo del respaldo {number} está dañado en {store}.",
     "Verify the backup.": "Verifique el respaldo.",
-    "No store has backup {number}.": "Ningún almacenamiento tiene el respaldo {number}.",
+    "No store has backup {number}.": "Ningún almacén tiene el respaldo {number}.",
     "Choose another backup.": "Elija otro respaldo.",
     "Backup {number} is {state}.": "El respaldo {number} no se puede usar: {state}.",
     "Choose one that is completed.": "Elija uno que esté completado.",
     "You have started {number} actions in the last hour.": "Usted pidió {number} acciones en la última hora.",
-    "Wait, or ask the operator.": "Espere, o hable con el equipo de soporte.",
+    "Wait, or ask the operator.": "Espere, o hable con el operador.",
     "Notes and reasons are one line of at most {number} letters, digits and signs.": "Las notas y los motivos son una "
     "sola línea de {number} letras, números y signos como máximo.",
     "Shorten it.": "Acorte el texto.",
     "Airflow does not know the DAG {dag}.": "Airflow no conoce el proceso {dag}.",
-    "Check that the DAG processor is running, and that there is no import error.": "Avise al equipo de soporte.",
+    "Check that the DAG processor is running, and that there is no import error.": "Avise al operador.",
     "The DAG {dag} is paused.": "El proceso {dag} está en pausa.",
-    "The operator unpauses it in Airflow's list.": "El equipo de soporte lo puede activar en Airflow.",
+    "The operator unpauses it in Airflow's list.": "El operador lo puede activar en Airflow.",
     "Airflow did not start {dag}: {error}.": "Airflow no pudo iniciar {dag}: {error}.",
     "Look at the DAG in Airflow's web UI.": "Mire el proceso en la página de Airflow.",
     "This restore does not wait for an approval.": "Esta restauración no espera ninguna aprobación.",
@@ -90,9 +90,9 @@ SENTENCES: Mapping[str, str] = {
     "si lo que pidió ya se hizo.",
     "The backups' page is not configured correctly.": "La página de respaldos no está bien configurada.",
     "The backups' catalog or store cannot be reached now.": "No se puede conectar ahora con el catálogo o el "
-    "almacenamiento de respaldos.",
+    "almacén de respaldos.",
     "Try again in a minute. The operator finds the cause in the log of Airflow's API server.": "Intente de nuevo en un "
-    "minuto. El equipo de soporte encuentra la causa en el log del servidor de Airflow.",
+    "minuto. El operador encuentra la causa en el log del servidor de Airflow.",
     "This request does not come from a page of this Airflow.": "Esta solicitud no viene de una página de este Airflow.",
     "Use the page itself; a program sends a bearer token instead of the cookie.": "Use la página misma. Un programa envía "
     "una clave (bearer) en lugar de la cookie.",
@@ -115,13 +115,13 @@ WORDS = {
     "deleted": "se borró", "The backups' catalog": "el catálogo de respaldos",
     "The clinics' database": "la base de datos de las clínicas", "The file": "el archivo", "The run": "la ejecución",
     "The restore": "la restauración", "The approval": "la aprobación",
-    "The file in the store": "el archivo en el almacenamiento",
+    "The file in the store": "el archivo en el almacén",
 }  # fmt: skip
 """Words for the placeholders."""
 NUMBERED = (("Clinic ", "la clínica "), ("Backup ", "el respaldo "))
 VALUES = {
     "missing": "falta",
-    "extra_forbidden": "no se conoce",
+    "extra_forbidden": "es un campo que no existe aquí",
     "int_parsing": "no es un número entero",
     "int_type": "no es un número entero",
     "int_from_float": "no es un número entero",

@@ -16,7 +16,7 @@ from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.text import one_line
 from clinic_backups.web import api, api_errors_es, pages
 from clinic_backups.web.access import caller
-from clinic_backups.web.language import of_api
+from clinic_backups.web.language import negotiate, of_api
 from clinic_backups.web.problems import MEDIA_TYPE, HttpProblem, TooLarge, WrongValue, of_error
 from clinic_backups.web.services import Services
 
@@ -99,16 +99,19 @@ def _as_json(problem: HttpProblem, language: str, **more: object) -> Response:
 
 
 def _answer(request: Request, problem: HttpProblem, **more: object) -> Response:
+    language = _language(request)
     if not _is_page(request):
-        return _as_json(problem, of_api(request.headers.get("accept-language")), **more)
-    page = pages.render_error(request, problem.status, problem.title, problem.message, problem.hint)
+        return _as_json(problem, language, **more)
+    said = problem.body(language) | more
+    page = pages.render_error(request, problem.status, said["title"], said["detail"], said["remedy"])
     page.headers.update(problem.headers)
     return page
 
 
-def _is_spanish(request: Request) -> bool:
-    """Whether the API answers this request in Spanish. Pages choose their language themselves."""
-    return not _is_page(request) and of_api(request.headers.get("accept-language")) == "es"
+def _language(request: Request) -> str:
+    """The language in which this request is answered."""
+    accepted = request.headers.get("accept-language")
+    return negotiate(accepted or "") if _is_page(request) else of_api(accepted)
 
 
 def _is_page(request: Request) -> bool:
@@ -144,7 +147,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     problem = HttpProblem(str(error.detail), hint=hints.get(status, ""))
     problem.status = status
     # The messages of the framework and of Airflow are English, and say no more than the status.
-    in_spanish = _is_spanish(request)
+    in_spanish = _language(request) == "es"
     own = {"detail": f"{api_errors_es.TITLES[status]}."} if in_spanish and status in api_errors_es.TITLES else {}
     answer = _answer(request, problem, **own)
     answer.headers.update(error.headers or {})
@@ -153,7 +156,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 async def _on_wrong_values(request: Request, error: RequestValidationError) -> Response:
     """Name the wrong values, but never their contents."""
-    in_spanish = _is_spanish(request)
+    in_spanish = _language(request) == "es"
     wrong = [
         {
             "where": ".".join(map(str, item["loc"])),

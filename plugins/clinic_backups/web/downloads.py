@@ -65,7 +65,10 @@ class Downloads:
         caller.require("download", record.clinic_id)
         store, info = self._store_of(record)
         if store.signs_links:
-            raise Conflict("This file is downloaded from the store itself.", hint="Ask for its link: descargar/")
+            raise Conflict(
+                "This file is downloaded from the store itself.",
+                hint="Ask the path descargar/ beside this one for the link.",
+            )
         self._recorder.limit(caller)
         self._recorder.note(caller, "fetch", record.clinic_id, backup=backup, detail=store.url)
         return _content(store, record.archive_key), record.archive_key.rpartition("/")[2], info.size_bytes

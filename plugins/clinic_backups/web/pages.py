@@ -290,7 +290,7 @@ router.include_router(ui)
 def render_error(request: Request, status: int, title: str, message: str, hint: str) -> HTMLResponse:
     """The page of an error, with a plain text and the program's own. It needs neither catalog nor settings.
 
-    :param title: the status in English, used if the texts have none for it.
+    :param title: the status, used if the texts have none for it. Title, message and hint are in the page's language.
     """
     root = request.scope.get("root_path", "")
     return render.page(

@@ -20,6 +20,7 @@ from clinic_backups.archive import by_hand
 from clinic_backups.base.backup_id import moment_of
 from clinic_backups.base.plain import iso
 from clinic_backups.notify.formats import FILTERS, Formats
+from clinic_backups.stores.kinds import name_of
 from clinic_backups.web import charts
 from clinic_backups.web.actions import DAG_OF
 from clinic_backups.web.forms import FLASHES, choice
@@ -127,7 +128,7 @@ def _environment(language: str, zone: str) -> Environment:
     )
     environment.filters.update({name: _marked(getattr(formats, name)) for name in (*FILTERS, "clock", "weekday")})
     environment.filters.update(backup_at=moment_of, iso=iso, short=lambda text: tidy(text, LONGEST_NAME))
-    environment.globals.update(dag_of=DAG_OF, by_hand=by_hand)
+    environment.globals.update(dag_of=DAG_OF, by_hand=by_hand, store_name=name_of)
     environment.globals.update(t=Texts(language, formats), lang=language, trend=charts.trend, places=charts.places)
     environment.globals["values_of"] = lambda points, what: [(point.day, getattr(point, what)) for point in points]
     return environment

@@ -281,8 +281,8 @@ def _unclear(use: SequenceUse) -> str:
 
 def _unread(use: SequenceUse, left: int) -> str:
     return (
-        f"{left:,} of the restored values of {use.of.said} are not among those that {use.sequence} gives soon, as far"
-        f" as {use.by} shows. Whether it gives them later cannot be told: compare them with its next values."
+        f"{left:,} of the restored values of {use.of.said} are not among those that {use.sequence} gives soon, by what"
+        f" {use.by} does with its numbers. It may give them later: compare them with its next values."
     )
 
 

@@ -111,7 +111,7 @@ def _unplanned(table: str, operation: str, is_: int, was: int) -> IntegrityError
             hint="Nothing was changed. A trigger, a default, a constraint or an index of a table calls that code.",
         )
     return IntegrityError(
-        f"{table}: {operation} touched {is_} rows, planned were {was}.",
+        f"{table}: {operation} touched {is_} rows, but the plan has {was}.",
         hint=f"Nothing was changed. A trigger or a cascade also writes: {_LOOK}. A default, a constraint or an index of"
         " a table may call a function that writes, too.",
     )

@@ -93,7 +93,8 @@ class Quiet:
                 f"Rows of {key.parent} are to be deleted and rows with the same {columns} inserted. At the deletion the"
                 f" foreign key {key.name} would change or forbid rows of {key.child} that refer to them.",
                 "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db: foreign keys then do not"
-                f" act meanwhile. Or first give the rows of {key.parent} that are there the backup's primary keys.",
+                f" act meanwhile. Or first change the primary keys of the present rows of {key.parent} to those of the"
+                " backup.",
             )
         for trigger in self.triggers:
             if trigger.kind == "RULE" and self.how == "fire":

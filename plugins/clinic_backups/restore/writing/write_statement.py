@@ -139,8 +139,8 @@ class Writer:
             for operation, rows in planned.items():
                 if done[diff.name, operation] != rows:
                     raise IntegrityError(
-                        f"{diff.name}: {operation} would have touched {done[diff.name, operation]} rows, planned were"
-                        f" {rows}.",
+                        f"{diff.name}: {operation} would have touched {done[diff.name, operation]} rows, but the"
+                        f" plan has {rows}.",
                         hint="Nothing was changed. A trigger or a rule of the table changes what is written.",
                     )
 

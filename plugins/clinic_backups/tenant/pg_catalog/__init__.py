@@ -1,4 +1,4 @@
-"""Queries of PostgreSQL's own catalog, one file each."""
+"""The SQL of the checks, one statement in each file: queries of PostgreSQL's own catalog, and comparisons of rows."""
 
 from __future__ import annotations
 
