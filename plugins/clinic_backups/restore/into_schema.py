@@ -13,7 +13,7 @@ from psycopg2 import sql
 
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.reader import Manifest, TableContent
-from clinic_backups.base.errors import IntegrityError, PermanentError
+from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.plain import iso
 from clinic_backups.base.table import Table
@@ -30,6 +30,7 @@ from clinic_backups.restore.staging import Staged, WantedLoader
 from clinic_backups.restore.target import ask, require_primary
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.strangers import refuse, strangers_code
 
 STEP_ROWS = 250_000
@@ -77,6 +78,18 @@ class IntoRestore:
     def __init__(self, restore: ClinicRestore) -> None:
         self._restore = restore
 
+    def _clinics_tables(self, workspace: Workspace) -> tuple[list[str], str]:
+        """The tables with an extract and the table of the clinics, if all of them are in this database.
+
+        Otherwise none: then nobody is believed because of a table. What an archive names was written by its maker.
+        """
+        folder = SqlFolder(self._restore.settings.sql_dir)
+        try:
+            names, clinic_table = [*folder.extracts()], folder.clinic_table
+        except SettingsError:
+            return [], ""
+        return (names, clinic_table) if {*names, clinic_table} <= {*workspace.relations()} else ([], "")
+
     def target(self) -> Target:
         """The database that copies are made in. :raises PermanentError: it is a standby."""
         with self._workspace() as workspace:
@@ -118,7 +131,7 @@ class IntoRestore:
             for copy in copies:
                 copy.create()
             # The types of the columns may be somebody's. Their code runs when values are loaded.
-            refuse(strangers_code(workspace, contents, "", writes=True), "The copy")
+            refuse(strangers_code(workspace, *self._clinics_tables(workspace), writes=True), "The copy")
             staged = {copy.was.name: copy.staged(index) for index, copy in enumerate(copies)}
             with WantedLoader(workspace, staged, _steps(contents, self._restore.listener)) as wanted:
                 self._restore.archives.read(backup, wanted)
