@@ -162,8 +162,9 @@ READ = f"""
     CREATE CAST (s.pair AS text) WITH FUNCTION s.pair_text(s.pair);
     CREATE FUNCTION s.is_ok(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
     CREATE DOMAIN s.ok AS text CHECK (s.is_ok(VALUE)); CREATE TYPE s.whole AS (a s.ok);
-    CREATE FUNCTION s.f() RETURNS text LANGUAGE plpgsql STABLE AS $$DECLARE r text; BEGIN
-        EXECUTE 'SELECT v FROM s.outer_view' INTO r; RETURN r OPERATOR(s.<+>) ((ROW(1)::s.pair)::text || current_setting('app.said', true)); END$$;
+    CREATE DOMAIN s.dm AS text; CREATE TYPE s.named AS ENUM ('a'); CREATE TEXT SEARCH CONFIGURATION s.cfg (COPY = pg_catalog.simple);
+    CREATE FUNCTION s.f() RETURNS text LANGUAGE plpgsql STABLE AS $$DECLARE r text; q s.dm := (enum_range(NULL::s.named))[1]; BEGIN
+        q := to_tsvector('s.cfg', q)::text; EXECUTE 'SELECT v FROM s.outer_view' INTO r; RETURN r OPERATOR(s.<+>) ((ROW(1)::s.pair)::text || current_setting('app.said', true)); END$$;
     CREATE TABLE s.bill (id serial PRIMARY KEY, {CLINIC}, col text DEFAULT s.f(), w s.whole DEFAULT ROW('a'), set text DEFAULT current_setting('app.x', true));
     INSERT INTO s.bill (clinic_id) VALUES (1), (1), (2)
 """
@@ -176,6 +177,9 @@ REACHED = {
     "setting app.x": "ALTER DATABASE {0} SET app.x = 'z'",
     "setting app.said": "ALTER DATABASE {0} SET app.said = 'z'",
     "view s.outer_view": "CREATE OR REPLACE VIEW s.outer_view AS SELECT 'z'::text AS v",
+    "type s.dm": "ALTER DOMAIN s.dm ADD CHECK (VALUE <> 'z')",
+    "type s.named": "ALTER TYPE s.named RENAME VALUE 'a' TO 'z'",
+    "text search configuration s.cfg": "ALTER TEXT SEARCH CONFIGURATION s.cfg ALTER MAPPING FOR asciiword WITH english_stem",
 }  # fmt: skip
 BESIDE = (
     "CREATE VIEW s.beside AS SELECT 1 AS v; CREATE FUNCTION s.unlike(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1';"

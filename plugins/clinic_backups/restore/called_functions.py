@@ -21,6 +21,7 @@ from clinic_backups.tenant.sql_tokens import names_in, signs_in
 
 _FURTHEST = 10
 """How many functions in a row are looked for by name."""
+_NO_FUNCTIONS = ("view", "type", "text search configuration")
 _FIRST_OF_USERS = 16384
 """PostgreSQL's own functions have smaller numbers."""
 _Object = tuple[str, int]
@@ -29,7 +30,7 @@ _Object = tuple[str, int]
 
 @dataclass(frozen=True)
 class CalledFunction:
-    """A function that the writing calls, or a view that such a function reads.
+    """A function that the writing calls; or a view, a type or a configuration of text search that it uses.
 
     :param said: its name with its arguments.
     :param set_path: the search path that it sets for itself.
@@ -47,8 +48,8 @@ class CalledFunction:
 
     @property
     def kind(self) -> str:
-        """``function`` or ``view``."""
-        return "view" if self.language == "view" else "function"
+        """``function``, ``view``, ``type`` or ``text search configuration``."""
+        return self.language if self.language in _NO_FUNCTIONS else "function"
 
     @property
     def is_read(self) -> bool:

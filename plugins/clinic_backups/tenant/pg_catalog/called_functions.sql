@@ -2,7 +2,8 @@
 -- defaults, generated columns, constraints, domains, indexes, policies, the given triggers and rules, casts of its types,
 -- and in one another. And those of the functions, views, operators and types that are given by number. Each with its number,
 -- schema, name with arguments, language, text, search path and a digest of what it does. Trigger functions come with their
--- triggers. Views that these functions read come too, in the language "view".
+-- triggers. Views that these functions read come too, in the language "view", and so do the types ("type") and the
+-- configurations of text search that they use.
 WITH RECURSIVE relation AS MATERIALIZED (
     SELECT c.oid, cn.nspname || '.' || c.relname AS name
       FROM pg_class c
@@ -47,4 +48,27 @@ SELECT v.oid::bigint, n.nspname, v.oid::regclass::text, 'view', '', NULL, false,
   JOIN pg_rewrite r ON w.class = 'pg_rewrite'::regclass AND r.oid = w.id
   JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
   JOIN pg_namespace n ON n.oid = v.relnamespace
+ UNION ALL
+SELECT t.oid::bigint, n.nspname, t.oid::regtype::text, 'type', '', NULL, false,
+       encode(sha256(convert_to(concat_ws(' ', t.typtype, t.typbasetype::regtype, t.typtypmod, t.typnotnull, t.typdefault,
+           t.typcollation::regcollation,
+           (SELECT string_agg(k.conname || ' ' || pg_get_constraintdef(k.oid), ' ' ORDER BY k.conname)
+              FROM pg_constraint k WHERE k.contypid = t.oid),
+           (SELECT string_agg(quote_literal(v.enumlabel), ' ' ORDER BY v.enumsortorder) FROM pg_enum v WHERE v.enumtypid = t.oid),
+           (SELECT string_agg(quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod), ' ' ORDER BY a.attnum)
+              FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)), 'UTF8')), 'hex')
+  FROM walk w
+  JOIN pg_type t ON w.class = 'pg_type'::regclass AND t.oid = w.id
+  JOIN pg_namespace n ON n.oid = t.typnamespace
+  LEFT JOIN pg_class c ON c.oid = t.typrelid
+ WHERE t.typtype IN ('d', 'e', 'r') OR c.relkind = 'c'
+ UNION ALL
+SELECT f.oid::bigint, n.nspname, f.oid::regconfig::text, 'text search configuration', '', NULL, false,
+       encode(sha256(convert_to(concat_ws(' ', f.cfgparser::text,
+           (SELECT string_agg(concat_ws(' ', m.maptokentype, m.mapseqno, d.dictname, d.dicttemplate, d.dictinitoption), ' '
+                              ORDER BY m.maptokentype, m.mapseqno)
+              FROM pg_ts_config_map m JOIN pg_ts_dict d ON d.oid = m.mapdict WHERE m.mapcfg = f.oid)), 'UTF8')), 'hex')
+  FROM walk w
+  JOIN pg_ts_config f ON w.class = 'pg_ts_config'::regclass AND f.oid = w.id
+  JOIN pg_namespace n ON n.oid = f.cfgnamespace
  ORDER BY 1

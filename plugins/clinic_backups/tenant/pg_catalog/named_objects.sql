@@ -1,4 +1,4 @@
--- The views and types of the given names, and the operators of the given signs: (catalog, number). Those of the given roles
+-- The views, types and configurations of text search of the given names, and the operators of the given signs: (catalog, number). Those of the given roles
 -- may be in any schema, those of others in one of the given schemas. Those of PostgreSQL and of extensions are left out.
 WITH found (class, oid, owner, schema) AS (
     SELECT 'pg_class', c.oid, c.relowner, c.relnamespace
@@ -9,6 +9,10 @@ WITH found (class, oid, owner, schema) AS (
       FROM pg_type t
       LEFT JOIN pg_class c ON c.oid = t.typrelid
      WHERE t.oid >= 16384 AND t.typname = ANY (%(names)s) AND COALESCE(c.relkind = 'c', true)
+     UNION ALL
+    SELECT 'pg_ts_config', f.oid, f.cfgowner, f.cfgnamespace
+      FROM pg_ts_config f
+     WHERE f.oid >= 16384 AND f.cfgname = ANY (%(names)s)
      UNION ALL
     SELECT 'pg_operator', o.oid, o.oprowner, o.oprnamespace
       FROM pg_operator o

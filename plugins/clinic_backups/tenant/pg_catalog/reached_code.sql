@@ -1,12 +1,12 @@
 -- What an object of PostgreSQL's catalog leads to that may be code of the application: functions, operators and those that
--- the planner may put in their place, types, casts, what domains and composite types consist of, and the relations that a
--- function's body, a policy or a view reads. Of a relation: what PostgreSQL evaluates while it plans and reads, which is its
--- policies, the expressions of indexes, statistics and partitions, its conditions, columns that are computed when they are
--- read, and its children. The object is w.class and w.id. (class, number)
+-- the planner may put in their place, types, casts, what domains and composite types consist of, configurations of text
+-- search, and the relations that a function's body, a policy or a view reads. Of a relation: what PostgreSQL evaluates while
+-- it plans and reads, which is its policies, the expressions of indexes, statistics and partitions, its conditions, columns
+-- that are computed when they are read, and its children. The object is w.class and w.id. (class, number)
 SELECT d.refclassid, d.refobjid
   FROM pg_depend d
  WHERE d.classid = w.class AND d.objid = w.id AND d.refobjid >= 16384
-   AND (d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+   AND (d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_ts_config'::regclass)
         OR d.refclassid = 'pg_class'::regclass
            AND d.classid IN ('pg_proc'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass))
  UNION ALL
