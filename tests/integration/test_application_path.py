@@ -138,3 +138,20 @@ def test_an_event_trigger_that_fails_is_named(
     finally:
         rig.execute(f"DROP EVENT TRIGGER {name}", f"REVOKE SET ON PARAMETER session_replication_role FROM {role}")
     assert rig.everything()["s.bill"] == before["s.bill"]
+
+
+def test_a_function_without_schemas_that_planning_calls_is_explained(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    """The usual recipe around unaccent(): the function finds what it calls only in the application's own path."""
+    tables = """
+        CREATE FUNCTION s.plain(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+        CREATE FUNCTION s.part(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT plain($1)';
+        CREATE TABLE s.bill (id int, clinic_id int NOT NULL REFERENCES s.clinic) PARTITION BY RANGE (s.part(id));
+        CREATE TABLE s.bill_all PARTITION OF s.bill DEFAULT; INSERT INTO s.bill VALUES (1, 1)"""
+    rig = shaped(demo_database, tmp_path, f"{PATH};{tables}", {"bill": OWN})
+    with pytest.raises(PermanentError) as raised:
+        rig.run(1)
+    assert "ALTER FUNCTION … SET search_path" in str(raised.value)
+    rig.execute("ALTER FUNCTION s.part(int) SET search_path = s")
+    assert rig.run(1).rows["s.bill"] == 1

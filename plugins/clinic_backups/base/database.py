@@ -113,6 +113,12 @@ _HINTS: dict[SqlOrigin, dict[str, str]] = {
         "": f"Nothing was changed. {_LOG}",
     },
 }
+_UNQUALIFIED = (
+    "A function of the application names something without its schema. An index, a key of partitions or a condition calls"
+    " it, and backups and restores have a search path of their own. ALTER FUNCTION … SET search_path = … ends that."
+    " The server's log has the function's name."
+)
+_UNKNOWN_NAMES = ("42883", "42P01", "42704")
 SINCE = {"transaction_timeout": 170000}
 """Settings that an older server does not know."""
 
@@ -248,12 +254,14 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: SqlOrigin
             ),
         ) from None
     hints = _HINTS[source]
-    right = _right(text) if state == "42501" else ""
+    better = _right(text) if state == "42501" else ""
+    if state in _UNKNOWN_NAMES and diag.context and not in_catalog:
+        better = _UNQUALIFIED
     raise _with(
         refused,
         PermanentError(
             f"The database refused while {doing}{detail}{where}.",
-            hint=right or hints.get(state, hints[""]),
+            hint=better or hints.get(state, hints[""]),
         ),
     ) from None
 
