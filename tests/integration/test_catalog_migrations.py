@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from alembic import command
@@ -12,9 +12,11 @@ from sqlalchemy.exc import IntegrityError
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog import migrate
-from clinic_backups.catalog.outbox import MailKind
 from clinic_backups.catalog.tables import SCHEMA, metadata, notification, restore
 from tests.postgres_fixtures import DemoDatabase
+
+BEFORE_RESTORES = {"success", "weekly", "failure", "recovery", "digest", "alarm"}
+KINDS = BEFORE_RESTORES | {"restore", "restore_report", "loss", "approval", "answer"}
 
 
 @pytest.fixture
@@ -83,23 +85,47 @@ def test_safety_backups_are_known_of_old_records_too(catalog: Connection) -> Non
     assert found == {"7-1": None, "7-2": "7-1", "7-3": "7-1", "7-4": None}
 
 
-def test_before_restores_were_recorded_nothing_was_told_of_them(catalog: Connection) -> None:
-    def tell(*kinds: str) -> None:
-        for kind in kinds:
-            values = {"key": kind, "kind": kind, "facts": {}, "created_at": text("now()")}
-            catalog.execute(notification.insert().values(values))
+def tell(catalog: Connection, *kinds: str) -> None:
+    for kind in kinds:
+        values = {"key": kind, "kind": kind, "facts": "{}"}
+        statement = (
+            "INSERT INTO clinic_backups.notification (key, kind, facts, created_at) VALUES (:key, :kind, :facts, now())"
+        )
+        catalog.execute(text(statement), values)
 
+
+def test_before_restores_were_recorded_nothing_was_told_of_them(catalog: Connection) -> None:
     migrate.upgrade(catalog)
-    tell(*get_args(MailKind))
+    tell(catalog, *KINDS)
     command.downgrade(migrate._config(catalog), "0002")
-    left = {row.kind for row in catalog.execute(notification.select())}
-    assert left == set(get_args(MailKind)) - {"restore", "restore_report", "loss", "approval", "answer"}
+    left = set(catalog.execute(text("SELECT kind FROM clinic_backups.notification")).scalars())
+    assert left == BEFORE_RESTORES
     with pytest.raises(IntegrityError, match="notification_kind_check"), catalog.begin_nested():
-        tell("restore")
+        tell(catalog, "restore")
     migrate.upgrade(catalog)
-    tell("restore", "restore_report")
+    tell(catalog, "restore", "restore_report")
+
+
+def test_a_new_kind_of_mail_needs_no_migration_and_is_a_plain_word(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    tell(catalog, "gossip", "restore")
+    for path in ("../es/success", "_backup", "", "Success", "a\n"):
+        with pytest.raises(IntegrityError, match="notification_kind_check"), catalog.begin_nested():
+            tell(catalog, path)
+    command.downgrade(migrate._config(catalog), "0027")
+    assert catalog.execute(text("SELECT kind FROM clinic_backups.notification")).scalars().all() == ["restore"]
     with pytest.raises(IntegrityError, match="notification_kind_check"), catalog.begin_nested():
-        tell("gossip")
+        tell(catalog, "gossip")
+
+
+def test_notices_of_before_are_as_urgent_as_they_were(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    command.downgrade(migrate._config(catalog), "0027")
+    tell(catalog, *KINDS)
+    migrate.upgrade(catalog)
+    rows = catalog.execute(notification.select()).all()
+    assert {row.kind for row in rows if row.urgent} == {"failure", "alarm", "loss", "restore_report", "approval"}
+    assert {row.kind for row in rows if row.to_approvers} == {"approval"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from clinic_backups.base import connections, settings
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.catalog.outbox import Outbox, Recipient, Settle
+from clinic_backups.catalog.outbox import Notice, Outbox, Recipient, Settle
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.notify.sending import Post
 from clinic_backups.notify.templates import Templates
@@ -36,6 +37,7 @@ class Office:
     def __init__(self, database: DemoDatabase, folder: Path) -> None:
         self.rig = Rig(database, FileStore(folder / "store"))
         self.mailbox = mailbox()
+        self.texts = settings.PROJECT_EMAIL
         self.now = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
         self.outbox = Outbox(self.rig.catalog.database)
         self.parts = Parts(
@@ -67,9 +69,10 @@ class Office:
         return Post(
             outbox=self.outbox,
             server=self.mailbox.connection,
-            templates=Templates(settings.PROJECT_EMAIL, self.rig.settings.zone, support_contact="ayuda@saas.example"),
+            templates=Templates(self.texts, self.rig.settings.zone, support_contact="ayuda@saas.example"),
             admins=self.admins,
             operators=["guardia@saas.example"],
+            approvers=["jefa@saas.example", "no address"],
             operator_language="es",
             now=lambda: self.now,
         ).deliver(clinic_id=clinic_id)
@@ -174,6 +177,47 @@ def test_failures_in_a_row_are_one_thread_that_a_recovery_ends(office: Office) -
     assert str(mine[3]["Subject"]).startswith("✅")
     theirs = [message for to, message in box.mails if to == SECOND]
     assert theirs[1]["References"] == theirs[0]["Message-ID"] != root
+
+
+NEW_MAIL = """{% extends "layout.jinja" %}
+{% import "parts.jinja" as parts %}
+{% set tone = "warning" %}
+{% set subject = "Cambio de " ~ clinic_name %}
+{% block body %}
+{% call parts.facts() %}
+{{ parts.fact("Clínica", clinic_name) }}
+{% endcall %}
+{% endblock %}
+{% block footer %}Mensaje automático.{% endblock %}
+"""
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+@pytest.mark.parametrize(
+    ("clinic_id", "to_approvers", "recipients"),
+    [
+        (1, False, [FIRST, SECOND]),
+        (None, False, ["guardia@saas.example"]),
+        (None, True, ["guardia@saas.example", "jefa@saas.example"]),
+    ],
+)
+def test_a_new_mail_is_a_notice_and_one_file_of_each_language(
+    office: Office, tmp_path: Path, urgent: bool, clinic_id: int | None, to_approvers: bool, recipients: list[str]
+) -> None:
+    office.texts = tmp_path / "email"
+    shutil.copytree(settings.PROJECT_EMAIL, office.texts)
+    (office.texts / "es" / "change.jinja").write_text(NEW_MAIL, "utf-8")
+    facts = {"clinic_name": "Sonrisas & <b>"}
+    notice = Notice("change:1", "change", facts, clinic_id, urgent=urgent, to_approvers=to_approvers)
+    office.outbox.queue(notice, office.now)
+    with office.mailbox.running() as box:
+        office.deliver()
+    assert sorted(to for to, _ in box.mails) == recipients
+    for _, mail in box.mails:
+        assert (mail["Subject"], mail["Importance"]) == ("Cambio de Sonrisas & <b>", "high" if urgent else None)
+        text, html = (part.get_content() for part in mail.iter_parts())
+        assert text.splitlines() == ["Clínica:  Sonrisas & <b>", "", "--", "Mensaje automático."]
+        assert "Sonrisas &amp; &lt;b&gt;" in html
 
 
 def test_a_failure_that_will_be_tried_again_is_not_told(office: Office) -> None:

@@ -383,9 +383,9 @@ def test_the_mails_texts_are_read(demo: Preflight, tmp_path: Path) -> None:
     shutil.copytree(PROJECT_EMAIL, tmp_path / "email")
     demo.settings["email_dir"] = tmp_path / "email"
     assert demo.found("error", "settings") == []
-    (tmp_path / "email" / "es" / "failure.txt").write_text("Subject: {{ si", encoding="utf-8")
+    (tmp_path / "email" / "es" / "failure.jinja").write_text("{{ si", encoding="utf-8")
     (message,) = demo.found("error", "settings")
-    assert "failure.txt, line 1" in message
+    assert "failure.jinja, line 1" in message
     shutil.rmtree(tmp_path / "email")
     (message,) = demo.found("error", "settings")
     assert "no folder 'es'" in message

@@ -293,8 +293,8 @@ def test_who_may_approve_hears_of_a_plan_at_once(theatre: Theatre, monkeypatch: 
         tasks.approve()
         # The task is tried again: nobody hears twice.
         tasks.approve("try-2")
-    plans = sorted(to for to, mail in box.mails if str(mail["Subject"]).startswith("✋"))
-    assert plans == ["guardia@saas.example", "jefa@x.example"]
+    plans = sorted((to, mail["Importance"]) for to, mail in box.mails if str(mail["Subject"]).startswith("✋"))
+    assert plans == [("guardia@saas.example", "high"), ("jefa@x.example", "high")]
     asked = theatre.approvals().of_run(RUN)
     assert asked is not None and asked.plan is not None
     (told,) = tasks.told()

@@ -323,6 +323,7 @@ def test_administrators_and_operator_are_told_each_in_their_language(told: Any) 
     assert all(piece in text for piece in ("1.234", "pedro", "jefa", "1-20261124T060000Z", "ayuda@saas.example"))
     text = operator.get_body(("plain",)).get_content()
     assert "1,234 inserted, 5 updated, 3 deleted" in text
+    assert (clinic["Importance"], operator["Importance"]) == (None, "high")
 
 
 def test_only_the_operator_learns_the_technical_cause(told: Any) -> None:

@@ -110,7 +110,7 @@ def test_a_bad_replica_is_recorded_told_once_and_counts_again_when_it_is_back(fl
     assert fleet.again(record).stores == (one.url,)
     assert fleet.state(record) == "completed"
     assert [(loss.store_url, loss.problem) for loss in done.losses] == [(two.url, condition)]
-    query = "SELECT facts FROM clinic_backups.notification WHERE kind = 'loss'"
+    query = "SELECT facts FROM clinic_backups.notification WHERE kind = 'loss' AND urgent"
     ((facts,),) = fleet.execute_rows(query)
     assert [(lost["backup_id"], lost["left"]) for lost in facts["lost"]] == [(record.backup_id, [one.url])]
 

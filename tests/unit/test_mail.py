@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 from html.parser import HTMLParser
+from itertools import permutations
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,10 +25,11 @@ from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.text import one_line
 from clinic_backups.notify.digest import digest_facts
 from clinic_backups.notify.mime import message
-from clinic_backups.notify.templates import Mail, Templates
+from clinic_backups.notify.templates import FORMS, Form, Mail, Templates, _compiled
 from tests.servers import CHECKOUT
 
 FOLDER = CHECKOUT / "include" / "email"
+PACKAGE = CHECKOUT / "plugins" / "clinic_backups"
 LANGUAGES = ("en", "es")
 SENDER, ADDRESS = "Respaldos <backups@saas.example>", "ana@clinica.example"
 DATE = datetime(2026, 5, 1, 7, 10, tzinfo=UTC)
@@ -551,7 +554,7 @@ def test_long_lists_are_cut(kind: str, field: str, language: str) -> None:
 
 def test_units() -> None:
     def value(template: str, **facts: Any) -> str:
-        environment = SHIPPED._environment("es")
+        environment = SHIPPED._environment("es", "text")
         return plain(environment.from_string(template).render(facts))
 
     sizes = {0: "0 B", 999: "999 B", 1000: "1 kB", 1234: "1,2 kB", 999_960: "1 MB", 5e9: "5 GB", 7e15: "7.000 TB"}
@@ -619,6 +622,61 @@ def test_no_name_bends_a_mail(clinic: str, admin: str, kind: str, language: str)
     assert all(plain(shown) in part for part in (plain(text), page.text)) or kind == "alarm"
 
 
+LIKE_MARKUP = 'Sonrisas <b>&"'
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", [kind for kind in FACTS if "clinic_name" in FACTS[kind]])
+def test_a_name_with_markup_is_escaped_in_html_and_in_no_plain_text(kind: str, language: str) -> None:
+    mail = SHIPPED.render(kind, language, FACTS[kind] | {"clinic_name": LIKE_MARKUP})
+    assert LIKE_MARKUP in mail.subject
+    assert LIKE_MARKUP in mail.text and "&lt;" not in mail.text and "&amp;" not in mail.text
+    assert "Sonrisas &lt;b&gt;&amp;&#34;" in mail.html and "<b>" not in mail.html
+    assert LIKE_MARKUP in Page(mail.html).text
+
+
+@pytest.mark.parametrize("order", permutations(FORMS))
+def test_no_form_is_rendered_with_the_compiled_template_of_the_other(order: tuple[Form, ...]) -> None:
+    _compiled.cache_clear()
+    facts = BACKUP | {"clinic_name": LIKE_MARKUP, "support_contact": ""}
+    made_of = {form: templates()._render("es", form, "success.jinja", facts) for form in order}
+    assert ("&lt;b&gt;" in made_of["html"], "<b>" in made_of["html"]) == (True, False)
+    assert ("&lt;b&gt;" in made_of["text"], "<b>" in made_of["text"]) == (False, True)
+
+
+def test_both_forms_have_the_same_parts() -> None:
+    def parts(form: str) -> list[str]:
+        source = (FOLDER / form / "parts.jinja").read_text("utf-8")
+        return sorted(re.findall(r"\{% macro ([a-z].*?\)) %\}", source))
+
+    assert len(parts("html")) > 8
+    assert parts("html") == parts("text")
+
+
+def test_no_mail_has_markup_of_its_own() -> None:
+    """In the plain text a reader would see it."""
+    sources = {path: path.read_text("utf-8") for language in LANGUAGES for path in (FOLDER / language).iterdir()}
+    assert [path for path, source in sources.items() if re.search(r"</?[a-z!]|&#?\w+;|style=", source)] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", ["success", "failure", "digest", "approval", "answer", "restore", "restore_report"])
+def test_in_plain_text_the_facts_begin_in_one_column(kind: str, language: str) -> None:
+    text = SHIPPED.render(kind, language, FACTS[kind]).text
+    (block,) = [block for block in text.split("\n\n") if re.fullmatch(r"([^\n:]+:  +\S[^\n]*\n?)+", block)]
+    assert len({re.match(r"[^:]+: +", line).end() for line in block.splitlines()}) == 1  # type: ignore[union-attr]
+
+
+def test_every_kind_that_is_queued_is_a_mail_and_the_other_way_round() -> None:
+    queued = set()
+    for source in (path.read_text("utf-8") for path in PACKAGE.rglob("*.py")):
+        for call in ast.walk(ast.parse(source)) if "otice(" in source else ():
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("Notice", "_notice"):
+                kind = call.args[1]
+                queued |= {kind.value} if isinstance(kind, ast.Constant) else set()
+    assert queued == {path.stem for path in (FOLDER / "es").glob("[a-z]*.jinja")}
+
+
 def test_what_hides_or_turns_text_is_taken_out() -> None:
     hidden = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200F, 0xFEFF, 0xDC80)]
     assert {one_line(f"Sonri{character}sas") for character in hidden} == {"Sonrisas"}
@@ -656,7 +714,8 @@ def test_an_address_outside_of_ascii_is_written_as_utf8() -> None:
 def test_the_languages_have_the_same_files_and_use_the_same_facts() -> None:
     assert SHIPPED.languages() == LANGUAGES
     files = {language: {path.name for path in (FOLDER / language).iterdir()} for language in LANGUAGES}
-    assert files["en"] == files["es"] >= {f"{kind}.{suffix}" for kind in FACTS for suffix in ("txt", "html")}
+    assert files["en"] == files["es"]
+    assert {name for name in files["es"] if not name.startswith("_")} == {f"{kind}.jinja" for kind in FACTS}
 
     def logic(path: Path) -> list[str]:
         """What a template computes, without its words."""
@@ -668,7 +727,7 @@ def test_the_languages_have_the_same_files_and_use_the_same_facts() -> None:
 @pytest.mark.parametrize(
     ("language", "subject"),
     [("es-BO", "Respaldo"), ("EN_us", "Backup"), ("en-Latn-GB", "Backup"), ("fr", "Respaldo"), ("", "Respaldo"),
-     ("../es", "Respaldo"), ("layout.html", "Respaldo")],
+     ("../es", "Respaldo"), ("layout.jinja", "Respaldo"), ("html", "Respaldo"), ("text", "Respaldo")],
 )  # fmt: skip
 def test_a_language_that_is_not_there_falls_back(language: str, subject: str) -> None:
     assert subject in SHIPPED.render("success", language, FACTS["success"]).subject
@@ -681,7 +740,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_a_template_is_known_until_its_text_changes(copy: Path) -> None:
-    success = copy / "es" / "success.txt"
+    success = copy / "es" / "success.jinja"
     templates(copy).check()
     success.write_text(success.read_text("utf-8").replace("Respaldo completado", "Respaldo hecho"), "utf-8")
     assert templates(copy).render("success", "es", FACTS["success"]).subject == "✅ Respaldo hecho - Clínica Sonrisas"
@@ -693,7 +752,7 @@ def test_a_template_is_known_until_its_text_changes(copy: Path) -> None:
 
 def test_a_third_language_is_one_folder(copy: Path) -> None:
     shutil.copytree(copy / "es", copy / "pt_BR")
-    success = copy / "pt_BR" / "success.txt"
+    success = copy / "pt_BR" / "success.jinja"
     success.write_text(success.read_text("utf-8").replace("Respaldo completado", "Backup concluído"), "utf-8")
     added = templates(copy)
     assert added.languages() == ("en", "es", "pt_BR")
@@ -706,15 +765,17 @@ def test_a_third_language_is_one_folder(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "says"),
     [
-        ("es/success.txt", "{{ clinic_name }}\n\n", "{{ clinic_nam }}\n\n", r"es/success\.txt, line 1: .*clinic_nam"),
-        ("es/_backup.html", "{{ parts.fact(", "{{ parts.fact((", r"es/_backup\.html, line \d+: TemplateSyntaxError"),
-        ("es/success.html", "| number", "| numero", r"es/success\.html, line \d+: .*numero"),
-        ("es/_backup.txt", "expires_at | day", "rows | day", r"es/_backup\.txt, line 7: TypeError"),
-        ("es/_backup.txt", "{{ tables", "{{ clinic_name.__class__.__mro__ }}{{ tables", r"_backup\.txt, line 5: Secur"),
-        ("es/success.txt", "_backup.txt", "_back.txt", r"es/success\.txt, line \d+: _back\.txt is missing"),
-        ("es/success.txt", "Subject: ", "", r"es/success\.txt, line 1: it is not `Subject"),
-        ("es/success.txt", "{{ clinic_name }}\n\n", "{{ clinic_name }}\n", r"success\.txt, line 1: it is not `Subject"),
-        ("layout.html", "{{ subject }}", "{{ subjekt }}", r"layout\.html, line \d+: .*subjekt"),
+        ("es/success.jinja", "~ clinic_name", "~ clinic_nam", r"es/success\.jinja, line 5: .*clinic_nam"),
+        ("es/_backup.jinja", "{{ parts.fact(", "{{ parts.fact((", r"es/_backup\.jinja, line \d+: TemplateSyntaxError"),
+        ("es/success.jinja", "| number", "| numero", r"es/success\.jinja, line 6: .*numero"),
+        ("es/_backup.jinja", "expires_at | day", "rows | day", r"es/_backup\.jinja, line 9: TypeError"),
+        ("es/_backup.jinja", "tables |", "clinic_name.__class__.__mro__ |", r"_backup\.jinja, line 7: Secur"),
+        ("es/success.jinja", "_backup.jinja", "_back.jinja", r"es/success\.jinja, line \d+: _back\.jinja is missing"),
+        ("es/success.jinja", "{% set subject", "{% set subjekt", r"es/success\.jinja: its subject is not one line"),
+        ("es/success.jinja", '" - " ~', '" \\n " ~', r"es/success\.jinja: its subject is not one line"),
+        ("es/success.jinja", "{% set tone =", "{% set ton =", r"html/layout\.jinja, line \d+: .*tone"),
+        ("html/layout.jinja", "{{ subject }}", "{{ subjekt }}", r"html/layout\.jinja, line \d+: .*subjekt"),
+        ("text/parts.jinja", "{{ label }}", "{{ labe }}", r"text/parts\.jinja, line \d+: .*labe"),
     ],
 )  # fmt: skip
 def test_a_wrong_template_is_named_with_its_line(copy: Path, file: str, old: str, new: str, says: str) -> None:
@@ -726,14 +787,35 @@ def test_a_wrong_template_is_named_with_its_line(copy: Path, file: str, old: str
 
 
 def test_what_lacks_or_cannot_be_read_is_named(copy: Path) -> None:
-    (copy / "es" / "weekly.html").unlink()
-    (copy / "es" / "success.txt").write_bytes(b"Subject: \xff")
+    (copy / "es" / "weekly.jinja").unlink()
+    (copy / "es" / "success.jinja").write_bytes(b"{% set subject = '\xff' %}")
     (copy / "klingon").mkdir()
     for kind, language, says in (
-        ("weekly", "es", r"es/weekly\.html"), ("success", "es", r"es/success\.txt.*Unicode"),
+        ("weekly", "es", r"es/weekly\.jinja"), ("success", "es", r"es/success\.jinja.*Unicode"),
         ("success", "klingon", "klingon is not named after a language"),
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=says):
             templates(copy).render(kind, language, FACTS[kind])
     with pytest.raises(SettingsError, match="has no folder 'es'"):
         templates(copy / "klingon").languages()
+
+
+def test_a_mail_in_the_form_of_an_earlier_version_is_named_and_the_remedy(copy: Path) -> None:
+    old = copy / "en" / "success.txt"
+    old.write_text("Subject: Backup - {{ clinic_name }}\n\nCompleted.\n", "utf-8")
+    # A file that stayed behind beside the new one does no harm.
+    templates(copy).check()
+    old.with_suffix(".jinja").unlink()
+    for use in (templates(copy).check, templates(copy).languages, lambda: templates(copy).render("alarm", "es", {})):
+        with pytest.raises(SettingsError, match=r"en/success\.txt: .*One file, success\.jinja") as caught:
+            use()
+        assert "Copy the folder include/email" in caught.value.hint
+
+
+def test_a_mistake_in_a_part_of_a_mail_is_found_before_a_run(copy: Path) -> None:
+    for file in ("es/_backup.jinja", "text/parts.jinja", "html/layout.jinja"):
+        source = (copy / file).read_text("utf-8")
+        (copy / file).write_text(source + "{% if %}", "utf-8")
+        with pytest.raises(SettingsError, match=rf"{file}, line \d+: TemplateSyntaxError"):
+            templates(copy).check()
+        (copy / file).write_text(source, "utf-8")

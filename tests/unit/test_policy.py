@@ -98,7 +98,7 @@ def test_the_alarm_rings_when_no_backup_can_be_made_whoever_is_late() -> None:
     assert alarm_notice(well, None, NOW) is None
     notice = alarm_notice(wrong, None, NOW)
     assert notice is not None
-    assert notice.facts["problem"] == wrong["problem"]
+    assert (notice.facts["problem"], notice.urgent) == (wrong["problem"], True)
     hour = NOW - timedelta(hours=1)
     assert alarm_notice(wrong, (wrong, hour), NOW) is None
     assert alarm_notice(wrong, (other, hour), NOW) is not None

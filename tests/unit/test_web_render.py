@@ -340,7 +340,7 @@ def test_the_trend_of_no_one_and_many_points() -> None:
 
 
 @pytest.mark.parametrize(("language", "says", "asks"), [
-    ("en", "the catalog did not write", "Ask who set it"), ("es", "el catálogo no hizo", "Pregunte quién la puso"),
+    ("en", "the catalog did not write", "Ask who put it"), ("es", "el catálogo no hizo", "Pregunte quién la puso"),
 ])  # fmt: skip
 def test_a_hold_that_comes_from_a_note_is_shown_as_such(language: str, says: str, asks: str) -> None:
     note = record(12, hold_reason="pleito", held_by=f"ana{FROM_NOTE}", held_at=NOW)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import make_msgid
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import and_, exists, func, insert, or_, select, text, update
@@ -17,10 +17,6 @@ from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import clinic, delivery, notification
 from clinic_backups.catalog.together import later
 
-MailKind = Literal[
-    "success", "weekly", "failure", "recovery", "digest", "alarm", "restore", "restore_report", "loss", "approval",
-    "answer",
-]  # fmt: skip
 FIRST_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(hours=1)
 GIVEN_UP_AFTER = timedelta(days=7)
@@ -32,16 +28,22 @@ class Notice:
     """A notice to a clinic's administrators, or to the operator if ``clinic_id`` is ``None``.
 
     :param key: identifies its subject. A second notice with the same key is not written.
+    :param kind: the name of its template in each language, ``include/email/es/<kind>.jinja``: a word of small letters
+        and underscores.
     :param facts: plain JSON values for the templates, without patient data.
     :param thread_id: the notice whose mails are answered by this one's.
+    :param urgent: mark its mails as important, unless they continue a thread.
+    :param to_approvers: it is for the operator and the approvers, whatever ``clinic_id`` is.
     """
 
     key: str
-    kind: MailKind
+    kind: str
     facts: Mapping[str, Any]
     clinic_id: int | None = None
     backup_id: str | None = None
     thread_id: int | None = None
+    urgent: bool = False
+    to_approvers: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class Letter:
     """One mail to one address that is due now, with all that templates and mail server need."""
 
     id: int
-    kind: MailKind
+    kind: str
     clinic_id: int | None
     language: str
     facts: Mapping[str, Any] = field(repr=False)
     recipient: Recipient
     message_id: str
     thread_message_id: str | None
+    urgent: bool
     created_at: datetime
     attempts: int
 
@@ -77,6 +80,7 @@ def queue(db: SqlConnection, notice: Notice, now: datetime) -> None:
     values = {
         "key": notice.key, "kind": notice.kind, "facts": dict(notice.facts), "clinic_id": notice.clinic_id,
         "backup_id": notice.backup_id, "thread_id": notice.thread_id, "created_at": now,
+        "urgent": notice.urgent, "to_approvers": notice.to_approvers,
     }  # fmt: skip
     db.execute(_QUEUE, values)
 
@@ -103,22 +107,22 @@ class Outbox:
         with self._database.transaction("reading the outbox") as db:
             return bool(db.execute(select(or_(addressing, sending))).scalar())
 
-    def last(self, kind: MailKind) -> tuple[Mapping[str, Any], datetime] | None:
+    def last(self, kind: str) -> tuple[Mapping[str, Any], datetime] | None:
         """The facts and the time of the newest notice of a kind."""
         statement = select(notification.c.facts, notification.c.created_at).where(notification.c.kind == kind)
         with self._database.transaction("reading the outbox") as db:
             row = db.execute(statement.order_by(notification.c.id.desc()).limit(1)).one_or_none()
         return (row.facts, row.created_at) if row else None
 
-    def unaddressed(self, clinic_id: int | None = None) -> list[tuple[int, int | None, MailKind]]:
-        """Notices without recipients yet, as (id, clinic or ``None`` for the operator, kind); oldest first."""
-        columns = (notification.c.id, notification.c.clinic_id, notification.c.kind)
+    def unaddressed(self, clinic_id: int | None = None) -> list[tuple[int, int | None, bool]]:
+        """Notices without recipients yet: (id, clinic or ``None`` for the operator, to the approvers); oldest first."""
+        columns = (notification.c.id, notification.c.clinic_id, notification.c.to_approvers)
         statement = select(*columns).where(notification.c.addressed_at.is_(None))
         if clinic_id is not None:
             statement = statement.where(notification.c.clinic_id == clinic_id)
         with self._database.transaction("reading the outbox") as db:
             rows = db.execute(statement.order_by(notification.c.id).limit(10_000))
-            return [(row.id, row.clinic_id, row.kind) for row in rows]
+            return [(row.id, row.clinic_id, row.to_approvers) for row in rows]
 
     def address(self, notice_id: int, recipients: Sequence[Recipient], *, domain: str, now: datetime) -> None:
         """Make one letter for each recipient. A notice that has letters already keeps them."""
@@ -181,7 +185,7 @@ class Outbox:
             due = or_(due, and_(delivery.c.server_failed_at.is_not(None), delivery.c.server_failed_at < now))
         statement = (
             select(delivery, notification.c.kind, notification.c.facts, notification.c.created_at)
-            .add_columns(notification.c.clinic_id)
+            .add_columns(notification.c.clinic_id, notification.c.urgent)
             .add_columns(notification.c.thread_id, clinic.c.language)
             .join(notification, notification.c.id == delivery.c.notification_id)
             .outerjoin(clinic, clinic.c.clinic_id == notification.c.clinic_id)
@@ -206,6 +210,7 @@ class Outbox:
                 recipient=Recipient(row.address, row.name),
                 message_id=row.message_id,
                 thread_message_id=_thread_message_id(db, row.thread_id, row.address),
+                urgent=row.urgent,
                 created_at=row.created_at,
                 attempts=row.attempts,
             )

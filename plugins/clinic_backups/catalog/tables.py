@@ -244,6 +244,8 @@ notification = Table(
     Column("facts", JSONB, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("addressed_at", DateTime(timezone=True)),
+    Column("urgent", Boolean, nullable=False, server_default="false"),
+    Column("to_approvers", Boolean, nullable=False, server_default="false"),
 )
 
 delivery = Table(

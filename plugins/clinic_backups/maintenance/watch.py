@@ -34,7 +34,7 @@ def alarm_notice(
     if not (late or problem) or (known and lately):
         return None
     checked_at = now.isoformat()
-    return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at})
+    return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at}, urgent=True)
 
 
 def count_late(facts: Mapping[str, Any]) -> int:

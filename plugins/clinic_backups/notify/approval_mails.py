@@ -78,7 +78,8 @@ class ApprovalMails:
 
     def _asked(self, asked: Approval, *, reminder: bool) -> Notice:
         facts = self._facts(asked) | {"reminder": reminder}
-        return Notice(f"approval:{asked.id}:{'reminder' if reminder else 'asked'}", "approval", facts)
+        key = f"approval:{asked.id}:{'reminder' if reminder else 'asked'}"
+        return Notice(key, "approval", facts, urgent=True, to_approvers=True)
 
     def _answered(self, answered: Approval, outcome: Outcome, addressee: int | None) -> Notice:
         facts = self._facts(answered) | {

@@ -165,4 +165,4 @@ def _notice(
     thread_id: int | None = None,
 ) -> Notice:
     key = f"{record.backup_id}:{record.attempt}:{'failure' if kind == 'failure' else 'success'}"
-    return Notice(key, kind, facts, record.clinic_id, record.backup_id, thread_id)
+    return Notice(key, kind, facts, record.clinic_id, record.backup_id, thread_id, urgent=kind == "failure")

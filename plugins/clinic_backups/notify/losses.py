@@ -39,7 +39,7 @@ class LossAlarm:
         self._key = self._key or f"loss:{iso(now)}"
         for number in count():
             key = f"{self._key}:{number}" if number else self._key
-            queue(db, Notice(key, "loss", {"checked_at": iso(now), **NOTHING}), now)
+            queue(db, Notice(key, "loss", {"checked_at": iso(now), **NOTHING}, urgent=True), now)
             # Locked, so that nobody addresses the notice before it is changed.
             row = db.execute(
                 select(notification.c.id, notification.c.facts, notification.c.addressed_at)

@@ -26,7 +26,7 @@ def restore_notices(record: RestoreRecord, outcome: RestoreOutcome) -> tuple[Not
     key = f"{record.restore_id}:{outcome}"
     return (
         Notice(f"{key}:clinic", "restore", facts, record.clinic_id),
-        Notice(f"{key}:operator", "restore_report", report),
+        Notice(f"{key}:operator", "restore_report", report, urgent=True),
     )
 
 

@@ -16,7 +16,6 @@ from clinic_backups.notify.templates import Templates
 
 PAUSE = timedelta(minutes=1)
 """After the server failed for one process, the others do not use it for this time."""
-URGENT = ("alarm", "loss", "restore_report", "approval")
 
 
 class Post:
@@ -82,14 +81,14 @@ class Post:
     def _address(self, clinic_id: int | None, domain: str, now: datetime, done: Delivered) -> None:
         """Look up the recipients. If the clinics' database does not answer, use those of the last mail."""
         known: dict[int | None, Sequence[Recipient] | None] = {None: self._operators}
-        for notice_id, addressee, kind in self._outbox.unaddressed(clinic_id):
+        for notice_id, addressee, to_approvers in self._outbox.unaddressed(clinic_id):
             if addressee is not None and addressee not in known:
                 try:
                     known[addressee] = self._admins(addressee)
                 except ClinicBackupsError as error:
                     done.problem = error.message
                     known[addressee] = self._outbox.last_recipients(addressee) or None
-            recipients = self._approvers if kind == "approval" else known[addressee]
+            recipients = self._approvers if to_approvers else known[addressee]
             if recipients is not None:
                 self._outbox.address(notice_id, recipients, domain=domain, now=now)
 
@@ -124,7 +123,7 @@ class Post:
                 thread=letter.thread_message_id,
                 date=letter.created_at,
                 # Only the first of consecutive failures is marked important; the others are in its thread.
-                urgent=letter.kind in URGENT or (letter.kind == "failure" and letter.thread_message_id is None),
+                urgent=letter.urgent and letter.thread_message_id is None,
             ),
             letter.recipient.address,
         )

@@ -1,7 +1,8 @@
 """Renders mails from the templates below ``include/email``.
 
-Each language has a folder there. Its name is the locale for figures and dates, its files are ``<kind>.txt`` and
-``<kind>.html``. The first line of the text is ``Subject: …``, followed by an empty line.
+Each language has a folder there. Its name is the locale for figures and dates; each of its files ``<kind>.jinja`` is
+one mail. The file is rendered twice: as HTML, with the layout and the parts in ``html/``, and as plain text, with those
+in ``text/``. It sets ``subject``.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -26,7 +28,6 @@ from jinja2 import (
     TemplateError,
     TemplateNotFound,
     TemplateSyntaxError,
-    select_autoescape,
 )
 from jinja2.bccache import Bucket
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -36,6 +37,9 @@ from clinic_backups.base.text import one_line
 from clinic_backups.notify.formats import FILTERS, Formats
 
 FALLBACK_LANGUAGE = "es"
+Form = Literal["html", "text"]
+FORMS: tuple[Form, ...] = get_args(Form)
+"""What every mail is rendered as. Beside the languages' folders each form has one, with its frame and its parts."""
 LIST_LIMIT = 50
 """The most entries of a list that a mail shows; ``list_limit`` in the templates."""
 TEXT_LIMIT = 1000
@@ -67,8 +71,12 @@ class _Compiled(BytecodeCache):
 
 
 @cache
-def _compiled(language: str, zone: str) -> _Compiled:
-    """The templates of one language and time zone. Constant parts are computed when they are compiled."""
+def _compiled(language: str, form: Form, zone: str) -> _Compiled:
+    """The templates of one language, form and time zone.
+
+    Constant parts are computed when they are compiled. Escaping is compiled in, so the HTML must never get the code of
+    the plain text.
+    """
     return _Compiled()
 
 
@@ -83,12 +91,18 @@ class Templates:
         self._folder = folder
         self._zone = zone
         self._support_contact = support_contact
-        self._environments: dict[str, ImmutableSandboxedEnvironment] = {}
+        self._environments: dict[tuple[str, Form], ImmutableSandboxedEnvironment] = {}
 
     def languages(self) -> tuple[str, ...]:
-        """The names of the languages' folders. :raises SettingsError: ``es`` is not among them."""
+        """The names of the languages' folders.
+
+        :raises SettingsError: ``es`` is not among them, or one has a mail in the form of earlier versions.
+        """
         folders = self._folder.iterdir() if self._folder.is_dir() else ()
-        found = tuple(sorted(path.name for path in folders if path.is_dir() and path.name[:1] not in "._"))
+        names = {path.name for path in folders if path.is_dir() and path.name[:1] not in "._"}
+        found = tuple(sorted(names - {*FORMS}))
+        for language in found:
+            _refuse_old_form(self._folder / language)
         if FALLBACK_LANGUAGE not in found:
             raise SettingsError(
                 f"{self._folder} has no folder {FALLBACK_LANGUAGE!r} with the mails' templates.",
@@ -103,32 +117,30 @@ class Templates:
         :param facts: JSON values, times in ISO 8601 with zone. Texts are reduced to one line here.
         :raises SettingsError: a template is missing or wrong; names the file and the line.
         """
-        folder = self._folder_of(language)
+        folder = self.folder_for(language) or FALLBACK_LANGUAGE
+        name = f"{kind}.jinja"
         known = _clean({**facts, "support_contact": self._support_contact})
-        rendered = self._render(folder, f"{kind}.txt", known)
-        first, _, text = rendered.partition("\n")
-        subject = one_line(first.removeprefix("Subject:"))
-        if not first.startswith("Subject:") or not subject or not text.startswith("\n"):
+        subject, _, text = self._render(folder, "text", name, known).partition("\n")
+        if not one_line(subject) or not text.startswith("\n"):
             raise SettingsError(
-                f"{self._folder / folder / kind}.txt, line 1: it is not `Subject: …` with an empty line after it.",
-                hint="The first line of a mail's text is its subject.",
+                f"{self._folder / folder / name}: its subject is not one line of text.",
+                hint='A mail sets its subject, as in {% set subject = "Backup completed" %}.',
             )
-        html = self._render(folder, f"{kind}.html", {**known, "subject": subject})
-        return Mail(subject, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", html)
+        text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+        return Mail(one_line(subject), text, self._render(folder, "html", name, known))
 
     def check(self) -> None:
         """Read every template of every language, without facts. :raises SettingsError: one is missing or wrong."""
         languages = self.languages()
-        names = {path.name for language in languages for path in (self._folder / language).glob("[a-z]*.*")}
-        for language in languages:
-            for name in sorted(names):
-                try:
-                    self._environment(language).get_template(name)
-                except TemplateError as error:
-                    place = self._place(error) or str(self._folder / language / name)
-                    raise SettingsError(
-                        f"{place}: {type(error).__name__}.", hint="Every language needs the same files."
-                    ) from None
+        names = {path.name for folder in (*languages, *FORMS) for path in (self._folder / folder).glob("*.jinja")}
+        for language, form, name in product(languages, FORMS, sorted(names)):
+            try:
+                self._environment(language, form).get_template(name)
+            except TemplateError as error:
+                place = self._place(error) or str(self._folder / language / name)
+                raise SettingsError(
+                    f"{place}: {type(error).__name__}.", hint="Every language needs the same files."
+                ) from None
 
     def folder_for(self, language: str) -> str | None:
         """The folder of a language, or of that language without its region; ``None`` if neither exists."""
@@ -138,12 +150,9 @@ class Templates:
             wanted = wanted.rpartition("_")[0]
         return folders.get(wanted)
 
-    def _folder_of(self, language: str) -> str:
-        return self.folder_for(language) or FALLBACK_LANGUAGE
-
-    def _render(self, folder: str, name: str, facts: Mapping[str, Any]) -> str:
+    def _render(self, folder: str, form: Form, name: str, facts: Mapping[str, Any]) -> str:
         try:
-            template: Template = self._environment(folder).get_template(name)
+            template: Template = self._environment(folder, form).get_template(name)
             return template.render(facts)
         except SettingsError:
             raise
@@ -165,12 +174,9 @@ class Templates:
     def _is_template(self, filename: str) -> bool:
         return Path(filename).is_relative_to(self._folder)
 
-    def _environment(self, folder: str) -> ImmutableSandboxedEnvironment:
-        """Templates of one language.
-
-        Files that its folder lacks, such as the layout, are looked up in the parent folder.
-        """
-        if folder not in self._environments:
+    def _environment(self, folder: str, form: Form) -> ImmutableSandboxedEnvironment:
+        """Templates of one language in one form. Files that its folder lacks, such as the layout, are the form's."""
+        if (folder, form) not in self._environments:
             try:
                 formats = Formats(Locale.parse(folder.replace("-", "_")), self._zone)
             except (UnknownLocaleError, ValueError):
@@ -178,19 +184,32 @@ class Templates:
                     f"{self._folder / folder} is not named after a language.", hint="Name it like es, pt or es_MX."
                 ) from None
             environment = ImmutableSandboxedEnvironment(
-                loader=FileSystemLoader([self._folder / folder, self._folder]),
+                loader=FileSystemLoader([self._folder / folder, self._folder / form]),
                 undefined=StrictUndefined,
-                autoescape=select_autoescape(("html",), default=False),
+                # The same file is HTML and plain text, so its name cannot tell whether values are escaped. In HTML a
+                # name like <b> must not become markup. In plain text it would be read as &lt;b&gt;.
+                autoescape=form != "text",
                 trim_blocks=True,
                 lstrip_blocks=True,
                 keep_trailing_newline=True,
-                bytecode_cache=_compiled(folder, self._zone.key),
+                bytecode_cache=_compiled(folder, form, self._zone.key),
             )
             environment.filters.update({name: getattr(formats, name) for name in FILTERS})
             environment.tests["web_address"] = is_web_address
             environment.globals.update(language=folder.replace("_", "-"), list_limit=LIST_LIMIT)
-            self._environments[folder] = environment
-        return self._environments[folder]
+            self._environments[folder, form] = environment
+        return self._environments[folder, form]
+
+
+def _refuse_old_form(folder: Path) -> None:
+    """:raises SettingsError: a mail in the folder is still a text and an HTML file."""
+    for old in sorted(folder.glob("*.txt")):
+        if not old.with_suffix(".jinja").exists():
+            raise SettingsError(
+                f"{old}: mails of this version are in another form. One file, {old.stem}.jinja, is text and HTML.",
+                hint="Copy the folder include/email of this version, and make your changes in the copy."
+                ' docs/operations.md, "The mails\' texts", says how.',
+            )
 
 
 def _clean(value: Any) -> Any:
