@@ -61,6 +61,11 @@ READING: dict[str, tuple[str, str, str]] = {
     "a table in the body of an index's function": (f"CREATE TABLE h.t (id int); GRANT SELECT ON h.t TO PUBLIC; {FUNCTION}; CREATE INDEX i ON h.t (id) WHERE h.fits(1)", "CREATE FUNCTION s.sees(int) RETURNS boolean IMMUTABLE LANGUAGE sql BEGIN ATOMIC SELECT NOT EXISTS (SELECT FROM h.t WHERE id > 5); END; CREATE INDEX i ON s.line (id) WHERE s.sees(1);" + LATER, "The table h.t belongs"),
     "a table in a policy": ("CREATE TABLE h.t (id int); GRANT SELECT ON h.t TO PUBLIC;" + INDEX.format("h.t"), "CREATE POLICY p ON s.line USING (EXISTS (SELECT FROM h.t WHERE id > 5))", "The table h.t belongs"),
 }  # fmt: skip
+DERIVED: dict[str, tuple[str, str, str]] = {
+    "a table that refers to a derived one": ("", "CREATE TABLE h.x (sum_id int REFERENCES s.sum); ALTER TABLE h.x OWNER TO {role}", "The table h.x belongs"),
+    "a derived table that refers to a derived one": ("", "CREATE TABLE s.also (sum_id int REFERENCES s.sum); ALTER TABLE s.also OWNER TO {role}", "The table s.also belongs"),
+    "an event trigger": ("CREATE FUNCTION h.logs() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'", "CREATE EVENT TRIGGER e_{role} ON ddl_command_end EXECUTE FUNCTION h.logs()", "The function h.logs() belongs"),
+}  # fmt: skip
 NAMED = {
     "a function": (" AND h.fits(t.id)", "The function h.fits(integer) belongs"),
     "a domain": (" AND t.id::h.word IS NOT NULL", "The domain h.word belongs"),
@@ -171,6 +176,24 @@ def test_an_approved_plan_is_not_applied_once_a_stranger_owns_a_table(
     assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE id = 2") == [(0,)]
 
 
+@pytest.mark.parametrize("name", DERIVED)
+def test_what_a_restore_deletes_beside_counts(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    ddl = f"{DDL}; CREATE TABLE s.sum (id int PRIMARY KEY, bill_id int REFERENCES s.bill)"
+    lists = "s.sum: derived, made anew\ns.also: derived, made anew\nh.x: a table of its own\n"
+    rig = shaped(demo_database, tmp_path, ddl, {"bill": OWN, "line": OWN}, lists=lists)
+    record = rig.run(1)
+    role = stranger(rig, DERIVED[name])
+    rig.execute("DELETE FROM s.bill WHERE id = 2")
+    try:
+        with pytest.raises(PermanentError, match="The restore would run code of roles") as raised:
+            rig.plan(record)
+        said = f"{DERIVED[name][2]} to the role {role}"
+        assert said in raised.value.message
+        assert said in " ".join(each.message for each in trial(rig) if each.level == "error")
+    finally:
+        rig.execute(f"DROP EVENT TRIGGER IF EXISTS e_{role}")
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_what_an_extract_names_is_looked_up(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
     more, said = NAMED[name]
@@ -264,6 +287,14 @@ def test_whoever_is_trusted_is_no_stranger(demo_database: DemoDatabase, tmp_path
     rig.execute("DELETE FROM s.bill WHERE id = 2", "DELETE FROM s.line WHERE id = 4")
     rig.bring_back(record)
     assert rig.everything() == before
+
+
+def test_a_role_is_named_as_the_setting_wants_it(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    role = f"App Owner {rig.database.name}"
+    rig.execute(f'CREATE ROLE "{role}"; ALTER TABLE s.line OWNER TO "{role}"')
+    with pytest.raises(PermanentError, match=f"if you trust the role {role} with"):
+        rig.run(1)
 
 
 def test_of_two_owners_the_one_that_does_not_own_the_clinics_table_is_named(

@@ -115,8 +115,8 @@ _HINTS: dict[SqlOrigin, dict[str, str]] = {
 }
 _UNQUALIFIED = (
     "A function of the application names something without its schema. An index, a key of partitions or a condition"
-    " calls it, and backups and restores have a search path of their own. ALTER FUNCTION … SET search_path = … ends that."
-    " The server's log has the function's name."
+    " calls it, and backups and restores have a search path of their own. ALTER FUNCTION … SET search_path = … ends"
+    " that. The server's log has the function's name."
 )
 _UNKNOWN_NAMES = ("42883", "42P01", "42704")
 SINCE = {"transaction_timeout": 170000}

@@ -60,7 +60,7 @@ class ChosenTables:
         """PostgreSQL's description of the included tables, and of those that refer to them."""
         self.rules: dict[str, TableRules] = {}
         self.references: tuple[Reference, ...] = ()
-        self._touched: list[str] = []
+        self._wanted: tuple[str, ...] = ()
 
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
@@ -96,9 +96,9 @@ class ChosenTables:
         wanted = [name for name in wanted if name in there and name in self._queries]
         self.references = read_references(self._workspace, wanted)
         # Before any table is read. Those with an extract are locked, and so are those that their extracts join.
-        self._touched = sorted({*wanted, *linked_tables(self.references)})
+        self._wanted = tuple(wanted)
         self.require_no_strangers(self._workspace)
-        self.rules = read_rules(self._workspace, self._touched)
+        self.rules = read_rules(self._workspace, sorted({*wanted, *linked_tables(self.references)}))
         readable = {name for name, rules in self.rules.items() if "SELECT" not in rules.missing_rights}
         for name in [name for name in wanted if name not in readable]:
             self.refusals.append(missing_rights(self._workspace.role(), self._target.name, name, ["SELECT"]))
@@ -111,7 +111,8 @@ class ChosenTables:
 
     def require_no_strangers(self, snapshot: Snapshot) -> None:
         """:raises PermanentError: reading and writing these tables would run code of strangers."""
-        require_no_strangers(snapshot, self._folder, self._queries, "The restore", tables=self._touched, writes=True)
+        written = {*self._wanted, *self._folder.declarations().derived}
+        require_no_strangers(snapshot, self._folder, self._queries, "The restore", tables=written, written=written)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
         """Refuse tables that no longer exist, and name the tables that may have replaced each."""

@@ -131,7 +131,7 @@ class IntoRestore:
             for copy in copies:
                 copy.create()
             # The types of the columns may be somebody's. Their code runs when values are loaded.
-            refuse(strangers_code(workspace, *self._clinics_tables(workspace), writes=True), "The copy")
+            refuse(strangers_code(workspace, *self._clinics_tables(workspace), written=()), "The copy")
             staged = {copy.was.name: copy.staged(index) for index, copy in enumerate(copies)}
             with WantedLoader(workspace, staged, _steps(contents, self._restore.listener)) as wanted:
                 self._restore.archives.read(backup, wanted)

@@ -22,7 +22,6 @@ from clinic_backups.restore.table_rules import (
     Reference,
     TableRules,
     cascading,
-    linked_tables,
     read_references,
     read_rules,
     with_parent,
@@ -68,13 +67,13 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
     with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
         names = sorted(folder.extracts())
         references = read_references(workspace, names)
-        if _strangers(report, workspace, folder, references):
+        if _strangers(report, workspace, folder, names):
             return
         clinics = read_clinics(workspace, folder, "all_clinics.sql")
         tables = workspace.tables([name for name in names if name in workspace.relations()])
         rules = read_rules(workspace, sorted(tables))
         role, replica = workspace.role(), may_replica(workspace)
-        shut_out = _shut_out(workspace, connection, folder, names, references)
+        shut_out = _shut_out(workspace, connection, folder, names)
         done: dict[Tried, list[str]] = defaultdict(list)
         for name, table in tables.items():
             rules[name] = with_row_key(rules[name], table, references)
@@ -167,9 +166,9 @@ def _check_sequences(report: Report, workspace: Workspace, names: list[str], rol
         report.warn(CHECK, said, hint)
 
 
-def _strangers(report: Report, workspace: Workspace, folder: SqlFolder, references: Iterable[Reference]) -> bool:
+def _strangers(report: Report, workspace: Workspace, folder: SqlFolder, names: Iterable[str]) -> bool:
     """Report whose code would run in a restore, before any of it runs."""
-    found = strangers_of_folder(workspace, folder, 0, tables=linked_tables(references), writes=True)
+    found = strangers_of_folder(workspace, folder, 0, written={*names, *folder.declarations().derived})
     for each in found:
         report.error(CHECK, each.said, each.remedy)
     return bool(found)
@@ -180,15 +179,13 @@ def _shut_out(
     connection: Connection,
     folder: SqlFolder,
     names: Sequence[str],
-    references: Sequence[Reference],
 ) -> Callable[[str], None]:
     """What is called before a table is written, see :func:`shut_out_strangers`."""
-    touched = {*names, *linked_tables(references)}
 
     def require(now: Snapshot) -> None:
-        refuse(strangers_code(now, names, folder.clinic_table, tables=touched, writes=True), "The trial")
+        refuse(strangers_code(now, names, folder.clinic_table, tables=names, written=names), "The trial")
 
-    return lambda name: shut_out_strangers(workspace, connection, [name], references, require)
+    return lambda name: shut_out_strangers(workspace, connection, [name], require)
 
 
 class _Trial:

@@ -64,7 +64,7 @@ def strangers_code(
     tables: Iterable[str] = (),
     functions: Iterable[int] = (),
     queries: Iterable[str] = (),
-    writes: bool = False,
+    written: Iterable[str] | None = None,
 ) -> list[ForeignCode]:
     """Look for it with PostgreSQL's catalog alone, which runs none of it.
 
@@ -75,7 +75,7 @@ def strangers_code(
     :param tables: more tables that will be read or written.
     :param functions: functions that will be called, by PostgreSQL's number.
     :param queries: texts of queries that will run. What they may mean by name is looked up.
-    :param writes: the tables will also be written.
+    :param written: the tables that will be written, besides those that are locked; ``None``: none is written at all.
     """
     values = {
         **_named(queries),
@@ -84,13 +84,16 @@ def strangers_code(
         "clinics": sorted(set(clinics)),
         "clinic_table": clinic_table,
         "trusted": list(snapshot.trusted_owners),
-        "writes": writes,
+        "writes": written is not None,
+        "written": sorted(set(written or ())),
     }
     doing = "asking whose code would run"
     with snapshot.savepoint():
         # PostgreSQL expects millions of rows of the recursion. With the memory for them it takes 0.3 s to make room.
         snapshot.rows("SELECT set_config('work_mem', '1MB', true)", None, doing)
-        rows = snapshot.rows(catalog_query("strangers", reached="reached_code"), values, doing)
+        rows = snapshot.rows(
+            catalog_query("strangers", reached="reached_code", written_tables="written_tables"), values, doing
+        )
     return [ForeignCode(*row) for row in rows]
 
 
@@ -104,7 +107,7 @@ def _named(queries: Iterable[str]) -> dict[str, list[str]]:
 
 
 def strangers_of_folder(
-    snapshot: Snapshot, folder: SqlFolder, clinic_id: int, *, tables: Iterable[str] = (), writes: bool = False
+    snapshot: Snapshot, folder: SqlFolder, clinic_id: int, *, written: Iterable[str] | None = None
 ) -> list[ForeignCode]:
     """Look for it in everything that the extracts and the queries of clinics and people mention.
 
@@ -123,14 +126,12 @@ def strangers_of_folder(
     with snapshot.savepoint():
         for query in queries:
             snapshot.mention(query)
-        return strangers_code(
-            snapshot, extracts, table, tables=[*extracts, table, *tables], queries=queries, writes=writes
-        )
+        return strangers_code(snapshot, extracts, table, tables=[*extracts, table], queries=queries, written=written)
 
 
 def require_no_strangers(
     snapshot: Snapshot, folder: SqlFolder, extracts: Mapping[str, str], doing: str, *, tables: Iterable[str] = (),
-    writes: bool = False,
+    written: Iterable[str] | None = None,
 ) -> None:  # fmt: skip
     """Call this after the tables are locked, and before the first of them is read.
 
@@ -139,7 +140,7 @@ def require_no_strangers(
     :raises PermanentError: code of a stranger would run; names it and the remedy.
     """
     found = strangers_code(
-        snapshot, extracts, folder.clinic_table, tables=tables, queries=extracts.values(), writes=writes
+        snapshot, extracts, folder.clinic_table, tables=tables, queries=extracts.values(), written=written
     )
     refuse(found, doing)
 

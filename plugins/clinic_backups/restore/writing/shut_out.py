@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -15,7 +14,6 @@ def shut_out_strangers(
     workspace: Workspace,
     connection: Connection,
     written: Iterable[str],
-    references: Sequence[Reference],
     require: Callable[[Snapshot], object],
 ) -> None:
     """Take the locks of a writer before the first row is written, and ask again whose code would run.
@@ -24,16 +22,12 @@ def shut_out_strangers(
     before is not seen by this transaction, but it would fire. So another transaction asks.
 
     :param connection: connection data of the same database, for the second transaction.
-    :param written: the tables. Those that refer to them are locked too, because a foreign key may write there.
+    :param written: the tables. Those that a foreign key writes with them are locked too.
     :param require: raises an error if the code of a stranger would run.
     :raises TransientError: somebody else holds a lock.
     """
-    names = set(written)
-    while also := {each.child for each in references if each.parent in names} - names:
-        names |= also
-    found = workspace.rows(
-        catalog_query("writable"), {"names": sorted(names)}, "asking which tables this role may write"
-    )
+    query = catalog_query("writable", written_tables="written_tables")
+    found = workspace.rows(query, {"written": sorted(set(written))}, "asking which tables this role may write")
     if found:
         tables = ", ".join(name for (name,) in found)
         workspace.execute(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE", "locking the tables that are written")

@@ -122,7 +122,7 @@ class Writing:
         workspace, run = self._workspace, self._workspace.execute
         written = {name for name, diff in self._diffs.items() if diff.plan.writes}
         written |= {each.table for each in self._derived}
-        shut_out_strangers(workspace, self._connection, written, self._references, self._require_no_strangers)
+        shut_out_strangers(workspace, self._connection, written, self._require_no_strangers)
         self._proof.require_counts()
         own_proof = None
         if self._quiet.how == "replica":

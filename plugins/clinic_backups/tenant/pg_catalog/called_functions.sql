@@ -1,5 +1,5 @@
 -- The functions, without those that a superuser added to an extension, that writing the given tables calls, as far as PostgreSQL knows: in
--- defaults, generated columns, constraints, domains, indexes, policies, the given triggers and rules, casts of its types,
+-- defaults, generated columns, constraints, domains, indexes, policies, event triggers, the given triggers and rules, casts of its types,
 -- and in one another. And those of the functions, views, operators and types that are given by number. Each with its number,
 -- schema, name with arguments, language, text, search path and a digest of what it does. Trigger functions come with their
 -- triggers. Views that these functions read come too, in the language "view", and so do the types ("type") and the
@@ -18,6 +18,7 @@ WITH RECURSIVE relation AS MATERIALIZED (
      UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k JOIN relation r ON r.oid = k.conrelid
      UNION SELECT 'pg_trigger'::regclass, g.oid FROM pg_trigger g JOIN relation r ON r.oid = g.tgrelid
             WHERE (r.name, g.tgname) IN (SELECT * FROM unnest(%(fired_of)s::text[], %(fired)s::text[]))
+     UNION SELECT 'pg_proc'::regclass, e.evtfoid FROM pg_event_trigger e WHERE e.evtenabled <> 'D'
      UNION SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite w JOIN relation r ON r.oid = w.ev_class
             WHERE (r.name, w.rulename) IN (SELECT * FROM unnest(%(fired_of)s::text[], %(fired)s::text[]))
      UNION

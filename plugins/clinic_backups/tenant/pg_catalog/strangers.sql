@@ -1,6 +1,7 @@
 -- What belongs to a stranger among the given tables, those that this transaction has locked, and the code that reading
 -- them calls, as reached_code.sql finds it, and what these call or read. With "writes" also the code that writing calls: of
--- defaults, all constraints, triggers, rules, domains and casts. The functions, domains and operators that a query may mean
+-- defaults, all constraints, triggers, event triggers, rules, domains and casts, also of the tables that foreign keys write or
+-- read with the tables "written". The functions, domains and operators that a query may mean
 -- by name count too. Each with its kind, name and owner.
 -- No stranger is: a superuser, the database's owner, the owner of the clinics' own table, whoever has the rights of these or
 -- can take them, the role that asks, a trusted one, and whoever may write all rows of all given tables of the clinics anyway.
@@ -32,6 +33,15 @@ WITH RECURSIVE own_table AS MATERIALIZED (
                           AND NOT (has_table_privilege(r.oid, t.oid, 'SELECT') AND has_table_privilege(r.oid, t.oid, 'INSERT')
                                    AND has_table_privilege(r.oid, t.oid, 'UPDATE') AND has_table_privilege(r.oid, t.oid, 'DELETE')
                                    AND (r.rolbypassrls OR NOT t.relrowsecurity))))
+), written AS (
+{written_tables}
+), beside AS MATERIALIZED (
+    -- PostgreSQL reads them to check the foreign keys of what is written.
+    SELECT f.conrelid AS oid FROM pg_constraint f JOIN written w ON w.oid = f.confrelid WHERE f.contype = 'f'
+     UNION
+    SELECT f.confrelid FROM pg_constraint f JOIN written w ON w.oid = f.conrelid WHERE f.contype = 'f'
+     UNION
+    SELECT w.oid FROM written w
 ), relation AS MATERIALIZED (
     SELECT c.oid
       FROM pg_class c
@@ -43,6 +53,7 @@ WITH RECURSIVE own_table AS MATERIALIZED (
        AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384
        AND (c.oid IN (SELECT l.relation FROM pg_locks l
                        WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation >= 16384)
+            OR c.oid IN (SELECT b.oid FROM beside b)
             OR n.nspname || '.' || c.relname = ANY (%(tables)s) OR rn.nspname || '.' || root.relname = ANY (%(tables)s))
        AND c.relpersistence <> 't'
 ), walk (class, id) AS (
@@ -53,6 +64,8 @@ WITH RECURSIVE own_table AS MATERIALIZED (
      UNION SELECT 'pg_attrdef'::regclass, d.oid FROM pg_attrdef d JOIN relation r ON r.oid = d.adrelid WHERE %(writes)s
      UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k JOIN relation r ON r.oid = k.conrelid WHERE %(writes)s
      UNION SELECT 'pg_trigger'::regclass, g.oid FROM pg_trigger g JOIN relation r ON r.oid = g.tgrelid WHERE %(writes)s
+     UNION SELECT 'pg_proc'::regclass, e.evtfoid FROM pg_event_trigger e
+            WHERE e.evtenabled <> 'D' AND (%(writes)s OR e.evtevent = 'login') AND EXISTS (SELECT FROM stranger)
      UNION
     -- The search path of our own sessions is empty: a query names the schema of what is not PostgreSQL's own.
     SELECT f.class, f.id
@@ -88,6 +101,8 @@ WITH RECURSIVE own_table AS MATERIALIZED (
       JOIN pg_namespace n ON n.oid = t.typnamespace
      WHERE t.typtype = 'd' AND (%(writes)s OR t.typname = ANY (%(words)s))
 )
-SELECT k.kind, k.name, k.owner::regrole::text
-  FROM code k JOIN stranger s ON s.oid = k.owner
+SELECT k.kind, k.name, r.rolname::text
+  FROM code k
+  JOIN stranger s ON s.oid = k.owner
+  JOIN pg_roles r ON r.oid = k.owner
  ORDER BY array_position(ARRAY['table', 'foreign table', 'view', 'materialized view', 'domain', 'function'], k.kind), 2
