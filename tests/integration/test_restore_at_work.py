@@ -16,6 +16,7 @@ from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.clinic_restore import ClinicChanged
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.request import Wish
+from clinic_backups.restore.writing import live
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, grants, shaped
 
@@ -119,6 +120,110 @@ def test_what_changed_since_the_plan_stays(rig: Shaped, meanwhile: str, kept: st
     assert rig.execute_rows("SELECT count(*) FROM s.t WHERE v = 'damaged' AND clinic_id = 1") == [(0,)]
 
 
+ROOMS = """
+    CREATE TABLE s.room (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, name text);
+    CREATE TABLE s.bill (id int PRIMARY KEY, room_id int NOT NULL REFERENCES s.room, no text);
+    CREATE TABLE s.item (id int PRIMARY KEY, bill_id int REFERENCES s.bill, no text);
+    INSERT INTO s.room SELECT k, 1 + k % 2, 'r' || k FROM generate_series(1, 6) AS k;
+    INSERT INTO s.bill SELECT k, 1 + k % 6, 'F' || k FROM generate_series(1, 24) AS k;
+    INSERT INTO s.item SELECT k, 1 + k % 24, 'i' || k FROM generate_series(1, 48) AS k
+"""
+"""Rooms 2, 4 and 6 are of clinic 1. A bill is its room's, and an item its bill's."""
+BILLS = "SELECT t.* FROM s.bill AS t JOIN s.room AS r ON r.id = t.room_id WHERE r.clinic_id = {{ clinic_id }}"
+ITEMS = (
+    "SELECT t.* FROM s.item AS t JOIN s.bill AS b ON b.id = t.bill_id JOIN s.room AS r ON r.id = b.room_id"
+    " WHERE r.clinic_id = {{ clinic_id }}"
+)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one by one", "in groups"])
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        ("UPDATE s.room SET clinic_id = 1 WHERE id = 3",),
+        ("INSERT INTO s.room VALUES (7, 1, 'new')", "UPDATE s.bill SET room_id = 7 WHERE id = 2"),
+    ],
+    ids=["a room is moved", "a bill is moved"],
+)
+def test_rows_that_became_the_clinics_after_the_plan_stay(
+    demo_database: DemoDatabase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: tuple[str, ...],
+    many: bool,
+) -> None:
+    # Nobody writes the bills and items themselves: only their parent is another one, or another clinic's.
+    if many:
+        monkeypatch.setattr(live, "MOST_DIGESTS", 4)
+        monkeypatch.setattr(live, "ALONE", 2)
+    rig = shaped(demo_database, tmp_path, ROOMS, {"room": OWN, "bill": BILLS, "item": ITEMS})
+    record = rig.run(1)
+    rig.execute(
+        "UPDATE s.bill SET no = 'damaged' WHERE id = 1",
+        "INSERT INTO s.bill VALUES (100, 2, 'added'), (101, 4, 'added')",
+        "DELETE FROM s.item WHERE id IN (2, 8, 14)",
+        "INSERT INTO s.item VALUES (100, 3, 'added')",
+        "UPDATE s.room SET name = 'damaged' WHERE id IN (2, 4)",
+    )
+    plan = rig.plan(record, mode="live")
+    assert plan.refusals == ()
+    rig.execute(*meanwhile)
+    before = rig.everything()
+    done = apply(rig, record, plan, mode="live")
+    gone = {row for table, rows in before.items() for row in {*rows} - {*rig.everything()[table]}}
+    assert gone <= {row for rows in before.values() for row in rows if "damaged" in row or "added" in row}
+    assert (plan.moment["operations"]["s.bill"]["groups"] is None) != many
+    if not many:
+        assert len(gone) == 6
+        assert rig.execute_rows("SELECT count(*) FROM s.item WHERE id IN (2, 8, 14)") == [(3,)]
+    assert "changed since the plan. They are left as they are" in str(done.tables)
+
+
+@pytest.mark.parametrize(
+    ("extract", "change"),
+    [
+        ("SELECT t.* FROM s.mine AS t WHERE t.clinic_id = {{ clinic_id }}",
+         "CREATE OR REPLACE VIEW s.mine AS SELECT id, 1 AS clinic_id, v, n FROM s.t"),
+        ("SELECT t.* FROM s.t AS t WHERE s.clinic_of(t.clinic_id) = {{ clinic_id }}",
+         "CREATE OR REPLACE FUNCTION s.clinic_of(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'"),
+    ],
+    ids=["view", "function"],
+)  # fmt: skip
+def test_another_view_or_function_in_an_extract_adds_nothing_to_the_plan(
+    demo_database: DemoDatabase, tmp_path: Path, extract: str, change: str
+) -> None:
+    ddl = (
+        f"{DDL}; CREATE VIEW s.mine AS SELECT id, clinic_id, v, n FROM s.t;"
+        "CREATE FUNCTION s.clinic_of(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1'"
+    )
+    rig = shaped(demo_database, tmp_path, ddl, {"t": extract, "bag": OWN})
+    record, before = rig.run(1), rig.everything()
+    damage(rig)
+    plan = rig.plan(record, mode="live")
+    assert plan.refusals == ()
+    rig.execute(change)
+    done = apply(rig, record, plan, mode="live")
+    assert rig.everything() == before
+    assert "200 rows changed since the plan. They are left as they are" in str(done.tables)
+
+
+@pytest.mark.parametrize("most", [65_536, 40])
+def test_a_plan_holds_a_bounded_number_of_digests(rig: Shaped, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(live, "MOST_DIGESTS", most)
+    monkeypatch.setattr(live, "ALONE", 10)
+    record = rig.run(1)
+    rig.execute("UPDATE s.t SET v = 'damaged' WHERE clinic_id = 1")
+    plan = rig.plan(record, mode="live")
+    digests = plan.moment["operations"]["s.t"]["digests"]
+    assert len(digests) == pytest.approx(min(most, 200) * 8 * 4 / 3, abs=12)
+    rig.execute("UPDATE s.t SET v = 'typed' WHERE id = 300")
+    apply(rig, record, plan, mode="live")
+    assert rig.execute_rows("SELECT v FROM s.t WHERE id = 300") == [("typed",)]
+    ((left,),) = rig.execute_rows("SELECT count(*) FROM s.t WHERE v = 'damaged' AND clinic_id = 1")
+    # Of a group, which has 5 operations on average, all stay.
+    assert left == 0 if most > 200 else left < 20
+
+
 ADDED = ("ALTER TABLE s.t ADD extra text DEFAULT '-'", "INSERT INTO s.t VALUES (1003, 1, 'added too')")
 """A column that the backup does not have, and a second row that it does not have."""
 
@@ -160,7 +265,7 @@ def test_a_row_that_is_updated_keeps_what_people_wrote_into_a_new_column(rig: Sh
     assert rig.execute_rows("SELECT count(*) FROM s.t WHERE id > 1000") == [(0,)]
 
 
-@pytest.mark.parametrize("forged", ["snapshot", "inserts", "part"])
+@pytest.mark.parametrize("forged", ["snapshot", "operations", "part"])
 def test_a_plan_that_is_not_the_approved_one_is_not_applied(rig: Shaped, forged: str) -> None:
     record = rig.run(1)
     damage(rig)
@@ -169,7 +274,7 @@ def test_a_plan_that_is_not_the_approved_one_is_not_applied(rig: Shaped, forged:
     if forged == "part":
         data["parts"]["s.t"] = "0" * 64
     else:
-        data["moment"][forged] = {"snapshot": "1000000:1000000:", "inserts": {}}[forged]
+        data["moment"][forged] = {"snapshot": "1000000:1000000:", "operations": {}}[forged]
     damaged = rig.everything()
     with pytest.raises(PermanentError, match="not the one that was approved"):
         apply(rig, record, RestorePlan.from_json(data), mode="live")

@@ -94,7 +94,10 @@ def test_a_hook_is_tried_and_rolled_back(
         ("REVOKE UPDATE ON s.numbers FROM {role}", "may not set s.numbers", "GRANT SELECT, UPDATE ON SEQUENCE"),
         (REFUSES, "writing one row of s.t for trial", ""),
         ("CREATE RULE quiet AS ON DELETE TO s.child DO INSTEAD NOTHING;"
-         "CREATE RULE still AS ON UPDATE TO s.child DO INSTEAD NOTHING", "Writing one row of s.child", "A rule"),
+         "CREATE RULE still AS ON UPDATE TO s.child DO INSTEAD NOTHING",
+         "The rule quiet of s.child changes what is written", "DISABLE RULE quiet"),
+        ("CREATE RULE log AS ON UPDATE TO s.child DO ALSO DELETE FROM s.t WHERE false",
+         "The rule log of s.child changes what is written", "DISABLE RULE log"),
         ("ALTER TABLE s.t ENABLE ROW LEVEL SECURITY; ALTER TABLE s.t FORCE ROW LEVEL SECURITY", "s.t", ""),
     ],
 )  # fmt: skip
@@ -113,6 +116,29 @@ def test_triggers_that_could_not_be_turned_off_are_a_warning(demo_database: Demo
     rig = shaped(demo_database, tmp_path, DDL + ";" + REFUSES, EXTRACTS)
     assert any("may not turn them off (no)" in finding.message for finding in trial(rig))
     assert not any("turn them off" in f.message for f in trial(rig, rig.database.postgres.uri(rig.database.name)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("CREATE RULE log AS ON UPDATE TO s.child DO ALSO DELETE FROM s.t", "One row of each of 3 tables"),
+        ("CREATE RULE quiet AS ON DELETE TO s.child DO INSTEAD NOTHING", "One row of each of 3 tables"),
+        ("CREATE RULE log AS ON UPDATE TO s.child DO ALSO DELETE FROM s.t; ALTER TABLE s.child ENABLE ALWAYS RULE log",
+         "Nothing was written to s.child: a restore turns off rules"),
+    ],
+    ids=["also", "instead", "always"],
+)  # fmt: skip
+def test_a_rule_that_a_restore_turns_off_is_no_error(
+    demo_database: DemoDatabase, tmp_path: Path, rule: str, said: str
+) -> None:
+    rig = shaped(demo_database, tmp_path, f"{DDL};{rule}", EXTRACTS, owner=True)
+    record, before = rig.run(2), rig.everything()
+    (finding,) = trial(rig, rig.database.postgres.uri(rig.database.name))
+    assert finding.level == "ok" and said in finding.message
+    assert rig.everything() == before
+    rig.execute("INSERT INTO s.child VALUES (9, 1)")
+    rig.bring_back(record)
+    assert rig.everything() == before
 
 
 BAG = """

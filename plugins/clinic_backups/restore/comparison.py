@@ -177,8 +177,9 @@ class Comparison:
 
     def _leave_changed(self, name: str, since: RestorePlan) -> None:
         self.diffs[name], left = leave_changed(
-            self.workspace, self.diffs[name], since.moment, since.parts.get(name), self._references
-        )
+            self.workspace, self.diffs[name], since.moment, since.parts.get(name), self._references,
+            converted=bool(self._converted[name].how),
+        )  # fmt: skip
         if left:
             self._note(name, table_notes.left_changed(left))
 
@@ -226,8 +227,8 @@ class Comparison:
         written = [*(name for name, diff in diffs.items() if diff.plan.writes), *(each.table for each in self._derived)]
         called = called_functions(workspace, written, self._quiet.triggers)
         self._say_whose_code(called)
-        if self._wish.mode == "live":
-            self._moment = moment_of(workspace, diffs)
+        if self._wish.mode == "live" and self._since is None:
+            self._moment = moment_of(workspace, diffs, {name for name in diffs if self._converted[name].how})
         self._parts = (
             plan_digest.said(self._notes, self._target)
             | plan_digest.triggers(self._quiet)

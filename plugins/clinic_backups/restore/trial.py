@@ -29,7 +29,7 @@ from clinic_backups.restore.table_rules import (
 )
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.restore.writing.published import unidentified
-from clinic_backups.restore.writing.quiet_triggers import EVENTS, may_replica
+from clinic_backups.restore.writing.quiet_triggers import EVENTS, How, Quiet, Trigger, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.restore.writing.shut_out import shut_out_strangers
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
@@ -39,8 +39,9 @@ from clinic_backups.tenant.strangers import refuse, strangers_code, strangers_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 CHECK = "restore"
-Tried = Literal["all", "changed", "no key", "nothing"]
-"""What was done with one row: all three operations, only an UPDATE, only DELETE and INSERT, or nothing: no rows."""
+Tried = Literal["all", "changed", "no key", "nothing", "rules"]
+"""What was done with one row: all three operations, only an UPDATE, only DELETE and INSERT, or nothing: there are no
+rows, or the table has rules that only a restore turns off."""
 
 
 def findings(settings: Settings, connection: Connection | None) -> list[Finding]:
@@ -77,11 +78,12 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         done: dict[Tried, list[str]] = defaultdict(list)
         for name, table in tables.items():
             rules[name] = with_row_key(rules[name], table, references)
-            trial = _Trial(workspace, table, rules[name], references, shut_out, replica=replica)
+            quiet = _quiet_rules(report, workspace, name, replica=replica)
+            trial = _Trial(workspace, table, rules[name], references, shut_out, replica=replica, quiet=quiet)
             _check_told(report, name, trial.key, references)
             _check_rights(report, name, rules[name], role)
             _check_triggers(report, workspace, name)
-            if rules[name].missing_rights or (not trial.key and cascading(references, name)):
+            if rules[name].missing_rights or quiet == "fire" or (not trial.key and cascading(references, name)):
                 continue
             tried: Tried | None = "nothing"
             for clinic in clinics:
@@ -117,6 +119,11 @@ def _sentences(done: dict[Tried, list[str]]) -> Iterator[str]:
         )
     if names := done["nothing"]:
         yield f"Nothing was written to {', '.join(names)}: no clinic has a row there. Only the rights were checked."
+    if names := done["rules"]:
+        yield (
+            f"Nothing was written to {', '.join(names)}: a restore turns off rules there first. The check does not,"
+            " because nobody else could write meanwhile. Only the rights were checked."
+        )
 
 
 def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> None:
@@ -158,6 +165,22 @@ def _check_triggers(report: Report, workspace: Workspace, name: str, *, derived:
         )
 
 
+def _quiet_rules(report: Report, workspace: Workspace, name: str, *, replica: bool) -> How:
+    """How a restore keeps the table's rules from changing what is written. It is an error if it cannot."""
+    found = [Trigger(*row) for row in workspace.rows(catalog_query("triggers"), {"names": [name]}, "reading the rules")]
+    rules = [each for each in found if each.kind == "RULE" and each.relation == name and each.state != "D"]
+    firing = tuple(each for each in rules if each.state != "R")
+    if not firing:
+        return "nothing"
+    if replica and all(each.state == "O" for each in rules):
+        return "replica"
+    if all(each.may for each in firing):
+        return "disable"
+    for refusal in Quiet("fire", firing).refusals():
+        report.error(CHECK, refusal.message, refusal.hint)
+    return "fire"
+
+
 def _check_sequences(report: Report, workspace: Workspace, names: list[str], role: str) -> None:
     found = find_sequences.examine(workspace, names)
     for refusal in find_sequences.refusals(found.uses, role):
@@ -192,6 +215,8 @@ class _Trial:
     """Writes one row of one table.
 
     :param shut_out: called with the table's name before it is written.
+    :param replica: the role may set ``session_replication_role``.
+    :param quiet: how a restore keeps the table's rules from firing.
     :ivar key: the columns that identify a row.
     """
 
@@ -204,8 +229,10 @@ class _Trial:
         shut_out: Callable[[str], object],
         *,
         replica: bool,
+        quiet: How,
     ) -> None:
         self._workspace, self._table, self._replica, self._shut_out = workspace, table, replica, shut_out
+        self._quiet = quiet
         self.key: Sequence[str] = table.primary_key or rules.row_key
         self._target = rules.in_sql(table.name)
         self._columns = [column.name for column in table.stored_columns]
@@ -225,6 +252,8 @@ class _Trial:
         rows = self._rows(extract)
         if not self._there(rows):
             return "nothing"
+        if self._quiet == "disable":
+            return "rules"
         self._shut_out(self._table.name)
         free = [column.name for column in self._table.stored_columns if column.identity != "always"]
         if self.key and free:
@@ -309,7 +338,7 @@ class _Trial:
         workspace, name = self._workspace, self._table.name
         with workspace.savepoint():
             workspace.execute("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
-            if replica:
+            if replica or self._quiet == "replica":
                 workspace.execute("SET LOCAL session_replication_role = replica", "keeping triggers quiet")
             # As in a restore, the writing is parsed under the application's search path.
             with workspace.application_path():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,20 +12,36 @@ from psycopg2 import sql
 
 from clinic_backups.restore.diff import TableDiff, described
 from clinic_backups.restore.table_rules import Reference
-from clinic_backups.restore.workspace import Workspace, columns_of
+from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
 Moment = Mapping[str, Any]
-"""``snapshot``: that of the plan, as ``pg_current_snapshot`` gives it. ``inserts``: by table, digests of the keys of
-rows to insert, in up to 256 groups. Plain JSON types."""
+"""``snapshot``: that of the plan, as ``pg_current_snapshot`` gives it. ``operations``: by table, ``digests`` of its
+operations, 8 bytes each, in base64; and the number of ``groups`` if each digest is that of a group of operations. Plain
+JSON types."""
+
+MOST_DIGESTS = 65_536
+"""The most digests that a plan holds: 700 kB, for 500,000 operations as well. Each one is of about 8 of them then."""
+ALONE = 256
+"""Up to this number, each operation of a table has its own digest, even if the plan has more digests then."""
 
 
-def moment_of(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> dict[str, Any]:
-    """The facts about the plan's moment that :func:`leave_changed` needs."""
+def moment_of(workspace: Workspace, diffs: Mapping[str, TableDiff], converted: Collection[str]) -> dict[str, Any]:
+    """The facts about the plan's moment that :func:`leave_changed` needs.
+
+    :param converted: tables whose values are converted. Then the digests include the values.
+    """
     ((snapshot,),) = workspace.rows("SELECT pg_current_snapshot()::text", None, "asking for the snapshot")
-    inserts = {
-        name: _groups(workspace, diff) for name, diff in diffs.items() if diff.plan.insert and diff.staged.shape.key
-    }
-    return {"snapshot": str(snapshot), "inserts": inserts}
+    counts = {name: diff.plan.writes for name, diff in diffs.items() if diff.plan.writes and diff.staged.shape.key}
+    operations = {}
+    for name, count in counts.items():
+        share = max(ALONE, MOST_DIGESTS * count // sum(counts.values()))
+        groups = None if count <= share else share
+        query = sql.SQL("""
+            {} SELECT translate(encode(string_agg(g.digest, ''::bytea ORDER BY g.digest), 'base64'), E'\\n', '')
+                 FROM groups AS g""").format(_groups(diffs[name], groups, values=name in converted))
+        ((digests,),) = workspace.rows(query, None, f"computing digests of the operations of {name}")
+        operations[name] = {"groups": groups, "digests": str(digests)}
+    return {"snapshot": str(snapshot), "operations": operations}
 
 
 def digest_of_moment(moment: Moment) -> str:
@@ -39,14 +55,20 @@ def leave_changed(
     moment: Moment,
     planned: str | None,
     references: Sequence[Reference] = (),
+    *,
+    converted: bool = False,
 ) -> tuple[TableDiff, int]:
-    """Remove the rows that changed since the plan from a table's operations; returns their number.
+    """Remove the operations that the plan does not have from a table's operations; returns their number.
 
-    A row counts as changed if its transaction is not older than the oldest one that was open when the plan was made. A
-    row to insert counts as changed if its group of keys differs from the plan's, because it may have been deleted
-    since.
+    So what is applied is less than the plan or equal, for whatever reason the operations are others now: a row may have
+    become the clinic's because another row changed, or because a view that an extract reads did. The plan's digests
+    show that. If one operation of a group is missing or new, the whole group is left out.
+
+    A row that was written since the plan is left out too. Its transaction is not older than the oldest one that was
+    open when the plan was made.
 
     :param planned: the digest that the table's operations had in the plan.
+    :param converted: the table's values are converted.
     """
     if not diff.plan.writes or diff.digest == planned:
         return diff, 0
@@ -54,7 +76,8 @@ def leave_changed(
     if not shape.key:
         left = workspace.execute(sql.SQL("DELETE FROM {}").format(diff.ops), f"leaving {shape.name}")
     else:
-        left = _leave_written(workspace, diff, str(moment["snapshot"])) + _leave_groups(workspace, diff, moment)
+        left = _leave_unplanned(workspace, diff, moment, values=converted)  # first: it needs all operations of a group
+        left += _leave_written(workspace, diff, str(moment["snapshot"]))
     return again(workspace, diff, references), left
 
 
@@ -92,28 +115,43 @@ def written_since(snapshot: str, alias: str) -> sql.Composed:
     )
 
 
-def _leave_groups(workspace: Workspace, diff: TableDiff, moment: Moment) -> int:
-    name, planned = diff.name, moment["inserts"].get(diff.name, {})
-    changed = [int(group) for group, digest in _groups(workspace, diff).items() if planned.get(group) != digest]
-    if not changed:
-        return 0
-    statement = sql.SQL("DELETE FROM {} AS o WHERE o.op = 'insert' AND {} IN ({})").format(
-        diff.ops, _group(diff), sql.SQL(", ").join(map(sql.Literal, changed))
+def _leave_unplanned(workspace: Workspace, diff: TableDiff, moment: Moment, *, values: bool) -> int:
+    """Remove operations whose digest the plan does not have."""
+    planned = moment.get("operations", {}).get(diff.name, {"groups": None, "digests": ""})
+    statement = sql.SQL("""
+        {groups},
+             planned AS (
+                 SELECT substr(d.bytes, 8 * n + 1, 8) AS digest
+                   FROM (SELECT decode({digests}, 'base64') AS bytes OFFSET 0) AS d
+                  CROSS JOIN generate_series(0, length(d.bytes) / 8 - 1) AS n)
+        DELETE FROM {ops} AS x WHERE x.ctid IN (
+            SELECT unnest(g.places) FROM groups AS g
+             WHERE NOT EXISTS (SELECT FROM planned AS p WHERE p.digest = g.digest))""").format(
+        groups=_groups(diff, planned["groups"], values=values),
+        digests=sql.Literal(planned["digests"]),
+        ops=diff.ops,
     )
-    return workspace.execute(statement, f"leaving rows of {name}")
+    return workspace.execute(statement, f"leaving rows of {diff.name} that are not in the plan")
 
 
-def _groups(workspace: Workspace, diff: TableDiff) -> dict[str, str]:
-    """The digest of each group of keys of the rows to insert."""
-    query = sql.SQL("""
-        SELECT {group}, left(encode(sha256(string_agg({key}, ''::bytea ORDER BY {key})), 'hex'), 16)
-          FROM {ops} AS o WHERE o.op = 'insert' GROUP BY 1""").format(group=_group(diff), key=_key(diff), ops=diff.ops)
-    return {str(group): str(digest) for group, digest in workspace.rows(query, None, f"grouping keys of {diff.name}")}
+def _groups(diff: TableDiff, groups: int | None, *, values: bool) -> sql.Composed:
+    """WITH ``groups``: the digest of each group of operations, and the places of these in ``ops``.
 
-
-def _key(diff: TableDiff) -> sql.Composed:
-    return sql.SQL("sha256(convert_to(ROW({})::text, 'UTF8'))").format(columns_of(diff.staged.shape.op_key, "o"))
-
-
-def _group(diff: TableDiff) -> sql.Composed:
-    return sql.SQL("get_byte({}, 0)").format(_key(diff))
+    :param groups: how many groups there are; none: each operation is one.
+    :param values: the digests include the values that are written.
+    """
+    shape = diff.staged.shape
+    said = sql.SQL("ROW(o.op, {}, o.present_hash)::text").format(columns_of(shape.op_key, "o"))
+    joined = sql.Composed([])
+    if values:
+        said += sql.SQL(" || {}").format(row_text(shape.columns, "w"))
+        joined += sql.SQL("LEFT JOIN {} AS w ON o.op <> 'delete' AND {}").format(diff.staged.wanted, diff.joins("w"))
+    by = "l.line"
+    if groups is not None:
+        by = f"mod((get_byte(l.line, 0) * 256 + get_byte(l.line, 1)) * 256 + get_byte(l.line, 2), {int(groups)})"
+    return sql.SQL("""
+        WITH lines AS (SELECT o.ctid AS place, sha256(convert_to({said}, 'UTF8')) AS line FROM {ops} AS o {joined}),
+             groups AS (SELECT substr(sha256(string_agg(l.line, ''::bytea ORDER BY l.line)), 1, 8) AS digest,
+                               array_agg(l.place) AS places FROM lines AS l GROUP BY {by})""").format(
+        said=said, ops=diff.ops, joined=joined, by=sql.SQL(by)
+    )

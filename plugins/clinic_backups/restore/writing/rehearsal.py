@@ -92,7 +92,8 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
         "23001": f"A foreign key of {name} would be broken ({refused.constraint}).",
     }.get(refused.state)
     hint = {
-        "23514": f"Drop or widen {refused.constraint} for the time of the restore, or restore without {name}.",
+        "23514": f"{_in_parts(workspace, name, refused)}Drop or widen {refused.constraint} for the time of the"
+        f" restore, or restore without {name}.",
         "23502": f"If a migration gave the rows a value, add it to include/sql/{FILE}:"
         f" `{filled_column(name, refused.column or '', '…')}`. Or: ALTER TABLE {table_in_sql(name)} ALTER COLUMN"
         f" {in_sql(refused.column or '')} DROP NOT NULL for the time of the restore; or restore without {name}.",
@@ -102,6 +103,36 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
     if what is None:
         return Refusal(name, f"The rehearsal of the restore failed: {error.message}", error.hint)
     return Refusal(name, what, hint)
+
+
+def _in_parts(workspace: Workspace, name: str, refused: Refused) -> str:
+    """A remedy for a CHECK whose function reads other tables: it does not see rows that the same statement writes."""
+    if refused.state != "23514":
+        return ""
+    functions = workspace.rows(
+        """
+        SELECT DISTINCT n.nspname || '.' || p.proname
+          FROM pg_constraint c
+          JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
+                          AND d.refclassid = 'pg_proc'::regclass
+          JOIN pg_proc p ON p.oid = d.refobjid
+          JOIN pg_namespace n ON n.oid = p.pronamespace
+          JOIN pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
+         WHERE c.contype = 'c' AND c.conname = %(name)s AND c.conrelid = to_regclass(%(table)s)
+         ORDER BY 1""",
+        {
+            "name": refused.constraint,
+            "table": sql.Identifier(str(refused.schema), str(refused.table)).as_string(workspace.connection),
+        },
+        "reading the functions of a constraint",
+    )
+    if not functions:
+        return ""
+    called = ", ".join(f"{function}()" for (function,) in functions)
+    return (
+        f"If {called} reads other tables, it does not see rows that come back together with {name}: restore those"
+        f" tables alone first, then {name}. Otherwise: "
+    )
 
 
 def _root(workspace: Workspace, table: str) -> str:
