@@ -1,38 +1,10 @@
--- What belongs to a stranger among the given tables, those that this transaction has locked, and the code that reading
--- them calls, as reached_code.sql finds it, and what these call or read. With "writes" also the code that writing calls: of
--- defaults, all constraints, triggers, event triggers, rules, domains and casts, also of the tables that foreign keys write or
--- read with the tables "written". The functions, domains and operators that a query may mean
--- by name count too. Each with its kind, name and owner.
--- No stranger is: a superuser, the database's owner, the owner of the clinics' own table, whoever has the rights of these or
--- can take them, the role that asks, a trusted one, and whoever may write all rows of all given tables of the clinics anyway.
-WITH RECURSIVE own_table AS MATERIALIZED (
-    SELECT c.oid, c.relowner, c.relrowsecurity, n.nspname || '.' || c.relname AS name
-      FROM pg_class c
-      JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname = ANY (%(clinics)s || ARRAY[%(clinic_table)s])
-), believed AS MATERIALIZED (
-    SELECT d.datdba AS oid FROM pg_database d WHERE d.datname = current_database()
-     UNION
-    SELECT t.relowner FROM own_table t WHERE t.name = %(clinic_table)s
-), rights (of_a_member) AS MATERIALIZED (
-    -- Since PostgreSQL 16 a member may have no right at all.
-    SELECT CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER'
-                ELSE 'USAGE, SET, USAGE WITH ADMIN OPTION' END
-), stranger AS MATERIALIZED (
-    SELECT o.oid
-      FROM (SELECT c.relowner AS oid FROM pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-             UNION SELECT p.proowner FROM pg_proc p WHERE p.oid >= 16384
-             UNION SELECT t.typowner FROM pg_type t WHERE t.oid >= 16384 AND t.typtype = 'd') AS o
-      JOIN pg_roles r ON r.oid = o.oid
-     CROSS JOIN rights
-     WHERE NOT r.rolsuper AND r.rolname <> current_user AND r.rolname <> ALL (%(trusted)s)
-       AND NOT EXISTS (SELECT FROM believed b WHERE pg_has_role(r.oid, b.oid, rights.of_a_member))
-       AND (NOT EXISTS (SELECT FROM own_table)
-            OR EXISTS (SELECT FROM own_table t
-                        WHERE NOT pg_has_role(r.oid, t.relowner, rights.of_a_member)
-                          AND NOT (has_table_privilege(r.oid, t.oid, 'SELECT') AND has_table_privilege(r.oid, t.oid, 'INSERT')
-                                   AND has_table_privilege(r.oid, t.oid, 'UPDATE') AND has_table_privilege(r.oid, t.oid, 'DELETE')
-                                   AND (r.rolbypassrls OR NOT t.relrowsecurity))))
+-- What belongs to the roles "strangers" among the given tables, those that this transaction has locked, and the code that
+-- reading them calls, as reached_code.sql finds it, and what these call or read. With "writes" also the code that writing
+-- calls: of defaults, all constraints, triggers, event triggers, rules, domains and casts, also of the tables that foreign
+-- keys write or read with the tables "written". The functions, domains and operators that a query may mean by name count too.
+-- Each with its kind, name and owner.
+WITH RECURSIVE stranger AS MATERIALIZED (
+    SELECT s.oid::oid FROM unnest(%(strangers)s::bigint[]) AS s (oid)
 ), written AS (
 {written_tables}
 ), beside AS MATERIALIZED (
@@ -48,9 +20,7 @@ WITH RECURSIVE own_table AS MATERIALIZED (
       JOIN pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_class root ON c.relispartition AND root.oid = pg_partition_root(c.oid)
       LEFT JOIN pg_namespace rn ON rn.oid = root.relnamespace
-     -- In most databases nothing belongs to a stranger, and there is nothing to look for.
-     WHERE EXISTS (SELECT FROM stranger)
-       AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid >= 16384
        AND (c.oid IN (SELECT l.relation FROM pg_locks l
                        WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation >= 16384)
             OR c.oid IN (SELECT b.oid FROM beside b)
@@ -59,13 +29,12 @@ WITH RECURSIVE own_table AS MATERIALIZED (
 ), walk (class, id) AS (
     SELECT 'pg_class'::regclass::oid, r.oid FROM relation r
      UNION SELECT 'pg_proc'::regclass, f.oid FROM unnest(%(functions)s::bigint[]) AS f (oid)
-            WHERE EXISTS (SELECT FROM stranger)
      UNION SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite w JOIN relation r ON r.oid = w.ev_class WHERE %(writes)s
      UNION SELECT 'pg_attrdef'::regclass, d.oid FROM pg_attrdef d JOIN relation r ON r.oid = d.adrelid WHERE %(writes)s
      UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k JOIN relation r ON r.oid = k.conrelid WHERE %(writes)s
      UNION SELECT 'pg_trigger'::regclass, g.oid FROM pg_trigger g JOIN relation r ON r.oid = g.tgrelid WHERE %(writes)s
      UNION SELECT 'pg_proc'::regclass, e.evtfoid FROM pg_event_trigger e
-            WHERE e.evtenabled <> 'D' AND (%(writes)s OR e.evtevent = 'login') AND EXISTS (SELECT FROM stranger)
+            WHERE e.evtenabled <> 'D' AND (%(writes)s OR e.evtevent = 'login')
      UNION
     -- The search path of our own sessions is empty: a query names the schema of what is not PostgreSQL's own.
     SELECT f.class, f.id
@@ -77,7 +46,7 @@ WITH RECURSIVE own_table AS MATERIALIZED (
             SELECT 'pg_operator'::regclass, o.oid, NULL, o.oprnamespace
               FROM pg_operator o WHERE o.oid >= 16384 AND o.oprname = ANY (%(signs)s)) AS f (class, id, name, namespace)
       JOIN pg_namespace n ON n.oid = f.namespace
-     WHERE n.nspname = ANY (%(words)s) AND (f.name IS NULL OR f.name = ANY (%(words)s)) AND EXISTS (SELECT FROM stranger)
+     WHERE n.nspname = ANY (%(words)s) AND (f.name IS NULL OR f.name = ANY (%(words)s))
      UNION
     SELECT e.class, e.id
       FROM walk w
