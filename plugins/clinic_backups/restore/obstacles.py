@@ -10,7 +10,7 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import unused
-from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.diff import DELETE, UPDATE, TableDiff, is_op
 from clinic_backups.restore.obstacle_sql import (
     and_not_changed,
     and_not_deleted,
@@ -183,8 +183,12 @@ class Obstacles:
                     yield from self._missing_parents(diff, reference)
         for reference in self._looked_at:
             parent = self._diffs.get(reference.parent)
-            if parent is not None and parent.plan.delete and reference.child not in self._declared.derived:
-                yield from self._orphans(reference)
+            if parent is None or reference.child in self._declared.derived:
+                continue
+            if parent.plan.delete:
+                yield from self._orphans(reference, DELETE)
+            if set(reference.parent_columns) & set(parent.plan.columns):
+                yield from self._orphans(reference, UPDATE)
 
     def _taken_keys(self, diff: TableDiff) -> Obstacle:
         """Rows to insert whose key another clinic's row, or a row of no clinic, has by now."""
@@ -360,15 +364,16 @@ class Obstacles:
 
         yield Obstacle(diff, query, says)
 
-    def _orphans(self, reference: Reference) -> Iterator[Obstacle]:
-        """Rows that stay and refer to a row that would be deleted."""
+    def _orphans(self, reference: Reference, operation: str) -> Iterator[Obstacle]:
+        """Rows that stay and refer to a row that would be deleted, or whose referenced values would change."""
         parent, own = self._diffs[reference.parent], self._diffs.get(reference.child)
         if not has_referred(parent, reference):
             return
         query = sql.SQL("""
             SELECT {shown}, o.ctid, NULL FROM {ops} AS o JOIN {gone} AS g ON {same} JOIN {child} AS c ON {refers}
-             WHERE o.op = 'delete' {not_deleted} {not_changed} {not_inserted}""").format(
+             WHERE {is_op} {not_deleted} {not_changed} {not_inserted}""").format(
             shown=shown(self._tables[reference.child], "c"),
+            is_op=is_op("o", operation),
             ops=parent.ops,
             gone=parent.staged.present,
             same=parent.joins("g"),
@@ -378,12 +383,15 @@ class Obstacles:
             not_changed=and_not_changed(own, reference),
             not_inserted=and_not_inserted(parent, reference, "c"),
         )
+        columns = ", ".join(reference.parent_columns)
+        gone = "rows" if operation == DELETE else f"values of {columns}"
+        does = "delete" if operation == DELETE else "change"
         yield Obstacle(
             parent,
             query,
             lambda count, keys, missing: Refusal(
                 reference.parent,
-                f"{count} rows of {reference.child} refer to rows of {reference.parent} that the restore would delete"
+                f"{count} rows of {reference.child} refer to {gone} of {reference.parent} that the restore would {does}"
                 f" ({reference.name}): {keys}.",
                 f"Delete or change these rows of {reference.child} first, or restore with the mode `missing`. If the"
                 f" application makes them again, declare {reference.child} derived in include/sql/not_backed_up.txt.",
