@@ -117,6 +117,7 @@ def written_since(snapshot: str, alias: str) -> sql.Composed:
 
 def _leave_unplanned(workspace: Workspace, diff: TableDiff, moment: Moment, *, values: bool) -> int:
     """Remove operations whose digest the plan does not have."""
+    # NOT IN is hashed. For NOT EXISTS the planner, which does not know the numbers, would compare each with each.
     planned = moment.get("operations", {}).get(diff.name, {"groups": None, "digests": ""})
     statement = sql.SQL("""
         {groups},
@@ -126,7 +127,7 @@ def _leave_unplanned(workspace: Workspace, diff: TableDiff, moment: Moment, *, v
                   CROSS JOIN generate_series(0, length(d.bytes) / 8 - 1) AS n)
         DELETE FROM {ops} AS x WHERE x.ctid IN (
             SELECT unnest(g.places) FROM groups AS g
-             WHERE NOT EXISTS (SELECT FROM planned AS p WHERE p.digest = g.digest))""").format(
+             WHERE g.digest NOT IN (SELECT p.digest FROM planned AS p))""").format(
         groups=_groups(diff, planned["groups"], values=values),
         digests=sql.Literal(planned["digests"]),
         ops=diff.ops,
@@ -146,12 +147,17 @@ def _groups(diff: TableDiff, groups: int | None, *, values: bool) -> sql.Compose
     if values:
         said += sql.SQL(" || {}").format(row_text(shape.columns, "w"))
         joined += sql.SQL("LEFT JOIN {} AS w ON o.op <> 'delete' AND {}").format(diff.staged.wanted, diff.joins("w"))
-    by = "l.line"
+    part: sql.Composable = sql.SQL("o.ctid")
     if groups is not None:
-        by = f"mod((get_byte(l.line, 0) * 256 + get_byte(l.line, 1)) * 256 + get_byte(l.line, 2), {int(groups)})"
+        # By the key alone: a row that changed since the plan stays in its group, and spoils no other one.
+        hashed = sql.SQL("sha256(convert_to(ROW({})::text, 'UTF8'))").format(columns_of(shape.op_key, "o"))
+        part = sql.SQL("mod((get_byte({0}, 0) * 256 + get_byte({0}, 1)) * 256 + get_byte({0}, 2), {1})").format(
+            hashed, sql.Literal(groups)
+        )
     return sql.SQL("""
-        WITH lines AS (SELECT o.ctid AS place, sha256(convert_to({said}, 'UTF8')) AS line FROM {ops} AS o {joined}),
+        WITH lines AS (SELECT o.ctid AS place, {part} AS part, sha256(convert_to({said}, 'UTF8')) AS line
+                         FROM {ops} AS o {joined}),
              groups AS (SELECT substr(sha256(string_agg(l.line, ''::bytea ORDER BY l.line)), 1, 8) AS digest,
-                               array_agg(l.place) AS places FROM lines AS l GROUP BY {by})""").format(
-        said=said, ops=diff.ops, joined=joined, by=sql.SQL(by)
+                               array_agg(l.place) AS places FROM lines AS l GROUP BY l.part)""").format(
+        part=part, said=said, ops=diff.ops, joined=joined
     )
