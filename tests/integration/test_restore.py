@@ -361,7 +361,10 @@ class TestWrongArchive:
         source = ward.source(theirs)
         swapped = replace(source, clinic_id=1, backup_id=mine.backup_id)
         self.unchanged(
-            ward, lambda: ward.restore().plan(swapped, Wish()), IntegrityError, "holds backup 2-.* of clinic 2, not backup 1-"
+            ward,
+            lambda: ward.restore().plan(swapped, Wish()),
+            IntegrityError,
+            "holds backup 2-.* of clinic 2, not backup 1-",
         )
         lying = replace(source, clinic_id=1, archive=replace(source.archive, key=mine.archive_key))
         self.unchanged(ward, lambda: ward.restore().plan(lying, Wish()), IntegrityError, "is cut short or was replaced")
