@@ -161,6 +161,23 @@ def test_the_mode_live_deletes_the_derived_rows_of_the_plan(demo_database: DemoD
     assert rig.execute_rows("SELECT count(*) FROM s.note") == [(0,)]
 
 
+def test_the_mode_live_keeps_derived_rows_that_refer_by_a_key_which_is_newer_than_the_plan(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    more = f"{NOTES}; ALTER TABLE s.note ADD other int"
+    rig = shaped(demo_database, tmp_path, more, {"bill": OWN}, lists="s.note: derived, made anew\n")
+    record = rig.run(1)
+    rig.execute(
+        "INSERT INTO s.bill VALUES (100, 1, 'new'), (101, 1, 'new')",
+        "INSERT INTO s.note (id, bill_id, other) VALUES (0, 100, NULL), (1, NULL, 101)",
+    )
+    plan = rig.plan(record, mode="live")
+    rig.execute("ALTER TABLE s.note ADD FOREIGN KEY (other) REFERENCES s.bill")
+    rig.restore().apply(rig.source(record), Wish(mode="live"), approved=plan.digest, plan=plan)
+    assert rig.execute_rows("SELECT id FROM s.note ORDER BY id") == [(0,), (1,)]
+    assert rig.execute_rows("SELECT id FROM s.bill WHERE clinic_id = 1 AND id > 99 ORDER BY id") == [(100,), (101,)]
+
+
 @pytest.mark.parametrize(
     "meanwhile",
     ["UPDATE s.note SET v = 'by hand'", "UPDATE s.note SET id = 7, v = 'by hand'"],

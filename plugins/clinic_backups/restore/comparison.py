@@ -187,11 +187,11 @@ class Comparison:
             self._note(name, table_notes.left_changed(left))
 
     def _keep_derived(self, since: RestorePlan) -> None:
-        """Treat a derived table as any other if the plan does not delete its rows, or some were written since then."""
+        """Treat a derived table as any other if the plan does not delete such rows, or some were written since then."""
         found = in_the_way(
             self.workspace, self.diffs, self._references, self._declared.derived, str(since.moment["snapshot"])
         )
-        kept = {each.table for each in found if each.new or f"derived {each.table}" not in since.parts}
+        kept = {each.table for each in found if not each.is_in(since.parts)}
         if kept:
             derived = {table: why for table, why in self._declared.derived.items() if table not in kept}
             self._declared = replace(self._declared, derived=derived)
@@ -243,7 +243,7 @@ class Comparison:
             | plan_digest.hooks(self._folder)
             | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
-            | {f"derived {derived.table}": f"{derived.rows} {derived.digest}" for derived in self._derived}
+            | {part: value for derived in self._derived for part, value in derived.parts.items()}
             | {f"moved past {sequence}": str(number) for sequence, number in self._sequences.past.items()}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})

@@ -21,6 +21,7 @@ class Derived:
 
     :param digest: of all their values.
     :param statement: deletes them, and returns a row for each. It may be parsed under any search path.
+    :param keys: the foreign keys by which they refer to the deleted rows, with their columns.
     :param new: whether some of them were written since the plan.
     """
 
@@ -28,7 +29,21 @@ class Derived:
     rows: int
     digest: str
     statement: sql.Composed
+    keys: Mapping[str, str]
     new: bool = False
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """For the digest of a plan."""
+        return self._ways | {f"derived {self.table}": f"{self.rows} {self.digest}"}
+
+    def is_in(self, parts: Mapping[str, str]) -> bool:
+        """Whether a plan with these parts deletes such rows too. There may be fewer now, because others were left."""
+        return not self.new and f"derived {self.table}" in parts and self._ways.items() <= parts.items()
+
+    @property
+    def _ways(self) -> dict[str, str]:
+        return {f"derived {self.table} by {name}": columns for name, columns in self.keys.items()}
 
 
 def in_the_way(
@@ -45,6 +60,16 @@ def in_the_way(
     """
     is_new = sql.SQL("false") if since is None else written_since(since, "d")
     for table in sorted({reference.child for reference in references} & set(derived) - set(diffs)):
+        leading = [
+            (reference, diff)
+            for reference in references
+            if reference.child == table
+            and (diff := diffs.get(reference.parent)) is not None
+            and diff.plan.delete
+            and diff.staged.shape.key
+        ]
+        if not leading:
+            continue
         conditions = [
             sql.SQL("EXISTS (SELECT FROM {} AS o JOIN {} AS g ON {} WHERE {} AND {})").format(
                 diff.ops,
@@ -53,14 +78,8 @@ def in_the_way(
                 is_op("o", DELETE),
                 reference.refers("d", "g"),
             )
-            for reference in references
-            if reference.child == table
-            and (diff := diffs.get(reference.parent)) is not None
-            and diff.plan.delete
-            and diff.staged.shape.key
+            for reference, diff in leading
         ]
-        if not conditions:
-            continue
         rows = sql.SQL("FROM {} AS d WHERE {}").format(qualified(table), sql.SQL(" OR ").join(conditions))
         found = sql.SQL("SELECT ROW(d.*)::text AS text, {} AS new {}").format(is_new, rows)
         query = sql.SQL("""
@@ -71,4 +90,5 @@ def in_the_way(
         ((count, new, digest),) = workspace.rows(query, None, f"reading rows of {table}")
         if count:
             statement = sql.SQL("DELETE {} RETURNING 1").format(rows)
-            yield Derived(table, int(count), str(digest), statement, new=bool(new))
+            keys = {reference.name: f"{reference.columns} {reference.parent}" for reference, _ in leading}
+            yield Derived(table, int(count), str(digest), statement, keys, new=bool(new))
