@@ -391,7 +391,7 @@ class TestOpenStore:
 
 
 class TestMemory:
-    SIZE = 256 * 1024 * 1024
+    SIZE = 160 * 1024 * 1024
     PROGRAM = """
 import json, os, re, sys
 from pathlib import Path

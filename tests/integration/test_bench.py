@@ -11,7 +11,7 @@ from include.demo.layout import CHECKOUT
 
 
 def test_they_run_to_their_end() -> None:
-    groups = ("large", "restore", "incremental")
+    groups = ("large", "restore")
     only = [word for group in groups for word in ("--only", group)]
     command = [sys.executable, "-m", "bench", "--quick", "--rows", "6000", "--rounds", "1", *only]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=250)

@@ -126,7 +126,7 @@ CHANGES = st.lists(
 
 # Without shrinking: each example takes some seconds.
 @settings(
-    max_examples=4,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -804,7 +804,7 @@ def test_the_command_tells_everything_before_it_fails(
     run("store", "init")
     assert run("backup", "--clinic", "1", "--clinic", "2", "--clinic", "3").code == 0
     catalog = Catalog(connections.parse("backup_catalog", demo_database.catalog_uri))
-    three, second, first = catalog.find()
+    first, second, three = sorted(catalog.find(), key=lambda record: record.clinic_id)
 
     def lose() -> None:
         with demo_database.connect() as db, db.cursor() as cursor:
@@ -835,7 +835,7 @@ def test_the_command_tells_everything_before_it_fails(
         assert (checked.code, "1 things could not be checked" in checked.err) == (75, True)
     down = run("catalog", "rebuild", **stores)
     assert (down.code, "s3://nowhere/x" in down.err) == (75, True)
-    assert [record.backup_id for record in catalog.find()] == [three.backup_id, second.backup_id, first.backup_id]
+    assert {record.backup_id for record in catalog.find()} == {three.backup_id, second.backup_id, first.backup_id}
     assert two.url in down.out
 
     # Something does not fit: that is worse.
@@ -847,4 +847,4 @@ def test_the_command_tells_everything_before_it_fails(
     bad = run("catalog", "rebuild", **stores)
     assert (bad.code, "1 objects do not fit" in bad.err, "s3://nowhere/x" in bad.err) == (1, True, True)
     assert (first.archive_key in bad.out, "a start or an end that is not valid" in bad.out) == (True, True)
-    assert [record.backup_id for record in catalog.find()] == [three.backup_id, second.backup_id]
+    assert {record.backup_id for record in catalog.find()} == {three.backup_id, second.backup_id}

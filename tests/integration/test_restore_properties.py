@@ -203,7 +203,7 @@ def test_a_kill_at_any_moment_leaves_the_database_as_before_or_restored(
     demo_database: DemoDatabase, tmp_path: Path
 ) -> None:
     ward = Ward(demo_database, FileStore(tmp_path / "store"))
-    ward.fill(20_000)
+    ward.fill(8_000)
     restored, others = ward.rows_now(1), ward.others()
     record = ward.run(1)
     breaking = (
@@ -221,7 +221,7 @@ def test_a_kill_at_any_moment_leaves_the_database_as_before_or_restored(
         archive=(record.archive_key, record.size_bytes, record.sha256, record.md5), digest=ward.plan(record).digest,
     )  # fmt: skip
     chance, seen = random.Random(5), set()
-    for number in range(20):
+    for number in range(12):
         process = subprocess.Popen(
             [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"}
         )

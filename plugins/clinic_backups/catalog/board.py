@@ -187,15 +187,18 @@ def _values(visible: Visible, now: datetime, objective_hours: float) -> dict[str
 def _lines(db: SqlConnection, clinic_ids: Sequence[int], values: dict[str, Any]) -> dict[int, BoardLine]:
     """The lines of these clinics, by id."""
     values = values | {"clinic_ids": list(clinic_ids)}
-    trends: dict[int, dict[date, TrendPoint]] = {}
-    for row in db.execute(sql.TREND, values):
-        day = row.started_at.astimezone(UTC).date()
-        # Ordered by start, so that the last backup of a day replaces the others.
-        trends.setdefault(row.clinic_id, {})[day] = TrendPoint(day, row.size_bytes, row.rows_total or 0)
+    first_day = values["since"].astimezone(UTC).date()
+    trends = {
+        clinic_id: tuple(
+            TrendPoint(first_day + timedelta(days=day), size_bytes, rows)
+            for day, size_bytes, rows in zip(days, sizes, counts, strict=True)
+        )
+        for clinic_id, days, sizes, counts in db.execute(sql.TREND, values | {"first_day": first_day})
+    }
     under_way = running(db, clinic_ids)
     return {
         row["clinic_id"]: BoardLine(
-            **row, trend=tuple(trends.get(row["clinic_id"], {}).values()), running=under_way.get(row["clinic_id"])
+            **row, trend=trends.get(row["clinic_id"], ()), running=under_way.get(row["clinic_id"])
         )
         for row in db.execute(sql.LINES, values).mappings()
     }

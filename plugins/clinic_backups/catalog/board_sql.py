@@ -160,9 +160,14 @@ LINES = text(f"""
            ORDER BY d.started_at DESC, d.id DESC
            LIMIT 1) AS doubtful ON doubtful.suspect IS NOT NULL AND NOT doubtful.good
      WHERE c.clinic_id = ANY(CAST(:clinic_ids AS bigint[]))""")  # noqa: S608
+# One row for each clinic, with an array for each column: rows for each day would cost more than the query.
 TREND = text("""
-    SELECT b.clinic_id, b.started_at, b.size_bytes, b.rows_total
-      FROM clinic_backups.backup AS b
-     WHERE b.clinic_id = ANY(CAST(:clinic_ids AS bigint[])) AND b.state = 'completed'
-       AND b.started_at BETWEEN :since AND :until
-     ORDER BY b.clinic_id, b.started_at, b.id""")
+    SELECT d.clinic_id, array_agg(d.day ORDER BY d.day), array_agg(d.size_bytes ORDER BY d.day),
+           array_agg(d.rows_total ORDER BY d.day)
+      FROM (SELECT DISTINCT ON (b.clinic_id, day) b.clinic_id, b.size_bytes, coalesce(b.rows_total, 0) AS rows_total,
+                   (b.started_at AT TIME ZONE 'UTC')::date - CAST(:first_day AS date) AS day
+              FROM clinic_backups.backup AS b
+             WHERE b.clinic_id = ANY(CAST(:clinic_ids AS bigint[])) AND b.state = 'completed'
+               AND b.started_at BETWEEN :since AND :until
+             ORDER BY b.clinic_id, day, b.started_at DESC, b.id DESC) AS d
+     GROUP BY d.clinic_id""")
