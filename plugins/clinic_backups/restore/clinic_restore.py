@@ -12,7 +12,6 @@ from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Fetched, Source
@@ -153,10 +152,8 @@ class ClinicRestore:
         self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None = None
     ) -> T:
         """See :meth:`_compared_again`. :raises PermanentError: the role lacks a right; names role and database."""
-        kept = KeptConnections()
         try:
-            with kept.keeping():
-                return self._compared_again(source, wish, use, since=since, kept=kept)
+            return self._compared_again(source, wish, use, since=since)
         except PermanentError as error:
             refused = refusal_of(error)
             if refused is None or refused.state != "42501":
@@ -164,24 +161,18 @@ class ClinicRestore:
             raise lacking_right(self.database, error) from None
 
     def _compared_again(
-        self,
-        source: Source,
-        wish: Wish,
-        use: Callable[[Comparison], T],
-        *,
-        since: RestorePlan | None,
-        kept: KeptConnections,
+        self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None
     ) -> T:
         """Compare and continue.
 
         If somebody wrote at the same moment, compare again. If a type does not accept the values, load them as texts.
         """
-        with Snapshot(self.database, kept=kept, **self.settings.timeouts) as looking:
+        with Snapshot(self.database, **self.settings.timeouts) as looking:
             require_primary(ask(looking))  # before a large archive is fetched
         backup, tries, as_text = self.archives.fetch(source), 1, False
         while True:
             try:
-                with self._comparison(backup, source, wish, as_text=as_text, since=since, kept=kept) as comparison:
+                with self._comparison(backup, source, wish, as_text=as_text, since=since) as comparison:
                     return use(comparison)
             except Unfit:
                 if as_text:
@@ -204,20 +195,13 @@ class ClinicRestore:
 
     @contextmanager
     def _comparison(
-        self,
-        backup: Fetched,
-        source: Source,
-        wish: Wish,
-        *,
-        as_text: bool,
-        since: RestorePlan | None,
-        kept: KeptConnections,
+        self, backup: Fetched, source: Source, wish: Wish, *, as_text: bool, since: RestorePlan | None
     ) -> Iterator[Comparison]:
         folder = SqlFolder(self.settings.sql_dir)
         queries, drift = SqlExtract().rendered(folder, source.clinic_id), folder.drift()
         timeouts = self.settings.timeouts
         begun = time.monotonic()
-        with Snapshot(self.database, kept=kept, **timeouts) as looking:
+        with Snapshot(self.database, **timeouts) as looking:
             identity = identity_of(looking)
             backup_now = _under_names_of_now(backup.manifest, drift, looking, identity)
             names = [name for name in backup_now.manifest.tables if name in queries]
@@ -236,7 +220,6 @@ class ClinicRestore:
             comparison = Comparison(
                 workspace,
                 self.database,
-                kept,
                 backup_now,
                 replace(wish, tables=chosen or backup_now.now(wish.tables)),
                 queries,
@@ -253,7 +236,7 @@ class ClinicRestore:
             # A session that waits for our locks delays the reader too, so both together have one lock timeout.
             left = timeouts["lock_timeout_seconds"] - (time.monotonic() - begun)
             patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
-            with Snapshot(self.database, same_as=workspace.export(), kept=kept, **patience) as reader:
+            with Snapshot(self.database, same_as=workspace.export(), **patience) as reader:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
                 comparison.stage(staging, lambda wanted: self.archives.read(backup, backup_now.taker(wanted)))
             workspace.prove()

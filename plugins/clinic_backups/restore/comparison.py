@@ -12,7 +12,6 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.table import Table
 from clinic_backups.restore import plan_digest, table_notes
@@ -66,7 +65,6 @@ class Comparison:
     """One restore, from its tables to its writing; see :class:`~clinic_backups.restore.clinic_restore.ClinicRestore`.
 
     :param connection: the workspace's connection data, for a second transaction.
-    :param kept: connections for further transactions.
     :param migrated: the backup under the present names.
     :param queries: the extract of each table, rendered for the clinic.
     :param target: the database, as its server describes it; ``refusals`` say what is wrong with it.
@@ -81,7 +79,6 @@ class Comparison:
         self,
         workspace: Workspace,
         connection: Connection,
-        kept: KeptConnections,
         migrated: Migrated,
         wish: Wish,
         queries: Mapping[str, str],
@@ -97,7 +94,7 @@ class Comparison:
         self._of_itself = tuple(of_itself)
         self._since, self._target, self._ways = since, target, ways
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
-        self._connection, self._kept, self._wish, self._as_text = connection, kept, wish, as_text
+        self._connection, self._wish, self._as_text = connection, wish, as_text
         self._folder, self._declared = folder, folder.declarations()
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
@@ -311,7 +308,6 @@ class Comparison:
         return Writing(
             self.workspace,
             self._connection,
-            self._kept,
             self.diffs,
             self._references,
             quiet=self._quiet,

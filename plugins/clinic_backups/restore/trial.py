@@ -12,7 +12,6 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.findings import Finding, Report
-from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import table_in_sql
@@ -65,8 +64,8 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
     Only a gap in a sequence may remain. If a table is empty, only the rights on it are checked. The last finding says
     what was not done.
     """
-    folder, kept = SqlFolder(settings.sql_dir), KeptConnections()
-    with report.check(CHECK), kept.keeping(), Workspace(connection, **settings.timeouts) as workspace:
+    folder = SqlFolder(settings.sql_dir)
+    with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
         names = sorted(folder.extracts())
         references = read_references(workspace, names)
         if _strangers(report, workspace, folder, names):
@@ -75,7 +74,7 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         tables = workspace.tables([name for name in names if name in workspace.relations()])
         rules = read_rules(workspace, sorted(tables))
         role, replica = workspace.role(), may_replica(workspace)
-        shut_out = _shut_out(workspace, connection, folder, names, kept)
+        shut_out = _shut_out(workspace, connection, folder, names)
         done: dict[Tried, list[str]] = defaultdict(list)
         for name, table in tables.items():
             rules[name] = with_row_key(rules[name], table, references)
@@ -203,14 +202,13 @@ def _shut_out(
     connection: Connection,
     folder: SqlFolder,
     names: Sequence[str],
-    kept: KeptConnections,
 ) -> Callable[[str], None]:
     """What is called before a table is written, see :func:`shut_out_strangers`."""
 
     def require(now: Snapshot) -> None:
         refuse(strangers_code(now, names, folder.clinic_table, tables=names, written=names), "The trial")
 
-    return lambda name: shut_out_strangers(workspace, connection, [name], require, kept)
+    return lambda name: shut_out_strangers(workspace, connection, [name], require)
 
 
 class _Trial:

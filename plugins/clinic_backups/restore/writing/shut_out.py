@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -16,7 +15,6 @@ def shut_out_strangers(
     connection: Connection,
     written: Iterable[str],
     require: Callable[[Snapshot], object],
-    kept: KeptConnections,
 ) -> None:
     """Take the locks of a writer before the first row is written, and ask again whose code would run.
 
@@ -26,7 +24,6 @@ def shut_out_strangers(
     :param connection: connection data of the same database, for the second transaction.
     :param written: the tables. Those that a foreign key writes with them are locked too.
     :param require: raises an error if the code of a stranger would run.
-    :param kept: connections that the second transaction may use.
     :raises TransientError: somebody else holds a lock.
     """
     query = catalog_query("writable", written_tables="written_tables")
@@ -34,5 +31,5 @@ def shut_out_strangers(
     if found:
         tables = ", ".join(name for (name,) in found)
         workspace.execute(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE", "locking the tables that are written")
-    with Snapshot(connection, kept=kept, trusted_owners=workspace.trusted_owners) as now:
+    with Snapshot(connection, trusted_owners=workspace.trusted_owners) as now:
         require(now)

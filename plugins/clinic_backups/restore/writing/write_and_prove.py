@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import Listener
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.sequences import find_sequences
@@ -53,7 +52,6 @@ class Writing:
     """Writes a plan in its workspace.
 
     :param connection: the workspace's connection data, for a second transaction.
-    :param kept: connections for further transactions.
     :param quiet: keeps triggers from firing.
     :param derived: rows of derived tables that are deleted too, because the rows that they were made from are.
     :param found: the sequences of the written columns.
@@ -65,7 +63,6 @@ class Writing:
         self,
         workspace: Workspace,
         connection: Connection,
-        kept: KeptConnections,
         diffs: Mapping[str, TableDiff],
         references: Sequence[Reference],
         *,
@@ -75,8 +72,7 @@ class Writing:
         require_no_strangers: Callable[[Snapshot], object],
         proof: Proof,
     ) -> None:
-        self._workspace, self._connection, self._kept = workspace, connection, kept
-        self._diffs, self._references = diffs, references
+        self._workspace, self._connection, self._diffs, self._references = workspace, connection, diffs, references
         self._quiet, self._derived, self._found, self._proof = quiet, derived, found, proof
         self._require_no_strangers = require_no_strangers
         self._writes = any(diff.plan.writes for diff in diffs.values())
@@ -126,7 +122,7 @@ class Writing:
         workspace, run = self._workspace, self._workspace.execute
         written = {name for name, diff in self._diffs.items() if diff.plan.writes}
         written |= {each.table for each in self._derived}
-        shut_out_strangers(workspace, self._connection, written, self._require_no_strangers, self._kept)
+        shut_out_strangers(workspace, self._connection, written, self._require_no_strangers)
         self._proof.require_counts()
         own_proof = None
         if self._quiet.how == "replica":
