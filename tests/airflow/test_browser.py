@@ -314,8 +314,8 @@ def sights(airflow: Airflow, people: People) -> Iterator[Sights]:
 
 @pytest.mark.parametrize(
     ("locale", "scheme", "width"),
-    # Each pair of two of them occurs; what axe looks at does not hang on the language.
-    [("es-BO", "light", 390), ("es-BO", "dark", 1280), ("en-US", "light", 1280), ("en-US", "dark", 390)],
+    # Each of them occurs at least once. Most people see Spanish, and axe does not look at the language.
+    [("es-BO", "light", 390), ("es-BO", "dark", 1280), ("en-US", "light", 1280)],
 )
 def test_every_page_is_accessible_fits_its_screen_and_lets_no_name_act(
     people: People, sights: Sights, locale: str, scheme: Literal["light", "dark"], width: int

@@ -126,7 +126,7 @@ CHANGES = st.lists(
 
 # Without shrinking: each example takes some seconds.
 @settings(
-    max_examples=3,
+    max_examples=2,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

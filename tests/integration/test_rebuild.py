@@ -116,6 +116,8 @@ def changes(clinic_id: int, day: int) -> tuple[str, ...]:
     return (f"UPDATE public.inventario_inventario SET nombre = 'día {day}' WHERE clinica_id = {clinic_id}",)
 
 
+# Whether every kind of store can be read again is asked by smaller tests. The drill takes ten seconds for each.
+@pytest.mark.parametrize("provider", ["s3", "file"], indirect=True)
 def test_drill_the_catalog_and_one_of_two_stores_are_lost_and_every_clinic_is_restored(
     demo_database: DemoDatabase, make_store: MakeStore, tmp_path: Path
 ) -> None:
