@@ -112,7 +112,7 @@ class ChosenTables:
     def require_no_strangers(self, snapshot: Snapshot) -> None:
         """:raises PermanentError: reading and writing these tables would run code of strangers."""
         written = {*self._wanted, *self._folder.declarations().derived}
-        require_no_strangers(snapshot, self._folder, self._queries, "The restore", tables=written, written=written)
+        require_no_strangers(snapshot, self._folder, self._queries, "The restore", written=written)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
         """Refuse tables that no longer exist, and name the tables that may have replaced each."""

@@ -12,7 +12,7 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.listening import Listener, nobody
+from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
 from clinic_backups.restore import plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
@@ -107,7 +107,7 @@ class Comparison:
         self._derived: list[Derived] = []
         self._sequences = find_sequences.FoundSequences()
         self._quiet = Quiet("nothing")
-        self._require_no_strangers: Callable[[Snapshot], object] = nobody
+        self._require_no_strangers: Callable[[Snapshot], object]
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}

@@ -78,11 +78,12 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         done: dict[Tried, list[str]] = defaultdict(list)
         for name, table in tables.items():
             rules[name] = with_row_key(rules[name], table, references)
-            quiet = _quiet_rules(report, workspace, name, replica=replica)
+            triggers = _triggers(workspace, name)
+            quiet = _quiet_rules(report, name, triggers, replica=replica)
             trial = _Trial(workspace, table, rules[name], references, shut_out, replica=replica, quiet=quiet)
             _check_told(report, name, trial.key, references)
             _check_rights(report, name, rules[name], role)
-            _check_triggers(report, workspace, name)
+            _check_triggers(report, name, triggers, replica=replica)
             if rules[name].missing_rights or quiet == "fire" or (not trial.key and cascading(references, name)):
                 continue
             tried: Tried | None = "nothing"
@@ -95,7 +96,7 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
             if tried is not None:
                 done[tried].append(name)
         for name in sorted({each.child for each in references} & set(folder.declarations().derived) - set(tables)):
-            _check_triggers(report, workspace, name, derived=True)
+            _check_triggers(report, name, _triggers(workspace, name), replica=replica, derived=True)
         _check_sequences(report, workspace, sorted(tables), role)
         for name in (hooks.BEFORE, hooks.AFTER):
             for clinic in clinics[:1]:
@@ -143,17 +144,24 @@ def _check_told(report: Report, name: str, key: Sequence[str], references: tuple
         report.error(CHECK, untold(name, found), told_by(name, found))
 
 
-def _check_triggers(report: Report, workspace: Workspace, name: str, *, derived: bool = False) -> None:
-    """Check whether triggers would fire. Rows of a derived table are only deleted, and never in the replica role."""
+def _triggers(workspace: Workspace, name: str) -> list[Trigger]:
+    """The triggers and rules of a table."""
     found = workspace.rows(catalog_query("triggers"), {"names": [name]}, "reading the triggers")
+    return [Trigger(*row) for row in found]
+
+
+def _check_triggers(
+    report: Report, name: str, triggers: Iterable[Trigger], *, replica: bool, derived: bool = False
+) -> None:
+    """Check whether triggers would fire. Rows of a derived table are only deleted, and never in the replica role."""
     firing = sorted(
         {
-            trigger
-            for _, _, trigger, events, state, may, *_ in found
-            if state in ("O", "A") and not may and (events & EVENTS["delete"] or not derived)
+            each.name
+            for each in triggers
+            if each.state in ("O", "A") and not each.may and (each.events & EVENTS["delete"] or not derived)
         }
     )
-    if firing and (derived or not may_replica(workspace)):
+    if firing and (derived or not replica):
         report.warn(
             CHECK,
             f"Triggers or rules of {name} would fire during a restore: the role of restore_db may not turn them off"
@@ -165,10 +173,9 @@ def _check_triggers(report: Report, workspace: Workspace, name: str, *, derived:
         )
 
 
-def _quiet_rules(report: Report, workspace: Workspace, name: str, *, replica: bool) -> How:
+def _quiet_rules(report: Report, name: str, triggers: Iterable[Trigger], *, replica: bool) -> How:
     """How a restore keeps the table's rules from changing what is written. It is an error if it cannot."""
-    found = [Trigger(*row) for row in workspace.rows(catalog_query("triggers"), {"names": [name]}, "reading the rules")]
-    rules = [each for each in found if each.kind == "RULE" and each.relation == name and each.state != "D"]
+    rules = [each for each in triggers if each.kind == "RULE" and each.relation == name and each.state != "D"]
     firing = tuple(each for each in rules if each.state != "R")
     if not firing:
         return "nothing"
@@ -206,7 +213,7 @@ def _shut_out(
     """What is called before a table is written, see :func:`shut_out_strangers`."""
 
     def require(now: Snapshot) -> None:
-        refuse(strangers_code(now, names, folder.clinic_table, tables=names, written=names), "The trial")
+        refuse(strangers_code(now, names, folder.clinic_table, written=names), "The trial")
 
     return lambda name: shut_out_strangers(workspace, connection, [name], require)
 
@@ -284,10 +291,7 @@ class _Trial:
         return bool(self._workspace.rows(one, None, f"reading one row of {self._table.name}"))
 
     def _unused(self, rows: sql.Composed) -> sql.Composed | None:
-        """The rows that may be deleted alone: no foreign key with an action at deletion refers to them.
-
-        ``None``: there are none.
-        """
+        """The rows that no foreign key with an action at deletion refers to; ``None`` if there is no such row."""
         if not all(each.child_readable for each in self._acting):
             return None
         unused = sql.SQL("SELECT r.* FROM ({}) AS r WHERE {}").format(

@@ -72,7 +72,7 @@ def strangers_code(
 
     :param clinics: the tables with an extract.
     :param clinic_table: the table whose rows are the clinics. Its owner is no stranger.
-    :param tables: more tables that will be read or written.
+    :param tables: more tables that will be read.
     :param functions: functions that will be called, by PostgreSQL's number.
     :param queries: texts of queries that will run. What they may mean by name is looked up.
     :param written: the tables that will be written, besides those that are locked; ``None``: none is written at all.
@@ -89,7 +89,7 @@ def strangers_code(
     values = {
         **_named(queries),
         "strangers": strangers,
-        "tables": sorted(set(tables)),
+        "tables": sorted({*tables, *(written or ())}),
         "functions": sorted(set(functions)),
         "writes": written is not None,
         "written": sorted(set(written or ())),

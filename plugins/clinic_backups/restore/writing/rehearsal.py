@@ -16,6 +16,7 @@ from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.restore.writing.park import CannotMove
 from clinic_backups.restore.writing.published import unidentified
 from clinic_backups.tenant.drift import FILE, filled_column
+from clinic_backups.tenant.pg_catalog import catalog_query
 
 
 def untold(table: str, reference: Reference) -> str:
@@ -110,16 +111,7 @@ def _in_parts(workspace: Workspace, name: str, refused: Refused) -> str:
     if refused.state != "23514":
         return ""
     functions = workspace.rows(
-        """
-        SELECT DISTINCT n.nspname || '.' || p.proname
-          FROM pg_constraint c
-          JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
-                          AND d.refclassid = 'pg_proc'::regclass
-          JOIN pg_proc p ON p.oid = d.refobjid
-          JOIN pg_namespace n ON n.oid = p.pronamespace
-          JOIN pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
-         WHERE c.contype = 'c' AND c.conname = %(name)s AND c.conrelid = to_regclass(%(table)s)
-         ORDER BY 1""",
+        catalog_query("constraint_functions"),
         {
             "name": refused.constraint,
             "table": sql.Identifier(str(refused.schema), str(refused.table)).as_string(workspace.connection),

@@ -1,9 +1,9 @@
--- The functions, without those that a superuser added to an extension, that writing the given tables calls, as far as PostgreSQL knows: in
--- defaults, generated columns, constraints, domains, indexes, policies, event triggers, the given triggers and rules, casts of its types,
--- and in one another. And those of the functions, views, operators and types that are given by number. Each with its number,
--- schema, name with arguments, language, text, search path and a digest of what it does. Trigger functions come with their
--- triggers. Views that these functions read come too, in the language "view", and so do the types ("type") and the
--- configurations of text search that they use.
+-- The functions that writing the given tables calls, as far as PostgreSQL knows: in defaults, generated columns, constraints,
+-- domains, indexes, policies, event triggers, the given triggers and rules, casts of its types, and in one another. And those
+-- of the functions, views, operators, types and configurations of text search that are given by number. Those that a superuser
+-- added to an extension are left out. Each with its number, schema, name with arguments, language, text, search path and a
+-- digest of what it does. Trigger functions come with their triggers. Views that these functions read come too, in the
+-- language "view", and so do the types ("type") and the configurations of text search that they use.
 WITH RECURSIVE relation AS MATERIALIZED (
     SELECT c.oid, cn.nspname || '.' || c.relname AS name
       FROM pg_class c

@@ -1,5 +1,6 @@
--- The views, types and configurations of text search of the given names, and the operators of the given signs: (catalog, number). Those of the given roles
--- may be in any schema, those of others in one of the given schemas. Those of PostgreSQL and of extensions are left out.
+-- The views, types and configurations of text search of the given names, and the operators of the given signs: (catalog,
+-- number). Those of the given roles may be in any schema, those of others in one of the given schemas. Those of PostgreSQL and
+-- of extensions are left out.
 WITH found (class, oid, owner, schema) AS (
     SELECT 'pg_class', c.oid, c.relowner, c.relnamespace
       FROM pg_class c
