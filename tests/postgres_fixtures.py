@@ -151,7 +151,7 @@ def standby_on(folder: Path, sender: EmbeddedPostgres, settings: Mapping[str, st
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A running server without databases of ours. Not safe against a crash of the machine, and faster for it."""
-    with server_folder() as folder, EmbeddedPostgres(folder, settings=THROWAWAY) as server:
+    with server_folder() as folder, EmbeddedPostgres(folder, settings={**THROWAWAY, "autovacuum": "off"}) as server:
         # The same password once more: the server was made before it knew its settings.
         server.psql("postgres", f"ALTER ROLE {server.user} PASSWORD :'same'", {"same": server.password})
         yield server
