@@ -44,7 +44,7 @@ class Coverage:
     def __init__(self, structure: Structure, folder: SqlFolder, extracts: Collection[str]) -> None:
         self.structure = self._structure = structure
         self._folder, self._extracts = folder.path, frozenset(extracts)
-        self._clinic_table, self._declared = folder.clinic_table, folder.declarations()
+        self.clinic_table, self._declared = folder.clinic_table, folder.declarations()
         self._on_purpose = self._declared.tables.keys() | {
             name for name in structure.relations if schema_of(name) in self._declared.schemas
         }
@@ -53,25 +53,25 @@ class Coverage:
         self._unsupported = Unsupported(structure, self._extracts, self._on_purpose, self._declared, self._remedies)
         self._names = KeyNames(structure, folder, self._extracts)
         self._links = Links(
-            structure, self._names, self._extracts, self._declared.columns, self._clinic_table,
-            folder.clinic_columns().get(self._clinic_table, ()),
+            structure, self._names, self._extracts, self._declared.columns, self.clinic_table,
+            folder.clinic_columns().get(self.clinic_table, ()),
         )  # fmt: skip
         real = {(key.table, key.parent) for key in structure.references}
-        self._by_keys = chains(self._clinic_table, real)
+        self._by_keys = chains(self.clinic_table, real)
         """The tables that lead to the clinic by foreign keys."""
         named = {(column.table, meant.parent) for column, meant in self._named()}
         named |= {(pair.table, pair.parent) for pair in self._pairs()}
-        alone = {(table, self._clinic_table) for table in self._extracts - self._by_keys.keys()}
+        alone = {(table, self.clinic_table) for table in self._extracts - self._by_keys.keys()}
         # A table that leads to a table of clinics belongs to clinics too.
-        self.chains = chains(self._clinic_table, real | named | alone)
+        self.chains = chains(self.clinic_table, real | named | alone)
 
     def problems(self) -> list[Problem]:
         """All problems except those that need a query of rows, see :meth:`oid_columns` and :meth:`inherited`."""
-        if self._clinic_table not in self._structure.relations:
+        if self.clinic_table not in self._structure.relations:
             return [
                 Problem(
-                    self._clinic_table,
-                    f"clinic_table.txt names {self._clinic_table}, which does not exist.",
+                    self.clinic_table,
+                    f"clinic_table.txt names {self.clinic_table}, which does not exist.",
                     f"Write the clinics' table into {self._folder / 'clinic_table.txt'}.",
                 )
             ]
@@ -114,11 +114,11 @@ class Coverage:
 
     def _untold(self) -> Iterable[Problem]:
         others = {name for name, relation in self._structure.relations.items() if relation.kind in "rp"}
-        by_several_columns = any(key.parent == self._clinic_table != key.table for key in self._structure.references)
-        if others - {self._clinic_table} and not by_several_columns and not self._names.leads_to_clinic:
+        by_several_columns = any(key.parent == self.clinic_table != key.table for key in self._structure.references)
+        if others - {self.clinic_table} and not by_several_columns and not self._names.leads_to_clinic:
             yield Problem(
-                self._clinic_table,
-                f"It cannot be told which tables belong to clinics: no foreign key leads to {self._clinic_table}, and"
+                self.clinic_table,
+                f"It cannot be told which tables belong to clinics: no foreign key leads to {self.clinic_table}, and"
                 " no extract compares a column of its table with the clinic's number. A missing extract would not be"
                 " found.",
                 "Write `column = {{ clinic_id }}` in the extracts where a table has such a column, or add foreign keys."
@@ -163,7 +163,7 @@ class Coverage:
         ]
 
     def _is_doubtful(self, column: NotedColumn, meant: ParentKey) -> bool:
-        return meant.parent != self._clinic_table and not self._names.is_same(meant, column)
+        return meant.parent != self.clinic_table and not self._names.is_same(meant, column)
 
     def _named_like_a_key(self) -> Iterable[Problem]:
         """Columns of tables without an extract that are named like a foreign key but have no constraint."""
@@ -186,7 +186,7 @@ class Coverage:
 
     def _fits(self, column: NotedColumn, meant: ParentKey) -> bool:
         """Whether the type fits the key's. For the clinic's own key every type fits."""
-        of_type = meant.parent == self._clinic_table or may_hold(column.base, meant.base or meant.type)
+        of_type = meant.parent == self.clinic_table or may_hold(column.base, meant.base or meant.type)
         return of_type and not self._is_settled(column)
 
     def _key_problem(self, column: NotedColumn, meant: ParentKey, *, is_gap: bool) -> Problem:
@@ -220,7 +220,7 @@ class Coverage:
     def _is_settled(self, column: NotedColumn) -> bool:
         declared = f"{column.table}.{column.name}" in self._declared.columns
         is_key = column.is_foreign_key and not column.is_part
-        return declared or is_key or column.table == self._clinic_table
+        return declared or is_key or column.table == self.clinic_table
 
     def _parents(self) -> Iterable[Problem]:
         """Tables outside of all backups that rows of the clinics need."""

@@ -33,7 +33,7 @@ from clinic_backups.tenant.structure import NotedColumn, ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.unsupported import large_object_problem
 from clinic_backups.tenant.value_checks import ValueChecks
-from clinic_backups.tenant.whose_tables import believed_tables, not_read
+from clinic_backups.tenant.whose_tables import not_read, readable_tables
 
 WITHIN_SECONDS = 60
 """The longest time for comparing one clinic's rows before its backup."""
@@ -56,7 +56,11 @@ class _Known:
 
 
 def problems_of_tables(
-    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float = WITHIN_SECONDS
+    snapshot: Snapshot,
+    coverage: Coverage,
+    extracts: Mapping[str, str],
+    *,
+    within_seconds: float = WITHIN_SECONDS,
 ) -> list[Problem]:
     """The problems of tables, from PostgreSQL's catalog and the SQL folder.
 
@@ -165,7 +169,11 @@ def _numbers(column: NotedColumn) -> sql.Composed:
 
 
 def _problems_behind(
-    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float
+    snapshot: Snapshot,
+    coverage: Coverage,
+    extracts: Mapping[str, str],
+    *,
+    within_seconds: float,
 ) -> list[Problem]:
     """Problems that PostgreSQL's catalog alone cannot show. Most databases need no query for them.
 
@@ -181,9 +189,10 @@ def _problems_behind(
         if rows is None or rows[0][0]:
             found.append(large_object_problem(column))
     doubtful = coverage.doubtful()
-    believed = believed_tables(snapshot, [column.table for column, _, _ in doubtful], extracts) if doubtful else ()
+    tables = [column.table for column, _, _ in doubtful]
+    readable = readable_tables(snapshot, tables, extracts, coverage.clinic_table) if doubtful else ()
     for column, meant, problem in doubtful:
-        if column.table not in believed:
+        if column.table not in readable:
             found.append(not_read(problem))
             continue
         unlike = _names_nothing(snapshot, column, meant, within_seconds=within_seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import table_in_sql
@@ -77,13 +78,9 @@ def strangers_code(
     :param queries: texts of queries that will run. What they may mean by name is looked up.
     :param written: the tables that will be written, besides those that are locked; ``None``: none is written at all.
     """
-    known = {
-        "clinics": sorted(set(clinics)),
-        "clinic_table": clinic_table,
-        "trusted": list(snapshot.trusted_owners),
-    }
     doing = "asking whose code would run"
-    strangers = [oid for (oid,) in snapshot.rows(catalog_query("stranger_roles"), known, doing)]
+    roles = catalog_query("stranger_roles", member_rights="member_rights")
+    strangers = [oid for (oid,) in snapshot.rows(roles, of_clinics(snapshot, clinics, clinic_table), doing)]
     if not strangers:
         return []  # as in most databases
     values = {
@@ -100,6 +97,15 @@ def strangers_code(
         snapshot.rows("SELECT set_config('work_mem', '1MB', true)", None, doing)
         rows = snapshot.rows(query, values, doing)
     return [ForeignCode(*row) for row in rows]
+
+
+def of_clinics(snapshot: Snapshot, clinics: Iterable[str], clinic_table: str) -> dict[str, Any]:
+    """What ``stranger_roles.sql`` needs to know. The parameters are those of :func:`strangers_code`."""
+    return {
+        "clinics": sorted(set(clinics)),
+        "clinic_table": clinic_table,
+        "trusted": list(snapshot.trusted_owners),
+    }
 
 
 def _named(queries: Iterable[str]) -> dict[str, list[str]]:

@@ -21,8 +21,8 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 class Believed:
     """The believed roles and tables.
 
-    :param roles: PostgreSQL's numbers of superusers, the database's owner, the restored tables' owners and the members
-        of these. Each with those of them for whom it may act.
+    :param roles: PostgreSQL's numbers of superusers, the database's owner, the restored tables' owners and whoever has
+        the rights of these. Each with those of them for whom it may act.
     :param tables: the restored tables, their partitions, and all tables of these roles; each with its owner.
     :param oids: PostgreSQL's numbers of these tables.
     :param restored: the restored tables.
@@ -47,7 +47,7 @@ def believed(workspace: Workspace, restored: Collection[str]) -> Believed:
     """Ask for the roles and the tables. :param restored: tables by ``schema.table``."""
     doing, names = "asking who may write into the tables", list(restored)
     roles = {role: frozenset(of) for role, of in workspace.rows(
-        catalog_query("believed_roles"), {"names": names}, doing)}  # fmt: skip
+        catalog_query("believed_roles", member_rights="member_rights"), {"names": names}, doing)}  # fmt: skip
     values = {"owners": list(roles), "names": names}
     tables = workspace.rows(catalog_query("believed_tables"), values, doing)
     owners, oids = {name: owner for name, owner, _ in tables}, {name: oid for name, _, oid in tables}

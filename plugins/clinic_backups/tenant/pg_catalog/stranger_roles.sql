@@ -1,4 +1,4 @@
--- The strangers among the owners of tables, views, functions and domains.
+-- The strangers among the owners of schemas, tables, views, functions and domains.
 -- No stranger is: a superuser, the database's owner, the owner of the clinics' own table, whoever has the rights of these or
 -- can take them, the role that asks, a trusted one, and whoever may write all rows of all given tables of the clinics anyway.
 WITH own_table AS MATERIALIZED (
@@ -11,14 +11,13 @@ WITH own_table AS MATERIALIZED (
      UNION
     SELECT t.relowner FROM own_table t WHERE t.name = %(clinic_table)s
 ), rights (of_a_member) AS MATERIALIZED (
-    -- Since PostgreSQL 16 a member may have no right at all.
-    SELECT CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER'
-                ELSE 'USAGE, SET, USAGE WITH ADMIN OPTION' END
+    {member_rights}
 )
 SELECT o.oid::bigint
   FROM (SELECT c.relowner AS oid FROM pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
          UNION SELECT p.proowner FROM pg_proc p WHERE p.oid >= 16384
-         UNION SELECT t.typowner FROM pg_type t WHERE t.oid >= 16384 AND t.typtype = 'd') AS o
+         UNION SELECT t.typowner FROM pg_type t WHERE t.oid >= 16384 AND t.typtype = 'd'
+         UNION SELECT n.nspowner FROM pg_namespace n WHERE n.nspowner <> 'pg_database_owner'::regrole) AS o
   JOIN pg_roles r ON r.oid = o.oid
  CROSS JOIN rights
  WHERE NOT r.rolsuper AND r.rolname <> current_user AND r.rolname <> ALL (%(trusted)s)
