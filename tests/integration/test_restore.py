@@ -230,6 +230,7 @@ class TestRefused:
             (f"ALTER TABLE {STOCK} ADD COLUMN lote text NOT NULL DEFAULT 'x';"
              f" ALTER TABLE {STOCK} ALTER lote DROP DEFAULT", "no default: lote"),
             (f"ALTER TABLE {STOCK} ALTER codigo TYPE bigint USING id", "would change: the column was"),
+            (f"ALTER TABLE {STOCK} ALTER caducidad TYPE boolean USING false", "was date in the backup and is boolean"),
             ("ALTER TABLE public.sistema_pagos_pagoenlinea RENAME TO otra", "no longer exists"),
         ],
     )  # fmt: skip

@@ -73,6 +73,20 @@ def test_a_right_that_is_missing_is_said_with_role_database_and_grant(
     assert remedy == f"GRANT {hint} TO {{role}};".format(**names)
 
 
+def test_a_role_that_policies_limit_is_told_which_right_ends_that(rig: Shaped) -> None:
+    record, role = rig.run(1), rig.database.roles.restorer
+    rig.execute("DELETE FROM s.t WHERE id = 1", "ALTER TABLE s.t ENABLE ROW LEVEL SECURITY")
+    with pytest.raises(PermanentError, match=f"row-level security.* uses the role {role}") as refused:
+        rig.plan(record)
+    assert str(refused.value.hint).startswith(f"ALTER ROLE {role} BYPASSRLS;")
+    rig.execute(f"ALTER ROLE {role} BYPASSRLS")
+    try:
+        rig.bring_back(record)
+    finally:
+        rig.execute(f"ALTER ROLE {role} NOBYPASSRLS")  # all tests share the role
+    assert rig.execute_rows("SELECT count(*) FROM s.t WHERE clinic_id = 1") == [(4,)]
+
+
 def test_a_database_without_any_table_of_the_backup_is_named(rig: Shaped) -> None:
     record = rig.run(1)
     rig.execute("ALTER SCHEMA s RENAME TO elsewhere")

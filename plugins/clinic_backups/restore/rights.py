@@ -10,6 +10,7 @@ from clinic_backups.restore.target import ask
 from clinic_backups.tenant.tenant_db import Snapshot
 
 _DENIED = re.compile(r"permission denied for (table|view|schema|sequence|function|database) (\S+)")
+_LIMITED = "row-level security policy"
 _RIGHTS = {
     "table": "SELECT ON TABLE",
     "view": "SELECT ON",
@@ -33,6 +34,11 @@ def lacking_right(connection: Connection, error: PermanentError) -> PermanentErr
         hint = f"GRANT {_RIGHTS[denied[1]]} {name} TO {role};"
         if denied[1] == "table":
             hint += " Where a restore writes to it: INSERT, UPDATE and DELETE as well."
+    elif _LIMITED in error.message:
+        hint = (
+            f"ALTER ROLE {role} BYPASSRLS; as a superuser. Or let {role} own the table, without FORCE ROW LEVEL SECURITY."
+            " A restore needs all rows of the clinic, and policies hide rows from this role."
+        )
     elif "temporary" in error.message:
         hint = f"GRANT TEMPORARY ON DATABASE {database} TO {role};"
     else:

@@ -113,20 +113,21 @@ def _really_retyped(shape: Shape) -> set[str]:
 def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[_Conversion]:
     """The ways to convert: first through the types' texts, which keep every digit; then by a cast, if there is one."""
     then, now = _types(shape, name)
-    known = _is_known(workspace, then)
+    known = _understands(workspace, f"NULL::{then}")
     # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
     back = f"concat(concat({{}}::{now})::{then})" if known else f"concat({{}}::{now})"
     yield _Conversion(f"{{}}::{now}", back)
-    if known and then != now:
-        there = f"({{}}::{then})::{now}"
+    there = f"({{}}::{then})::{now}"
+    if known and then != now and _understands(workspace, there.replace("{}", "NULL")):
         yield _Conversion(there, f"concat(({there})::{then})")
 
 
-def _is_known(workspace: Workspace, type_: str) -> bool:
-    """Whether the database still has the backup's type."""
+def _understands(workspace: Workspace, expression: str) -> bool:
+    """Whether the database has the types and the casts of an expression. It does not evaluate it."""
+    query = sql.SQL("SELECT CASE WHEN now() IS NULL THEN {} END").format(sql.SQL(expression))
     try:
         with workspace.attempt():
-            workspace.as_application(sql.SQL("SELECT NULL::{}").format(sql.SQL(type_)), 1, "looking for a type")
+            workspace.as_application(query, 1, "looking for a type or a cast")
     except PermanentError:
         return False
     return True
@@ -250,9 +251,8 @@ def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal
         shape.name,
         f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
         "If the migration kept the values, add"
-        f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Otherwise: ALTER TABLE"
-        f" {table_in_sql(shape.name)} ALTER COLUMN {in_sql(name)} TYPE {then} for the time of the restore,"
-        " or restore without this table.",
+        f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Otherwise:"
+        f" {_type_of_before(shape, name)} for the time of the restore, or restore without this table.",
     )
 
 
@@ -264,8 +264,16 @@ def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
         hint = "A label or a rule of the type has changed. Change it back during the restore."
     else:
         message = f"{values} of {shape.name}.{name} would change: the column was {then} in the backup and is {now} now."
-        hint = f"ALTER TABLE {table_in_sql(shape.name)} ALTER COLUMN {in_sql(name)} TYPE {then}; then restore."
+        hint = f"{_type_of_before(shape, name)}; then restore."
     return Refusal(shape.name, message, f"{hint} Or restore without this table.")
+
+
+def _type_of_before(shape: Shape, name: str) -> str:
+    """The statement that gives a column the type that it had in the backup."""
+    then, now = _types(shape, name)
+    statement = f"ALTER TABLE {table_in_sql(shape.name)} ALTER COLUMN {in_sql(name)} TYPE {then}"
+    # Another type has a cast that PostgreSQL uses by itself only sometimes, and may mean something else.
+    return statement if _family(then) == _family(now) else f"{statement} USING (an expression for the values of before)"
 
 
 def _are(count: int) -> str:
