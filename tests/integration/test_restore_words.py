@@ -95,6 +95,14 @@ def test_a_database_without_any_table_of_the_backup_is_named(rig: Shaped) -> Non
         rf"database {rig.database.name} at \S+ has none of the 2 tables of the backup\.", refusal.message
     )
     assert "restore_db" in refusal.hint
+    for file in list(rig.settings.sql_dir.rglob("*")):
+        if file.is_file():
+            file.write_text(re.sub(r"\bs\.", "elsewhere.", file.read_text()))
+            file.rename(file.with_name(re.sub(r"^s\.", "elsewhere.", file.name)))
+    (rig.settings.sql_dir / "drift.txt").write_text("s.t -> elsewhere.t\ns.clinic -> elsewhere.clinic\n")
+    rig.execute("DELETE FROM elsewhere.t WHERE clinic_id = 1")
+    rig.bring_back(record)
+    assert rig.execute_rows("SELECT count(*) FROM elsewhere.t WHERE clinic_id = 1") == [(4,)]
 
 
 @pytest.mark.parametrize(("given", "meant"), [("t", "s.t"), ("public.t", "s.t"), ("s.clinc", "s.clinic")])

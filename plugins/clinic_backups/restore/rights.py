@@ -36,8 +36,8 @@ def lacking_right(connection: Connection, error: PermanentError) -> PermanentErr
             hint += " Where a restore writes to it: INSERT, UPDATE and DELETE as well."
     elif _LIMITED in error.message:
         hint = (
-            f"ALTER ROLE {role} BYPASSRLS; as a superuser. Or let {role} own the table, without FORCE ROW LEVEL SECURITY."
-            " A restore needs all rows of the clinic, and policies hide rows from this role."
+            f"ALTER ROLE {role} BYPASSRLS; as a superuser. Or let {role} own the table, without FORCE ROW LEVEL"
+            " SECURITY. A restore needs all rows of the clinic, and policies hide rows from this role."
         )
     elif "temporary" in error.message:
         hint = f"GRANT TEMPORARY ON DATABASE {database} TO {role};"
