@@ -74,8 +74,8 @@ class ChosenTables:
             self._refuse(
                 "",
                 f"{self._target.name} has none of the {len(wanted)} tables of the backup.",
-                "Correct the connection restore_db if it leads to the wrong database, or create the tables first. If the"
-                f" tables or their schema were renamed, write a line `old -> new` for each into include/sql/{FILE}.",
+                "Correct the connection restore_db if it leads to the wrong database, or create the tables first. If"
+                f" the tables or their schema were renamed, write a line `old -> new` for each into include/sql/{FILE}.",
             )
             return
         gone: list[str] = []
