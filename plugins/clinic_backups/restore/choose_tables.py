@@ -75,7 +75,7 @@ class ChosenTables:
                 "",
                 f"{self._target.name} has none of the {len(wanted)} tables of the backup.",
                 "Correct the connection restore_db if it leads to the wrong database, or create the tables first. If"
-                f" the tables or their schema were renamed, write a line `old -> new` for each into include/sql/{FILE}.",
+                f" the tables or their schema were renamed, write `old -> new` for each table into include/sql/{FILE}.",
             )
             return
         gone: list[str] = []
