@@ -21,12 +21,12 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.holds import Holds
-from clinic_backups.maintenance.inventory import Inventory, Task
 from clinic_backups.maintenance.rebuild import Rebuilt, rebuild
 from clinic_backups.maintenance.replication import Replication, Replicator
 from clinic_backups.maintenance.retention_result import Cleaned
 from clinic_backups.maintenance.retention_run import Cleaner
 from clinic_backups.maintenance.store_check import StoreCheck
+from clinic_backups.maintenance.store_comparison import Inventory, Task
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.find_backup import source_of

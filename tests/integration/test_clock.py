@@ -28,10 +28,10 @@ from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.maintenance.inventory import Task
 from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.retention_run import Cleaner
 from clinic_backups.maintenance.store_check import StoreCheck
+from clinic_backups.maintenance.store_comparison import Task
 from clinic_backups.maintenance.watch import alarm_notice
 from clinic_backups.notify.digest import overdue_facts
 from clinic_backups.restore.consolidation import Consolidation

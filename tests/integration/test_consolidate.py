@@ -35,10 +35,10 @@ from clinic_backups.base.table import Table
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.restore import merge as merging
+from clinic_backups.restore import chain_blocks as merging
 from clinic_backups.restore.archives import Fetched, Source
+from clinic_backups.restore.chain_blocks import Merge
 from clinic_backups.restore.consolidation import Consolidated, Consolidation
-from clinic_backups.restore.merge import Merge
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore

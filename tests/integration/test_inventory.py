@@ -17,8 +17,8 @@ import pytest
 from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of, parse_key
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.catalog.locks import AlreadyRunning
-from clinic_backups.maintenance.failures import GIVEN_UP_AFTER
-from clinic_backups.maintenance.inventory import Inventory
+from clinic_backups.maintenance.outages import GIVEN_UP_AFTER
+from clinic_backups.maintenance.store_comparison import Inventory
 from clinic_backups.restore.find_backup import choose_backup
 from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores import envelopes

@@ -146,8 +146,8 @@ def test_three_objects_that_cannot_be_read_stop_no_check_of_other_clinics(fleet:
     bad = [fleet.on_day(day, 1) for day in range(4)]
     good = fleet.on_day(4, 2)
     odd = Odd(tmp_path / "one", "backups/1/")
-    from clinic_backups.maintenance.inventory import Task
     from clinic_backups.maintenance.store_check import StoreCheck
+    from clinic_backups.maintenance.store_comparison import Task
 
     found = StoreCheck(catalog=fleet.catalog, now=lambda: fleet.now).run(identified(fleet, odd), Task(read=True))
     assert {key for key, _ in found.problems} == {record.archive_key for record in bad}

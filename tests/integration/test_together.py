@@ -11,7 +11,7 @@ from sqlalchemy import text
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.together import MAX_WAITING, later
+from clinic_backups.catalog.shared_round_trips import MAX_WAITING, later
 from clinic_backups.stores.file import FileStore
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig

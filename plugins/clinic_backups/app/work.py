@@ -21,9 +21,9 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
 from clinic_backups.base.listening import Listener, nobody
+from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
-from clinic_backups.base.turns import Turns
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.maintenance.holds import Holds

@@ -33,9 +33,9 @@ from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
+from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.throttle import Throttle
-from clinic_backups.base.turns import Turns
 from clinic_backups.catalog.before_backup import BeforeBackup
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes

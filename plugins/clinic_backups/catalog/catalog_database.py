@@ -22,7 +22,7 @@ from clinic_backups.base.database import SqlOrigin, connect, raise_database_erro
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.catalog.owners import STRANGERS, require_own
-from clinic_backups.catalog.together import send_or_wait, together
+from clinic_backups.catalog.shared_round_trips import send_or_wait, together
 
 TRUSTED_SECONDS = 1.0
 """A connection that was used so recently is not asked whether it is still open."""

@@ -14,8 +14,8 @@ from sqlalchemy import and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.shared_round_trips import later
 from clinic_backups.catalog.tables import clinic, delivery, notification
-from clinic_backups.catalog.together import later
 
 FIRST_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(hours=1)

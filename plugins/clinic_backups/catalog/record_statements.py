@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.backup_record import State
 from clinic_backups.catalog.row_mapping import COLUMNS
+from clinic_backups.catalog.shared_round_trips import later
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica
-from clinic_backups.catalog.together import later
 
 PORTION_BYTES = 2 * 1024 * 1024
 """Lists of blocks are read in portions of this size. The last piece of one may exceed it by half a MiB."""

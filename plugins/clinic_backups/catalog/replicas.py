@@ -14,8 +14,8 @@ from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.replica import Condition, Loss, ReplicaProblem
 from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.shared_round_trips import later
 from clinic_backups.catalog.tables import backup, backup_replica, store, store_identity
-from clinic_backups.catalog.together import later
 
 _WRITTEN: Mapping[Condition, str] = {"intact": "present", "missing": "lost", "damaged": "damaged"}
 """The states in the table."""

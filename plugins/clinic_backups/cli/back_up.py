@@ -18,8 +18,8 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, Interrupted
+from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.text import one_line
-from clinic_backups.base.turns import Turns
 from clinic_backups.cli.output import Bars, errors, state_of
 
 

@@ -18,9 +18,9 @@ from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
 from clinic_backups.maintenance.discrepancies import BAD, KINDS, Discrepancy
 from clinic_backups.maintenance.duplicate_ids import Opens
-from clinic_backups.maintenance.inventory import Inventory, Task
 from clinic_backups.maintenance.rebuild import Rebuilt, again
 from clinic_backups.maintenance.rebuild import rebuild as rebuild_from
+from clinic_backups.maintenance.store_comparison import Inventory, Task
 from clinic_backups.maintenance.store_init import BY_REBUILD, StoreInit
 from clinic_backups.restore.archives import Source
 from clinic_backups.stores.base import ObjectStore

@@ -29,8 +29,8 @@ from clinic_backups.maintenance.discrepancies import (
     with_dependents,
     wrong_beside,
 )
-from clinic_backups.maintenance.failures import Failures
-from clinic_backups.maintenance.inventory import Inventory, Task
+from clinic_backups.maintenance.outages import Failures
+from clinic_backups.maintenance.store_comparison import Inventory, Task
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload

@@ -13,8 +13,8 @@ from clinic_backups.base.listening import nobody
 from clinic_backups.base.replica import Condition, Loss
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
-from clinic_backups.maintenance.inventory import Inventory, Task
 from clinic_backups.maintenance.store_check import StoreCheck
+from clinic_backups.maintenance.store_comparison import Inventory, Task
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores.configured import Stores
 

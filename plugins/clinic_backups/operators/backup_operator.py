@@ -28,7 +28,7 @@ from clinic_backups.base.errors import (
     TransientError,
     to_record,
 )
-from clinic_backups.base.turns import Turns
+from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
 from clinic_backups.operators.airflow_store import Store

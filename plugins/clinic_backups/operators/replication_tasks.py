@@ -12,8 +12,8 @@ from clinic_backups.base.conf_values import flag
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import Listener
 from clinic_backups.maintenance.discrepancies import KINDS, WRONG
-from clinic_backups.maintenance.inventory import Inventory, Task
 from clinic_backups.maintenance.replication import Replication
+from clinic_backups.maintenance.store_comparison import Inventory, Task
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
 from clinic_backups.operators.retention_tasks import conf_of, log_losses, wanted_clinic

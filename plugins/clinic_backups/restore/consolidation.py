@@ -34,8 +34,8 @@ from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.notify.backup_mails import Announcer, Cause
 from clinic_backups.restore.archives import Archives, Fetched, Source
+from clinic_backups.restore.chain_blocks import Merge
 from clinic_backups.restore.find_backup import require_completed, source_of
-from clinic_backups.restore.merge import Merge
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore, StoredObject
 from clinic_backups.stores.condition import put_archive

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from psycopg2 import sql
 
 from clinic_backups.base.table import Column, Table
+from clinic_backups.restore.columns.changed_meaning import changed_meaning
 from clinic_backups.restore.columns.identity import what, what_column
-from clinic_backups.restore.columns.meaning import changed_meaning
 from clinic_backups.restore.columns.proposals import proposed_columns
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.table_rules import TableRules, compare
