@@ -276,7 +276,6 @@ def test_rows_in_several_backups_or_twice_in_one_are_counted(demo: Preflight, mo
     }  # fmt: skip
     with pytest.raises(PermanentError, match="rows too many"):
         preflight.require(demo.run(count_rows=True))
-    preflight.require(demo.run(count_rows=True), allow_gaps=True)
 
 
 def test_settings_store_catalog_and_database_are_all_reported_in_one_run(demo: Preflight, tmp_path: Path) -> None:

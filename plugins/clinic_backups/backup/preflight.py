@@ -268,7 +268,7 @@ class _ClinicDatabase:
             self._snapshot, self._coverage, extracts, within_seconds=COUNT_TIMEOUT_SECONDS
         ):
             if problem.is_gap:
-                report.error(problem.check, problem.reason, problem.remedy, gap=True)
+                report.error(problem.check, problem.reason, problem.remedy)
             else:
                 report.warn(problem.check, problem.reason, problem.remedy)
         for problem in self._operators_of_files():

@@ -63,7 +63,7 @@ class RowFindings:
         for table in tables.values():
             ask = partial(values.problems, table, within_seconds=self._within_seconds)
             for problem in self._in_time(table, "compared with their values", ask) or ():
-                self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
+                self._report.error(problem.check, problem.reason, problem.remedy)
             count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=self._within_seconds))
             if count is not None:
                 counted.append((table, count))
@@ -117,7 +117,6 @@ class RowFindings:
                 f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many. Rows are in the"
                 " backups of several clinics, or twice in one backup.",
                 "Correct the extract: each row belongs to one clinic, and a join must not multiply it.",
-                gap=True,
             )
         # The expensive query runs only if the count shows that there is something to find.
         ask = partial(
@@ -126,7 +125,7 @@ class RowFindings:
         )  # fmt: skip
         problems = self._in_time(table, "compared with the rows that they refer to", ask)
         for problem in problems or ():
-            self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
+            self._report.error(problem.check, problem.reason, problem.remedy)
         self._say_left_out(table.name, count.left_out, count.in_table)
         return problems == [] and not too_many
 

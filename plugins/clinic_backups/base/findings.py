@@ -26,8 +26,6 @@ class Finding:
     """The remedy."""
     transient: bool = False
     """An error that may pass by itself."""
-    gap: bool = False
-    """An error about rows that backups would lack. It can be overridden by allowing gaps."""
 
     def __post_init__(self) -> None:
         # Names of a database may be an attacker's.
@@ -52,8 +50,8 @@ class Report:
     def warn(self, check: str, message: str, hint: str) -> None:
         self.findings.append(Finding(check, "warning", message, hint))
 
-    def error(self, check: str, message: str, hint: str, *, transient: bool = False, gap: bool = False) -> None:
-        self.findings.append(Finding(check, "error", message, hint, transient, gap))
+    def error(self, check: str, message: str, hint: str, *, transient: bool = False) -> None:
+        self.findings.append(Finding(check, "error", message, hint, transient))
 
     def note(self, check: str, message: str) -> None:
         """Add something that is in order but worth knowing."""
@@ -77,19 +75,14 @@ OF_RUN = ("settings", "store", "catalog", "database", "clock", "pool")
 """Checks that every backup of a run depends on. Findings of other checks fail only the affected backups."""
 
 
-def require(findings: Sequence[Finding], *, allow_gaps: bool = False, checks: Collection[str] | None = None) -> None:
+def require(findings: Sequence[Finding], *, checks: Collection[str] | None = None) -> None:
     """Return if there is no error. Warnings are accepted.
 
-    :param allow_gaps: also accept errors about rows that backups would lack. Each backup is marked with them.
     :param checks: count only errors of these checks; by default of all.
     :raises PermanentError: there is an error that does not pass by itself. The message lists all errors with hints.
     :raises TransientError: all errors may pass by themselves.
     """
-    errors = [
-        item
-        for item in findings
-        if item.level == "error" and not (allow_gaps and item.gap) and (checks is None or item.check in checks)
-    ]
+    errors = [item for item in findings if item.level == "error" and (checks is None or item.check in checks)]
     if not errors:
         return
     lines = [line for item in errors for line in (f"[{item.check}] {item.message}", f"  HINT: {item.hint}")

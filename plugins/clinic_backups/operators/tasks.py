@@ -19,7 +19,6 @@ from clinic_backups.backup.shares import NOT_BEFORE, Share, divide
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.compared_rows import ComparedRows
-from clinic_backups.base.conf_values import flag
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
 from clinic_backups.base.load_settings import load_usable
@@ -88,7 +87,7 @@ def preflight() -> None:
             log.log(LEVELS[finding.level], "%s: %s", finding.check, finding.message)
             if finding.hint:
                 log.log(LEVELS[finding.level], "HINT: %s", finding.hint)
-        require(findings, allow_gaps=flag(conf, "allow_gaps"), checks=OF_RUN)
+        require(findings, checks=OF_RUN)
         parts.see(active, every)
         for each in compared:
             parts.comparisons.note(run.run_id, each)
