@@ -12,7 +12,8 @@ import pytest
 from django.utils.duration import duration_string
 from starlette.testclient import TestClient
 
-from clinic_backups.web import api_errors_es, problems
+from clinic_backups.web import api_errors, problems
+from clinic_backups.web.language import LANGUAGES
 from clinic_backups.web.schemas import duration
 from clinic_backups.web.viewer import Viewer
 from tests.fake_web import ADMINISTRATOR, OPERATOR, READER, Fake, app_for
@@ -60,26 +61,42 @@ def _texts(value: ast.expr) -> list[str]:
     return []  # what another module says
 
 
+def translated(language: str) -> api_errors.ErrorTexts:
+    texts = api_errors.of(language)
+    assert texts is not None
+    return texts
+
+
+OTHERS = [language for language in LANGUAGES if language != "en"]
+SPANISH = translated("es")
+
+
+@pytest.mark.parametrize("language", OTHERS)
 @pytest.mark.parametrize(("place", "english"), sorted(set(sentences())))
-def test_every_sentence_of_an_error_has_its_spanish_one(place: str, english: str) -> None:
-    assert "en inglés" not in api_errors_es.sentence(english), f"{place}: add it to api_errors_es.SENTENCES"
+def test_every_sentence_of_an_error_is_translated(place: str, english: str, language: str) -> None:
+    texts = translated(language)
+    quoted = texts.unknown.format(english=english)
+    assert texts.sentence(english) != quoted, f"{place}: add it to texts/errors/{language}.toml"
 
 
 def test_no_translation_is_left_over_and_every_place_is_filled() -> None:
     used = {english for _, english in sentences()}
     written = "".join((WEB / name).read_text(encoding="utf-8") for name in ("application.py", "problems.py"))
-    for english, translated in api_errors_es.SENTENCES.items():
-        pattern = api_errors_es.pattern_of(english)
-        assert any(map(pattern.fullmatch, used)) or english in written or "{what}" in english, english
-        assert set(pattern.groupindex) >= set(api_errors_es.pattern_of(translated).groupindex), english
-    assert api_errors_es.TITLES.keys() == problems.TITLES.keys()
+    for language in OTHERS:
+        for english, said in translated(language).sentences.items():
+            pattern = api_errors.pattern_of(english)
+            assert any(map(pattern.fullmatch, used)) or english in written or "{what}" in english, english
+            assert set(pattern.groupindex) >= set(api_errors.pattern_of(said).groupindex), english
+        assert translated(language).titles.keys() == problems.TITLES.keys()
+        assert translated(language).values.keys() == SPANISH.values.keys()
+        assert translated(language).words.keys() == SPANISH.words.keys()
 
 
 def test_what_others_say_is_quoted_and_names_are_words() -> None:
-    assert api_errors_es.sentence("The disk is full.") == "El sistema informa en inglés: The disk is full."
-    assert api_errors_es.sentence("Backup 7-1 is failed.") == "El respaldo 7-1 no se puede usar: falló."
-    assert api_errors_es.sentence("Clinic 7 was not found.") == "No se encontró: la clínica 7."
-    assert api_errors_es.sentence("{x} was not found.") == "No se encontró: {x}."
+    assert SPANISH.sentence("The disk is full.") == "El sistema informa en inglés: The disk is full."
+    assert SPANISH.sentence("Backup 7-1 is failed.") == "El respaldo 7-1 no se puede usar: falló."
+    assert SPANISH.sentence("Clinic 7 was not found.") == "No se encontró: la clínica 7."
+    assert SPANISH.sentence("{x} was not found.") == "No se encontró: {x}."
 
 
 @pytest.mark.parametrize(
@@ -102,7 +119,7 @@ def test_errors_are_in_spanish_where_that_is_asked_for(
     with client(accept_language="es-BO,es;q=0.9,en;q=0.5") as browser:
         answer = browser.request(method, path, json=body)
         told = answer.json()
-        assert (answer.status_code, told["detail"], told["title"]) == (status, detail, api_errors_es.TITLES[status])
+        assert (answer.status_code, told["detail"], told["title"]) == (status, detail, SPANISH.titles[status])
         assert remedy in told["remedy"]
         assert (answer.headers["content-language"], answer.headers["vary"]) == ("es", "Accept-Language")
         large = browser.post(BACK_UP, content=b"x" * 100_000)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.text import one_line
-from clinic_backups.web import api, api_errors_es, pages
+from clinic_backups.web import api, api_errors, pages
 from clinic_backups.web.access import caller
 from clinic_backups.web.language import negotiate, of_api
 from clinic_backups.web.problems import MEDIA_TYPE, HttpProblem, TooLarge, WrongValue, of_error
@@ -147,8 +147,8 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     problem = HttpProblem(str(error.detail), hint=hints.get(status, ""))
     problem.status = status
     # The messages of the framework and of Airflow are English, and say no more than the status.
-    in_spanish = _language(request) == "es"
-    own = {"detail": f"{api_errors_es.TITLES[status]}."} if in_spanish and status in api_errors_es.TITLES else {}
+    texts = api_errors.of(_language(request))
+    own = {"detail": f"{texts.titles[status]}."} if texts and status in texts.titles else {}
     answer = _answer(request, problem, **own)
     answer.headers.update(error.headers or {})
     return answer
@@ -156,17 +156,17 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 async def _on_wrong_values(request: Request, error: RequestValidationError) -> Response:
     """Name the wrong values, but never their contents."""
-    in_spanish = _language(request) == "es"
+    texts = api_errors.of(_language(request))
     wrong = [
         {
             "where": ".".join(map(str, item["loc"])),
-            "what": api_errors_es.wrong_value(item["type"], item.get("ctx", {})) if in_spanish else item["msg"],
+            "what": texts.wrong_value(item["type"], item.get("ctx", {})) if texts else item["msg"],
         }
         for item in error.errors()
     ]
     said = "; ".join(f"{item['where']}: {item['what']}" for item in wrong)
     problem = WrongValue(said, hint="Correct these and send it again.")
-    return _answer(request, problem, errors=wrong, **({"detail": said} if in_spanish else {}))
+    return _answer(request, problem, errors=wrong, **({"detail": said} if texts else {}))
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -1,6 +1,7 @@
 """The pages' language: the browser's, otherwise Spanish.
 
-The texts are in ``texts/*.toml``. The names of a backup's facts alone are in ``templates/backup.html``, beside them.
+The texts are in ``texts/*.toml``, those of errors in ``texts/errors/*.toml``. The names of a backup's facts are in
+``templates/backup.html`` in Spanish and English, and for further languages in ``texts/*.toml``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.notify.formats import Formats
 
 FOLDER = Path(__file__).with_name("texts")
+ERRORS = FOLDER / "errors"
 LANGUAGES = ("es", "en")
 """The first one is used for browsers that ask for none of these."""
 LONGEST_TEXT = 1000
@@ -81,8 +83,13 @@ class Texts:
         return escape(found).format(**{name: self._shown(value) for name, value in values.items()})
 
     def label(self, **languages: str) -> Markup:
-        """The name of a fact that one template shows, which gives it in each language: ``t.label(es=…, en=…)``."""
-        return escape(languages[self._language])
+        """The name of a fact that one template shows: ``t.label(es=…, en=…)``.
+
+        A further language has it in its file, in the table ``labels``, by the English name.
+        """
+        if self._language in languages:
+            return escape(languages[self._language])
+        return self._plain[f"labels.{languages['en']}"]
 
     def __contains__(self, key: str) -> bool:
         return key in self._texts

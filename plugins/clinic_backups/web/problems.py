@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError
-from clinic_backups.web import api_errors_es
+from clinic_backups.web import api_errors
 
 MEDIA_TYPE = "application/problem+json"
 TITLES = {
@@ -45,9 +45,8 @@ class HttpProblem(ClinicBackupsError):
     def body(self, language: str = "en") -> dict[str, Any]:
         """The problem as https://www.rfc-editor.org/rfc/rfc9457 has it, with the member ``remedy``."""
         title, detail, remedy = self.title, self.message, self.hint
-        if language == "es":
-            title = api_errors_es.TITLES.get(self.status, title)
-            detail, remedy = api_errors_es.sentence(detail), api_errors_es.sentence(remedy)
+        if texts := api_errors.of(language):
+            title, detail, remedy = texts.titles.get(self.status, title), texts.sentence(detail), texts.sentence(remedy)
         return {"type": "about:blank", "title": title, "status": self.status, "detail": detail, "remedy": remedy}
 
     @property
