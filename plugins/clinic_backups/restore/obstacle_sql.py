@@ -1,4 +1,4 @@
-"""Pieces of the queries that find obstacles; see :mod:`clinic_backups.restore.obstacles`."""
+"""Pieces of the queries that find obstacles."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import table_in_sql
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.obstacles import Obstacle, Obstacles
+from clinic_backups.restore.obstacle import Obstacle
+from clinic_backups.restore.obstacles import Obstacles
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.table_rules import Reference
