@@ -1,4 +1,4 @@
-"""Finds what a restore would need of rows that are not the clinic's, or not any more: their keys, or to refer to them."""
+"""Finds the rows of others that a restore would need: those whose keys it would take, or that it would refer to."""
 
 from __future__ import annotations
 
