@@ -17,7 +17,7 @@ from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.clinic_restore import ClinicChanged, ClinicRestore
 from clinic_backups.restore.request import Wish
 from tests.integration.test_sequences import CLINIC, OWN
-from tests.integration.test_sequences_believed import hostile
+from tests.integration.test_sequences_owners import hostile
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import shaped
 

@@ -1,4 +1,4 @@
-"""A schema clinic_backups of somebody else is not believed: its owner could replace the table of approvals."""
+"""A schema clinic_backups of a stranger is not trusted: its owner could replace the table of approvals."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_catalog_with_something_of_a_stranger_is_not_opened(
 
 
 @pytest.mark.parametrize("how", ["a role that the catalog's is a member of", "superuser", "the database's owner"])
-def test_roles_that_could_do_it_anyway_are_believed(demo_database: DemoDatabase, planter: str, how: str) -> None:
+def test_roles_that_could_do_it_anyway_are_trusted(demo_database: DemoDatabase, planter: str, how: str) -> None:
     execute(demo_database, f"ALTER SCHEMA clinic_backups OWNER TO {planter}")
     execute(demo_database, f"GRANT ALL ON SCHEMA clinic_backups TO {demo_database.roles.catalog}")
     if how == "superuser":
@@ -95,7 +95,7 @@ def test_roles_that_could_do_it_anyway_are_believed(demo_database: DemoDatabase,
         execute(demo_database, f"ALTER DATABASE {demo_database.name} OWNER TO CURRENT_USER")
 
 
-def test_a_superuser_believes_no_more_than_the_catalogs_role(demo_database: DemoDatabase, planter: str) -> None:
+def test_a_superuser_trusts_no_more_than_the_catalogs_role(demo_database: DemoDatabase, planter: str) -> None:
     server = demo_database.postgres
     execute(demo_database, f"ALTER TABLE clinic_backups.approval OWNER TO {planter}")
     with pytest.raises(PermanentError, match="approval"):

@@ -9,7 +9,7 @@ import pytest
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.tenant.key_names import stems
 from tests.integration.test_gaps import Guard
-from tests.integration.test_sequences_believed import hostile
+from tests.integration.test_sequences_owners import hostile
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
 

@@ -87,7 +87,7 @@ def lock_clinic(
             before = f"BEGIN; {session_settings(cursor, limits)}; "
             for purpose in purposes:
                 if not _try(cursor, lock_name(purpose, clinic_id), clock, before):
-                    raise _of_stranger(cursor, clinic_id, purpose) or _running(clinic_id, purpose)
+                    raise _of_another_role(cursor, clinic_id, purpose) or _running(clinic_id, purpose)
                 before = ""
         with _kept_alive(db):
             yield ClinicLock(db, clinic_id)
@@ -146,7 +146,7 @@ def _kept_alive(db: Any) -> Iterator[None]:
         thread.join()  # so that no sign of life begins a transaction after the lock's end
 
 
-def _of_stranger(cursor: Any, clinic_id: int, purpose: Purpose) -> AlreadyRunning | None:
+def _of_another_role(cursor: Any, clinic_id: int, purpose: Purpose) -> AlreadyRunning | None:
     """The error if a session of another role holds the lock: then that is no backup or restore of this package.
 
     Any role that may connect to the catalog's database can take an advisory lock.

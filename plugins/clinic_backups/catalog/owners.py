@@ -12,7 +12,7 @@ STRANGERS = """
         SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname OPERATOR(pg_catalog.=) current_user
          UNION
         SELECT m.roleid FROM pg_catalog.pg_auth_members AS m JOIN own ON m.member OPERATOR(pg_catalog.=) own.oid
-    ), believed (oid) AS (
+    ), trusted (oid) AS (
         SELECT oid FROM own
          UNION ALL
         SELECT r.oid FROM pg_catalog.pg_roles AS r
@@ -36,11 +36,11 @@ STRANGERS = """
     SELECT 'strangers',
            pg_catalog.string_agg(pg_catalog.concat(what, ' (', pg_catalog.pg_get_userbyid(owner), ')'), ', ')
       FROM (SELECT * FROM owned
-             WHERE NOT EXISTS (SELECT FROM believed WHERE believed.oid OPERATOR(pg_catalog.=) owned.owner)
+             WHERE NOT EXISTS (SELECT FROM trusted WHERE trusted.oid OPERATOR(pg_catalog.=) owned.owner)
              LIMIT 5) AS few"""
 """One row: a name, and what belongs to a role that could forge the catalog; none if nothing does.
 
-The catalog's own role, those that it is a member of, superusers and the database's owner are believed.
+The catalog's own role, those that it is a member of, superusers and the database's owner are trusted.
 """
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from clinic_backups.restore.sequences.believed import believed
 from clinic_backups.restore.sequences.number_calls import NamedCall, named_calls, texts_in
 from clinic_backups.restore.sequences.sequence_functions import LONGEST_BODY, Signature
 from clinic_backups.restore.sequences.sequence_names import default_path, schemas_of
+from clinic_backups.restore.sequences.table_owners import table_owners
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.quiet_triggers import Trigger
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -82,7 +82,7 @@ def called_functions(workspace: Workspace, written: Sequence[str], triggers: Seq
         if not new:
             break
         if not owners:
-            owners, path = list(believed(workspace, written).roles), default_path(workspace)
+            owners, path = list(table_owners(workspace, written).roles), default_path(workspace)
         calls = [(each, call) for each in new for call in named_calls(each.body)]
         named = {("pg_proc", oid) for oid in (_named(workspace, calls, owners, path) if calls else ())}
         named |= _objects(workspace, new, owners, path)
@@ -133,7 +133,7 @@ def _named(
     owners: Sequence[int],
     path: Sequence[str],
 ) -> Iterator[int]:
-    """PostgreSQL's numbers of the functions that calls mean. Those of believed roles may be in any schema."""
+    """PostgreSQL's numbers of the functions that calls mean. Those of trusted owners may be in any schema."""
     looked_in = [
         (
             call,

@@ -81,7 +81,7 @@ class IntoRestore:
     def _clinics_tables(self, workspace: Workspace) -> tuple[list[str], str]:
         """The tables with an extract and the table of the clinics, if all of them are in this database.
 
-        Otherwise none: then nobody is believed because of a table. What an archive names was written by its maker.
+        Otherwise none: then nobody is trusted because of a table. What an archive names was written by its maker.
         """
         folder = SqlFolder(self._restore.settings.sql_dir)
         try:

@@ -16,12 +16,12 @@ from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.sequences import numbering
 from clinic_backups.restore.sequences.advancing import GivenColumn, following_of, past, rows_of, window_of
-from clinic_backups.restore.sequences.believed import hold
 from clinic_backups.restore.sequences.number_rows import names_of
 from clinic_backups.restore.sequences.numbering import Numbering
 from clinic_backups.restore.sequences.sequence_model import COMPARE, RunTime, SequenceColumn, SequenceUse, Untold, Uses
 from clinic_backups.restore.sequences.sequence_names import Known, listed
 from clinic_backups.restore.sequences.sequence_uses import read
+from clinic_backups.restore.sequences.table_owners import hold
 from clinic_backups.restore.workspace import Workspace
 
 _SHOWN = 3

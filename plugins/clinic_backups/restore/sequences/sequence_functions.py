@@ -1,4 +1,4 @@
-"""The functions whose texts are believed and that use sequences, and what a text calls."""
+"""The functions of trusted owners that use sequences, and what a text calls."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from clinic_backups.restore.sequences.believed import Believed
 from clinic_backups.restore.sequences.number_calls import HIDDEN, NamedCall, named_calls
 from clinic_backups.restore.sequences.sequence_names import schemas_of
+from clinic_backups.restore.sequences.table_owners import TableOwners
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 
@@ -18,7 +18,7 @@ LONGEST_TOGETHER = 3_000_000
 """The same for all functions together."""
 _READ = ("plpgsql", "sql")
 _FURTHEST = 10
-"""How many functions in a row, of roles that are not believed, are looked for by name."""
+"""How many functions in a row, of other roles than the trusted owners, are looked for by name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Function:
     :param set_path: the search path that it sets for itself.
     :param results: parameters that it gives back.
     :param owner: PostgreSQL's number of the role.
-    :param is_called: a believed table's trigger, default, rule or view calls it. Otherwise its owner is believed.
+    :param is_called: a trigger, default, rule or view of a trusted owner's table calls it. Otherwise its owner is such
+        an owner.
     :param is_listed: it uses sequences, or it may.
     :param may_use: it may use a sequence, as far as a search in its text shows; otherwise it only runs other texts.
     """
@@ -126,28 +127,28 @@ class Functions:
     :param path: the schemas that a name is looked up in if nothing else is known.
     """
 
-    def __init__(self, workspace: Workspace, believed: Believed, path: Sequence[str]) -> None:
+    def __init__(self, workspace: Workspace, owners: TableOwners, path: Sequence[str]) -> None:
         self._path = path
-        found = self._read(workspace, believed, [])
+        found = self._read(workspace, owners, [])
         also, known = set[int](), -1
         for _ in range(_FURTHEST):
             if len(also) == known:
                 break
             known = len(also)
-            also |= self._further(workspace, believed, found)
-            found = self._read(workspace, believed, also) if len(also) > known else found
+            also |= self._further(workspace, owners, found)
+            found = self._read(workspace, owners, also) if len(also) > known else found
         self.all = _short_enough([function for function in found if function.is_listed])
         self.by_oid = {function.oid: function for function in self.all}
         self._by_name = _by_name(self.all)
 
     @staticmethod
-    def _read(workspace: Workspace, believed: Believed, also: Iterable[int]) -> list[Function]:
-        values = believed.values | {"also": list(also)}
+    def _read(workspace: Workspace, owners: TableOwners, also: Iterable[int]) -> list[Function]:
+        values = owners.values | {"also": list(also)}
         rows = workspace.rows(catalog_query("numbering_functions"), values, "reading functions that use sequences")
         return [Function(Signature(*row[:6]), *row[6:]) for row in rows]
 
-    def _further(self, workspace: Workspace, believed: Believed, found: Sequence[Function]) -> set[int]:
-        """Functions of roles that are not believed, if a believed text calls them by name."""
+    def _further(self, workspace: Workspace, owners: TableOwners, found: Sequence[Function]) -> set[int]:
+        """Functions of other roles, if the text of a trusted owner calls them by name."""
         wanted = dict[tuple[str, str], None]()
         for function in found:
             for call in function.calls:
@@ -156,7 +157,7 @@ class Functions:
         if not wanted:
             return set()
         values = {"schemas": [schema for schema, _ in wanted], "names": [name for _, name in wanted],
-                  "owners": list(believed.roles)}  # fmt: skip
+                  "owners": list(owners.roles)}  # fmt: skip
         rows = workspace.rows(catalog_query("named_functions"), values, "looking for functions by name")
         own, others = dict[str, list[Signature]](), dict[str, list[Signature]]()
         for *row, is_other in rows:

@@ -109,7 +109,7 @@ class Untold:
 class Uses:
     """The columns that get numbers, and the facts that cannot be told.
 
-    :param named: sequences that believed texts name.
+    :param named: sequences that trusted owners' texts name.
     :param oids: PostgreSQL's numbers of the tables that were looked at.
     """
 
@@ -122,7 +122,7 @@ class Uses:
 
     @property
     def known(self) -> list[Known]:
-        """All sequences that belong to a column, or that a believed text names."""
+        """All sequences that belong to a column, or that a trusted owner's text names."""
         found = [use.known for use in self.uses]
         found += [each for made in self.made for each in made.candidates]
         found += [each for untold in self.untold for each in untold.about]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clinic_backups.restore.sequences.believed import Believed
 from clinic_backups.restore.sequences.number_calls import texts_in
+from clinic_backups.restore.sequences.table_owners import TableOwners
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import name_of, tokens
@@ -23,7 +23,7 @@ class Known:
     :param start: its first number.
     :param may: this role may read and set it.
     :param is_tied: PostgreSQL knows a column that it belongs to.
-    :param is_own: it belongs to somebody whose texts are believed.
+    :param is_own: it belongs to a trusted owner of the tables.
     """
 
     oid: int
@@ -46,8 +46,8 @@ class Sequences:
     The server is never asked, because it refuses texts that are no names.
     """
 
-    def __init__(self, workspace: Workspace, believed: Believed) -> None:
-        found = workspace.rows(catalog_query("sequences"), believed.values, "looking for sequences")
+    def __init__(self, workspace: Workspace, owners: TableOwners) -> None:
+        found = workspace.rows(catalog_query("sequences"), owners.values, "looking for sequences")
         self.by_oid = {each.oid: each for each in (Known(*row) for row in found)}
         self._in_texts: dict[tuple[str, tuple[str, ...], str | None], list[Known]] = {}
         self._by_name = {(each.schema, each.name): each for each in self.by_oid.values()}

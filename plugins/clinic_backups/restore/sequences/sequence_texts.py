@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clinic_backups.restore.sequences.believed import Believed
 from clinic_backups.restore.sequences.number_calls import actions, in_place
 from clinic_backups.restore.sequences.number_code import Code, Written
 from clinic_backups.restore.sequences.sequence_functions import Functions
 from clinic_backups.restore.sequences.sequence_giving import Giving, Scope
 from clinic_backups.restore.sequences.sequence_model import How
 from clinic_backups.restore.sequences.sequence_names import Sequences
+from clinic_backups.restore.sequences.table_owners import TableOwners
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import literal
@@ -61,18 +61,18 @@ class Pieces:
     def __init__(
         self,
         workspace: Workspace,
-        believed: Believed,
+        owners: TableOwners,
         sequences: Sequences,
         functions: Functions,
         giving: Giving,
         names: Sequence[str],
     ) -> None:
-        self._believed, self._sequences, self._names = believed, sequences, names
+        self._owners, self._sequences, self._names = owners, sequences, names
         self._functions, self._giving = functions, giving
         self._partitioned = {name for name, is_partitioned in workspace.relations().items() if is_partitioned}
         self._triggers = workspace.rows(
             catalog_query("numbering_triggers"),
-            believed.values | {"functions": list(functions.by_oid)},
+            owners.values | {"functions": list(functions.by_oid)},
             "reading triggers that use sequences",
         )
         self._found = [*self._of_triggers()]
@@ -148,14 +148,14 @@ class Pieces:
     def _of_functions(self, called: Collection[int]) -> Iterator[Piece]:
         """The values that functions write into tables which they name, or give to an unknown caller.
 
-        If a believed table does not call the function itself, its owner must be allowed to write into the table.
+        If no table of a trusted owner calls the function itself, its owner must be allowed to write into the table.
         """
         for oid, code in self._giving.codes.items():
             function = self._functions.by_oid[oid]
             source = SequenceText(f"the function {function.said}", function.body, function.near, function.path)
             scope = self._giving.scope_of(function)
             for piece in self._written(code, source, scope, is_called=oid in called):
-                if piece.table is None or function.is_called or self._believed.may_write(function.owner, piece.table):
+                if piece.table is None or function.is_called or self._owners.may_write(function.owner, piece.table):
                     yield piece
 
     def _written(

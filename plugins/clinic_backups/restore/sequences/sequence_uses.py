@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from clinic_backups.restore.sequences.believed import believed
 from clinic_backups.restore.sequences.number_calls import asked, calls
 from clinic_backups.restore.sequences.number_code import Written
 from clinic_backups.restore.sequences.safe_expression import rewritten
@@ -22,6 +21,7 @@ from clinic_backups.restore.sequences.sequence_model import (
 )
 from clinic_backups.restore.sequences.sequence_names import Known, Sequences, listed
 from clinic_backups.restore.sequences.sequence_texts import Piece, Pieces, SequenceText
+from clinic_backups.restore.sequences.table_owners import table_owners
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import tokens
@@ -41,19 +41,19 @@ def read(workspace: Workspace, restored: Collection[str]) -> Uses:
 
 class _Reader:
     def __init__(self, workspace: Workspace, restored: Collection[str]) -> None:
-        self._workspace, self._believed = workspace, believed(workspace, restored)
-        self._names = list(self._believed.tables)
-        sequences = Sequences(workspace, self._believed)
-        self._uses = Uses(sequences, oids=self._believed.oids)
-        self._functions = Functions(workspace, self._believed, sequences.path)
+        self._workspace, self._owners = workspace, table_owners(workspace, restored)
+        self._names = list(self._owners.tables)
+        sequences = Sequences(workspace, self._owners)
+        self._uses = Uses(sequences, oids=self._owners.oids)
+        self._functions = Functions(workspace, self._owners, sequences.path)
         self._giving = Giving(self._functions, sequences)
-        self._pieces = Pieces(workspace, self._believed, sequences, self._functions, self._giving, self._names)
+        self._pieces = Pieces(workspace, self._owners, sequences, self._functions, self._giving, self._names)
         self._columns: dict[tuple[str, str], SequenceColumn] = {}
 
     def read(self) -> Uses:
         described = self._workspace.rows(
             catalog_query("numbered_columns"),
-            {"names": self._names, "written": self._pieces.tables(), "owners": list(self._believed.roles)},
+            {"names": self._names, "written": self._pieces.tables(), "owners": list(self._owners.roles)},
             "looking for columns with sequences",
         )
         for row in described:
@@ -74,7 +74,7 @@ class _Reader:
     def _of_default(self, row: tuple[Any, ...]) -> None:
         table, name, schema, _, given, view, needed, functions, hiders = row[:9]
         column, expression = self._columns[table, name], given or ""
-        if row[11] and (view or column.root not in self._believed.restored):
+        if row[11] and (view or column.root not in self._owners.restored):
             return  # a restore does not call the functions of others in it
         source = SequenceText(f"the default of the view {view}" if view else "the default", expression, (schema,))
         before, told = len(self._uses.uses), len(self._uses.untold)

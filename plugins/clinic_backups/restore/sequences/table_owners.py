@@ -1,6 +1,7 @@
-"""Trusts function bodies only of roles that may write to the restored tables anyway.
+"""The trusted owners of a restore's tables: only their functions, sequences and tables say what gets numbers.
 
-Anybody may create functions, sequences and tables in a schema of their own. These are not read, asked or waited for.
+Anybody may create functions, sequences and tables in a schema of their own. Those of other roles are not read, asked or
+waited for.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 
 
 @dataclass(frozen=True)
-class Believed:
-    """The believed roles and tables.
+class TableOwners:
+    """The roles that may write into the restored tables without a grant, and their tables.
 
     :param roles: PostgreSQL's numbers of superusers, the database's owner, the restored tables' owners and whoever has
         the rights of these. Each with those of them for whom it may act.
@@ -43,7 +44,7 @@ class Believed:
         return self.tables.get(table) in self.roles.get(role, ())
 
 
-def believed(workspace: Workspace, restored: Collection[str]) -> Believed:
+def table_owners(workspace: Workspace, restored: Collection[str]) -> TableOwners:
     """Ask for the roles and the tables. :param restored: tables by ``schema.table``."""
     doing, names = "asking who may write into the tables", list(restored)
     roles = {role: frozenset(of) for role, of in workspace.rows(
@@ -51,7 +52,7 @@ def believed(workspace: Workspace, restored: Collection[str]) -> Believed:
     values = {"owners": list(roles), "names": names}
     tables = workspace.rows(catalog_query("believed_tables"), values, doing)
     owners, oids = {name: owner for name, owner, _ in tables}, {name: oid for name, _, oid in tables}
-    return Believed(roles, owners, oids, names)
+    return TableOwners(roles, owners, oids, names)
 
 
 def hold(workspace: Workspace, tables: Mapping[str, int]) -> None:

@@ -17,9 +17,9 @@ from clinic_backups.base import connections
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.restore.request import Wish
 from clinic_backups.restore.sequences.advancing import GivenColumn, advance, following_of
-from clinic_backups.restore.sequences.believed import hold
 from clinic_backups.restore.sequences.numbering import Numbering
 from clinic_backups.restore.sequences.sequence_uses import read
+from clinic_backups.restore.sequences.table_owners import hold
 from clinic_backups.restore.workspace import Workspace
 from tests.integration.test_sequences import CLINIC, OWN
 from tests.integration.test_trial import trial
@@ -148,7 +148,7 @@ def test_a_name_that_means_something_else_by_now_is_not_read(demo_database: Demo
     assert rig.execute_rows("SELECT last_value FROM pg_sequences WHERE sequencename = 'ran'") == [(None,)]
 
 
-BELIEVED = {
+TRUSTED = {
     "a member of the owner's role": "CREATE ROLE {role}_m; GRANT {owner} TO {role}_m; GRANT CREATE ON SCHEMA s TO {role}_m; SET ROLE {role}_m;" + WRITES.replace("h.x", "s.x").format("phone", "nextval('s.receipt')"),
     "a superuser": WRITES.replace("h.x", "s.x").format("phone", "nextval('s.receipt')"),
     "a stranger whom a trigger calls by oid": "SET ROLE {role}; CREATE FUNCTION h.t() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.phone := nextval('s.receipt'); RETURN NEW; END$$; RESET ROLE; CREATE TRIGGER u BEFORE INSERT ON s.bill FOR EACH ROW EXECUTE FUNCTION h.t();",
@@ -156,7 +156,7 @@ BELIEVED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BELIEVED)
+@pytest.mark.parametrize("case", TRUSTED)
 def test_what_the_application_says_moves_another_tables_sequence_and_the_plan_says_so(
     demo_database: DemoDatabase, tmp_path: Path, case: str
 ) -> None:
@@ -166,7 +166,7 @@ def test_what_the_application_says_moves_another_tables_sequence_and_the_plan_sa
     role = hostile(rig, "SELECT 1")
     rig.settings = rig.settings.model_copy(update={"trusted_owners": (role,)})  # else its trigger function is refused
     before = rig.plan(record)
-    rig.execute(BELIEVED[case].format(role=role, owner=demo_database.roles.restorer) + "; RESET ROLE")
+    rig.execute(TRUSTED[case].format(role=role, owner=demo_database.roles.restorer) + "; RESET ROLE")
     with pytest.raises(ClinicBackupsError):  # it would move a sequence that the plan does not name
         rig.restore().apply(rig.source(record), Wish(), approved=before.digest, plan=before)
     notes = [note for table in rig.bring_back(record).tables for note in table.notes]
