@@ -30,7 +30,7 @@ from tests.conftest import BUCKET, MakeStore
 from tests.fleet import Fleet, age, flip, lose_locks, objects_of, put
 from tests.postgres_fixtures import DemoDatabase
 
-STRANGERS = (
+OTHERS = (
     "backups/1/notas.txt",
     "backups/1/2026/09/backup_otra.tar.zst.age",
     "backups/1/2026/09/backup_clinica_2_20260901_060000.tar.zst.age",  # of clinic 2, in the folder of 1
@@ -56,17 +56,17 @@ def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
     return Fleet(demo_database, FileStore(tmp_path / "store"))
 
 
-def test_on_every_store_debris_goes_and_strangers_and_backups_stay(
+def test_on_every_store_debris_goes_and_others_and_backups_stay(
     demo_database: DemoDatabase, make_store: MakeStore
 ) -> None:
     fleet = Fleet(demo_database, make_store(f"sweep-{uuid4().hex}"))
     store = fleet.stores.primary
     record, other = fleet.on_day(0), fleet.on_day(0.1, 2)
     unknown = {key(20): b"archive", key(20, part=".json"): b"{}"}
-    strangers = dict.fromkeys((*STRANGERS, *ELSEWHERE), b"de otro") | unknown
+    others = dict.fromkeys((*OTHERS, *ELSEWHERE), b"de otro") | unknown
     debris = [key(1), key(2, part=".json"), key(3, part=".hold.json"), f"preflight/{uuid4()}", key(4, clinic_id=77)]
-    for name in (*strangers, *debris):
-        put(store, name, strangers.get(name, b"resto"))
+    for name in (*others, *debris):
+        put(store, name, others.get(name, b"resto"))
     ours = [name for made in (record, other) for name in (made.archive_key, envelope_key_of(made.archive_key))]
     before = objects_of(store)
 
@@ -74,14 +74,14 @@ def test_on_every_store_debris_goes_and_strangers_and_backups_stay(
     fleet.now = datetime.now(UTC) + timedelta(hours=23)
     fresh = fleet.check(sweep=True, record=True)
     assert found(fresh) == {key(20): "unknown backup"}
-    assert fresh.strangers == len(STRANGERS)
+    assert fresh.other_objects == len(OTHERS)
     fleet.now = datetime.now(UTC) + timedelta(hours=25)
     assert found(fleet.check()) == {key(20): "unknown backup"} | dict.fromkeys(debris, "debris")
     assert objects_of(store) == before
 
     swept = fleet.check(sweep=True, record=True)
     assert found(swept) == {key(20): "unknown backup"} | dict.fromkeys(debris, "debris removed")
-    assert objects_of(store) == {name: before[name] for name in (*ours, *strangers)}
+    assert objects_of(store) == {name: before[name] for name in (*ours, *others)}
     assert found(fleet.check(sweep=True)) == {key(20): "unknown backup"}
     assert [fleet.state(made) for made in (record, other)] == ["completed", "completed"]
 
@@ -108,14 +108,14 @@ def test_uploads_of_others_go_on(demo_database: DemoDatabase, s3_client: Any) ->
     fleet = Fleet(demo_database, store_from_client(f"s3://{BUCKET}/{prefix}", s3_client))
     fleet.on_day(0)
     ours = [key(2), key(2, part=".json"), key(3, clinic_id=77)]
-    strangers = [*STRANGERS, *ELSEWHERE, "backups/1/.~doc", f"backups/1/2026/09/.~backup.{uuid4().hex}.part"]
-    for name in (*ours, *strangers):
+    others = [*OTHERS, *ELSEWHERE, "backups/1/.~doc", f"backups/1/2026/09/.~backup.{uuid4().hex}.part"]
+    for name in (*ours, *others):
         s3_client.create_multipart_upload(Bucket=BUCKET, Key=f"{prefix}/{name}")
     fleet.now = datetime.now(UTC) + timedelta(hours=25)
     assert found(fleet.check()) == dict.fromkeys(ours, "unfinished upload")
     assert found(fleet.check(sweep=True)) == dict.fromkeys(ours, "unfinished upload removed")
     left = [upload.key for upload in fleet.stores.primary.unfinished()]
-    assert sorted(left) == sorted(strangers)
+    assert sorted(left) == sorted(others)
 
 
 @pytest.mark.parametrize("busy", ["clinic", "replicas"])
@@ -268,7 +268,7 @@ def test_retention_does_not_count_on_a_last_backup_that_is_gone(fleet: Fleet) ->
     assert envelope_key_of(new.archive_key) not in objects_of(fleet.stores.primary)
 
 
-@pytest.mark.parametrize("theirs", [STRANGERS, ("backups/2024/db.dump",), (key(2), key(2, part=".json"), key(3))])
+@pytest.mark.parametrize("theirs", [OTHERS, ("backups/2024/db.dump",), (key(2), key(2, part=".json"), key(3))])
 @pytest.mark.parametrize("clinic_id", [None, 1])
 def test_in_another_bucket_nothing_is_lost_and_nothing_is_swept(
     fleet: Fleet, tmp_path: Path, theirs: tuple[str, ...], clinic_id: int | None
@@ -314,7 +314,7 @@ def test_a_backup_of_which_no_store_is_known_is_told(fleet: Fleet, state: str) -
     assert found(fleet.check()) == {}
 
 
-@pytest.mark.parametrize("name", [*STRANGERS, *ELSEWHERE])
+@pytest.mark.parametrize("name", [*OTHERS, *ELSEWHERE])
 def test_names_of_others_are_none_of_ours(name: str) -> None:
     assert parse_key(name) is None
 

@@ -143,7 +143,7 @@ def test_drill_the_catalog_and_one_of_two_stores_are_lost_and_every_clinic_is_re
         fleet.execute(*damage(clinic_id))
 
     report = fleet.rebuild(second)
-    assert (report.adopted, report.known, report.held, report.strangers) == (len(before), 0, 1, 1)
+    assert (report.adopted, report.known, report.held, report.other_objects) == (len(before), 0, 1, 1)
     assert (report.conflicts, report.incomplete) == ([], [])
     rebuilt = {record.backup_id: record for record in fleet.catalog.find()}
     assert rebuilt.keys() == before.keys()

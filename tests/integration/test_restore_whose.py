@@ -160,7 +160,7 @@ class Case:
     says: str = TAKEN
 
 
-STRANGERS = {
+OTHERS = {
     "clinic_id without a constraint": Case(VISIT, "UPDATE s.visit SET clinic_id = 2 WHERE id = 1"),
     "and changed": Case(VISIT, "UPDATE s.visit SET clinic_id = 2, v = 'secret' WHERE id = 1"),
     "its extract wants a number": Case(Shape(VISIT.ddl, VISIT.extracts | {"visit": "clinic_id = {{ clinic_id + 0 }} AND NOT gone"}, VISIT.lists), "UPDATE s.visit SET clinic_id = 2, v = 'secret' WHERE id = 1"),
@@ -197,11 +197,11 @@ STRANGERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_another_clinics_row_is_neither_written_nor_copied(
     demo_database: DemoDatabase, tmp_path: Path, name: str
 ) -> None:
-    case = STRANGERS[name]
+    case = OTHERS[name]
     rig = case.shape.rig(demo_database, tmp_path)
     record = rig.run(1)
     rig.execute(case.after)

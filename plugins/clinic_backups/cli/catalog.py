@@ -206,7 +206,7 @@ def _show_rebuilt(report: Rebuilt) -> None:
         print(f"{report.store_url} is store {report.store_id}.")
     print(
         f"{report.store_url}: {report.adopted} backups were added, {report.held} were put on hold; {report.known} were"
-        f" already known. {report.strangers} other objects were left alone."
+        f" already known. {report.other_objects} other objects were left alone."
     )
     if report.busy:
         print(f"Skipped, because another process works on them: clinics {', '.join(map(str, report.busy))}.")
@@ -285,7 +285,7 @@ def _plain(inventory: Inventory) -> dict[str, Any]:
     return {
         "store_url": inventory.store_url,
         "objects": inventory.objects,
-        "strangers": inventory.strangers,
+        "strangers": inventory.other_objects,
         "archives": inventory.archives,
         "discrepancies": [found.to_json() for found in inventory.discrepancies],
         "lost": [found.to_json() for found in inventory.lost],
@@ -299,7 +299,7 @@ def _lost(inventory: Inventory) -> str:
 
 def _show(inventory: Inventory) -> None:
     print(
-        f"{inventory.store_url}: {inventory.objects} objects of backups; {inventory.strangers} other objects were"
+        f"{inventory.store_url}: {inventory.objects} objects of backups; {inventory.other_objects} other objects were"
         f" left alone; {len(inventory.discrepancies) or 'no'} discrepancies{_lost(inventory)}."
     )
     print(f"Intact archives: {sum(condition == 'intact' for condition in inventory.archives.values())}.")

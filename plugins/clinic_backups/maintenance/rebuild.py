@@ -50,7 +50,7 @@ class Rebuilt:
     hold note cannot be read is taken over and kept on hold.
     :param incomplete: archives without an envelope, which are not backups.
     :param busy: clinics that another process works on. They were skipped.
-    :param strangers: objects that this package did not make.
+    :param other_objects: objects that this package did not make.
     """
 
     store_url: str
@@ -61,7 +61,7 @@ class Rebuilt:
     conflicts: list[tuple[str, str]] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
     busy: list[int] = field(default_factory=list)
-    strangers: int = 0
+    other_objects: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -118,7 +118,7 @@ def _looked_over(group: Iterable[ObjectInfo], report: Rebuilt) -> int | None:
     for info in group:
         parts = parse_key(info.key)
         if parts is None:
-            report.strangers += 1
+            report.other_objects += 1
         else:
             clinic_id = parts.clinic_id
     return clinic_id

@@ -90,7 +90,7 @@ class StoreCheck:
             objects = list(group)
             ours = [info for info in objects if parse_key(info.key) is not None]
             found.objects += len(ours)
-            found.strangers += len(objects) - len(ours)
+            found.other_objects += len(objects) - len(ours)
             if number is not None:
                 seen.add(number)
                 self._clinic(_Part(store, number, uploads.get(number, [])), ours, task, found)
@@ -276,7 +276,7 @@ class StoreCheck:
         """Probe objects of a killed preflight."""
         for info in store.list(PROBES):
             if not _PROBE.fullmatch(info.key):
-                found.strangers += 1
+                found.other_objects += 1
             elif info.last_modified < self._now() - OLD_ENOUGH:
                 item = Discrepancy(store.url, "debris", info.key, size_bytes=info.size_bytes)
                 if task.sweep:

@@ -36,7 +36,7 @@ class Inventory:
     """The findings in one store.
 
     :param objects: number of backups' objects that were checked.
-    :param strangers: number of objects of other programs, which were left alone.
+    :param other_objects: number of objects of other programs, which were left alone.
     :param read: condition of each archive that was read, by backup id.
     :param archives: condition of each archive in the catalog, as far as it was checked, by backup id.
     :param lost: replicas that were recorded as lost before and still are: store and catalog agree about them.
@@ -47,7 +47,7 @@ class Inventory:
 
     store_url: str
     objects: int = 0
-    strangers: int = 0
+    other_objects: int = 0
     read: dict[str, Condition] = field(default_factory=dict)
     archives: dict[str, stored.Told] = field(default_factory=dict)
     discrepancies: list[Discrepancy] = field(default_factory=list)

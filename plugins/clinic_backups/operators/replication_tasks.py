@@ -109,5 +109,5 @@ def _log(inventory: Inventory) -> None:
                  inventory.store_url, left)  # fmt: skip
     log.info(
         "%s: %s objects of backups; %s other objects were left alone.",
-        inventory.store_url, inventory.objects, inventory.strangers,
+        inventory.store_url, inventory.objects, inventory.other_objects,
     )  # fmt: skip
