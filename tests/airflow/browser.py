@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,6 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, StorageState, exp
 from tests import missing
 from tests.airflow.conftest import Airflow
 
-CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -39,12 +39,13 @@ RUN_LIMIT_MS = 90_000
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium. While it runs, no other code of this thread may run an event loop: Playwright's does."""
-    if not CHROMIUM.exists():
+    """The machine's Chromium. While it runs, no other code of this thread may run an event loop: Playwright's does."""
+    program = shutil.which("chromium")
+    if program is None:
         missing.lacks("Chromium", "apt-get install chromium")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         try:
             yield browser
         finally:
