@@ -13,7 +13,8 @@ import pytest
 
 NOTHING_MAY_BE_MISSING = os.environ.get("TESTS_NOTHING_MISSING") == "1"
 """What ``.ci/run`` sets."""
-NPM = "run `npm install` in the checkout"
+NPM = f"{'' if shutil.which('npm') else 'apt-get install nodejs npm; '}in the checkout, npm install"
+"""What brings the packages of package.json."""
 
 
 def lacks(what: str, remedy: str) -> NoReturn:
