@@ -23,8 +23,8 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
-class ForeignCode:
-    """What belongs to a role that may not write all rows of the clinics' tables.
+class StrangersCode:
+    """Something that belongs to a stranger: a role that may not write all rows of the clinics' tables.
 
     :param kind: ``table``, ``view``, ``function``, ``domain`` and so on.
     :param name: ``schema.table``, or a function with the types of its arguments.
@@ -66,13 +66,13 @@ def strangers_code(
     functions: Iterable[int] = (),
     queries: Iterable[str] = (),
     written: Iterable[str] | None = None,
-) -> list[ForeignCode]:
+) -> list[StrangersCode]:
     """Look for it with PostgreSQL's catalog alone, which runs none of it.
 
     The tables that the transaction has locked count too.
 
     :param clinics: the tables with an extract.
-    :param clinic_table: the table whose rows are the clinics. Its owner is no stranger.
+    :param clinic_table: the table whose rows are the clinics. Its owner is a trusted one.
     :param tables: more tables that will be read.
     :param functions: functions that will be called, by PostgreSQL's number.
     :param queries: texts of queries that will run. What they may mean by name is looked up.
@@ -96,7 +96,7 @@ def strangers_code(
         # PostgreSQL expects millions of rows of the recursion. With the memory for them it takes 0.3 s to make room.
         snapshot.rows("SELECT set_config('work_mem', '1MB', true)", None, doing)
         rows = snapshot.rows(query, values, doing)
-    return [ForeignCode(*row) for row in rows]
+    return [StrangersCode(*row) for row in rows]
 
 
 def of_clinics(snapshot: Snapshot, clinics: Iterable[str], clinic_table: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _named(queries: Iterable[str]) -> dict[str, list[str]]:
 
 def strangers_of_folder(
     snapshot: Snapshot, folder: SqlFolder, clinic_id: int, *, written: Iterable[str] | None = None
-) -> list[ForeignCode]:
+) -> list[StrangersCode]:
     """Look for it in everything that the extracts and the queries of clinics and people mention.
 
     None of them is run.
@@ -156,7 +156,7 @@ def require_no_strangers(
     refuse(found, doing)
 
 
-def refuse(found: Sequence[ForeignCode], doing: str) -> None:
+def refuse(found: Sequence[StrangersCode], doing: str) -> None:
     """:raises PermanentError: something was found; names it and the remedy."""
     if not found:
         return
