@@ -17,6 +17,7 @@ from clinic_backups.base.replica import Condition
 from clinic_backups.catalog.board import Standing
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.notify.formats import Formats
+from clinic_backups.web import language as language_module
 from clinic_backups.web.banners import Kind as BannerKind
 from clinic_backups.web.forms import FLASHES
 from clinic_backups.web.language import LANGUAGES, Texts, load, negotiate
@@ -84,7 +85,7 @@ def test_every_label_is_there_in_both_languages() -> None:
 
 
 def test_a_further_language_has_the_labels_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clinic_backups.web.language.FOLDER", tmp_path)
+    monkeypatch.setattr(language_module, "FOLDER", tmp_path)
     (tmp_path / "qu.toml").write_text('[labels]\nOrigin = "Maymanta"\n')
     texts = Texts("qu", Formats(Locale("es"), ZoneInfo("UTC")))
     assert texts.label(es="Origen", en="Origin") == "Maymanta"
