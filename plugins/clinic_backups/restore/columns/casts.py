@@ -16,6 +16,9 @@ from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.tenant.drift import FILE, kept_column
 
+_KEPT_BY_ALL = r"^(-?0*(\.0*)?|-?infinity|nan|00:00:00|\{\}|\[\]|empty)$"
+"""Values that stay the same when a migration multiplies, shifts or rewrites all values: zero, infinity, nothing."""
+
 
 @dataclass(frozen=True)
 class _Conversion:
@@ -150,10 +153,12 @@ def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: 
 
 
 def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> tuple[int, int]:
-    """How many of the rows that both sides have would get another value than now, and how many such rows there are.
+    """How many of the backup's different values are mostly other ones now than the conversion gives, and how many
+    values could be compared.
 
-    Only rows whose other columns equal the backup's are compared, because only the change of the type can have touched
-    them. If there are none, all rows are compared. A NULL stays NULL in every conversion and proves nothing. A key
+    Only rows that both sides have and whose other columns equal the backup's are compared, because only the change of
+    the type can have touched them. If there are none, all rows are compared. Values are counted and not rows, because a
+    column may have one value in most rows. Some values prove nothing, see :data:`_KEPT_BY_ALL`. Nor does a NULL. A key
     whose type has changed is compared by its texts.
     """
     shape, column = staged.shape, sql.Identifier(name)
@@ -165,36 +170,39 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
     else:
         same = shape.same_key("w", "p")
     query = sql.SQL(
-        "SELECT count(*) FILTER (WHERE concat({}) <> concat(p.{})), count(*) FROM {} AS w JOIN {} AS p ON {}"
-        " WHERE w.{} IS NOT NULL AND ({})"
+        "SELECT count(*) FILTER (WHERE 2 * unlike > rows), count(*) FROM"
+        " (SELECT count(*) FILTER (WHERE concat({}) <> concat(p.{})) AS unlike, count(*) AS rows"
+        " FROM {} AS w JOIN {} AS p ON {} WHERE concat(w.{}) !~* {} AND ({}) GROUP BY concat(w.{})) AS v"
     )
 
     def counted(which: sql.Composable) -> tuple[int, int]:
         statement = query.format(
             _filled(conversion.there, sql.SQL("w.{}").format(column)), column,
-            staged.wanted, staged.present, same, column, which,
+            staged.wanted, staged.present, same, column, sql.Literal(_KEPT_BY_ALL), which, column,
         )  # fmt: skip
-        ((unlike, rows),) = workspace.as_application(statement, 2, f"comparing values of {shape.name}.{name}")
-        return int(unlike), int(rows)
+        ((unlike, values),) = workspace.as_application(statement, 2, f"comparing values of {shape.name}.{name}")
+        return int(unlike), int(values)
 
-    unlike, rows = counted(sql.SQL("{} = {}").format(row_text(others, "w"), row_text(others, "p")))
-    if rows:
-        return unlike, rows
+    unlike, values = counted(sql.SQL("{} = {}").format(row_text(others, "w"), row_text(others, "p")))
+    if values:
+        return unlike, values
     # People have changed these rows. Equal values are evidence for the conversion; different ones prove nothing.
-    unlike, rows = counted(sql.SQL("true"))
-    return 0, rows - unlike
+    unlike, values = counted(sql.SQL("true"))
+    return 0, values - unlike
 
 
-def _is_doubtful(workspace: Workspace, staged: Staged, name: str, unlike: int, rows: int) -> bool:
+def _is_doubtful(workspace: Workspace, staged: Staged, name: str, unlike: int, values: int) -> bool:
     """Whether the change of the type may have made other values than this conversion gives.
 
-    It is doubtful if the conversion differs from the present value in most of the compared rows. If there are no rows
-    to compare, it is doubtful unless only a length or a precision has changed or there are no values.
+    It is doubtful if half of the compared values are other ones, or more than half if only a length or a precision has
+    changed. If there is no value to compare, it is doubtful unless only a length or a precision has changed or the
+    column has no values.
     """
-    if rows:
-        return 2 * unlike > rows
     then, now = _types(staged.shape, name)
-    if _family(then) == _family(now):
+    same_family = _family(then) == _family(now)
+    if values:
+        return 2 * unlike > values or (2 * unlike == values and not same_family)
+    if same_family:
         return False
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL)").format(staged.wanted, sql.Identifier(name))
     ((has_values,),) = workspace.rows(query, None, f"looking at {staged.shape.name}.{name}")
@@ -239,13 +247,13 @@ def _filled(template: str, value: sql.Composable) -> sql.Composed:
     return sql.Composed(filled)
 
 
-def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal:
-    """The refusal if no known conversion gives the rows' present values: the migration computed them in another way."""
+def _another_meaning(shape: Shape, name: str, unlike: int, values: int) -> Refusal:
+    """The refusal if no known conversion gives the present values: the migration computed them in another way."""
     then, now = _types(shape, name)
     found = (
-        f"{unlike:,} rows of {rows:,} have other values than a conversion gives"
-        if rows
-        else "there is no row to show whether the migration kept the values"
+        f"{unlike:,} of {values:,} different values have become other ones than a conversion gives"
+        if values
+        else "there is no value to show whether the migration kept the values"
     )
     return Refusal(
         shape.name,
