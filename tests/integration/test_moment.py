@@ -212,6 +212,35 @@ def test_names_of_enums_are_those_of_one_moment(
     assert rig.open(rig.run(1)).tables == rig.rows_now(1)
 
 
+COMPOSITES = {
+    "an attribute dropped": ("ALTER TYPE public.par DROP ATTRIBUTE dosis",),
+    "an attribute dropped and added": ("ALTER TYPE public.par DROP ATTRIBUTE dosis, ADD ATTRIBUTE dosis int",),
+    "an attribute added": ("ALTER TYPE public.par ADD ATTRIBUTE nota text",),
+    "names swapped": tuple(
+        f"ALTER TYPE public.par RENAME ATTRIBUTE {old} TO {new}"
+        for old, new in (("dosis", "x"), ("unidad", "dosis"), ("x", "unidad"))
+    ),
+}
+
+
+@pytest.mark.parametrize("type_", ["public.par", "public.par[]", "public.par_dominio"])
+@pytest.mark.parametrize("statements", COMPOSITES.values(), ids=COMPOSITES)
+def test_attributes_of_composite_types_are_those_of_one_moment(
+    rig: Rig, tmp_path: Path, type_: str, statements: tuple[str, ...]
+) -> None:
+    value = "'(2,102)'" if type_ != "public.par[]" else "ARRAY['(2,102)'::public.par]"
+    rig.execute(
+        "CREATE TYPE public.par AS (dosis int, unidad int)",
+        "CREATE DOMAIN public.par_dominio AS public.par",
+        f"CREATE TABLE public.zz_pares (id int PRIMARY KEY, par {type_})",
+        f"INSERT INTO public.zz_pares VALUES (1, {value})",
+        "GRANT SELECT ON public.zz_pares TO PUBLIC",
+    )
+    rig.with_extracts(tmp_path / "sql", {"public.zz_pares": "SELECT * FROM public.zz_pares"})
+    assert back_up_beside(rig, *statements) is None
+    assert rig.open(rig.run(1)).tables == rig.rows_now(1)
+
+
 SHEETS = (
     "CREATE TABLE public.fichas (id int PRIMARY KEY, sede int)",
     "INSERT INTO public.fichas SELECT n, 1 FROM generate_series(1, 20) AS n",

@@ -1,4 +1,4 @@
-"""The definitions that a snapshot shows: of relations, functions and enums. Compared at the end of reading."""
+"""The definitions that a snapshot shows: of relations, functions, enums and composite types. Compared after reading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Definitions:
     relations: Mapping[int, tuple[Any, ...]]
     """By oid: the name, and a value that shows the location and definition of its rows."""
     unlocked: Unlocked
-    """Functions and enum values, by kind and oid: name and version."""
+    """Functions, enum values and composite types, by kind and oid: name and version."""
 
     @classmethod
     def read(
@@ -28,7 +28,7 @@ class Definitions:
     ) -> Definitions:
         """Read the definitions of relations, by their OIDs.
 
-        :param known: the functions and enums in this snapshot, if they were already read.
+        :param known: the functions and types in this snapshot, if they were already read.
         """
         found: list[tuple[Any, ...]] = []
         if relations:
@@ -50,7 +50,7 @@ class Definitions:
         }
         if changed:
             raise changed_meanwhile(sorted(changed))
-        for kind in ("function", "enum"):
+        for kind in ("function", "enum", "composite type"):
             names = {
                 (self.unlocked.get(key) or now.unlocked[key])[0]
                 for key in self.unlocked.keys() | now.unlocked.keys()

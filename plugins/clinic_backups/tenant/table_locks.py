@@ -162,7 +162,7 @@ class TableLocks:
         :param connect: opens another connection to the same database, whose snapshot shows the present state. None: the
             transaction may be ended, and its next one shows that. In that case the transaction always ends.
         :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
-            first use, so it may have looked empty; or a function or an enum has changed.
+            first use, so it may have looked empty; or a function or a type has changed.
         """
         try:
             with self._db.cursor() as cursor:

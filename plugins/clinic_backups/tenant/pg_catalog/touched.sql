@@ -1,6 +1,6 @@
 -- The relations that this transaction has locked and that it had not locked at its beginning. Indexes, sequences,
 -- TOAST and temporary tables are left out. A relation that is newer than the snapshot is in pg_locks but not in
--- pg_class. Also returned: whether the database has functions or enums, which no lock protects.
+-- pg_class. Also returned: whether the database has functions, enums or composite types, which no lock protects.
 SELECT (SELECT array_agg(l.relation::bigint)
           FROM pg_locks l
           LEFT JOIN pg_class c ON c.oid = l.relation
@@ -8,3 +8,4 @@ SELECT (SELECT array_agg(l.relation::bigint)
            AND NOT l.relation = ANY (%(held)s::oid[]) AND COALESCE(c.relkind, 'r') NOT IN ('i', 'I', 'S', 't')
            AND c.relpersistence IS DISTINCT FROM 't'),
        EXISTS (SELECT FROM pg_proc WHERE oid >= 16384) OR EXISTS (SELECT FROM pg_enum)
+       OR EXISTS (SELECT FROM pg_class WHERE oid >= 16384 AND relkind = 'c')
