@@ -16,7 +16,7 @@ from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.clinic_restore import ClinicChanged
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.request import Wish
-from clinic_backups.restore.writing import live
+from clinic_backups.restore.writing import claim, live
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, grants, shaped
 
@@ -93,6 +93,48 @@ def test_a_hot_row_stops_an_exact_restore_and_not_a_live_one(rig: Shaped) -> Non
         row for row in before["s.t"] if not row.startswith("(300,")
     ]
     assert rig.execute_rows("SELECT n > 0 FROM s.t WHERE id = 300") == [(True,)]
+    assert now["s.bag"] == before["s.bag"]
+
+
+class Interrupting(Listener):
+    """Somebody writes some rows of the plan after the restore has seen them, and before it writes."""
+
+    def __init__(self, rig: Shaped, *statements: str) -> None:
+        self._rig, self._statements = rig, statements
+        self.comparisons = 0
+
+    def step(self, name: str) -> None:
+        if name == "comparing":
+            self.comparisons += 1
+            self._rig.execute(*self._statements)
+
+
+@pytest.mark.parametrize("at_once", [claim.AT_ONCE, 7, 1])
+def test_rows_of_the_plan_that_people_write_at_the_same_moment_are_left_and_the_others_restored(
+    rig: Shaped, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(claim, "AT_ONCE", at_once)
+    record = rig.run(1)
+    before = rig.everything()
+    damage(rig)
+    rig.execute("INSERT INTO s.t VALUES (1003, 1, 'added')")
+    plan = rig.plan(record, mode="live")
+    seen = Interrupting(
+        rig, "UPDATE s.t SET n = n + 1 WHERE id IN (102, 150, 198, 1003)", "DELETE FROM s.t WHERE id = 110"
+    )
+    restore = rig.restore()
+    restore.listener = seen
+    done = restore.apply(rig.source(record), Wish("live"), approved=plan.digest, plan=plan)
+    assert seen.comparisons == 1, "the restore did not have to begin again"
+    assert "5 rows changed since the plan" in str(done.tables)
+    theirs = ("(102,", "(110,", "(150,", "(198,", "(1003,")
+    now = rig.everything()
+    assert [row for row in now["s.t"] if not row.startswith(theirs)] == [
+        row for row in before["s.t"] if not row.startswith(theirs)
+    ]
+    assert rig.execute_rows("SELECT id, v, n FROM s.t WHERE id IN (102, 110, 150, 198, 1003) ORDER BY id") == [
+        (102, "damaged", 1), (150, "damaged", 1), (198, "damaged", 1), (1003, "added", 1),
+    ]  # fmt: skip
     assert now["s.bag"] == before["s.bag"]
 
 

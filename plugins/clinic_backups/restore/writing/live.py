@@ -13,6 +13,7 @@ from psycopg2 import sql
 from clinic_backups.restore.diff import TableDiff, described
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
+from clinic_backups.restore.writing.claim import claim
 
 Moment = Mapping[str, Any]
 """``snapshot``: that of the plan, as ``pg_current_snapshot`` gives it. ``operations``: by table, ``digests`` of its
@@ -65,20 +66,24 @@ def leave_changed(
     show that. If one operation of a group is missing or new, the whole group is left out.
 
     A row that was written since the plan is left out too. Its transaction is not older than the oldest one that was
-    open when the plan was made.
+    open when the plan was made. The other rows are locked. One that somebody
+    writes at this moment is left out as well.
 
     :param planned: the digest that the table's operations had in the plan.
     :param converted: the table's values are converted.
     """
-    if not diff.plan.writes or diff.digest == planned:
+    if not diff.plan.writes:
         return diff, 0
-    shape = diff.staged.shape
-    if not shape.key:
+    shape, left, is_planned = diff.staged.shape, 0, diff.digest == planned
+    if shape.key:
+        if not is_planned:
+            # First, because it needs all operations of a group.
+            left = _leave_unplanned(workspace, diff, moment, values=converted)
+            left += _leave_written(workspace, diff, str(moment["snapshot"]))
+        left += claim(workspace, diff)
+    elif not is_planned:
         left = workspace.execute(sql.SQL("DELETE FROM {}").format(diff.ops), f"leaving {shape.name}")
-    else:
-        left = _leave_unplanned(workspace, diff, moment, values=converted)  # first: it needs all operations of a group
-        left += _leave_written(workspace, diff, str(moment["snapshot"]))
-    return again(workspace, diff, references), left
+    return (again(workspace, diff, references) if left else diff), left
 
 
 def again(workspace: Workspace, diff: TableDiff, references: Sequence[Reference]) -> TableDiff:

@@ -1,0 +1,85 @@
+"""Locks the rows of a plan while people work, and leaves those that somebody writes at the same moment.
+
+In a transaction with one snapshot, PostgreSQL refuses to lock a row that somebody has written since. So a plan of many
+rows would hardly ever be applied in a clinic at work, if one such row ended it.
+"""
+
+from __future__ import annotations
+
+from psycopg2 import sql
+
+from clinic_backups.base.database import is_conflict
+from clinic_backups.base.errors import TransientError
+from clinic_backups.restore.diff import DELETE, UPDATE, TableDiff
+from clinic_backups.restore.workspace import Workspace
+
+STRENGTHS = {DELETE: "FOR UPDATE", UPDATE: "FOR NO KEY UPDATE"}
+"""The locks that the writing itself takes. With the weaker one, others may add rows that refer to the row."""
+AT_ONCE = 500
+"""Rows of one part. Only a part that has a row which somebody wrote is locked row by row: each costs a savepoint."""
+
+
+def claim(workspace: Workspace, diff: TableDiff) -> int:
+    """Lock the rows that a table's operations change or delete. Operations of rows that cannot be locked are removed.
+
+    Returns their number.
+
+    :raises TransientError: somebody holds a lock for too long.
+    """
+    doing = f"locking rows of {diff.name}"
+    try:
+        with workspace.attempt():
+            for operation in STRENGTHS:
+                workspace.execute(_locking(diff, operation, sql.SQL("true")), doing)
+    except TransientError as error:
+        if not is_conflict(error):
+            raise
+    else:
+        return 0
+    before = _count(workspace, diff)
+    part, one = sql.SQL("o.ctid = ANY (part.places)"), sql.SQL("o.ctid = spot")
+    body = sql.SQL("""
+        DECLARE part record; spot tid;
+        BEGIN
+            FOR part IN SELECT array_agg(n.place) AS places
+                          FROM (SELECT o.ctid AS place, (row_number() OVER () - 1) / {at_once} AS part
+                                  FROM {ops} AS o WHERE o.op <> 'insert') AS n GROUP BY n.part LOOP
+                BEGIN
+                    {lock_part}
+                EXCEPTION WHEN serialization_failure THEN
+                    FOREACH spot IN ARRAY part.places LOOP
+                        BEGIN
+                            {lock_one}
+                        EXCEPTION WHEN serialization_failure THEN
+                            DELETE FROM {ops} AS o WHERE o.ctid = spot;
+                        END;
+                    END LOOP;
+                END;
+            END LOOP;
+        END""").format(
+        at_once=sql.Literal(AT_ONCE),
+        ops=diff.ops,
+        lock_part=_performed(diff, part),
+        lock_one=_performed(diff, one),
+    )
+    workspace.execute(sql.SQL("DO {}").format(sql.Literal(body.as_string(workspace.connection))), doing)
+    return before - _count(workspace, diff)
+
+
+def _count(workspace: Workspace, diff: TableDiff) -> int:
+    query = sql.SQL("SELECT count(*) FROM {}").format(diff.ops)
+    return int(workspace.rows(query, None, f"counting the operations of {diff.name}")[0][0])
+
+
+def _performed(diff: TableDiff, where: sql.Composable) -> sql.Composed:
+    statements = [_locking(diff, operation, where) for operation in STRENGTHS]
+    return sql.SQL(" ").join(sql.SQL("PERFORM * FROM ({}) AS locked;").format(each) for each in statements)
+
+
+def _locking(diff: TableDiff, operation: str, where: sql.Composable) -> sql.Composed:
+    shape = diff.staged.shape
+    rows = "SELECT FROM {ops} AS o JOIN {table} AS t ON {same} WHERE o.op = {op} AND {where} {strength} OF t"
+    return sql.SQL(rows).format(
+        ops=diff.ops, table=shape.in_sql, same=shape.is_of("o", "t"), op=sql.Literal(operation), where=where,
+        strength=sql.SQL(STRENGTHS[operation]),
+    )  # fmt: skip
