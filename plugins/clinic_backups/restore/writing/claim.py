@@ -10,7 +10,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import TransientError
-from clinic_backups.restore.diff import DELETE, UPDATE, TableDiff
+from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
 from clinic_backups.restore.workspace import Workspace
 
 STRENGTHS = {DELETE: "FOR UPDATE", UPDATE: "FOR NO KEY UPDATE"}
@@ -30,7 +30,7 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
     try:
         with workspace.attempt():
             for operation in STRENGTHS:
-                workspace.execute(_locking(diff, operation, sql.SQL("true")), doing)
+                workspace.execute(sql.SQL("SELECT {}").format(_locking(diff, operation, sql.SQL("true"))), doing)
     except TransientError as error:
         if not is_conflict(error):
             raise
@@ -43,7 +43,7 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
         BEGIN
             FOR part IN SELECT array_agg(n.place) AS places
                           FROM (SELECT o.ctid AS place, (row_number() OVER () - 1) / {at_once} AS part
-                                  FROM {ops} AS o WHERE o.op <> 'insert') AS n GROUP BY n.part LOOP
+                                  FROM {ops} AS o WHERE NOT {is_insert}) AS n GROUP BY n.part LOOP
                 BEGIN
                     {lock_part}
                 EXCEPTION WHEN serialization_failure THEN
@@ -59,6 +59,7 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
         END""").format(
         at_once=sql.Literal(AT_ONCE),
         ops=diff.ops,
+        is_insert=is_op("o", INSERT),
         lock_part=_performed(diff, part),
         lock_one=_performed(diff, one),
     )
@@ -73,13 +74,14 @@ def _count(workspace: Workspace, diff: TableDiff) -> int:
 
 def _performed(diff: TableDiff, where: sql.Composable) -> sql.Composed:
     statements = [_locking(diff, operation, where) for operation in STRENGTHS]
-    return sql.SQL(" ").join(sql.SQL("PERFORM * FROM ({}) AS locked;").format(each) for each in statements)
+    return sql.SQL(" ").join(sql.SQL("PERFORM {};").format(each) for each in statements)
 
 
 def _locking(diff: TableDiff, operation: str, where: sql.Composable) -> sql.Composed:
+    """What SELECT or PERFORM gets. The rows are only counted, so that none is sent."""
     shape = diff.staged.shape
-    rows = "SELECT FROM {ops} AS o JOIN {table} AS t ON {same} WHERE o.op = {op} AND {where} {strength} OF t"
-    return sql.SQL(rows).format(
-        ops=diff.ops, table=shape.in_sql, same=shape.is_of("o", "t"), op=sql.Literal(operation), where=where,
+    rows = "SELECT FROM {ops} AS o JOIN {table} AS t ON {same} WHERE {is_op} AND {where} {strength} OF t"
+    return sql.SQL(f"count(*) FROM ({rows}) AS locked").format(
+        ops=diff.ops, table=shape.in_sql, same=shape.is_of("o", "t"), is_op=is_op("o", operation), where=where,
         strength=sql.SQL(STRENGTHS[operation]),
     )  # fmt: skip

@@ -66,8 +66,7 @@ def leave_changed(
     show that. If one operation of a group is missing or new, the whole group is left out.
 
     A row that was written since the plan is left out too. Its transaction is not older than the oldest one that was
-    open when the plan was made. The other rows are locked. One that somebody
-    writes at this moment is left out as well.
+    open when the plan was made. The other rows are locked. One that somebody writes at this moment is left out as well.
 
     :param planned: the digest that the table's operations had in the plan.
     :param converted: the table's values are converted.
