@@ -6,7 +6,7 @@ See docs/decisions/0011-what-is-in-a-backup.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,15 +52,13 @@ class _Known:
     facts: Structure
     coverage: Coverage
     problems: Sequence[Problem]
+    readable: Collection[str]
+    """The tables without an extract whose values may be compared."""
     tables: Mapping[str, Table] = field(default_factory=dict)
 
 
 def problems_of_tables(
-    snapshot: Snapshot,
-    coverage: Coverage,
-    extracts: Mapping[str, str],
-    *,
-    within_seconds: float = WITHIN_SECONDS,
+    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float = WITHIN_SECONDS
 ) -> list[Problem]:
     """The problems of tables, from PostgreSQL's catalog and the SQL folder.
 
@@ -71,7 +69,9 @@ def problems_of_tables(
     return [
         *coverage.problems(),
         *operator_problems(coverage.structure, extracts),
-        *_problems_behind(snapshot, coverage, extracts, within_seconds=within_seconds),
+        *_problems_behind(
+            snapshot, coverage, extracts, _readable(snapshot, coverage, extracts), within_seconds=within_seconds
+        ),
     ]
 
 
@@ -97,8 +97,8 @@ def passed(
         require_no_strangers(snapshot, folder, queries, f"The backup of clinic {request.clinic.id}")
         facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
         coverage = Coverage(facts, folder, queries)
-        known = _Known(facts, coverage, coverage.problems())
-    behind = _problems_behind(snapshot, known.coverage, queries, within_seconds=WITHIN_SECONDS)
+        known = _Known(facts, coverage, coverage.problems(), _readable(snapshot, coverage, queries))
+    behind = _problems_behind(snapshot, known.coverage, queries, known.readable, within_seconds=WITHIN_SECONDS)
     # Not kept for the next clinic: a template may give it another text.
     operators = operator_problems(known.facts, queries)
     found = [problem for problem in (*known.problems, *operators, *behind) if problem.is_gap]
@@ -172,6 +172,7 @@ def _problems_behind(
     snapshot: Snapshot,
     coverage: Coverage,
     extracts: Mapping[str, str],
+    readable: Collection[str],
     *,
     within_seconds: float,
 ) -> list[Problem]:
@@ -179,6 +180,8 @@ def _problems_behind(
 
     Checked are whether numbers in columns of type oid are those of large objects, and whether an extract reads the rows
     of tables that inherit from its own. A query that is not answered in time counts as a problem.
+
+    :param readable: the tables without an extract that may be read.
     """
     found: list[Problem] = []
     for column in coverage.oid_columns():
@@ -188,10 +191,7 @@ def _problems_behind(
         rows = snapshot.rows_within(within_seconds, query, f"looking for large objects of {column.table}")
         if rows is None or rows[0][0]:
             found.append(large_object_problem(column))
-    doubtful = coverage.doubtful()
-    tables = [column.table for column, _, _ in doubtful]
-    readable = readable_tables(snapshot, tables, extracts, coverage.clinic_table) if doubtful else ()
-    for column, meant, problem in doubtful:
+    for column, meant, problem in coverage.doubtful():
         if column.table not in readable:
             found.append(not_read(problem))
             continue
@@ -208,6 +208,12 @@ def _problems_behind(
                 )
             )
     return found
+
+
+def _readable(snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str]) -> Collection[str]:
+    """The tables of doubtful columns that may be read."""
+    tables = {column.table for column, _, _ in coverage.doubtful()}
+    return readable_tables(snapshot, tables, extracts, coverage.clinic_table) if tables else ()
 
 
 def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: ParentKey, *, within_seconds: float) -> bool:

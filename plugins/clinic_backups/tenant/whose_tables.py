@@ -19,7 +19,7 @@ from clinic_backups.tenant.tenant_db import Snapshot
 def readable_tables(snapshot: Snapshot, tables: Iterable[str], extracts: Iterable[str], clinic_table: str) -> set[str]:
     """Those of the tables that a check may read.
 
-    A table of a stranger is none of them, nor is one in a stranger's schema, nor one that calls a stranger's function.
+    Left out are the tables of strangers, the tables in their schemas, and the tables that call their functions.
 
     :param extracts: the tables with an extract.
     """
