@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -168,16 +168,23 @@ def rows_of_settings(rig: Rig) -> dict[str, bytes]:
     return rig.rows_now(1)
 
 
-@pytest.mark.parametrize("type_", ["public.tono", "public.tono[]"])
-def test_an_enum_whose_value_is_renamed_is_read_again(rig: Rig, tmp_path: Path, type_: str) -> None:
-    value = "'rojo'" if type_ == "public.tono" else "'{rojo}'"
+def with_values(rig: Rig, folder: Path, types: Iterable[str], type_: str, value: str) -> None:
+    """A table with one value of a type, and its extract. :param types: the statements that create the types."""
     rig.execute(
-        "CREATE TYPE public.tono AS ENUM ('rojo', 'azul')",
+        *types,
         f"CREATE TABLE public.zz_tonos (id int PRIMARY KEY, tono {type_})",
         f"INSERT INTO public.zz_tonos VALUES (1, {value})",
         "GRANT SELECT ON public.zz_tonos TO PUBLIC",
     )
-    rig.with_extracts(tmp_path / "sql", {"public.zz_tonos": "SELECT * FROM public.zz_tonos"})
+    rig.with_extracts(folder / "sql", {"public.zz_tonos": "SELECT * FROM public.zz_tonos"})
+
+
+TONO = "CREATE TYPE public.tono AS ENUM ('rojo', 'azul')"
+
+
+@pytest.mark.parametrize("type_", ["public.tono", "public.tono[]"])
+def test_an_enum_whose_value_is_renamed_is_read_again(rig: Rig, tmp_path: Path, type_: str) -> None:
+    with_values(rig, tmp_path, [TONO], type_, "'rojo'" if type_ == "public.tono" else "'{rojo}'")
     assert back_up_beside(rig, "ALTER TYPE public.tono ADD VALUE 'verde'") is not None
     assert back_up_beside(rig, "ALTER TYPE public.tono RENAME VALUE 'rojo' TO 'carmín'") is None
     assert "carmín".encode() in rig.open(rig.run(1)).tables["public.zz_tonos"]
@@ -198,16 +205,13 @@ ENUMS = {
 def test_names_of_enums_are_those_of_one_moment(
     rig: Rig, tmp_path: Path, type_: str, value: str, statements: tuple[str, ...]
 ) -> None:
-    rig.execute(
-        "CREATE TYPE public.tono AS ENUM ('rojo', 'azul')",
+    types = (
+        TONO,
         "CREATE DOMAIN public.tono_dominio AS public.tono",
         "CREATE TYPE public.tono_compuesto AS (tono public.tono, n int)",
         "CREATE TYPE public.tono_rango AS RANGE (subtype = public.tono)",
-        f"CREATE TABLE public.zz_tonos (id int PRIMARY KEY, tono {type_})",
-        f"INSERT INTO public.zz_tonos VALUES (1, {value})",
-        "GRANT SELECT ON public.zz_tonos TO PUBLIC",
     )
-    rig.with_extracts(tmp_path / "sql", {"public.zz_tonos": "SELECT * FROM public.zz_tonos"})
+    with_values(rig, tmp_path, types, type_, value)
     assert back_up_beside(rig, *statements) is None
     assert rig.open(rig.run(1)).tables == rig.rows_now(1)
 
@@ -229,14 +233,8 @@ def test_attributes_of_composite_types_are_those_of_one_moment(
     rig: Rig, tmp_path: Path, type_: str, statements: tuple[str, ...]
 ) -> None:
     value = "'(2,102)'" if type_ != "public.par[]" else "ARRAY['(2,102)'::public.par]"
-    rig.execute(
-        "CREATE TYPE public.par AS (dosis int, unidad int)",
-        "CREATE DOMAIN public.par_dominio AS public.par",
-        f"CREATE TABLE public.zz_pares (id int PRIMARY KEY, par {type_})",
-        f"INSERT INTO public.zz_pares VALUES (1, {value})",
-        "GRANT SELECT ON public.zz_pares TO PUBLIC",
-    )
-    rig.with_extracts(tmp_path / "sql", {"public.zz_pares": "SELECT * FROM public.zz_pares"})
+    types = ("CREATE TYPE public.par AS (dosis int, unidad int)", "CREATE DOMAIN public.par_dominio AS public.par")
+    with_values(rig, tmp_path, types, type_, value)
     assert back_up_beside(rig, *statements) is None
     assert rig.open(rig.run(1)).tables == rig.rows_now(1)
 
