@@ -157,9 +157,9 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
     values could be compared.
 
     Only rows that both sides have and whose other columns equal the backup's are compared, because only the change of
-    the type can have touched them. If there are none, all rows are compared. Values are counted and not rows, because a
-    column may have one value in most rows. Some values prove nothing, see :data:`_KEPT_BY_ALL`. Nor does a NULL. A key
-    whose type has changed is compared by its texts.
+    the type can have touched them. If there are none, all rows are compared. Each value counts once,
+    however many rows have it. Some values prove nothing, see :data:`_KEPT_BY_ALL`. Nor does a NULL. A key whose type
+    has changed is compared by its texts.
     """
     shape, column = staged.shape, sql.Identifier(name)
     if not shape.key or set(shape.key) & {key.name for key in shape.computed}:
