@@ -1,0 +1,44 @@
+"""A way to convert a column's values from their type in the backup to the present one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from clinic_backups.restore.columns.shape import Shape
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One way to convert a column's text in the backup to its present type, and back to a text of the backup's type."""
+
+    there: str
+    back: str
+
+
+def types_of(shape: Shape, name: str) -> tuple[str, str]:
+    """A column's type in the backup and now."""
+    then, now = (
+        next(column.type for column in table.columns if column.name == name) for table in (shape.then, shape.now)
+    )
+    return then, now
+
+
+def family(type_: str) -> str:
+    """A type without its length or precision; text and varchar are one."""
+    name = re.sub(r"\([0-9, ]*\)", "", type_)
+    return "text" if name == "character varying" else name
+
+
+def filled(template: str, value: sql.Composable) -> sql.Composed:
+    """A conversion with a column or variable in place of its value.
+
+    It is no format string, because a type's name may hold braces.
+    """
+    parts = [sql.SQL(part) for part in template.split("{}")]
+    pieces: list[sql.Composable] = [parts[0]]
+    for part in parts[1:]:
+        pieces += [value, part]
+    return sql.Composed(pieces)
