@@ -271,7 +271,8 @@ def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
     run("store", "init", **further)
     assert "only one store" in run("replicate").err
     assert run("backup", "--clinic", "1", "--clinic", "2").code == 0
-    (second, first) = run("list", "--json").json()
+    # Both were under way at once: either may be the newer one.
+    first, second = sorted(run("list", "--json").json(), key=lambda each: int(each["clinic_id"]))
     done = run("replicate", "--json", **further).json()
     assert {(each["backup_id"], each["error"]) for each in done} == {
         (first["backup_id"], None), (second["backup_id"], None),
