@@ -400,8 +400,24 @@ def test_a_signal_in_the_first_second_is_no_traceback(rig: Rig, tmp_path: Path) 
             return any("pipe:" in str(each.readlink()) for each in proc.iterdir() if int(each.name) > 2)
         return False
 
-    wait_until(is_ready)
-    command.stopped_by(signal.SIGTERM)
+    with closing(rig.database.connect()) as db, db.cursor() as cursor:
+        cursor.execute("LOCK TABLE clinic_backups.backup IN ACCESS EXCLUSIVE MODE")  # on a slow machine it waits for us
+        wait_until(is_ready)
+        command.stopped_by(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("ends", ["None", "sys.exit()", "sys.exit(2)"])
+def test_a_signal_after_the_work_changes_nothing(tmp_path: Path, ends: str) -> None:
+    (tmp_path / "started.py").write_text(
+        "import os, signal, sys, time\nfrom clinic_backups import cli\nfrom clinic_backups.cli import commands\n"
+        f"commands.run = lambda: {ends}\n"
+        "try:\n    cli.main()\nfinally:\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.01)\n"
+    )
+    paths = f"{CHECKOUT / 'plugins'}{os.pathsep}{tmp_path}"
+    ended = subprocess.run(
+        [sys.executable, "-m", "started"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2 if "2" in ends else 0, b"", b"")
 
 
 def test_a_signal_while_python_makes_a_dataclass_is_130_too(tmp_path: Path) -> None:

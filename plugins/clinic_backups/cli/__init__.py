@@ -13,24 +13,32 @@ from clinic_backups.cli import stopping
 
 def main() -> None:
     """Run one command. Errors of this package become a message with a hint, and an exit code."""
-    stopping.install()
+    code: str | int | None = None
+    try:
+        stopping.install()
+        code = _exit_code()
+        stopping.finished()
+    except KeyboardInterrupt:
+        stopping.leave()
+    sys.exit(code)
+
+
+def _exit_code() -> str | int | None:
     try:
         # Imported only now, after the signal handlers are installed, because the import takes a second.
         from clinic_backups.cli.commands import run
 
         run()
-    except KeyboardInterrupt:
-        stopping.leave()
-    except SystemExit:
+    except SystemExit as ended:
         if stopping.received():
             stopping.leave()
-        raise
+        return ended.code
     except BrokenPipeError:
         # The reader of the output, for instance `head`, has closed it.
         sys.stderr.close()
-        sys.exit(0)
     except Exception as error:  # noqa: BLE001 - its text may hold anything, also a patient's name
         from clinic_backups.base.errors import frames
 
         print(frames(error), file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return None

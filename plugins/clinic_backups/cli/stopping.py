@@ -15,6 +15,7 @@ GRACE_SECONDS = 20
 """Longest time for aborting an upload and updating the catalog. After that the process ends as in a crash."""
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _received: list[str] = []
+_finished = threading.Event()
 
 
 def install() -> None:
@@ -35,6 +36,11 @@ def received() -> bool:
     return bool(_received)
 
 
+def finished() -> None:
+    """The command has done its work: from now on a signal changes neither the exit code nor what was printed."""
+    _finished.set()
+
+
 def leave() -> None:
     """End the program with one sentence."""
     name = _received[0] if _received else "an interrupt"
@@ -50,7 +56,7 @@ def leave() -> None:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     _received.append(signal.Signals(number).name)
-    if len(_received) == 1:
+    if len(_received) == 1 and not _finished.is_set():
         raise KeyboardInterrupt
 
 
