@@ -88,11 +88,22 @@ class Workspace(Snapshot):
         try:
             yield
         except BaseException:
-            with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
-                back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
-                self.execute(back, "going back to the savepoint")
+            self._go_back()
             raise
         self.execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
+
+    def _execute_or_go_back(self, statement: sql.Composable, doing: str) -> None:
+        """The same as :meth:`attempt` for a single statement, in one round trip."""
+        try:
+            self.execute(sql.SQL("SAVEPOINT attempt; {}; RELEASE SAVEPOINT attempt").format(statement), doing)
+        except BaseException:
+            self._go_back()
+            raise
+
+    def _go_back(self) -> None:
+        with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
+            back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
+            self.execute(back, "going back to the savepoint")
 
     def execute(self, statement: sql.Composable | str, doing: str, values: Sequence[Any] | None = None) -> int:
         """Run a statement; returns the number of rows."""
@@ -215,8 +226,7 @@ class Workspace(Snapshot):
         :param names_only: the statement has no operator or function, unless their schema is named.
         """
         if not self._event_triggers.triggers:
-            with self.attempt():
-                self.execute(statement, doing)
+            self._execute_or_go_back(statement, doing)
             return
         with self._logging():
             try:
