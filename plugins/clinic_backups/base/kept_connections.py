@@ -93,6 +93,17 @@ class KeptConnections:
                 return
         _close(db)
 
+    @contextmanager
+    def borrowed(self, connection: Connection) -> Iterator[WatchedConnection]:
+        """:meth:`take` it, and :meth:`give_back` it after the block, or close it if the block fails."""
+        db = self.take(connection)
+        try:
+            yield db
+        except BaseException:
+            _close(db)
+            raise
+        self.give_back(connection, db)
+
     def _keeps(self, db: WatchedConnection) -> bool:
         with self._lock:
             return self._keepers > 0 and not db.closed and time.monotonic() - db.opened_at < MAX_AGE_SECONDS

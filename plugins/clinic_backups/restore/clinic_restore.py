@@ -236,7 +236,7 @@ class ClinicRestore:
             # A session that waits for our locks delays the reader too, so both together have one lock timeout.
             left = timeouts["lock_timeout_seconds"] - (time.monotonic() - begun)
             patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
-            with Snapshot(self.database, same_as=workspace.export(), **patience) as reader:
+            with Snapshot(self.database, same_as=workspace.export(), kept=workspace.beside, **patience) as reader:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
                 comparison.stage(staging, lambda wanted: self.archives.read(backup, backup_now.taker(wanted)))
             workspace.prove()

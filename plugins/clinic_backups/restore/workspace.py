@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from types import TracebackType
 from typing import Any, Self, cast
 
 import psycopg2
@@ -53,6 +54,8 @@ class Workspace(Snapshot):
     :ivar began: the server's counts at its beginning, before any query was planned.
     :ivar taken_back: its counts of what :meth:`as_application` rolled back.
     :ivar logged: its counts of what event triggers wrote because of the definitions that were made.
+    :ivar beside: it keeps a connection for the next use, first the reader's, which took the exported snapshot and so is
+        certainly in the same database.
     """
 
     READ_ONLY = False
@@ -70,7 +73,17 @@ class Workspace(Snapshot):
         except BaseException:
             self._db.close()
             raise
+        self._keeping = self.beside.keeping()
+        self._keeping.__enter__()
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, traceback)
+        finally:
+            self._keeping.__exit__(None, None, None)
 
     @staticmethod
     def _open(connection: Connection) -> WatchedConnection:

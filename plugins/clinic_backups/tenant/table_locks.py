@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -156,10 +157,10 @@ class TableLocks:
         MEMORY.forget(self._question)
         return False
 
-    def prove(self, connect: Callable[[], Any] | None) -> None:
+    def prove(self, another: Callable[[], AbstractContextManager[Any]] | None) -> None:
         """Check at the end of reading that no unlocked relation changed.
 
-        :param connect: opens another connection to the same database, whose snapshot shows the present state. None: the
+        :param another: gives another connection to the same database, whose snapshot shows the present state. None: the
             transaction may be ended, and its next one shows that. In that case the transaction always ends.
         :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
             first use, so it may have looked empty; or a function or a type has changed.
@@ -173,20 +174,25 @@ class TableLocks:
             if self._names and not late:
                 # No other relation was read, so the kept list is complete.
                 MEMORY.keep(self._question, self.version, self._names)
-            if connect is None:
+            if another is None:
                 self._db.rollback()
             if not late and not unlocked:
                 return
-            other = connect() if connect is not None else self._db
-            with afterwards(other.rollback if other is self._db else other.close):
-                if other is not self._db:
+            if another is None:
+                with afterwards(self._db.rollback):
+                    now = self._definitions(self._db, late, unlocked)
+            else:
+                with another() as other:
                     other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
-                with other.cursor() as cursor:
-                    cursor.execute(session_settings(cursor, self._settings))
-                    now = Definitions.read(cursor, late, unlocked)
+                    now = self._definitions(other, late, unlocked)
         except psycopg2.Error as error:
             raise_database_error(error, "comparing the tables with the snapshot")
         seen.require_same(now)
+
+    def _definitions(self, db: Any, late: Sequence[int] | None, unlocked: bool) -> Definitions:
+        with db.cursor() as cursor:
+            cursor.execute(session_settings(cursor, self._settings))
+            return Definitions.read(cursor, late, unlocked)
 
     def _mentioned(self) -> list[str]:
         """The relations that the queries mention, by their quoted names."""

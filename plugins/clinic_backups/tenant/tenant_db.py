@@ -46,6 +46,7 @@ class Snapshot:
     :param standby_of_primary: if the server is a standby, its sender is the primary and no other standby.
     :param with_version: also read the version of the definitions, in the same round trip as the locks.
     :param trusted_owners: see :mod:`clinic_backups.tenant.strangers`.
+    :ivar beside: opens the further connections to the same database that are needed beside this one.
     """
 
     READ_ONLY = True
@@ -68,6 +69,7 @@ class Snapshot:
         self.trusted_owners = tuple(trusted_owners)
         self._direct = standby_of_primary
         self._connection, self._kept = connection, kept or KeptConnections()
+        self.beside = KeptConnections()
         self._with_version = with_version
         self._same_as, self._reads, self._pause = same_as, reads, pause
         self._lock_timeout_seconds = lock_timeout_seconds
@@ -138,7 +140,7 @@ class Snapshot:
         :raises TransientError: one changed, so it may have looked empty.
         """
         if self._locks is not None:
-            self._locks.prove(lambda: connect(self._connection))
+            self._locks.prove(lambda: self.beside.borrowed(self._connection))
             if not self.READ_ONLY:
                 wait = self._settings["lock_timeout"]
                 self.rows("SELECT set_config('lock_timeout', %(wait)s, true)", {"wait": wait}, "beginning to write")

@@ -31,5 +31,5 @@ def shut_out_strangers(
     if found:
         tables = ", ".join(name for (name,) in found)
         workspace.execute(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE", "locking the tables that are written")
-    with Snapshot(connection, trusted_owners=workspace.trusted_owners) as now:
+    with Snapshot(connection, trusted_owners=workspace.trusted_owners, kept=workspace.beside) as now:
         require(now)
