@@ -213,6 +213,49 @@ def test_what_a_functions_text_reaches_belongs_to_the_approval(
     rig.restore().apply(rig.source(record), Wish(mode), approved=before.digest, plan=before)
 
 
+MEANT = {
+    "LIKE": ("~~", "a LIKE 'x'"),
+    "NOT ILIKE": ("!~~*", "a NOT ILIKE 'y'"),
+    "SIMILAR TO": ("~", "a SIMILAR TO 'x'"),
+    "BETWEEN": (">=", "a BETWEEN 'a' AND 'z'"),
+    "NOT IN": ("<>", "a NOT IN ('y', 'z')"),
+    "!=": ("<>", "a != 'y'"),
+    "NULLIF": ("=", "nullif(a, 'x') IS NULL"),
+    "IS DISTINCT FROM": ("=", "a IS NOT DISTINCT FROM 'x'"),
+    "NATURAL JOIN": ("=", "EXISTS (SELECT FROM (SELECT a) AS p NATURAL JOIN (SELECT 'x'::varchar AS a) AS q)"),
+}  # fmt: skip
+"""Operators without their sign, and a condition that is true with PostgreSQL's own."""
+
+
+@pytest.mark.parametrize("words", [*MEANT, "an attribute"])
+def test_what_a_text_calls_without_its_name_or_sign_belongs_to_the_approval(
+    demo_database: DemoDatabase, tmp_path: Path, words: str
+) -> None:
+    """A role that may create objects in a schema of the path makes a better fitting operator, after the approval."""
+    sign, condition = MEANT.get(words, ("", "(SELECT b.whole FROM s.bill AS b LIMIT 1)"))
+    whole = "CREATE OR REPLACE FUNCTION public.whole(s.bill) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT {}'"
+    schema = f"""
+        CREATE TABLE s.bill (id serial PRIMARY KEY, {CLINIC}); {whole.format("true")};
+        CREATE FUNCTION s.f() RETURNS text LANGUAGE plpgsql STABLE AS $f$
+            DECLARE a varchar DEFAULT 'x'; BEGIN RETURN CASE WHEN {condition} THEN 'ok' ELSE 'no' END; END$f$;
+        INSERT INTO s.bill (clinic_id) VALUES (1), (1), (2)
+    """
+    rig = shaped(demo_database, tmp_path, schema, {"bill": OWN}, owner=True)
+    record = rig.run(1)
+    rig.execute("ALTER TABLE s.bill ADD said text DEFAULT s.f()", "DELETE FROM s.bill WHERE clinic_id = 1 AND id = 1")
+    plan = rig.plan(record)
+    assert plan.refusals == ()
+    if sign:
+        rig.execute(
+            "CREATE FUNCTION public.g(varchar, varchar) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+            f"CREATE OPERATOR public.{sign} (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = public.g)",
+        )
+    else:
+        rig.execute(whole.format("false"))
+    with pytest.raises(ClinicChanged, match=r"since the plan was made: .*function public"):
+        rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
+
+
 SEEN = f"""
     CREATE FUNCTION s.f() RETURNS text LANGUAGE sql STABLE AS $$SELECT current_setting('app.x', true)$$;
     CREATE TABLE s.bill (id serial PRIMARY KEY, {CLINIC}, col text DEFAULT s.f());

@@ -131,6 +131,41 @@ def test_rows_of_the_plan_that_people_write_at_the_same_moment_are_left_and_the_
 
 
 @pytest.mark.parametrize(
+    ("held", "left"),
+    [
+        ("UPDATE s.t SET n = n + 1 WHERE id IN (102, 150)", ("(102,", "(150,")),
+        ("SELECT FROM s.t WHERE id = 150 FOR UPDATE", ("(150,",)),
+        ("INSERT INTO s.child VALUES (1001)", ("(1001,",)),
+    ],
+)
+def test_rows_of_the_plan_that_somebody_holds_are_left_without_waiting(
+    rig: Shaped, held: str, left: tuple[str, ...]
+) -> None:
+    """A transaction that stays open. While a restore waited for it, everybody waited for the rows of the plan."""
+    rig.execute("CREATE TABLE s.child (t_id int REFERENCES s.t (id))")
+    (rig.settings.sql_dir / "not_backed_up.txt").open("a").write("s.child: only refers\n")
+    rig.settings = rig.settings.model_copy(update={"lock_timeout_seconds": 30})
+    record = rig.run(1)
+    before = rig.everything()
+    damage(rig)
+    plan = rig.plan(record, mode="live")
+    assert plan.refusals == ()
+    with closing(rig.database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(held)
+        done = apply(rig, record, plan, mode="live")
+        again = rig.plan(record, mode="live")
+        db.rollback()
+    assert f"{len(left)} row" in str(done.tables)
+    now = rig.everything()
+    assert [row for row in now["s.t"] if not row.startswith(left)] == [
+        row for row in before["s.t"] if not row.startswith(left)
+    ]
+    assert rig.plan(record).writes == len(left)
+    if again.writes:
+        assert "somebody wrote or held the same rows" in str(again.tables)
+
+
+@pytest.mark.parametrize(
     ("meanwhile", "kept"),
     [
         ("UPDATE s.t SET v = 'typed' WHERE id = 150", "SELECT v FROM s.t WHERE id = 150"),

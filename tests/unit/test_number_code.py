@@ -148,8 +148,9 @@ def test_calls_in_calls_are_read_once() -> None:
 
 
 def test_calls_are_told_with_their_schema_and_the_number_of_their_arguments() -> None:
-    text = 'a(1, b(2, 3)), x."C"(), INSERT INTO s.t (u, v) VALUES (f(ARRAY[1, 2])); d(1'
+    text = 'p.name, (q)."Full", a(1, b(2, 3)), x."C"(), INSERT INTO s.t (u, v) VALUES (f(ARRAY[1, 2])); d(1'
     found = {(call.schema, call.name, call.given) for call in named_calls(text)}
     assert found - {(None, "values", 1)} == {
+        (None, "name", 1), (None, "Full", 1),
         (None, "a", 2), (None, "b", 2), ("x", "C", 0), (None, "f", 1), (None, "d", None)
     }  # fmt: skip

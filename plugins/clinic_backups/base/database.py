@@ -314,6 +314,12 @@ def is_conflict(error: BaseException) -> bool:
     return refused is not None and refused.state in ("40001", "40P01")
 
 
+def is_locked(error: BaseException) -> bool:
+    """Whether another transaction holds what this one needed, and it did not wait for longer."""
+    refused = refusal_of(error)
+    return refused is not None and refused.state == "55P03"
+
+
 def pin(opened: WatchedConnection, also: str = "") -> None:
     """Override settings of a role or a database that differ from what is needed, in each transaction.
 

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import is_conflict
+from clinic_backups.base.database import is_conflict, is_locked
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
@@ -276,9 +276,9 @@ class Comparison:
     def rehearse(self) -> None:
         """Write, prove and roll back. A failure becomes a refusal.
 
-        If somebody writes the same rows at this moment, the rehearsal is not finished, and the plan says so.
+        If somebody writes or holds the same rows at this moment, the rehearsal is not finished, and the plan says so.
 
-        :raises TransientError: a later attempt may succeed, for instance because somebody else holds a lock.
+        :raises TransientError: a later attempt may succeed.
         """
         if self._refusals:
             return
@@ -289,7 +289,7 @@ class Comparison:
             untold = of_untold(self.workspace, self.diffs, self._references)
             self._refusals.append(untold or explain(self.workspace, self.diffs, error))
         except TransientError as error:
-            if not is_conflict(error):
+            if not (is_conflict(error) or is_locked(error)):
                 raise
             self._note(written[0], table_notes.not_finished())
         else:

@@ -64,7 +64,7 @@ def went_on(sequence: str, numbers: int) -> str:
 
 
 def not_finished() -> str:
-    return "The rehearsal was not finished, because somebody wrote the same rows at that moment."
+    return "The rehearsal was not finished, because somebody wrote or held the same rows at that moment."
 
 
 def not_told(count: int) -> str:

@@ -45,6 +45,8 @@ _NAME_PART = re.compile(r'"(?:""|[^"])+"|[^". \t\n\r\f\v][^. \t\n\r\f\v]*')
 _NAME = re.compile(rf"{_BLANK}*(?:{_NAME_PART.pattern})(?:{_BLANK}*\.{_BLANK}*(?:{_NAME_PART.pattern}))*{_BLANK}*")
 _PLAIN_TEXT = re.compile(r"'(?:''|[^'\n])*'\Z")
 _SIGNS = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
+_SIGNS_OF_WORDS = {"=", "<>", "<", "<=", ">", ">=", "~", "~~", "~~*", "!~~", "!~~*"}
+"""The operators that words of SQL mean, such as IN, CASE, NULLIF, USING, BETWEEN, LIKE and SIMILAR TO; and != is <>."""
 _LONGEST_SIGN = 12
 """A longer row of signs is a line in a comment."""
 _COMMENT_PART = re.compile(r"/\*|\*/")
@@ -160,9 +162,13 @@ def names_in(text: str) -> Iterator[str]:
 
 
 def signs_in(text: str) -> set[str]:
-    """What may be an operator in a text: PostgreSQL decides from those that exist where a row of signs is cut."""
+    """What may be an operator in a text: PostgreSQL decides from those that exist where a row of signs is cut.
+
+    Those that words of SQL mean are always among them.
+    """
     runs = {run[:_LONGEST_SIGN] for run in _SIGNS.findall(text)}
-    return {run[start:end] for run in runs for start in range(len(run)) for end in range(start + 1, len(run) + 1)}
+    cut = {run[start:end] for run in runs for start in range(len(run)) for end in range(start + 1, len(run) + 1)}
+    return cut | _SIGNS_OF_WORDS
 
 
 def plain(text: str) -> str:

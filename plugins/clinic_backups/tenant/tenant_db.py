@@ -78,6 +78,7 @@ class Snapshot:
             "lock_timeout": f"{lock_timeout_seconds}s",
         }
         self._locks: TableLocks | None = None
+        self._may_wait = False
 
     def __enter__(self) -> Self:
         self._db = self._kept.take(self._connection, self._open)
@@ -144,6 +145,7 @@ class Snapshot:
             if not self.READ_ONLY:
                 wait = self._settings["lock_timeout"]
                 self.rows("SELECT set_config('lock_timeout', %(wait)s, true)", {"wait": wait}, "beginning to write")
+                self._may_wait = True
 
     def prove_and_end(self) -> None:
         """:meth:`prove`, then :meth:`end`, over the only connection. :raises TransientError: see there."""
@@ -220,7 +222,7 @@ class Snapshot:
             self._raise(error, doing, source)
 
     def _raise(self, error: psycopg2.Error, doing: str, source: SqlOrigin | None = None) -> NoReturn:
-        if self._locks is not None:
+        if self._locks is not None and not self._may_wait:
             require_unlocked(error, doing)
         raise_database_error(error, doing, source=source or self.SOURCE)
 

@@ -50,11 +50,16 @@ class NamedCall:
 
 
 def named_calls(text: str) -> list[NamedCall]:
-    """All calls of functions in a text, each once."""
+    """All calls of functions in a text, each once.
+
+    Also what may be one: ``row.name`` calls the function ``name`` with the row if the row has no such column.
+    """
     found, result, opened = list(tokens(text)), dict[NamedCall, None](), list[tuple[NamedCall | None, int, int]]()
     for index, token in enumerate(found):
         if token.is_("(", "["):
             opened.append((_named(found, index) if token.is_("(") else None, index, 0))
+        elif token.is_name and index > 0 and found[index - 1].is_(".") and not _goes_on(found, index + 1):
+            result[NamedCall(None, token.value, 1)] = None
         elif token.is_(",") and opened:
             call, start, commas = opened.pop()
             opened.append((call, start, commas + 1))
@@ -63,6 +68,10 @@ def named_calls(text: str) -> list[NamedCall]:
             if call is not None:
                 result[replace(call, given=commas + 1 if index > start + 1 else 0)] = None
     return list(result | {call: None for call, _, _ in opened if call is not None})
+
+
+def _goes_on(found: Sequence[Token], index: int) -> bool:
+    return index < len(found) and found[index].is_("(", ".")
 
 
 def _named(found: Sequence[Token], opening: int) -> NamedCall | None:

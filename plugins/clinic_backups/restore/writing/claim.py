@@ -1,30 +1,30 @@
-"""Locks the rows of a plan while people work, and leaves those that somebody writes at the same moment.
+"""Locks the rows of a plan while people work, and leaves those that somebody writes or holds at the same moment.
 
 In a transaction with one snapshot, PostgreSQL refuses to lock a row that somebody has written since. So a plan of many
-rows would hardly ever be applied in a clinic at work, if one such row ended it.
+rows would hardly ever be applied in a clinic at work, if one such row ended it. It waits for a row that somebody holds,
+while all rows that are already locked wait with it. So nothing here waits.
 """
 
 from __future__ import annotations
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import is_conflict
+from clinic_backups.base.database import is_conflict, is_locked
 from clinic_backups.base.errors import TransientError
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
 from clinic_backups.restore.workspace import Workspace
 
 STRENGTHS = {DELETE: "FOR UPDATE", UPDATE: "FOR NO KEY UPDATE"}
+_NOT_MINE = sql.SQL("serialization_failure OR lock_not_available")
 """The locks that the writing itself takes. With the weaker one, others may add rows that refer to the row."""
 AT_ONCE = 500
-"""Rows of one part. Only a part that has a row which somebody wrote is locked row by row: each costs a savepoint."""
+"""Rows of one part. Only a part with a row that is not free is locked row by row: each costs a savepoint."""
 
 
 def claim(workspace: Workspace, diff: TableDiff) -> int:
     """Lock the rows that a table's operations change or delete. Operations of rows that cannot be locked are removed.
 
     Returns their number.
-
-    :raises TransientError: somebody holds a lock for too long.
     """
     doing = f"locking rows of {diff.name}"
     try:
@@ -32,7 +32,7 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
             for operation in STRENGTHS:
                 workspace.execute(sql.SQL("SELECT {}").format(_locking(diff, operation, sql.SQL("true"))), doing)
     except TransientError as error:
-        if not is_conflict(error):
+        if not (is_conflict(error) or is_locked(error)):
             raise
     else:
         return 0
@@ -46,11 +46,11 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
                                   FROM {ops} AS o WHERE NOT {is_insert}) AS n GROUP BY n.part LOOP
                 BEGIN
                     {lock_part}
-                EXCEPTION WHEN serialization_failure THEN
+                EXCEPTION WHEN {not_mine} THEN
                     FOREACH spot IN ARRAY part.places LOOP
                         BEGIN
                             {lock_one}
-                        EXCEPTION WHEN serialization_failure THEN
+                        EXCEPTION WHEN {not_mine} THEN
                             DELETE FROM {ops} AS o WHERE o.ctid = spot;
                         END;
                     END LOOP;
@@ -59,6 +59,7 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
         END""").format(
         at_once=sql.Literal(AT_ONCE),
         ops=diff.ops,
+        not_mine=_NOT_MINE,
         is_insert=is_op("o", INSERT),
         lock_part=_performed(diff, part),
         lock_one=_performed(diff, one),
@@ -80,7 +81,7 @@ def _performed(diff: TableDiff, where: sql.Composable) -> sql.Composed:
 def _locking(diff: TableDiff, operation: str, where: sql.Composable) -> sql.Composed:
     """What SELECT or PERFORM gets. The rows are only counted, so that none is sent."""
     shape = diff.staged.shape
-    rows = "SELECT FROM {ops} AS o JOIN {table} AS t ON {same} WHERE {is_op} AND {where} {strength} OF t"
+    rows = "SELECT FROM {ops} AS o JOIN {table} AS t ON {same} WHERE {is_op} AND {where} {strength} OF t NOWAIT"
     return sql.SQL(f"count(*) FROM ({rows}) AS locked").format(
         ops=diff.ops, table=shape.in_sql, same=shape.is_of("o", "t"), is_op=is_op("o", operation), where=where,
         strength=sql.SQL(STRENGTHS[operation]),

@@ -28,6 +28,9 @@ from clinic_backups.restore.writing.shut_out import shut_out_strangers
 from clinic_backups.restore.writing.write_statement import Writer
 from clinic_backups.tenant.tenant_db import Snapshot
 
+REHEARSAL_WAIT_SECONDS = 5
+"""A rehearsal waits no longer for what others hold."""
+
 
 class Collided(PermanentError):
     """A constraint forbids what the rehearsal allowed, because somebody has written at the same moment.
@@ -85,6 +88,8 @@ class Writing:
         :raises TransientError: a later attempt may succeed.
         """
         with self._workspace.savepoint():
+            # Meanwhile others wait for the rows that are already written.
+            self._workspace.execute(f"SET LOCAL lock_timeout = '{REHEARSAL_WAIT_SECONDS}s'", "setting the lock timeout")
             before = find_sequences.positions(self._workspace, self._found.known) if self._writes else {}
             if self._writes:
                 self._write()
