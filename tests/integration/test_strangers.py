@@ -59,6 +59,13 @@ READING: dict[str, tuple[str, str, str]] = {
     "a key of partitions": ("CREATE FUNCTION h.fits(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END'", "CREATE TABLE s.whole (id int, clinic_id int) PARTITION BY LIST (h.fits(clinic_id)); CREATE TABLE s.part PARTITION OF s.whole DEFAULT", "The function h.fits(integer) belongs"),
     "the negator of an operator": ("CREATE FUNCTION h.ne(int, int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END'; CREATE OPERATOR h.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = pg_catalog.int4eq, NEGATOR = OPERATOR(h.!==)); CREATE OPERATOR h.!== (LEFTARG = int, RIGHTARG = int, FUNCTION = h.ne, NEGATOR = OPERATOR(h.===))", f"CREATE INDEX i ON s.line (id) WHERE NOT (1 OPERATOR(h.===) 2); CREATE OR REPLACE FUNCTION h.ne(int, int) RETURNS boolean IMMUTABLE {RAISES}", "The function h.ne(integer,integer) belongs"),
     "a table in the body of an index's function": (f"CREATE TABLE h.t (id int); GRANT SELECT ON h.t TO PUBLIC; {FUNCTION}; CREATE INDEX i ON h.t (id) WHERE h.fits(1)", "CREATE FUNCTION s.sees(int) RETURNS boolean IMMUTABLE LANGUAGE sql BEGIN ATOMIC SELECT NOT EXISTS (SELECT FROM h.t WHERE id > 5); END; CREATE INDEX i ON s.line (id) WHERE s.sees(1);" + LATER, "The table h.t belongs"),
+    "an enum of a column": ("CREATE TYPE h.mood AS ENUM ('a')", "ALTER TABLE s.line ADD mood h.mood", "The type h.mood belongs"),
+    "an enum in an array": ("CREATE TYPE h.mood AS ENUM ('a')", "ALTER TABLE s.line ADD mood h.mood[]", "The type h.mood belongs"),
+    "an enum below a domain": ("CREATE TYPE h.mood AS ENUM ('a')", "CREATE DOMAIN s.mood AS h.mood; ALTER TABLE s.line ADD mood s.mood", "The type h.mood belongs"),
+    "a composite type of a column": ("CREATE TYPE h.pair AS (a int)", "ALTER TABLE s.line ADD pair h.pair", "The type h.pair belongs"),
+    "an enum in a composite type": ("CREATE TYPE h.mood AS ENUM ('a')", "CREATE TYPE s.pair AS (a h.mood); ALTER TABLE s.line ADD pair s.pair", "The type h.mood belongs"),
+    "a range of a column": ("CREATE TYPE h.span AS RANGE (SUBTYPE = int)", "ALTER TABLE s.line ADD span h.span", "The type h.span belongs"),
+    "a table's row as a column": ("CREATE TABLE h.sheet (a int)", "ALTER TABLE s.line ADD sheet h.sheet", "The table h.sheet belongs"),
     "a table in a policy": ("CREATE TABLE h.t (id int); GRANT SELECT ON h.t TO PUBLIC;" + INDEX.format("h.t"), "CREATE POLICY p ON s.line USING (EXISTS (SELECT FROM h.t WHERE id > 5))", "The table h.t belongs"),
 }  # fmt: skip
 DERIVED: dict[str, tuple[str, str, str]] = {
@@ -68,6 +75,10 @@ DERIVED: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 NAMED = {
     "a function": (" AND h.fits(t.id)", "The function h.fits(integer) belongs"),
+    "an enum": (" AND t.v::h.mood IS NULL", "The type h.mood belongs"),
+    "an array of an enum": (" AND CAST(ARRAY[t.v] AS h.mood[]) IS NULL", "The type h.mood belongs"),
+    "a composite type": (" AND t.v::h.pair IS NULL", "The type h.pair belongs"),
+    "the rows of a table": (" AND t.v::h.sheet IS NULL", "The table h.sheet belongs"),
     "a domain": (" AND t.id::h.word IS NOT NULL", "The domain h.word belongs"),
     "an operator": (" AND (t.id OPERATOR(h.===) 1)", "The function h.eq(integer,integer) belongs"),
 }  # fmt: skip
@@ -198,7 +209,7 @@ def test_what_a_restore_deletes_beside_counts(demo_database: DemoDatabase, tmp_p
 def test_what_an_extract_names_is_looked_up(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
     more, said = NAMED[name]
     rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN + more})
-    its = f"{FUNCTION}; CREATE DOMAIN h.word AS int; CREATE FUNCTION h.eq(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT true'; CREATE OPERATOR h.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = h.eq)"
+    its = f"{FUNCTION}; CREATE DOMAIN h.word AS int; CREATE TYPE h.mood AS ENUM ('a'); CREATE TYPE h.pair AS (a int); CREATE TABLE h.sheet (a int); CREATE FUNCTION h.eq(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT true'; CREATE OPERATOR h.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = h.eq)"
     role = stranger(rig, (its, "SELECT", ""))
     with pytest.raises(PermanentError, match="would run code of roles") as raised:
         rig.run(1)

@@ -1,4 +1,4 @@
--- The strangers among the owners of schemas, tables, views, functions and domains.
+-- The strangers among the owners of schemas, tables, views, functions and types.
 -- No stranger is: a superuser, the database's owner, the owner of the clinics' own table, whoever has the rights of these or
 -- can take them, the role that asks, a trusted one, and whoever may write all rows of all given tables of the clinics anyway.
 WITH own_table AS MATERIALIZED (
@@ -16,7 +16,7 @@ WITH own_table AS MATERIALIZED (
 SELECT o.oid::bigint
   FROM (SELECT c.relowner AS oid FROM pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
          UNION SELECT p.proowner FROM pg_proc p WHERE p.oid >= 16384
-         UNION SELECT t.typowner FROM pg_type t WHERE t.oid >= 16384 AND t.typtype = 'd'
+         UNION SELECT t.typowner FROM pg_type t WHERE t.oid >= 16384
          UNION SELECT n.nspowner FROM pg_namespace n WHERE n.nspowner <> 'pg_database_owner'::regrole) AS o
   JOIN pg_roles r ON r.oid = o.oid
  CROSS JOIN rights

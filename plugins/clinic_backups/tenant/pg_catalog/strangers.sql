@@ -1,7 +1,7 @@
 -- What belongs to the roles "strangers" among the given tables, those that this transaction has locked, and the code that
 -- reading them calls, as reached_code.sql finds it, and what these call or read. With "writes" also the code that writing
 -- calls: of defaults, all constraints, triggers, event triggers, rules, domains and casts, also of the tables that foreign
--- keys write or read with the tables "written". The functions, domains and operators that a query may mean by name count too.
+-- keys write or read with the tables "written". The functions, types and operators that a query may mean by name count too.
 -- Each with its kind, name and owner.
 WITH RECURSIVE stranger AS MATERIALIZED (
     SELECT s.oid::oid FROM unnest(%(strangers)s::bigint[]) AS s (oid)
@@ -41,7 +41,7 @@ WITH RECURSIVE stranger AS MATERIALIZED (
       FROM (SELECT 'pg_proc'::regclass::oid, p.oid, p.proname, p.pronamespace FROM pg_proc p WHERE p.oid >= 16384
              UNION ALL
             SELECT 'pg_type'::regclass, t.oid, t.typname, t.typnamespace
-              FROM pg_type t WHERE t.oid >= 16384 AND t.typtype = 'd'
+              FROM pg_type t WHERE t.oid >= 16384
              UNION ALL
             SELECT 'pg_operator'::regclass, o.oid, NULL, o.oprnamespace
               FROM pg_operator o WHERE o.oid >= 16384 AND o.oprname = ANY (%(signs)s)) AS f (class, id, name, namespace)
@@ -69,9 +69,20 @@ WITH RECURSIVE stranger AS MATERIALIZED (
       FROM pg_type t JOIN walk w ON w.class = 'pg_type'::regclass AND w.id = t.oid
       JOIN pg_namespace n ON n.oid = t.typnamespace
      WHERE t.typtype = 'd' AND (%(writes)s OR t.typname = ANY (%(words)s))
+     UNION
+    -- The owner of any other type may make a cast from it or to it at any moment: CREATE CAST waits for nobody. The type of a
+    -- table's rows belongs to the table's owner.
+    SELECT CASE WHEN c.relkind IS NULL OR c.relkind = 'c' THEN 'type' WHEN c.relkind = 'v' THEN 'view'
+                WHEN c.relkind = 'm' THEN 'materialized view' WHEN c.relkind = 'f' THEN 'foreign table' ELSE 'table' END,
+           n.nspname || '.' || t.typname, t.typowner
+      FROM pg_type t JOIN walk w ON w.class = 'pg_type'::regclass AND w.id = t.oid
+      JOIN pg_namespace n ON n.oid = t.typnamespace
+      LEFT JOIN pg_class c ON c.oid = t.typrelid
+     WHERE t.typtype NOT IN ('d', 'p') AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
+       AND c.relpersistence IS DISTINCT FROM 't'
 )
 SELECT k.kind, k.name, r.rolname::text
   FROM code k
   JOIN stranger s ON s.oid = k.owner
   JOIN pg_roles r ON r.oid = k.owner
- ORDER BY array_position(ARRAY['table', 'foreign table', 'view', 'materialized view', 'domain', 'function'], k.kind), 2
+ ORDER BY array_position(ARRAY['table', 'foreign table', 'view', 'materialized view', 'domain', 'type', 'function'], k.kind), 2
