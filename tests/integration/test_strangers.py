@@ -26,8 +26,11 @@ from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.request import Wish
 from clinic_backups.restore.writing import shut_out, write_and_prove
 from clinic_backups.stores.configured import Stores
+from clinic_backups.tenant import people
+from clinic_backups.tenant.extract import SqlFolder
 from tests.integration.test_owners_code import DDL
 from tests.integration.test_restore_outside import OWN
+from tests.integration.test_restore_whose import VISIT
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, grants, shaped
@@ -347,3 +350,70 @@ def test_a_copy_into_a_new_schema_runs_no_code_of_a_type(
         raised.value
     ) and f"The domain s.word belongs to the role {role}" in str(raised.value)
     assert rig.execute_rows("SELECT count(*) FROM pg_namespace WHERE nspname = 'made'") == [(0,)]
+
+
+REGISTRY = (
+    f"CREATE FUNCTION h.knows() RETURNS boolean {RAISES}; GRANT SELECT ON s.clinic TO PUBLIC;"
+    " CREATE VIEW h.registry AS SELECT id, name, 'es'::text AS language FROM s.clinic WHERE h.knows();"
+    " GRANT SELECT ON h.registry TO PUBLIC"
+)
+
+
+def test_a_list_of_clinics_that_reads_a_strangers_view_is_not_run(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    """A restore looks into the extracts of all clinics if one of its rows is in no extract. A run asks for the clinics."""
+    rig = VISIT.rig(demo_database, tmp_path)
+    record = rig.run(1)
+    rig.execute("CREATE TABLE s.bill (id int)")
+    role = stranger(rig, ("", f"GRANT SELECT ON s.clinic TO {{role}}; SET ROLE {{role}}; {REGISTRY}; RESET ROLE", ""))
+    (rig.settings.sql_dir / "all_clinics.sql").write_text("SELECT id, name, language FROM h.registry ORDER BY id")
+    rig.execute("UPDATE s.visit SET gone = true WHERE id = 1; DELETE FROM s.doctor WHERE id = 2")
+    said = f"The view h.registry belongs to the role {role}"
+    with pytest.raises(PermanentError, match="The restore would run code of roles") as raised:
+        rig.plan(record)
+    assert said in raised.value.message
+    with pytest.raises(PermanentError, match="The list of clinics would run code of roles") as raised:
+        people.clinics(rig.clinic_db, SqlFolder(rig.settings.sql_dir))
+    assert said in raised.value.message
+
+
+def test_a_list_of_administrators_that_reads_a_strangers_view_is_not_run(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    role = stranger(rig, ("", f"GRANT SELECT ON s.clinic TO {{role}}; SET ROLE {{role}}; {REGISTRY}; RESET ROLE", ""))
+    (rig.settings.sql_dir / "clinic_admins.sql").write_text("SELECT name AS email, name FROM h.registry")
+    with pytest.raises(PermanentError, match="The list of a clinic's administrators would run code") as raised:
+        people.admins(rig.clinic_db, SqlFolder(rig.settings.sql_dir), 1)
+    assert f"The view h.registry belongs to the role {role}" in raised.value.message
+    with pytest.raises(PermanentError, match=r"refused while running clinic_admins\.sql"):
+        people.admins(rig.clinic_db, SqlFolder(rig.settings.sql_dir), 1, trusted_owners=[role])
+
+
+HOOKS = {
+    "a function": ("CREATE FUNCTION h.stops() RETURNS void LANGUAGE plpgsql AS $f$BEGIN RAISE 'it ran'; END$f$", "SELECT h.stops()", "The function h.stops() belongs"),
+    "a function without its schema": ("CREATE FUNCTION s.stops() RETURNS void LANGUAGE plpgsql AS $f$BEGIN RAISE 'it ran'; END$f$", "SELECT stops()", "The function s.stops() belongs"),
+    "a table with a trigger": (f"CREATE TABLE h.state (open boolean); INSERT INTO h.state VALUES (true); GRANT ALL ON h.state TO PUBLIC; CREATE FUNCTION h.fires() RETURNS trigger {RAISES}; CREATE TRIGGER t BEFORE UPDATE ON h.state FOR EACH ROW EXECUTE FUNCTION h.fires()", "SELECT 1; UPDATE h.state SET open = false", "The table h.state belongs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_that_names_what_is_a_strangers_is_not_run(
+    demo_database: DemoDatabase, tmp_path: Path, name: str
+) -> None:
+    its, hook, said = HOOKS[name]
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.line WHERE id = 2")
+    rig.execute(f"ALTER ROLE {rig.database.roles.restorer} IN DATABASE {rig.database.name} SET search_path = s, public")
+    (rig.settings.sql_dir / "before_restore.sql").write_text("SELECT 1")
+    plan = rig.plan(record)
+    role = stranger(rig, (its, "SELECT", ""))
+    rig.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA s TO PUBLIC")
+    (rig.settings.sql_dir / "before_restore.sql").write_text(hook)
+    with pytest.raises(PermanentError, match=r"before_restore\.sql or after_restore\.sql would run code") as raised:
+        rig.plan(record)
+    assert f"{said} to the role {role}" in raised.value.message
+    with pytest.raises(PermanentError, match=r"before_restore\.sql or after_restore\.sql would run code"):
+        rig.restore().apply(rig.source(record), Wish(), approved=plan.digest)
+    assert f"{said} to the role {role}" in " ".join(each.message for each in trial(rig) if each.level == "error")
+    assert rig.execute_rows("SELECT count(*) FROM s.line WHERE id = 2") == [(0,)]

@@ -125,11 +125,15 @@ class Shared:
 
     def clinics(self) -> tuple[list[Clinic], list[Clinic]]:
         """The active clinics, and all of them, in id order."""
-        return people.clinics(self.clinic_db, SqlFolder(self.settings.sql_dir))
+        return people.clinics(
+            self.clinic_db, SqlFolder(self.settings.sql_dir), trusted_owners=self.settings.trusted_owners
+        )
 
     def admins(self, clinic_id: int) -> list[Recipient]:
         """The recipients of the mails about one clinic."""
-        found = people.admins(self.clinic_db, SqlFolder(self.settings.sql_dir), clinic_id)
+        found = people.admins(
+            self.clinic_db, SqlFolder(self.settings.sql_dir), clinic_id, trusted_owners=self.settings.trusted_owners
+        )
         return [Recipient(address, name) for address, name in found]
 
     @cached_property

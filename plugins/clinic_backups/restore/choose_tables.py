@@ -113,7 +113,9 @@ class ChosenTables:
     def require_no_strangers(self, snapshot: Snapshot) -> None:
         """:raises PermanentError: reading and writing these tables would run code of strangers."""
         written = {*self._wanted, *self._folder.declarations().derived}
-        require_no_strangers(snapshot, self._folder, self._queries, "The restore", written=written)
+        # Rows that no extract returns are looked for in the extracts of all clinics.
+        lists = [self._folder.text("all_clinics.sql")]
+        require_no_strangers(snapshot, self._folder, self._queries, "The restore", unlocked=lists, written=written)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
         """Refuse tables that no longer exist, and name the tables that may have replaced each."""

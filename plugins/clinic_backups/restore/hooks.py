@@ -8,7 +8,7 @@ no longer fit. They are the application's SQL, so they run under the search path
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import psycopg2
@@ -17,8 +17,11 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.silence import APPLICATION_PATH
+from clinic_backups.base.silence import APPLICATION_PATH, WatchedConnection
 from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.sql_tokens import names_in
+from clinic_backups.tenant.strangers import StrangersCode, refuse, strangers_code
+from clinic_backups.tenant.tenant_db import Snapshot
 
 BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
 PATH_HINT = "Names without a schema are looked up in the search path of the role."
@@ -30,12 +33,47 @@ _ENDS = re.compile(
 _COMMENT = re.compile(r"--[^\n]*|/\*[^*]*\*/")
 
 
+class _Looking(Snapshot):
+    """A snapshot whose session has the search path of the role as its default."""
+
+    @staticmethod
+    def _open(connection: Connection) -> WatchedConnection:
+        return connect(connection, own_path=False)
+
+
+def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) -> list[StrangersCode]:
+    """What the hooks name and a stranger owns. Only texts are looked at: no hook is run.
+
+    :param snapshot: one whose session has the search path of the role as its default.
+    """
+    texts = [
+        render(folder.text(name), clinic_id, name=name) for name in (BEFORE, AFTER) if (folder.path / name).is_file()
+    ]
+    if not texts:
+        return []
+    query = "SELECT reset_val, current_user FROM pg_settings WHERE name = 'search_path'"
+    ((path, role),) = snapshot.rows(query, None, "asking for the search path of the role")
+    schemas = [role if name == "$user" else name for name in names_in(path)]
+    return strangers_code(snapshot, folder.extracts(), folder.clinic_table, unlocked=texts, path=schemas, written=())
+
+
+def require_no_strangers(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) -> None:
+    """:raises PermanentError: a hook names something of a stranger. See :func:`strangers_of_hooks`."""
+    refuse(strangers_of_hooks(snapshot, folder, clinic_id), f"The SQL of {BEFORE} or {AFTER}")
+
+
 @contextmanager
-def hooked(connection: Connection, folder: SqlFolder, clinic_id: int, listener: Listener) -> Iterator[None]:
+def hooked(
+    connection: Connection, folder: SqlFolder, clinic_id: int, listener: Listener, *, trusted_owners: Sequence[str] = ()
+) -> Iterator[None]:
     """Run the first hook, and the second one whatever happens inside.
 
-    :raises PermanentError: a hook failed. If the first one failed, nothing else was done.
+    :raises PermanentError: a hook failed, or would run code of strangers. If the first one failed, nothing else was
+        done.
     """
+    if any((folder.path / name).is_file() for name in (BEFORE, AFTER)):
+        with _Looking(connection, trusted_owners=trusted_owners) as looking:
+            require_no_strangers(looking, folder, clinic_id)
     _run(connection, folder, BEFORE, clinic_id, listener)
     try:
         yield

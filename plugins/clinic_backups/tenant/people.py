@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.strangers import refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
 
 
@@ -36,19 +38,37 @@ def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> list[Clini
     return sorted(clinics, key=lambda clinic: clinic.id)
 
 
-def clinics(clinic_db: Connection, folder: SqlFolder) -> tuple[list[Clinic], list[Clinic]]:
-    """The active clinics, and all of them, in id order."""
-    with Snapshot(clinic_db) as snapshot:
-        return read_clinics(snapshot, folder, "active_clinics.sql"), read_clinics(snapshot, folder, "all_clinics.sql")
+def clinics(
+    clinic_db: Connection, folder: SqlFolder, *, trusted_owners: Sequence[str] = ()
+) -> tuple[list[Clinic], list[Clinic]]:
+    """The active clinics, and all of them, in id order.
+
+    :raises PermanentError: a query would run code of a stranger, or returns something else.
+    """
+    files = "active_clinics.sql", "all_clinics.sql"
+    with Snapshot(clinic_db, trusted_owners=trusted_owners) as snapshot:
+        _require_no_strangers(snapshot, folder, *map(folder.text, files), doing="The list of clinics")
+        active, every = (read_clinics(snapshot, folder, file) for file in files)
+    return active, every
 
 
-def admins(clinic_db: Connection, folder: SqlFolder, clinic_id: int) -> list[tuple[str, str]]:
-    """The addresses and names of those who get the mails about one clinic, from ``clinic_admins.sql``."""
+def admins(
+    clinic_db: Connection, folder: SqlFolder, clinic_id: int, *, trusted_owners: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """The addresses and names of those who get the mails about one clinic, from ``clinic_admins.sql``.
+
+    :raises PermanentError: the query would run code of a stranger.
+    """
     file = "clinic_admins.sql"
     query = render(folder.text(file), clinic_id, name=file)
-    with Snapshot(clinic_db) as snapshot:
+    with Snapshot(clinic_db, trusted_owners=trusted_owners) as snapshot:
+        _require_no_strangers(snapshot, folder, query, doing="The list of a clinic's administrators")
         rows = snapshot.rows(query, None, f"running {file}", source="file")
     return [(str(address), str(name or "")) for address, name in rows]
+
+
+def _require_no_strangers(snapshot: Snapshot, folder: SqlFolder, *queries: str, doing: str) -> None:
+    refuse(strangers_code(snapshot, folder.extracts(), folder.clinic_table, unlocked=queries), doing)
 
 
 def belongs_to(clinic_db: Connection, folder: SqlFolder, name: str, clinic_id: int) -> bool:

@@ -65,6 +65,8 @@ def strangers_code(
     tables: Iterable[str] = (),
     functions: Iterable[int] = (),
     queries: Iterable[str] = (),
+    unlocked: Iterable[str] = (),
+    path: Iterable[str] = (),
     written: Iterable[str] | None = None,
 ) -> list[StrangersCode]:
     """Look for it with PostgreSQL's catalog alone, which runs none of it.
@@ -76,6 +78,9 @@ def strangers_code(
     :param tables: more tables that will be read.
     :param functions: functions that will be called, by PostgreSQL's number.
     :param queries: texts of queries that will run. What they may mean by name is looked up.
+    :param unlocked: texts of queries that will run too, and whose tables the transaction has not locked. So these are
+        looked up by name as well.
+    :param path: the schemas in which names without a schema are looked up, if these texts run under such a path.
     :param written: the tables that will be written, besides those that are locked; ``None``: none is written at all.
     """
     doing = "asking whose code would run"
@@ -83,8 +88,11 @@ def strangers_code(
     strangers = [oid for (oid,) in snapshot.rows(roles, of_clinics(snapshot, clinics, clinic_table), doing)]
     if not strangers:
         return []  # as in most databases
+    unlocked = list(unlocked)
     values = {
-        **_named(queries),
+        **_named([*queries, *unlocked]),
+        "named": _named(unlocked)["words"],
+        "path": list(path),
         "strangers": strangers,
         "tables": sorted({*tables, *(written or ())}),
         "functions": sorted(set(functions)),
@@ -129,7 +137,7 @@ def strangers_of_folder(
     """
     extracts, table = folder.extracts(), folder.clinic_table
     queries = [render(text, clinic_id, name=f"extract/{name}") for name, text in extracts.items()]
-    queries += [
+    lists = [
         render(folder.text("clinic_admins.sql"), clinic_id, name="clinic_admins.sql"),
         folder.text("all_clinics.sql"),
         folder.text("active_clinics.sql"),
@@ -137,22 +145,26 @@ def strangers_of_folder(
     with snapshot.savepoint():
         for query in queries:
             snapshot.mention(query)
-        return strangers_code(snapshot, extracts, table, tables=[*extracts, table], queries=queries, written=written)
+        return strangers_code(
+            snapshot, extracts, table, tables=[*extracts, table], queries=queries, unlocked=lists, written=written
+        )
 
 
 def require_no_strangers(
     snapshot: Snapshot, folder: SqlFolder, extracts: Mapping[str, str], doing: str, *, tables: Iterable[str] = (),
-    written: Iterable[str] | None = None,
+    unlocked: Iterable[str] = (), written: Iterable[str] | None = None,
 ) -> None:  # fmt: skip
     """Call this after the tables are locked, and before the first of them is read.
 
     :param extracts: the query of each table, as it will run.
     :param doing: for the error, for instance "The backup".
+    :param unlocked: see :func:`strangers_code`.
     :raises PermanentError: code of a stranger would run; names it and the remedy.
     """
     found = strangers_code(
-        snapshot, extracts, folder.clinic_table, tables=tables, queries=extracts.values(), written=written
-    )
+        snapshot, extracts, folder.clinic_table, tables=tables, queries=extracts.values(), unlocked=unlocked,
+        written=written,
+    )  # fmt: skip
     refuse(found, doing)
 
 

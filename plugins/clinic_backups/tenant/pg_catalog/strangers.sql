@@ -1,7 +1,8 @@
 -- What belongs to the roles "strangers" among the given tables, those that this transaction has locked, and the code that
 -- reading them calls, as reached_code.sql finds it, and what these call or read. With "writes" also the code that writing
 -- calls: of defaults, all constraints, triggers, event triggers, rules, domains and casts, also of the tables that foreign
--- keys write or read with the tables "written". The functions, types and operators that a query may mean by name count too.
+-- keys write or read with the tables "written". The functions, types and operators that a query may mean by name count too, and of queries
+-- whose tables are not locked the tables and views. "path" has the schemas in which names without a schema are looked up.
 -- Each with its kind, name and owner.
 WITH RECURSIVE stranger AS MATERIALIZED (
     SELECT s.oid::oid FROM unnest(%(strangers)s::bigint[]) AS s (oid)
@@ -24,6 +25,7 @@ WITH RECURSIVE stranger AS MATERIALIZED (
        AND (c.oid IN (SELECT l.relation FROM pg_locks l
                        WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation >= 16384)
             OR c.oid IN (SELECT b.oid FROM beside b)
+            OR c.relname = ANY (%(named)s) AND (n.nspname = ANY (%(named)s) OR n.nspname = ANY (%(path)s))
             OR n.nspname || '.' || c.relname = ANY (%(tables)s) OR rn.nspname || '.' || root.relname = ANY (%(tables)s))
        AND c.relpersistence <> 't'
 ), walk (class, id) AS (
@@ -36,7 +38,8 @@ WITH RECURSIVE stranger AS MATERIALIZED (
      UNION SELECT 'pg_proc'::regclass, e.evtfoid FROM pg_event_trigger e
             WHERE e.evtenabled <> 'D' AND (%(writes)s OR e.evtevent = 'login')
      UNION
-    -- The search path of our own sessions is empty: a query names the schema of what is not PostgreSQL's own.
+    -- The search path of our own sessions is empty: a query names the schema of what is not PostgreSQL's own. Only hooks run
+    -- under the application's path.
     SELECT f.class, f.id
       FROM (SELECT 'pg_proc'::regclass::oid, p.oid, p.proname, p.pronamespace FROM pg_proc p WHERE p.oid >= 16384
              UNION ALL
@@ -46,7 +49,7 @@ WITH RECURSIVE stranger AS MATERIALIZED (
             SELECT 'pg_operator'::regclass, o.oid, NULL, o.oprnamespace
               FROM pg_operator o WHERE o.oid >= 16384 AND o.oprname = ANY (%(signs)s)) AS f (class, id, name, namespace)
       JOIN pg_namespace n ON n.oid = f.namespace
-     WHERE n.nspname = ANY (%(words)s) AND (f.name IS NULL OR f.name = ANY (%(words)s))
+     WHERE (n.nspname = ANY (%(words)s) OR n.nspname = ANY (%(path)s)) AND (f.name IS NULL OR f.name = ANY (%(words)s))
      UNION
     SELECT e.class, e.id
       FROM walk w
