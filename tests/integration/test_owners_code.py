@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from clinic_backups.base.backup_record import BackupRecord
-from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError
+from clinic_backups.base.listening import Listener
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.request import Wish
@@ -88,6 +89,69 @@ def test_what_code_does_while_tables_are_read_is_seen(
     settings = "SELECT count(*) FROM pg_db_role_setting WHERE setconfig @> '{work_mem=63MB}'"
     assert rig.execute_rows(settings) == [(0,)]
     assert "Nothing was changed" in said or (mode == "live" and not said)
+
+
+# What such code does to the temporary tables of a restore. Row 3 is another clinic's.
+FORGED = {
+    "a value of the backup": "UPDATE pg_temp.wanted_0 SET no = 'forged' WHERE id = 4 AND no <> 'forged'",
+    "a value of the backup, by another row": "DELETE FROM pg_temp.wanted_0 WHERE id = 4; INSERT INTO pg_temp.wanted_0 VALUES (4, 1, 'forged')",
+    "a row of the backup, in an heir": "CREATE TEMPORARY TABLE heir () INHERITS (pg_temp.wanted_0); INSERT INTO heir VALUES (1000, 1, 'forged')",
+    "the names of columns": "ALTER TABLE pg_temp.wanted_0 RENAME no TO other; ALTER TABLE pg_temp.wanted_0 ADD no text DEFAULT 'forged'",
+    "a present row": "INSERT INTO pg_temp.present_0 SELECT 3, 2, 'F3' WHERE NOT EXISTS (SELECT FROM pg_temp.present_0 WHERE id = 3)",
+    "an operation": "UPDATE pg_temp.ops_0 SET k0 = 3 WHERE op = 'delete' AND k0 = 100",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+@pytest.mark.parametrize("what", FORGED)
+def test_what_code_does_to_the_temporary_tables_is_seen(
+    demo_database: DemoDatabase, tmp_path: Path, what: str, mode: RestoreMode
+) -> None:
+    """The code was there when the plan was made, and begins later."""
+    more = "; CREATE TABLE s.go (id int); GRANT SELECT ON s.go TO PUBLIC"
+    rig = shaped(demo_database, tmp_path, DDL + more, {"bill": OWN, "line": OWN}, lists="s.go: a switch\n")
+    role, record = owned(rig, "s.line"), rig.run(1)
+    does = f"IF EXISTS (SELECT FROM s.go) THEN {FORGED[what]}; END IF"
+    rig.execute(f"SET ROLE {role}; {INDEXED.format(table='s.line', does=does)}; RESET ROLE")
+    rig.execute(
+        "UPDATE s.bill SET no = 'x' WHERE id = 4", "INSERT INTO s.bill VALUES (100, 1, 'n')",
+        "UPDATE s.line SET v = 'x' WHERE id = 2", "DELETE FROM s.line WHERE id = 4",
+    )  # fmt: skip
+    plan = rig.plan(record, mode=mode)
+    assert plan.refusals == ()
+    rig.execute("INSERT INTO s.go VALUES (1)")
+    before = rig.everything()
+    assert "a temporary table of the restore" in tried(rig, record, plan, mode)
+    assert rig.everything() == before
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+def test_what_the_function_of_a_cast_does_to_the_temporary_tables_is_seen(
+    demo_database: DemoDatabase, tmp_path: Path, mode: RestoreMode
+) -> None:
+    """The cast exists only while values are converted, so neither question before and after sees it."""
+    more = "; CREATE TYPE s.mood AS ENUM ('a', 'b'); CREATE TABLE s.mark (id int PRIMARY KEY, clinic_id int, mood s.mood); INSERT INTO s.mark SELECT k, 1 + k % 2, 'a' FROM generate_series(1, 8) AS k"
+    rig = shaped(demo_database, tmp_path, DDL + more, {"bill": OWN, "line": OWN, "mark": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE id = 4", "UPDATE s.mark SET mood = NULL WHERE id = 4")
+    plan, before = rig.plan(record, mode=mode), rig.everything()
+    cast = (
+        "CREATE FUNCTION s.forges(text) RETURNS s.mood LANGUAGE plpgsql AS"
+        " $f$BEGIN UPDATE pg_temp.wanted_0 SET no = 'forged' WHERE id = 4; RETURN enum_first(NULL::s.mood); END$f$;"
+        " CREATE CAST (text AS s.mood) WITH FUNCTION s.forges(text)"
+    )
+
+    def meanwhile(step: str) -> None:
+        if step == "comparing":
+            rig.execute(cast)
+        elif step.startswith(("saving", "writing")):
+            rig.execute("DROP FUNCTION IF EXISTS s.forges(text) CASCADE")
+
+    restore = rig.restore()
+    restore.listener = Listener(meanwhile)
+    with pytest.raises(IntegrityError, match="changed wanted_0, a temporary table of the restore"):
+        restore.apply(rig.source(record), Wish(mode), approved=plan.digest, plan=plan)
+    assert rig.everything() == before
 
 
 def test_a_plan_says_what_code_did_meanwhile(demo_database: DemoDatabase, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ class Comparison:
             self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name])
         with WantedLoader(self.workspace, self._staged) as wanted:
             read_archives(wanted)
+        self.workspace.seals.keep(*(staged.wanted for staged in self._staged.values()))
 
     def compare(self) -> None:
         """Compute the operations and the obstacles."""
@@ -147,6 +148,7 @@ class Comparison:
                 continue
             converted[name] = staged
         self._adopt(converted)
+        self.workspace.seals.require()
         for name, staged in converted.items():
             self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
             self._note(name, table_notes.filled(self.diffs[name]))

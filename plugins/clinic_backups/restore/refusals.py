@@ -69,11 +69,13 @@ class Checks:
             query = sql.SQL("SELECT DISTINCT f.place FROM ({}) AS f (a, place, b)").format(obstacle.query)
             statement = sql.SQL("DELETE FROM {} AS x USING {} AS f WHERE x.ctid OPERATOR(pg_catalog.=) f.c0")
             doing = f"leaving rows of {obstacle.diff.name}"
+            self._workspace.seals.require(obstacle.diff.ops)
             with self._path(obstacle):
                 found = self._workspace.view(query, doing, 1)
                 with self._workspace.application_path():
                     count = self._workspace.execute(statement.format(obstacle.diff.ops, found), doing)
                 left[obstacle.diff.name] += count
+                self._workspace.seals.keep(obstacle.diff.ops)
         return +left
 
     def _missing_rights(self, diff: TableDiff) -> Iterator[Refusal]:

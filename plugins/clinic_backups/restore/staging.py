@@ -93,9 +93,11 @@ class Staging:
         if not shape.same or content.outside:
             # A row in a block that both sides have may be one that the extract no longer returns after the restore.
             self._workspace.stage_extract(present, shape.now, shape.columns, query)
+            self._workspace.seals.keep(present)
             compute_keys(self._workspace, present, shape)
             return Staged(shape, index, wanted, present, content.blocks, digests, 0)
         matched = self._copy_present(shape, present, query, digests)
+        self._workspace.seals.keep(present)
         compute_keys(self._workspace, present, shape)
         return Staged(shape, index, wanted, present, content.blocks, +digests, matched)
 

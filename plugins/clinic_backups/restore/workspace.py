@@ -17,6 +17,7 @@ from clinic_backups.base.database import SqlOrigin, connect, raise_database_erro
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Table
+from clinic_backups.restore.seals import Seals
 from clinic_backups.restore.writing import event_triggers
 from clinic_backups.restore.writing.changes import Changes, Writes, changes, written
 from clinic_backups.stores.base import ByteSource
@@ -56,6 +57,7 @@ class Workspace(Snapshot):
     :ivar logged: its counts of what event triggers wrote because of the definitions that were made.
     :ivar beside: it keeps a connection for the next use, first the reader's, which took the exported snapshot and so is
         certainly in the same database.
+    :ivar seals: what its temporary tables hold.
     """
 
     READ_ONLY = False
@@ -68,6 +70,7 @@ class Workspace(Snapshot):
         super().__enter__()
         self.taken_back: Writes = Counter()
         self.logged: Writes = Counter()
+        self.seals = Seals(self.rows)
         try:
             self.began = changes(self.rows)
         except BaseException:
@@ -201,6 +204,7 @@ class Workspace(Snapshot):
 
     def remake(self, table: sql.Identifier, query: sql.Composable, doing: str) -> None:
         """Replace a temporary table by the result of a query of it that calls functions of the application."""
+        self.seals.require(table)
         view, name = self.view(query, doing), str(table.strings[-1])
         with self.application_path():
             made = self.derive(f"new_{name}", sql.SQL("SELECT * FROM {}").format(view), doing)
@@ -208,6 +212,7 @@ class Workspace(Snapshot):
         self.define(sql.SQL("DROP TABLE {}").format(table), doing, names_only=True)
         renaming = sql.SQL("ALTER TABLE {} RENAME TO {}").format(made, sql.Identifier(name))
         self.define(renaming, doing, names_only=True)
+        self.seals.keep(table)
 
     def as_application(self, query: sql.Composable, columns: int, doing: str) -> list[tuple[Any, ...]]:
         """All rows of a query whose expressions call functions of the application. It writes nothing.

@@ -83,9 +83,11 @@ def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
         statement = sql.SQL("UPDATE {} AS w SET {} = v.c0 FROM {} AS v WHERE w.{} IS NULL").format(
             staged.wanted, column, value, column
         )
+        workspace.seals.require(staged.wanted)
         with workspace.application_path():
             count = workspace.execute(statement, doing)
         if count:
+            workspace.seals.keep(staged.wanted)
             yield f"Column {name} may no longer be NULL: {count:,} of the backup's rows get '{text}' ({FILE})."
 
 

@@ -120,11 +120,13 @@ class Adoption:
         if not self._workspace.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(candidates), doing):
             return Outside()
         self._workspace.analyze(candidates, doing)
+        self._workspace.seals.keep(candidates)
         others = self._ways.of_others(
             shape.name,
             shape.as_op_key("r"),
             sql.SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(candidates, shape.is_of("c", "r")),
         )
+        self._workspace.seals.require(candidates)
         found = places(
             self._workspace,
             sql.SQL("SELECT c.part, c.place, c.changed FROM {} AS c WHERE NOT EXISTS (SELECT FROM {} AS o WHERE {})")

@@ -138,7 +138,9 @@ class EqualRows:
         )  # fmt: skip
 
     def _take(self, chosen: sql.Identifier) -> Outside:
+        self._workspace.seals.require()
         self._run(sql.SQL("INSERT INTO {} SELECT part, place, row_text FROM {}").format(self._taken, chosen))
+        self._workspace.seals.keep(self._taken)
         query = sql.SQL("SELECT c.part, c.place, c.changed FROM {} AS c").format(chosen)
         found = places(self._workspace, query, self._doing)
         load(self._workspace, self._staged, found)
@@ -149,6 +151,7 @@ class EqualRows:
         self._made += 1
         made = self._workspace.derive(f"{name}_{self._staged.index}_{self._made}", query, self._doing)
         self._workspace.analyze(made, self._doing)
+        self._workspace.seals.keep(made)
         return made
 
     def _count(self, table: sql.Identifier) -> int:

@@ -19,7 +19,9 @@ def load(workspace: Workspace, staged: Staged, found: Outside) -> None:
     statement = sql.SQL("INSERT INTO {} ({}) {}").format(
         staged.present, columns_of(columns), sql.SQL(found.select(shape.name, columns))
     )
+    workspace.seals.require(staged.present)
     workspace.execute(statement, f"loading rows of {shape.name} that no extract gives")
+    workspace.seals.keep(staged.present)
 
 
 def places(workspace: Workspace, rows: sql.Composable, doing: str) -> Outside:

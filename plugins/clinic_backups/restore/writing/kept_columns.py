@@ -32,6 +32,7 @@ class KeptColumns:
             )  # fmt: skip
             doing = f"reading columns of {diff.name} that the backup does not have"
             self._before[diff.name] = self._workspace.derive(f"kept_{diff.staged.index}", query, doing)
+            self._workspace.seals.keep(self._before[diff.name])
 
     def prove(self) -> None:
         """Compare these columns with their recorded values. :raises IntegrityError: one has changed.
@@ -39,6 +40,8 @@ class KeptColumns:
         :raises IntegrityError: a row that stays holds another value there.
         """
         for diff in self._diffs:
+            self._workspace.seals.require(self._before[diff.name])
+            self._workspace.seals.forget(self._before[diff.name])  # a rehearsal takes it back
             shape = diff.staged.shape
             query = sql.SQL("SELECT count(*) FROM {} AS k JOIN {} AS t ON {} WHERE k.kept <> {}").format(
                 self._before[diff.name], shape.in_sql, shape.is_of("k", "t"), row_text(shape.kept, "t")

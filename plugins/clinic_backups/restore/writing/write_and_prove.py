@@ -96,6 +96,7 @@ class Writing:
             self._proof.written(fired=self._quiet.how == "fire")
             hidden = self._proof.not_given()
             moved = find_sequences.moved(self._workspace, self._found.known, before) if self._writes else {}
+            self._workspace.seals.require()
         return Rehearsed(hidden, moved)
 
     def write(self, listener: Listener) -> None:
@@ -109,6 +110,7 @@ class Writing:
         if self._writes:
             advance(self._workspace, self._found.numbered)
             self._only_planned.require(done)
+        self._workspace.seals.require()
 
     def _write_or_explain(self) -> Writes:
         """:raises Collided: a constraint forbids what the rehearsal allowed."""
@@ -140,6 +142,7 @@ class Writing:
         run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
         with self._own_definitions():
             self._quiet.begin(workspace)
+        workspace.seals.require()
         done = writer.write()
         with workspace.application_path():
             run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
