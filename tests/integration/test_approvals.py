@@ -172,7 +172,7 @@ def test_what_was_shown_answered_and_used_stays_in_the_catalog(theatre: Theatre,
         ((), "pedro", "pedro", True), ((), "", "unknown", True),
         (("jefa",), "pedro", "pedro", False), (("jefa",), "jefa", "jefa", False), (("jefa",), "", "unknown", False),
         (("jefa",), "Jefa", "pedro", False), (("jefa", "otra"), "otra", "otra", False),
-        (("jefa",), "jefa", "administrador.2", True),
+        (("jefa",), "jefa", "administrador.2", True), (("7",), "7", "pedro", False),
     ],
 )  # fmt: skip
 def test_a_conf_approves_only_for_one_of_the_approvers_who_did_not_ask(
@@ -183,10 +183,18 @@ def test_a_conf_approves_only_for_one_of_the_approvers_who_did_not_ask(
     assert conf_problem(approvers, **who, given=True)
 
 
+UUID = "6f9619ff-8b86-4d11-b42d-00c04fc964ff"
+
+
 def test_an_answer_without_a_person_or_of_somebody_else_is_none() -> None:
     assert approver_of((), {"id": "7", "name": "jefa"}) == "jefa"
     assert approver_of(("7",), {"id": "7", "name": "jefa"}) == "7"
-    for approvers, user in (((), None), ((), {"id": "", "name": None}), (("jefa",), {"id": "3", "name": "otro"})):
+    assert approver_of((UUID,), {"id": UUID, "name": "jefa"}) == UUID
+    for approvers, user in (
+        ((), None), ((), {"id": "", "name": None}), (("jefa",), {"id": "3", "name": "otro"}),
+        # A name that looks like an approver's id
+        (("7",), {"id": "3", "name": "7"}), ((UUID,), {"id": "3", "name": UUID}),
+    ):  # fmt: skip
         with pytest.raises(NotApproved):
             approver_of(approvers, user)
 

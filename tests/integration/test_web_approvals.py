@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clinic_backups.base.listening import nobody
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.request import RestoreRequest
@@ -31,6 +33,7 @@ class Airflow:
 
     def __init__(self, run: RunView) -> None:
         self.run, self.answered = run, list[tuple[str, bool, str]]()
+        self.meanwhile: Callable[[], object] = nobody
 
     def get(self, dag_id: str, run_id: str) -> RunView:
         return self.run
@@ -38,7 +41,11 @@ class Airflow:
     def of_clinic(self, dag_id: str, clinic_id: int, limit: int) -> list[RunView]:
         return [self.run]
 
-    def answer(self, run_id: str, *, approve: bool, user: Any, now: Any, reason: str) -> None:
+    def answer(
+        self, run_id: str, *, approve: bool, user: Any, now: Any, reason: str, require_shown: Callable[[], object]
+    ) -> None:
+        self.meanwhile()  # an answer waits for some seconds
+        require_shown()
         self.answered.append((run_id, approve, reason))
 
 
@@ -86,6 +93,11 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     theatre.execute(DAMAGE)
     second = runner.propose(request, runner.plan(request))
     refused(shown.plan_digest)
+    # It is withdrawn and made anew while the answer waits.
+    airflow.meanwhile = lambda: theatre.approvals().withdraw(forged.run_id)
+    refused(second.plan_digest)
+    airflow.meanwhile = nobody
+    second = runner.propose(request, runner.plan(request))
     airflow.run = replace(forged, clinic_id=2)
     refused(second.plan_digest)
     airflow.run = forged

@@ -206,8 +206,8 @@ class Settings(BaseSettings):
     )
     approvers: Words = Field(
         default=(),
-        description="Airflow users who may approve restores, separated by spaces; empty: all who may edit runs. If "
-        "it is set, approve: true in a conf is ignored",
+        description="Airflow users who may approve restores, by name or id, separated by spaces; a number or a UUID is "
+        "always an id. Empty: all who may edit runs. If it is set, approve: true in a conf is ignored",
     )
     actions_per_hour: int = Field(
         default=60,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
 
 REASON = "reason"
 """The field of an answer that holds its reason."""
+_ID = re.compile(r"[0-9]+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""What Airflow gives people as ids: numbers and UUIDs. A name that looks like one could be taken for somebody's id."""
 
 
 def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str, given: bool) -> str:
@@ -27,7 +30,7 @@ def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: s
         return "It has approved an earlier plan of this run, and an approval is used once."
     if not approvers:
         return ""
-    if triggered_by not in approvers:
+    if triggered_by not in approvers or _ID.fullmatch(triggered_by):
         who = repr(triggered_by) if triggered_by else "Whoever started the run"
         return f"{who} is not one of CLINIC_BACKUPS_APPROVERS."
     if triggered_by == requested_by:
@@ -45,8 +48,11 @@ def approver_of(approvers: Sequence[str], user: Mapping[str, Any] | None) -> str
     if not known:
         raise NotApproved("The answer to the plan does not say who gave it.", hint=AGAIN)
     # The name as it stands in the list of approvers. It is looked up there again before the approval is used.
-    if named := [name for name in known if name in approvers]:
-        return named[0]
+    name, id_ = (str(user.get(key) or "") for key in ("name", "id")) if user else ("", "")
+    if name in approvers and not _ID.fullmatch(name):
+        return name
+    if id_ in approvers:
+        return id_
     if approvers:
         raise NotApproved(
             f"{known[0]!r} may not approve restores.", hint=f"CLINIC_BACKUPS_APPROVERS names those who may. {AGAIN}"

@@ -23,7 +23,7 @@ from clinic_backups.web.caller import Caller
 from clinic_backups.web.downloads import require_completed
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, WrongValue
 from clinic_backups.web.recorder import Recorder
-from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs
+from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
 from clinic_backups.web.seen_runs import SeenRuns
 
 DAG_OF: Mapping[str, str] = {
@@ -138,12 +138,15 @@ class Actions:
         verb, said = "approve" if approve else "reject", _line(reason)
         self._recorder.note(caller, verb, run.clinic_id, run_id=run_id, detail=said)
         with self._recorder.telling_failure(caller, verb, run.clinic_id, run_id=run_id):
-            if approve and (not plan_digest or plan_digest != run.plan_digest):
-                raise Conflict(
-                    "This is not the plan that you were shown: a newer one was made, or is being made.",
-                    hint="Look at the newest plan.",
-                )
-            self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now(), reason=said)
+
+            def require_shown() -> None:
+                """Ask again just before the answer, because that may wait for some seconds."""
+                if approve:
+                    _require_shown(self._seen.run(caller, RESTORE, run_id), plan_digest)
+
+            require_shown()
+            self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now(), reason=said,
+                              require_shown=require_shown)  # fmt: skip
 
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
         """Keep a backup until it is released. :raises Conflict: it is already on hold for another reason."""
@@ -211,6 +214,15 @@ class Actions:
             if not db.exec_driver_sql(TRY_LOCK, (f"clinic_backups web {dag_id} {clinic_id}",)).scalar():
                 raise Conflict("Somebody has asked for the same just now.", hint="Look again in a moment.")
             yield
+
+
+def _require_shown(run: RunView | None, plan_digest: str) -> None:
+    """:raises Conflict: the run's plan is not the one with this digest."""
+    if run is None or not plan_digest or plan_digest != run.plan_digest:
+        raise Conflict(
+            "This is not the plan that you were shown: a newer one was made, or is being made.",
+            hint="Look at the newest plan.",
+        )
 
 
 def _line(said: str) -> str:

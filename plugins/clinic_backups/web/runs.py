@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -198,23 +198,34 @@ class Runs:
         known = dag is not None and not dag.is_stale
         return Schedule(known, known and dag.is_paused, slots, views[0] if views else None)
 
-    def answer(self, run_id: str, *, approve: bool, user: Any, now: datetime, reason: str = "") -> None:
+    def answer(
+        self, run_id: str, *, approve: bool, user: Any, now: datetime, require_shown: Callable[[], object],
+        reason: str = "",
+    ) -> None:  # fmt: skip
         """Approve or reject a restore's plan, as Airflow's own page does; waits for up to five seconds.
 
+        :param require_shown: raises an error if the run's plan is not the one that the person was shown. It is called
+            when nobody can clear the task any more, because a new plan may have been made during the wait.
         :raises Conflict: the run does not wait for an answer, or was already answered.
         :raises Denied: the person is not in ``CLINIC_BACKUPS_APPROVERS``.
         """
+        question = (
+            select(HITLDetail.created_at, TaskInstance.id)
+            .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
+            .where(TaskInstance.dag_id == RESTORE, TaskInstance.run_id == run_id)
+            .where(TaskInstance.state.in_(WAITING_STATES), HITLDetail.responded_at.is_(None))
+        )
         with _session() as session:
-            asked_at = session.scalar(
-                select(HITLDetail.created_at)
-                .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
-                .where(TaskInstance.dag_id == RESTORE, TaskInstance.run_id == run_id)
-                .where(TaskInstance.state.in_(WAITING_STATES), HITLDetail.responded_at.is_(None))
-            )
-        if asked_at is None:
+            asked = session.execute(question).one_or_none()
+        if asked is None:
             raise Conflict("This restore does not wait for an approval.", hint="Look at its state.")
-        time.sleep(max(0.0, (asked_at + YOUNGEST_APPROVAL - now).total_seconds()))
+        time.sleep(max(0.0, (asked.created_at + YOUNGEST_APPROVAL - now).total_seconds()))
         with _session() as session:
+            # Whoever clears the task needs this lock.
+            still = session.execute(question.with_for_update(of=TaskInstance)).one_or_none()
+            if still != asked:
+                raise Conflict("This restore does not wait for an approval.", hint="Look at its state.")
+            require_shown()
             try:
                 update_hitl_detail(
                     RESTORE,
