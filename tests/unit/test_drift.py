@@ -13,14 +13,14 @@ from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.manifest import Manifest, TableContent
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.table import Column, Table
+from clinic_backups.base.table import Column, Part, Table
 from clinic_backups.base.text import quoted
 from clinic_backups.restore.columns.identity import Matched, in_order, match
 from clinic_backups.restore.columns.migrated import PresentNumbers, migrated
 from clinic_backups.restore.columns.names import renames
 from clinic_backups.restore.columns.proposals import proposed_columns, proposed_tables
-from clinic_backups.tenant import drift
-from clinic_backups.tenant.drift import ColumnLine, FillLine, TableLine
+from clinic_backups.tenant import drift, lost_lines
+from clinic_backups.tenant.drift import ColumnLine, FillLine, PartLine, TableLine
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=8)
 
@@ -38,6 +38,7 @@ def test_every_form_of_a_line() -> None:
         public.paciente: precio (numeric(10,2)) -> precio (s."odd )"[])
         public.paciente: edad (column 4, integer) -> años ( column 7, bigint )
         public.viejo -> public.nuevo
+        public.paciente without s."2020 old"
         """
     )
     paciente = "public.paciente"
@@ -51,6 +52,7 @@ def test_every_form_of_a_line() -> None:
         ColumnLine(paciente, "precio", "precio", "numeric(10,2)", 's."odd )"[]'),
         ColumnLine(paciente, "edad", "años", "column 4, integer", "column 7, bigint"),
         TableLine("public.viejo", "public.nuevo"),
+        PartLine(paciente, "s.2020 old"),
     )
     assert not drift.parse("# nothing\n\n")
 
@@ -94,6 +96,7 @@ def test_what_is_proposed_can_be_read_back(schema: str, table: str, old: str, ne
     assert found.lines == (ColumnLine(name, old, new), FillLine(name, old, new))
     renamed = [(name, f"s.{new}")] if name != f"s.{new}" else []
     assert drift.parse(drift.renamed_table(name, f"s.{new}")).tables == renamed
+    assert drift.parse(drift.left_part(name, f"s.{new}")).lines == (PartLine(name, f"s.{new}"),)
     kept = drift.kept_column(name, old, "numeric(5,2)", f"s.{quoted(new)}")
     assert drift.parse(kept).lines == (ColumnLine(name, old, old, "numeric(5,2)", f"s.{quoted(new)}"),)
 
@@ -219,19 +222,33 @@ def test_a_table_with_the_same_columns_is_proposed() -> None:
 def test_lines_that_lead_nowhere_are_named() -> None:
     there = {"s.b": {"id", "z"}}
     fine = "s.a: x -> y\ns.a -> s.b\ns.b: y -> z\ns.a: y = '1'\ns.b: z = '2'"
-    assert list(drift.lost(drift.parse(fine), there)) == []
-    wrong = "s.b: x -> zz\ns.b: zz = '1'\ns.c: a -> b\ns.d -> s.e"
-    assert list(drift.lost(drift.parse(wrong), there)) == [
+    assert list(lost_lines.lost(drift.parse(fine), there)) == []
+    assert list(lost_lines.lost(drift.parse("s.a without s.p\ns.a -> s.b\ns.p -> s.q"), there | {"s.q": {"id"}})) == []
+    wrong = "s.b: x -> zz\ns.b: zz = '1'\ns.c: a -> b\ns.d -> s.e\ns.b without s.p"
+    assert list(lost_lines.lost(drift.parse(wrong), there)) == [
         "drift.txt says that s.b.x became zz, and there is no such column.",
         "drift.txt gives a value for s.b.zz, and there is no such column.",
         "drift.txt says that s.c.a became b, and there is no such column.",
         "drift.txt says that s.d became s.e, and there is no such table.",
+        "drift.txt says that s.p has left s.b, and there is no table s.p.",
     ]
 
 
 def test_a_line_that_says_not_of_which_change_is_named() -> None:
-    (said,) = drift.lost(drift.parse("s.a: x -> x\ns.a: x (int) -> x (text)"), {"s.a": {"x"}})
+    (said,) = lost_lines.lost(drift.parse("s.a: x -> x\ns.a: x (int) -> x (text)"), {"s.a": {"x"}})
     assert said.endswith("kept its values, and not through which change: write `x (old type) -> x (new type)`.")
+
+
+def test_partitions_are_found_by_their_numbers_or_else_by_their_names() -> None:
+    parts = (Part("s.p", 11), Part("s.q", 12), Part("s.gone", 13), Part("s.b", 14))
+    made = backup(a=("id",), b=("id",))
+    whole = replace(made.tables["s.a"].table, oid=1, parts=parts)
+    manifest = replace(made, tables={**made.tables, "s.a": replace(made.tables["s.a"], table=whole)})
+    there = dict.fromkeys(("s.a", "s.b", "s.p", "s.q2", "s.r"), ("id",))
+    lines = drift.parse("s.q -> s.q2")
+    assert migrated(manifest, lines, there).parts == {"s.a": ("s.p", "s.q2"), "s.b": None}
+    numbers = PresentNumbers({"s.a": (1, None), "s.p": (21, None), "s.q2": (22, None), "s.r": (11, None)}, {})
+    assert migrated(manifest, lines, there, numbers).parts == {"s.a": ("s.r",), "s.b": None}
 
 
 def test_numbers_tell_what_names_do_not() -> None:

@@ -22,7 +22,7 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
-from clinic_backups.tenant import drift, gate, people, source_database, structure
+from clinic_backups.tenant import drift, gate, lost_lines, people, source_database, structure
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import number_type, of_type
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
@@ -297,7 +297,7 @@ class _ClinicDatabase:
             self._report.warn("drift", error.message, f"{hint} {error.hint}")
             return
         if lines:
-            for sentence in drift.lost(lines, structure.column_numbers(self._snapshot)):
+            for sentence in lost_lines.lost(lines, structure.column_numbers(self._snapshot)):
                 self._report.warn("drift", sentence, hint)
 
     def check_indexes(self) -> None:

@@ -15,7 +15,7 @@ from clinic_backups.base.text import one_line
 
 MAX_NAME, MAX_CODE, MAX_DEFINITION = 1_000, 100_000, 1024 * 1024
 """The longest names (with schema), expressions, and definitions of enums or composite types, in characters."""
-MAX_COLUMNS, MAX_KEYS = 1_700, 10_000
+MAX_COLUMNS, MAX_KEYS, MAX_PARTS = 1_700, 10_000, 100_000
 MAX_REASON = 500
 """The most characters of a hold's reason, and of its holder."""
 BIGINT = 2**63

@@ -47,6 +47,15 @@ class ForeignKey:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A table whose rows another one has too: a partition of it, or a table that inherits from it, at any depth."""
+
+    name: Name
+    oid: documents.Oid
+    """PostgreSQL's OID, as :attr:`Table.oid`."""
+
+
+@dataclass(frozen=True)
 class Table:
     """One table, as PostgreSQL's own catalog describes it. ``name`` is ``schema.table``, unquoted."""
 
@@ -56,6 +65,8 @@ class Table:
     foreign_keys: Annotated[tuple[ForeignKey, ...], Field(max_length=documents.MAX_KEYS)]
     oid: documents.Oid | None = None
     """PostgreSQL's OID; a rename keeps it. Valid only in the manifest's database; none in older manifests."""
+    parts: Annotated[tuple[Part, ...], Field(max_length=documents.MAX_PARTS)] | None = None
+    """Its partitions, or the tables that inherit from it; none in older manifests."""
 
     @property
     def stored_columns(self) -> tuple[Column, ...]:

@@ -11,6 +11,7 @@ from clinic_backups.base.table import Table
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.proposals import proposed_tables
 from clinic_backups.restore.columns.shape import Shape, fit
+from clinic_backups.restore.former_parts import FormerPart, former_parts
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, Target
@@ -60,6 +61,8 @@ class ChosenTables:
         """PostgreSQL's description of the included tables, and of those that refer to them."""
         self.rules: dict[str, TableRules] = {}
         self.references: tuple[Reference, ...] = ()
+        self.former: dict[str, list[FormerPart]] = {}
+        """Tables that have left the included ones since the backup."""
         self._wanted: tuple[str, ...] = ()
 
     def choose(self) -> None:
@@ -106,6 +109,9 @@ class ChosenTables:
             wanted.remove(name)
         children = {reference.child for reference in self.references}
         self.tables = self._workspace.tables(sorted(readable & {*wanted, *children}))
+        self.former = former_parts(self._workspace, self._migrated, {name: self.tables[name] for name in wanted})
+        if self.former:
+            self.require_no_strangers(self._workspace)
         for name in wanted:
             self.rules[name] = with_row_key(self.rules[name], self.tables[name], self.references)
             self._fit(name)
@@ -115,7 +121,10 @@ class ChosenTables:
         written = {*self._wanted, *self._folder.declarations().derived}
         # Rows that no extract returns are looked for in the extracts of all clinics.
         lists = [self._folder.text("all_clinics.sql")]
-        require_no_strangers(snapshot, self._folder, self._queries, "The restore", unlocked=lists, written=written)
+        former = {part.name for parts in self.former.values() for part in parts}
+        require_no_strangers(
+            snapshot, self._folder, self._queries, "The restore", tables=former, unlocked=lists, written=written
+        )
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
         """Refuse tables that no longer exist, and name the tables that may have replaced each."""

@@ -14,7 +14,7 @@ from clinic_backups.base.database import is_conflict, is_locked
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.restore import plan_digest, table_notes
+from clinic_backups.restore import former_parts, plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.called_functions import CalledFunction, called_functions
 from clinic_backups.restore.choose_tables import ChosenTables
@@ -104,6 +104,7 @@ class Comparison:
         self._tables: dict[str, Table] = {}
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
+        self._former: former_parts.Former = {}
         self._derived: list[Derived] = []
         self._sequences = find_sequences.FoundSequences()
         self._quiet = Quiet("nothing")
@@ -121,7 +122,7 @@ class Comparison:
         choice.choose()
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
-        self._rules, self._references = choice.rules, choice.references
+        self._rules, self._references, self._former = choice.rules, choice.references, choice.former
         self._require_no_strangers = choice.require_no_strangers
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
@@ -209,12 +210,16 @@ class Comparison:
         # A refusal because of a reference to a refused table is only a consequence, and is not listed.
         refused = {refusal.table for refusal in self._refusals} - self.diffs.keys()
         references = [each for each in self._references if not {each.child, each.parent} & refused]
-        return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self._ways,
+        return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self._ways, self._former,
                       where=self._target.name)  # fmt: skip
 
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
         self._refusals += self._checks().run()
+        for table, note in former_parts.notes(workspace, diffs, self._former):
+            self._note(table, note)
+        for table in former_parts.unknown(workspace, diffs, self._migrated):
+            self._note(table, table_notes.unknown_parts())
         self._sequences = find_sequences.find(workspace, diffs)
         for table, note in self._sequences.notes:
             self._note(table, note)

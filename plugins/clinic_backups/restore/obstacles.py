@@ -8,6 +8,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
+from clinic_backups.restore import former_parts
 from clinic_backups.restore.diff import DELETE, UPDATE, TableDiff, is_op
 from clinic_backups.restore.obstacle import Obstacle
 from clinic_backups.restore.obstacle_sql import (
@@ -38,8 +39,9 @@ class Obstacles:
         references: Sequence[Reference],
         declared: Declarations,
         ways: Ways,
+        former: former_parts.Former,
     ) -> None:
-        self._diffs, self._tables, self._declared = diffs, tables, declared
+        self._diffs, self._tables, self._declared, self._former = diffs, tables, declared, former
         # PostgreSQL checks references to tables that this role may not read, and those of a single partition.
         self._looked_at = [
             reference
@@ -50,6 +52,7 @@ class Obstacles:
 
     def all(self) -> Iterator[Obstacle]:
         """All obstacles. A query that finds no row means that there is no obstacle."""
+        yield from former_parts.obstacles(self._diffs, self._former)
         yield from self._others.references()
         for diff in self._diffs.values():
             shape, writes = diff.staged.shape, diff.plan.insert or diff.plan.update

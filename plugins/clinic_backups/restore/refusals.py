@@ -11,6 +11,7 @@ from psycopg2 import sql
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import table_in_sql
+from clinic_backups.restore import former_parts
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.obstacle import Obstacle
 from clinic_backups.restore.obstacles import Obstacles
@@ -31,6 +32,7 @@ class Checks:
     :param declared: the declarations of tables and columns. Rows of derived tables are deleted if they prevent the
         restore.
     :param ways: how rows lead to the clinic, with the extract of each table.
+    :param former: tables that have left the restored ones since the backup.
     :param where: a description of the database, for people.
     """
 
@@ -42,11 +44,12 @@ class Checks:
         references: Sequence[Reference],
         declared: Declarations,
         ways: Ways,
+        former: former_parts.Former,
         *,
         where: str = "",
     ) -> None:
-        self._workspace, self._diffs, self._where = workspace, diffs, where
-        self._obstacles = Obstacles(workspace, diffs, tables, references, declared, ways)
+        self._workspace, self._diffs, self._where, self._former = workspace, diffs, where, former
+        self._obstacles = Obstacles(workspace, diffs, tables, references, declared, ways, former)
 
     def run(self) -> Iterator[Refusal]:
         """All refusals, table by table."""
@@ -57,6 +60,7 @@ class Checks:
                 yield from shape.on_write
             if diff.plan.insert and shape.on_insert is not None:
                 yield shape.on_insert
+        yield from former_parts.refusals(self._workspace.role(), self._diffs, self._former) if self._former else ()
         for obstacle in self._obstacles.all():
             count, keys, missing = self._found(obstacle)
             if count:

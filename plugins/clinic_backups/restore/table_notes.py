@@ -90,3 +90,11 @@ def adopted(count: int, mode: RestoreMode, *, left_out: bool) -> str:
         return f"{found}. The mode `missing` changes no existing row; use `exact` to restore them."
     gets = "they get" if many else "it gets"
     return f"{found}: {gets} the backup's values. The safety backup holds the present ones."
+
+
+def unknown_parts() -> str:
+    """About a partitioned table in an older backup."""
+    return (
+        "The backup does not say which partitions the table had. If one was detached since, rows that it still has come"
+        " back a second time."
+    )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.table import Column, ForeignKey, Table
+from clinic_backups.base.table import Column, ForeignKey, Part, Table
 from clinic_backups.base.text import table_in_sql
 from clinic_backups.tenant.pg_catalog import catalog_query
 
@@ -28,7 +28,7 @@ def described_tables(ask: Ask, names: Sequence[str]) -> dict[str, Table]:
     :raises PermanentError: some do not exist or may not be read; names all of them.
     """
     found = ask(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
-    tables = {row[0]: _table(*row[:4], oid=row[5]) for row in found}
+    tables = {row[0]: _table(*row[:4], oid=row[5], parts=row[6]) for row in found}
     if missing := sorted(set(names) - set(tables)):
         raise PermanentError(
             f"No such table: {', '.join(missing)}.",
@@ -52,6 +52,7 @@ def _table(
     foreign_keys: list[dict[str, Any]] | None,
     *,
     oid: int,
+    parts: list[dict[str, Any]] | None,
 ) -> Table:
     return Table(
         name=name,
@@ -64,4 +65,5 @@ def _table(
             for item in foreign_keys or []
         ),
         oid=oid,
+        parts=tuple(Part(**part) for part in parts or []),
     )

@@ -7,7 +7,7 @@ values came from.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from clinic_backups.base.errors import SettingsError
@@ -21,6 +21,7 @@ _TABLE = rf"""{PART} \. {_NAME}"""
 _WHAT = r"""(?: \s* \( ( (?: "(?:[^"]|"")+" | [^"()] | \([^"()]*\) )+ ) \) )?"""
 _TABLE_LINE = re.compile(rf"\s* ({_TABLE}) \s* -> \s* ({_TABLE}) \s*", re.VERBOSE)
 _COLUMN_LINE = re.compile(rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) {_WHAT} \s* -> \s* ({_NAME}) {_WHAT} \s*", re.VERBOSE)
+_PART_LINE = re.compile(rf"\s* ({_TABLE}) \s+ without \s+ ({_TABLE}) \s*", re.VERBOSE)
 _FILL_LINE = re.compile(
     rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) \s* = \s*"
     r"( '(?:[^']|'')*' | [-+]?[0-9][0-9.eE+-]* | true | false | null ) \s*",
@@ -68,7 +69,20 @@ class FillLine:
     value: str | None
 
 
-Line = TableLine | ColumnLine | FillLine
+@dataclass(frozen=True)
+class PartLine:
+    """A table was a part of another one, a partition or an heir, and is not any more. Rows that it has may come back.
+
+    :param table, part: the names that both had when the line was written.
+    """
+
+    table: str
+    part: str
+
+
+NamingLine = TableLine | ColumnLine | FillLine
+"""About a name, which no second line may be about."""
+Line = NamingLine | PartLine
 
 
 @dataclass(frozen=True)
@@ -113,13 +127,20 @@ class Drift:
             if isinstance(line, ColumnLine) and line.table in tables and (line.old == line.new or line.was)
         )
 
+    def has_left(self, part: str, table: str) -> bool:
+        """Whether a line says that rows of ``table`` may come back although ``part`` has them. Both by present name."""
+        return any(
+            isinstance(line, PartLine) and table in self.path(line.table) and part in self.path(line.part)
+            for line in self.lines
+        )
+
 
 def event(line: Line, tables: Collection[str]) -> tuple[str, str] | None:
     """A column's name before and after. An added column has no name before.
 
     None: the line says nothing about columns' names.
     """
-    if isinstance(line, TableLine) or line.table not in tables:
+    if isinstance(line, TableLine | PartLine) or line.table not in tables:
         return None
     if isinstance(line, FillLine):
         return "", line.column
@@ -131,7 +152,7 @@ def parse(text: str) -> Drift:
 
     ``schema.table: old -> new`` is a renamed column. ``schema.table: column (type) -> column (type)`` is a column that
     kept its values. ``schema.table: column = 'value'`` is the value of an added column. ``schema.old -> schema.new`` is
-    a renamed table.
+    a renamed table. ``schema.table without schema.part`` is a partition or an heir that has left the table.
 
     :raises SettingsError: a line has none of these forms, or an earlier line is about the same.
     """
@@ -144,9 +165,9 @@ def parse(text: str) -> Drift:
             raise SettingsError(
                 f"{FILE}, line {number}: {line.strip()!r} is not a change of a table.",
                 hint="Write `schema.table: old_column -> new_column`, `schema.table: column = 'value'`,"
-                " `schema.table: column (old type) -> column (new type)` or `schema.old_table -> schema.new_table`. A"
-                " value is a text in single quotes, a number, true, false or null. A name with other signs than"
-                " letters, digits and _ stands in double quotes, as in SQL.",
+                " `schema.table: column (old type) -> column (new type)`, `schema.old_table -> schema.new_table` or"
+                " `schema.table without schema.partition`. A value is a text in single quotes, a number, true, false or"
+                " null. A name with other signs than letters, digits and _ stands in double quotes, as in SQL.",
             )
         _require_new(lines, found, number)
         lines.append((number, found))
@@ -163,12 +184,18 @@ def _line(line: str) -> Line | None:
         return FillLine(_table(match[1]), unquoted(match[2]), _value(match[3]))
     if match := _TABLE_LINE.fullmatch(line):
         return TableLine(_table(match[1]), _table(match[2]))
+    if match := _PART_LINE.fullmatch(line):
+        return PartLine(_table(match[1]), _table(match[2]))
     return None
 
 
 def _require_new(known: Sequence[tuple[int, Line]], line: Line, number: int) -> None:
     """:raises SettingsError: an earlier line renames the same name, and no line between them gives that name again."""
+    if isinstance(line, PartLine):
+        return
     for before, earlier in reversed(known):
+        if isinstance(earlier, PartLine):
+            continue
         if _gives(earlier, line):
             return
         if _repeats(earlier, line):
@@ -183,7 +210,7 @@ def _subject(line: ColumnLine | FillLine) -> str:
     return line.old if isinstance(line, ColumnLine) else line.column
 
 
-def _repeats(earlier: Line, line: Line) -> bool:
+def _repeats(earlier: NamingLine, line: NamingLine) -> bool:
     """Whether both lines are about the same name."""
     if isinstance(earlier, TableLine) or isinstance(line, TableLine):
         return isinstance(earlier, TableLine) and isinstance(line, TableLine) and earlier.old == line.old
@@ -194,7 +221,7 @@ def _repeats(earlier: Line, line: Line) -> bool:
     return same and not kept
 
 
-def _gives(earlier: Line, line: Line) -> bool:
+def _gives(earlier: NamingLine, line: NamingLine) -> bool:
     """Whether the earlier line gives the name to another column or table."""
     if isinstance(earlier, TableLine) or isinstance(line, TableLine):
         both = isinstance(earlier, TableLine) and isinstance(line, TableLine)
@@ -208,7 +235,7 @@ def _gives(earlier: Line, line: Line) -> bool:
     return earlier.new == _subject(line) or (isinstance(line, FillLine) and earlier.old == line.column)
 
 
-def _again(line: Line) -> str:
+def _again(line: NamingLine) -> str:
     """The remedy if the name was really given to two things, one after the other."""
     if isinstance(line, TableLine):
         return (
@@ -222,53 +249,32 @@ def _again(line: Line) -> str:
 
 def renamed_column(table: str, old: str, new: str) -> str:
     """The line for a renamed column."""
-    return f"{_spelled(*table.split('.', 1))}: {_spelled(old)} -> {_spelled(new)}"
+    return f"{spelled(*table.split('.', 1))}: {spelled(old)} -> {spelled(new)}"
 
 
 def kept_column(table: str, name: str, was: str, becomes: str) -> str:
     """The line for a column that kept its values."""
-    return f"{_spelled(*table.split('.', 1))}: {_spelled(name)} ({was}) -> {_spelled(name)} ({becomes})"
+    return f"{spelled(*table.split('.', 1))}: {spelled(name)} ({was}) -> {spelled(name)} ({becomes})"
 
 
 def renamed_table(old: str, new: str) -> str:
     """The line for a renamed table."""
-    return f"{_spelled(*old.split('.', 1))} -> {_spelled(*new.split('.', 1))}"
+    return f"{spelled(*old.split('.', 1))} -> {spelled(*new.split('.', 1))}"
 
 
 def filled_column(table: str, column: str, value: str) -> str:
     """The line for the value of an added column."""
     escaped = value.replace("'", "''")
-    return f"{_spelled(*table.split('.', 1))}: {_spelled(column)} = '{escaped}'"
+    return f"{spelled(*table.split('.', 1))}: {spelled(column)} = '{escaped}'"
+
+
+def left_part(table: str, part: str) -> str:
+    """The line for a partition or an heir that has left its table."""
+    return f"{spelled(*table.split('.', 1))} without {spelled(*part.split('.', 1))}"
 
 
 def _added(table: str, column: str) -> str:
-    return f"{_spelled(*table.split('.', 1))}: {_spelled(column)} = null"
-
-
-def lost(drift: Drift, there: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Lines that lead to a missing column or table, or say too little, each as a sentence.
-
-    :param there: the columns of every table, by ``schema.table``.
-    """
-    for number, line in enumerate(drift.lines):
-        since = Drift(drift.lines[number + 1 :])
-        if isinstance(line, TableLine):
-            if not any(name in there for name in since.path(line.new)):
-                yield f"{FILE} says that {line.old} became {line.new}, and there is no such table."
-            continue
-        if isinstance(line, ColumnLine):
-            column, said = line.new, f"says that {line.table}.{line.old} became {line.new}"
-        else:
-            column, said = line.column, f"gives a value for {line.table}.{line.column}"
-        names = [name for name in drift.path(line.table) if name in there]
-        called = reached(column, drift.events({line.table, *names}))
-        if not any(one in there[name] for name in names for one in called):
-            yield f"{FILE} {said}, and there is no such column."
-        elif isinstance(line, ColumnLine) and line.old == line.new and not line.was:
-            yield (
-                f"{FILE} says that {line.table}.{line.old} kept its values, and not through which change: write"
-                f" `{_spelled(line.old)} (old type) -> {_spelled(line.new)} (new type)`."
-            )
+    return f"{spelled(*table.split('.', 1))}: {spelled(column)} = null"
 
 
 def reached(name: str, lines: Sequence[tuple[str, str]]) -> list[str]:
@@ -280,7 +286,7 @@ def reached(name: str, lines: Sequence[tuple[str, str]]) -> list[str]:
     return names
 
 
-def _spelled(*names: str) -> str:
+def spelled(*names: str) -> str:
     """Names in the file's spelling: in double quotes if they have characters other than letters, digits and _."""
     return ".".join(name if re.fullmatch(r"\w+", name) else in_sql(name) for name in names)
 

@@ -36,6 +36,8 @@ class Migrated:
     :param made_again: by table, columns that were dropped since and whose name another column has now.
     :param renamed: the present names of tables that the database knows to be renamed, though no line says so.
     :param renamed_columns: the same for each table's columns; a table is absent if the database does not know.
+    :param parts: by table, the tables of now that were its partitions or heirs when the backup was made, unless the
+        backup holds them as tables of their own; none if the backup does not say which there were.
     :param notes: notes for the plan, by table.
     :param refusals: lines that cannot be followed.
     """
@@ -47,8 +49,10 @@ class Migrated:
     made_again: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     renamed_columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
+    drift: Drift = field(default_factory=Drift)
 
     @property
     def _since(self) -> dict[str, str]:
@@ -89,8 +93,10 @@ def migrated(
         found.made_again,
         found.renamed,
         found.renamed_columns,
+        found.parts(contents),
         {name: tuple(notes) for name, notes in found.notes.items()},
         tuple(found.refusals),
+        drift,
     )
 
 
@@ -193,6 +199,22 @@ class _Following:
                 called = [one for one in names if one in self._there.get(name, ()) and one not in given]
                 if called:
                     found.setdefault(name, {})[called[-1]] = line.value
+        return found
+
+    def parts(self, contents: Mapping[str, TableContent]) -> dict[str, tuple[str, ...] | None]:
+        """The present names of the tables' partitions and heirs. A rename keeps a table's number."""
+        by_number = {oid: name for name, (oid, _) in self._numbered.tables.items()} if self._numbered else None
+        found: dict[str, tuple[str, ...] | None] = {}
+        for name, content in contents.items():
+            parts = content.table.parts
+            if parts is None:
+                found[name] = None
+                continue
+            alone = [part for part in parts if part.name not in self._manifest.tables]
+            if by_number is not None and content.table.oid is not None:
+                found[name] = tuple(by_number[part.oid] for part in alone if part.oid in by_number)
+            else:
+                found[name] = tuple(now for part in alone if (now := self._drift.path(part.name)[-1]) in self._there)
         return found
 
     def _columns(self, table: Table, name: str) -> Mapping[str, str]:

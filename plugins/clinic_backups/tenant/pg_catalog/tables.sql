@@ -1,4 +1,5 @@
--- One row for each given ordinary or partitioned table: columns, primary key and foreign keys as JSON, and its OID.
+-- One row for each given ordinary or partitioned table: columns, primary key and foreign keys as JSON, its OID,
+-- and its partitions and heirs.
 SELECT n.nspname || '.' || c.relname AS name,
        (SELECT json_agg(json_build_object(
                    'name', a.attname,
@@ -79,7 +80,18 @@ SELECT n.nspname || '.' || c.relname AS name,
            -- A foreign key to a partitioned table has a further entry for each partition.
            AND NOT r.relispartition) AS foreign_keys,
        has_table_privilege(c.oid, 'SELECT') AS readable,
-       c.oid::bigint AS oid
+       c.oid::bigint AS oid,
+       -- Partitions and heirs, at any depth.
+       CASE WHEN c.relhassubclass THEN (
+           WITH RECURSIVE part (oid) AS (
+               SELECT h.inhrelid FROM pg_inherits h WHERE h.inhparent = c.oid
+                UNION
+               SELECT h.inhrelid FROM part JOIN pg_inherits h ON h.inhparent = part.oid
+           )
+           SELECT json_agg(json_build_object('name', pn.nspname || '.' || p.relname, 'oid', p.oid::bigint) ORDER BY p.oid)
+             FROM part
+             JOIN pg_class p ON p.oid = part.oid
+             JOIN pg_namespace pn ON pn.oid = p.relnamespace) END AS parts
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p')
