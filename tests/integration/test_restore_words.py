@@ -10,6 +10,7 @@ import pytest
 
 from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError, SettingsError, TransientError
 from clinic_backups.catalog.locks import AlreadyRunning
+from clinic_backups.restore import trial
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.plan_text import as_lines
 from clinic_backups.restore.request import RestoreRequest, Wish, parse
@@ -252,3 +253,67 @@ def test_what_a_key_does_not_take_any_more_is_said_with_its_remedy(
         (tmp_path / "sql" / "drift.txt").write_text("s.t: a = '2'\n")
         rig.bring_back(record)
         assert rig.execute_rows("SELECT count(*) FROM s.t WHERE v = 'v'") == [(6,)]
+
+
+FIRING = {
+    "updated_at": (
+        "CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.v = 'touched'; RETURN NEW; END$$;"
+        "CREATE TRIGGER \"Touch\" BEFORE INSERT OR UPDATE ON s.t FOR EACH ROW EXECUTE FUNCTION s.f()",
+        "s.t would not be what the backup holds", "s.t",
+    ),
+    "an audit": (
+        "CREATE TABLE s.audit (id int); GRANT ALL ON s.audit TO PUBLIC;"
+        "CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN INSERT INTO s.audit VALUES (NEW.id); RETURN NULL; END$$;"
+        "CREATE TRIGGER \"Touch\" AFTER INSERT OR UPDATE ON s.t FOR EACH ROW EXECUTE FUNCTION s.f()",
+        "s.audit: insert touched 2 rows, but the plan has 0", "s.t",
+    ),
+    "an audit that the role may not write": (
+        "CREATE TABLE s.audit (id int);"
+        "CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN INSERT INTO s.audit VALUES (NEW.id); RETURN NULL; END$$;"
+        "CREATE TRIGGER \"Touch\" AFTER INSERT OR UPDATE ON s.t FOR EACH ROW EXECUTE FUNCTION s.f()",
+        "SQLSTATE 42501", "s.t",
+    ),
+    "a column that the backup lacks": (
+        "ALTER TABLE s.t ADD at timestamptz DEFAULT '2020-01-01';"
+        "CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.at = now(); RETURN NEW; END$$;"
+        "CREATE TRIGGER \"Touch\" BEFORE INSERT OR UPDATE ON s.t FOR EACH ROW EXECUTE FUNCTION s.f()",
+        "would not keep the values of columns that the backup does not have", "s.t",
+    ),
+    "one that refuses": (
+        "CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'closed'; END$$;"
+        "CREATE TRIGGER \"Touch\" BEFORE INSERT OR UPDATE ON s.t FOR EACH ROW EXECUTE FUNCTION s.f()",
+        "SQLSTATE P0001", "s.t",
+    ),
+    "one that owning alone ends": (
+        "CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.v = 'touched'; RETURN NEW; END$$;"
+        "CREATE TRIGGER \"Touch\" BEFORE INSERT OR UPDATE ON s.t FOR EACH ROW EXECUTE FUNCTION s.f();"
+        "ALTER TABLE s.t ENABLE ALWAYS TRIGGER \"Touch\"",
+        "s.t would not be what the backup holds", "s.t",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FIRING)
+def test_a_trigger_that_fires_is_named_with_the_remedy_of_check(rig: Shaped, case: str) -> None:
+    statements, said, table = FIRING[case]
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE id = 1", "UPDATE s.t SET v = 'damaged' WHERE id = 2", statements)
+    (refusal,) = rig.plan(record).refusals
+    assert said in refusal.message
+    assert f'the role of restore_db may not turn them off: "Touch" of {table}.' in refusal.message
+    (finding,) = [each for each in trial.findings(rig.settings, rig.restore().database) if "Touch" in each.message]
+    assert finding.hint and finding.hint in refusal.hint
+    assert finding.hint.startswith("ALTER TABLE s.t OWNER TO" if "owning" in case else "GRANT SET ON PARAMETER")
+
+
+def test_a_refusal_that_no_trigger_causes_names_none(rig: Shaped) -> None:
+    rig.execute(
+        "CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$",
+        "CREATE TRIGGER touch BEFORE INSERT ON s.t FOR EACH ROW EXECUTE FUNCTION s.f()",
+    )
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE id = 1", "ALTER TABLE s.t ADD CHECK (v <> 'x')")
+    (refusal,) = rig.plan(record).refusals
+    assert "touch" not in refusal.message and "session_replication_role" not in refusal.hint

@@ -294,7 +294,7 @@ class Comparison:
             rehearsed = self._writing.rehearse()
         except PermanentError as error:
             untold = of_untold(self.workspace, self.diffs, self._references)
-            self._refusals.append(untold or explain(self.workspace, self.diffs, error))
+            self._refusals.append(untold or explain(self.workspace, self.diffs, error, self._quiet))
         except TransientError as error:
             if not (is_conflict(error) or is_locked(error)):
                 raise

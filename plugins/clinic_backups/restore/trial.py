@@ -24,6 +24,7 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.quiet_triggers import EVENTS, How, Quiet, Trigger, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.restore.writing.shut_out import shut_out_strangers
+from clinic_backups.restore.writing.trigger_words import remedy
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.people import read_clinics
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -143,22 +144,19 @@ def _check_triggers(
     report: Report, name: str, triggers: Iterable[Trigger], *, replica: bool, derived: bool = False
 ) -> None:
     """Check whether triggers would fire. Rows of a derived table are only deleted, and never in the replica role."""
-    firing = sorted(
-        {
-            each.name
-            for each in triggers
-            if each.state in ("O", "A") and not each.may and (each.events & EVENTS["delete"] or not derived)
-        }
-    )
-    if firing and (derived or not replica):
+    firing = [
+        each
+        for each in triggers
+        if each.state in ("O", "A") and not each.may and (each.events & EVENTS["delete"] or not derived)
+    ]
+    always = any(each.state == "A" for each in firing)
+    if firing and (derived or always or not replica):
+        names = ", ".join(sorted({each.name for each in firing}))
         report.warn(
             CHECK,
             f"Triggers or rules of {name} would fire during a restore: the role of restore_db may not turn them off"
-            f" ({', '.join(firing)}).",
-            f"ALTER TABLE {table_in_sql(name)} OWNER TO the role of restore_db."
-            if derived
-            else "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, or make it the table's"
-            " owner.",
+            f" ({names}).",
+            remedy((each.relation for each in firing), owner_only=derived or always),
         )
 
 

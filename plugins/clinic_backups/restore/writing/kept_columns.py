@@ -51,6 +51,5 @@ class KeptColumns:
                 raise IntegrityError(
                     f"{count} row{'s' if count > 1 else ''} of {diff.name} would not keep the values of columns that"
                     f" the backup does not have: {', '.join(shape.kept)}.",
-                    hint="Nothing was changed. A trigger changes them: turn it off for the restore, or GRANT SET ON"
-                    " PARAMETER session_replication_role TO the role of restore_db.",
+                    hint="Nothing was changed. A trigger changes them: turn it off for the restore.",
                 )

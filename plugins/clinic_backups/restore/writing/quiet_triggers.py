@@ -23,6 +23,7 @@ from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.table_rules import NO_ACTION, Reference, TableRules, cascading
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.restore.writing.derived import Derived
+from clinic_backups.restore.writing.trigger_words import named, remedy
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 MANY_ROWS = 20_000
@@ -60,8 +61,8 @@ class Quiet:
 
     how: How
     triggers: tuple[Trigger, ...] = ()
-    with_derived: bool = False
-    """Rows of derived tables are deleted too, so the replica role is not used."""
+    owner_only: bool = False
+    """The replica role cannot be used, even if this role might: for instance, rows of derived tables are deleted."""
     acting: tuple[Reference, ...] = ()
     """Foreign keys that act on rows which refer to a deleted value, although a row with the same value comes back."""
 
@@ -80,6 +81,19 @@ class Quiet:
             + "."
             for table in tables
         }
+
+    def loud(self) -> tuple[str, str]:
+        """A sentence about the triggers that fire although they should not, and the remedy; empty if there are none."""
+        if self.how != "fire":
+            return "", ""
+        names = named((trigger.name, trigger.relation) for trigger in self.triggers)
+        return (
+            f"Meanwhile triggers or rules fire, because the role of restore_db may not turn them off: {names}.",
+            self._remedy(self.triggers),
+        )
+
+    def _remedy(self, triggers: Iterable[Trigger]) -> str:
+        return remedy((each.relation for each in triggers if not each.may), owner_only=self.owner_only)
 
     def refusals(self) -> Iterator[Refusal]:
         """Rules and foreign keys that cannot be turned off.
@@ -103,12 +117,7 @@ class Quiet:
                     f"The rule {trigger.name} of {trigger.relation} changes what is written, and the role of restore_db"
                     " may not turn it off.",
                     f"ALTER TABLE {table_in_sql(trigger.relation)} DISABLE RULE {in_sql(trigger.name)}; for the time"
-                    " of the restore, or "
-                    + (
-                        "make the role of restore_db the table's owner."
-                        if self.with_derived
-                        else "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db."
-                    ),
+                    f" of the restore. Or: {self._remedy([trigger])}",
                 )
 
     def begin(self, workspace: Workspace) -> None:
@@ -156,12 +165,13 @@ def decide(
     in_replica = [trigger for trigger in hit if trigger.state in ("A", "R")]
     deferrable = [name for name in written if rules[name].is_deferrable]
     provable = not in_replica and not deferrable and not derived and _provable(diffs, references)
-    if provable and _may_lock_parents(rules, written, references) and may_replica(workspace):
+    provable = provable and _may_lock_parents(rules, written, references)
+    if provable and may_replica(workspace):
         return Quiet("replica", firing)
     if not firing:
         return Quiet("nothing", acting=acting)
     how: How = "disable" if all(trigger.may for trigger in firing) else "fire"
-    return Quiet(how, firing, bool(derived), acting)
+    return Quiet(how, firing, not provable, acting)
 
 
 def _acts_in_vain(workspace: Workspace, diffs: Mapping[str, TableDiff], key: Reference) -> bool:

@@ -15,6 +15,7 @@ from clinic_backups.restore.table_rules import NO_ACTION, Reference
 from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.restore.writing.park import CannotMove
 from clinic_backups.restore.writing.published import unidentified
+from clinic_backups.restore.writing.quiet_triggers import Quiet
 from clinic_backups.tenant.drift import FILE, filled_column
 from clinic_backups.tenant.pg_catalog import catalog_query
 
@@ -61,8 +62,11 @@ def of_untold(workspace: Workspace, diffs: Mapping[str, TableDiff], references: 
     return None
 
 
-def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicBackupsError) -> Refusal:
-    """Make a refusal from an error of the rehearsal, whose writes were rolled back."""
+def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicBackupsError, quiet: Quiet) -> Refusal:
+    """Make a refusal from an error of the rehearsal, whose writes were rolled back.
+
+    :param quiet: how triggers were kept from firing. Those that fired are named if they may be the reason.
+    """
     if isinstance(error, CannotMove):
         return Refusal(error.table, error.message, error.hint)
     written = [name for name, diff in diffs.items() if diff.plan.delete + diff.plan.update]
@@ -71,7 +75,7 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
     refused = refusal_of(error)
     table = f"{refused.schema}.{refused.table}" if refused and refused.table else ""
     if refused is None or not table:
-        return Refusal(table, f"The rehearsal of the restore failed: {error.message}", error.hint)
+        return _failed(table, error, quiet)
     name = _root(workspace, table)
     diff = diffs.get(name)
     rows = _count(workspace, diff, refused) if diff is not None else None
@@ -102,8 +106,18 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
         "23P01": f"Change or delete that other row of {name}, or restore without {name}.",
     }.get(refused.state, f"Restore the tables on both sides of {refused.constraint} together.")
     if what is None:
-        return Refusal(name, f"The rehearsal of the restore failed: {error.message}", error.hint)
+        return _failed(name, error, quiet)
+    if diff is None:  # a trigger may have written there
+        said, remedy = quiet.loud()
+        return Refusal(name, f"{what} {said}", f"{hint} {remedy}")
     return Refusal(name, what, hint)
+
+
+def _failed(table: str, error: ClinicBackupsError, quiet: Quiet) -> Refusal:
+    said, remedy = quiet.loud()
+    return Refusal(
+        table, f"The rehearsal of the restore failed: {error.message} {said}", f"{error.hint or ''} {remedy}".strip()
+    )
 
 
 def _in_parts(workspace: Workspace, name: str, refused: Refused) -> str:

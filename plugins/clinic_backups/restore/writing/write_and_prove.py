@@ -121,7 +121,7 @@ class Writing:
             refused = refusal_of(error)
             if refused is None or not refused.state.startswith("23"):
                 raise
-            refusal = explain(self._workspace, self._diffs, error)
+            refusal = explain(self._workspace, self._diffs, error, self._quiet)
             raise Collided(refusal.message, hint=refusal.hint) from None
 
     def _write(self) -> Writes:
