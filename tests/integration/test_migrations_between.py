@@ -12,6 +12,7 @@ import pytest
 
 from clinic_backups.backup.preflight import run
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.table import Table
 from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from tests.postgres_fixtures import DemoDatabase
@@ -467,3 +468,50 @@ def test_what_a_trigger_does_to_whole_tables_undoes_the_restore(
     said = "PostgreSQL's own table pg_largeobject" if "lo_unlink" in does else "truncated, dropped, created or"
     assert said in refusal.message, refusal
     assert rig.everything() == before
+
+
+SAME_FAMILY = {
+    "a longer text": ("varchar(5)", "varchar(10)", False),
+    "a text without a limit": ("varchar(5)", "text", False),
+    "more digits": ("numeric(8,2)", "numeric(12,2)", False),
+    "more digits of other values": ("numeric(8,2)", "numeric(12,2) USING v * 100", True),
+    "more digits behind the point": ("numeric(8,2)", "numeric(12,4)", True),
+    "a longer text of other values": ("varchar(5)", "varchar(10) USING '1' || v", True),
+}
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["", "older"])
+@pytest.mark.parametrize("parted", [False, True], ids=["", "partitions"])
+@pytest.mark.parametrize("case", SAME_FAMILY)
+def test_a_length_or_precision_that_changed_where_no_row_is_left_to_compare(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, parted: bool, older: bool
+) -> None:
+    """PostgreSQL rewrites a table when a migration computes values, and not when a type only gets more room."""
+    type_, becomes, rewritten = SAME_FAMILY[case]
+    ddl = f"CREATE TABLE s.bill (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v {type_}){' PARTITION BY RANGE (id); CREATE TABLE s.bill_1 PARTITION OF s.bill DEFAULT' if parted else ''}; INSERT INTO s.bill SELECT k, 1 + k % 2, k FROM generate_series(1, 40) AS k"
+    rig = shaped(demo_database, tmp_path, ddl, {"bill": OWN})
+    made = Table.__init__
+    with monkeypatch.context() as patch:
+        without = {"parts": None, "file": None} if older else {}
+        patch.setattr(Table, "__init__", lambda *given, **named: made(*given, **named | without))
+        record = rig.run()
+    before = rig.everything()["s.bill"]
+    rig.execute(f"ALTER TABLE s.bill ALTER v TYPE {becomes}", "DELETE FROM s.bill WHERE clinic_id = 1")
+    now = becomes.partition(" USING")[0].replace("varchar", "character varying")
+    line = f"s.bill: v ({type_.replace('varchar', 'character varying')}) -> v ({now})"
+    plan = rig.plan(record)
+    notes = [note for table in plan.tables for note in table.notes if "no row is left" in note]
+    if rewritten and not older:
+        (refusal,) = plan.refusals
+        assert "there is no row to show whether the migration kept the values" in refusal.message
+        assert "its rows were written anew since the backup" in refusal.message
+        assert f"`{line}`" in refusal.hint
+    else:
+        assert plan.refusals == ()
+    assert len(notes) == older and all(f"`{line}`" in note for note in notes)
+    write(rig, line)
+    plan = rig.plan(record)
+    assert plan.refusals == () and not any("no row is left" in note for table in plan.tables for note in table.notes)
+    if not rewritten:
+        rig.bring_back(record)
+        assert rig.everything()["s.bill"] == before

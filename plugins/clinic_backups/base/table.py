@@ -53,6 +53,8 @@ class Part:
     name: Name
     oid: documents.Oid
     """PostgreSQL's OID, as :attr:`Table.oid`."""
+    file: documents.Oid | None = None
+    """As :attr:`Table.file`."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Table:
     """PostgreSQL's OID; a rename keeps it. Valid only in the manifest's database; none in older manifests."""
     parts: Annotated[tuple[Part, ...], Field(max_length=documents.MAX_PARTS)] | None = None
     """Its partitions, or the tables that inherit from it; none in older manifests."""
+    file: documents.Oid | None = None
+    """PostgreSQL's number of the file with its rows. It is another one after a command that writes all rows anew.
+
+    None for a partitioned table and in older manifests.
+    """
 
     @property
     def stored_columns(self) -> tuple[Column, ...]:

@@ -162,6 +162,7 @@ class ChosenTables:
             kept=self._migrated.kept.get(name, ()),
             made_again=self._migrated.made_again.get(name, ()),
             renamed=self._migrated.renamed_columns.get(name),
+            same_database=self._migrated.same_database,
         )
         if isinstance(shape, Refusal):
             self.refusals.append(shape)

@@ -141,7 +141,7 @@ class Comparison:
             if self._converted[name].refusals:
                 self._refusals += self._converted[name].refusals
                 continue
-            for note in fill_nulls(self.workspace, staged):
+            for note in (*self._converted[name].notes, *fill_nulls(self.workspace, staged)):
                 self._note(name, note)
             compute_keys(self.workspace, staged.wanted, staged.shape)
             if untold := list(row_keys.refusals(self.workspace, staged)):

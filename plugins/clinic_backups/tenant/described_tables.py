@@ -28,7 +28,7 @@ def described_tables(ask: Ask, names: Sequence[str]) -> dict[str, Table]:
     :raises PermanentError: some do not exist or may not be read; names all of them.
     """
     found = ask(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
-    tables = {row[0]: _table(*row[:4], oid=row[5], parts=row[6]) for row in found}
+    tables = {row[0]: _table(*row[:4], oid=row[5], parts=row[6], file=row[7]) for row in found}
     if missing := sorted(set(names) - set(tables)):
         raise PermanentError(
             f"No such table: {', '.join(missing)}.",
@@ -53,6 +53,7 @@ def _table(
     *,
     oid: int,
     parts: list[dict[str, Any]] | None,
+    file: int | None,
 ) -> Table:
     return Table(
         name=name,
@@ -66,4 +67,5 @@ def _table(
         ),
         oid=oid,
         parts=tuple(Part(**part) for part in parts or []),
+        file=file,
     )

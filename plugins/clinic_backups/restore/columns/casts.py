@@ -10,7 +10,7 @@ from psycopg2 import sql
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.columns.conversion import Conversion, family, filled, types_of
-from clinic_backups.restore.columns.evidence import Evidence, compare_values, is_doubtful
+from clinic_backups.restore.columns.evidence import Doubt, Evidence, compare_values, doubt
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
@@ -24,10 +24,12 @@ class Converted:
 
     :param refusals: by column; if there are any, the table stays as it is.
     :param how: the chosen way, as SQL, for each column whose type is another one now.
+    :param notes: notes for the plan.
     """
 
     refusals: tuple[Refusal, ...] = ()
     how: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted:
@@ -38,7 +40,7 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
 
     :param as_text: all columns were loaded as texts, not only those whose type has changed.
     """
-    shape, refusals, chosen = staged.shape, list[Refusal](), dict[str, Conversion]()
+    shape, refusals, chosen, notes = staged.shape, list[Refusal](), dict[str, Conversion](), list[str]()
     retyped = _really_retyped(shape)
     for name in shape.columns if as_text else shape.retyped:
         ways = list(_conversions(workspace, shape, name))
@@ -47,15 +49,20 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
         unlike = [compare_values(workspace, staged, name, way) for way in safe]
         if not safe:
             refusals.append(_refusal(shape, name, min(counts)))
-        elif name in retyped - shape.confirmed and is_doubtful(workspace, staged, name, min(unlike)):
+            continue
+        doubted: Doubt = doubt(workspace, staged, name, min(unlike)) if name in retyped - shape.confirmed else ""
+        if doubted == "refused":
             refusals.append(_another_meaning(shape, name, min(unlike)))
-        else:
-            chosen[name] = safe[unlike.index(min(unlike))]
+            continue
+        if doubted == "unshown":
+            notes.append(_unshown(shape, name))
+        chosen[name] = safe[unlike.index(min(unlike))]
     if refusals:
         return Converted(tuple(refusals))
     if chosen:
         _rewrite(workspace, staged, chosen)
-    return Converted(how={name: conversion.there for name, conversion in chosen.items() if name in retyped})
+    how = {name: conversion.there for name, conversion in chosen.items() if name in retyped}
+    return Converted(how=how, notes=tuple(notes))
 
 
 def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, Conversion]) -> None:
@@ -159,17 +166,30 @@ def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: 
 def _another_meaning(shape: Shape, name: str, evidence: Evidence) -> Refusal:
     """The refusal if no known conversion gives the present values: the migration computed them in another way."""
     then, now = types_of(shape, name)
-    found = (
-        f"{evidence.unlike_rows:,} rows of {evidence.rows:,} have other values than a conversion gives"
-        if evidence.values
-        else "there is no row to show whether the migration kept the values"
-    )
+    if evidence.values:
+        found = f"{evidence.unlike_rows:,} rows of {evidence.rows:,} have other values than a conversion gives"
+    else:
+        anew = (
+            ", and its rows were written anew since the backup"
+            if shape.rewritten and family(then) == family(now)
+            else ""
+        )
+        found = f"there is no row to show whether the migration kept the values{anew}"
     return Refusal(
         shape.name,
         f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
         "If the migration kept the values, add"
         f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Otherwise:"
         f" {_type_of_before(shape, name)} for the time of the restore, or restore without this table.",
+    )
+
+
+def _unshown(shape: Shape, name: str) -> str:
+    then, now = types_of(shape, name)
+    return (
+        f"Column {name} was {then} and is {now} now, and no row is left to show whether the migration kept its values."
+        " They come back as they are in the backup. If the migration changed them, do not approve this. If it kept"
+        f" them: `{kept_column(shape.name, name, then, now)}` in include/sql/{FILE} ends this note."
     )
 
 

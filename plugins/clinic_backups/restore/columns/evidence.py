@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from psycopg2 import sql
 
@@ -15,6 +15,9 @@ _KEPT_BY_ALL = "^(-?0*([.]0*)?|-?infinity|nan|00:00:00|[{][}]|[[][]]|empty)$"
 
 It has no backslash, which means something else where a role sets ``standard_conforming_strings``.
 """
+
+Doubt = Literal["", "unshown", "refused"]
+"""Whether a migration kept a column's values: nothing is against it; nothing shows it; it may have changed them."""
 
 
 class Evidence(NamedTuple):
@@ -70,19 +73,28 @@ def compare_values(workspace: Workspace, staged: Staged, name: str, conversion: 
     return Evidence(0, found.values - found.unlike, 0, found.rows - found.unlike_rows)
 
 
-def is_doubtful(workspace: Workspace, staged: Staged, name: str, found: Evidence) -> bool:
+def doubt(workspace: Workspace, staged: Staged, name: str, found: Evidence) -> Doubt:
     """Whether the change of the type may have made other values than this conversion gives.
 
-    It is doubtful if half of the compared values are other ones, or more than half if only a length or a precision has
-    changed. If there is no value to compare, it is doubtful unless only a length or a precision has changed or the
-    column has no values.
+    It may if half of the compared values are other ones, or more than half if only a length or a precision has changed.
+
+    If there is no value to compare, it may, unless the column has no values or the table's file is the same: PostgreSQL
+    gives a column more room in place, and writes all rows anew if a migration computes values. If nobody knows the
+    file, and only a length or a precision has changed, the plan says that nothing shows it.
     """
-    then, now = types_of(staged.shape, name)
+    shape = staged.shape
+    then, now = types_of(shape, name)
     same_family = family(then) == family(now)
     if found.values:
-        return 2 * found.unlike > found.values or (2 * found.unlike == found.values and not same_family)
-    if same_family:
-        return False
-    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL)").format(staged.wanted, sql.Identifier(name))
-    ((has_values,),) = workspace.rows(query, None, f"looking at {staged.shape.name}.{name}")
-    return bool(has_values)
+        other = 2 * found.unlike > found.values or (2 * found.unlike == found.values and not same_family)
+        return "refused" if other else ""
+    if shape.rewritten is False:
+        return ""
+    column = sql.Identifier(name)
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL AND ({} OR concat({}) !~* {}))").format(
+        staged.wanted, column, sql.Literal(not same_family), column, sql.Literal(_KEPT_BY_ALL)
+    )
+    ((has_values,),) = workspace.rows(query, None, f"looking at {shape.name}.{name}")
+    if not has_values:
+        return ""
+    return "unshown" if same_family and shape.rewritten is None else "refused"

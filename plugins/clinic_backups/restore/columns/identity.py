@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clinic_backups.base.table import Column
+from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import unused
 from clinic_backups.tenant.drift import reached
 
@@ -94,3 +94,24 @@ def what(column: Column) -> str:
 def what_column(column: Column) -> str:
     """How a line describes a column if another column had its name before."""
     return f"column {column.number}, {column.type}"
+
+
+def was_rewritten(then: Table, now: Table) -> bool | None:
+    """Whether a command wrote all rows of a table anew: a change of a type that computes values, but also VACUUM FULL.
+
+    A type that only gets more room is changed in place, and the file keeps its number. None if that is not known. Both
+    sides are of one database.
+    """
+    if then.oid is None or then.oid != now.oid:
+        return None
+    before, files = _files(then), _files(now)
+    if any(file is not None and files.get(oid, file) != file for oid, file in before.items()):
+        return True
+    return False if before and None not in before.values() and before.keys() <= files.keys() else None
+
+
+def _files(table: Table) -> dict[int, int | None]:
+    """The file of a table, or those of its partitions' partitions, by the number of each."""
+    if table.file is not None and table.oid is not None:
+        return {table.oid: table.file}
+    return {part.oid: part.file for part in table.parts or () if part.file is not None}

@@ -53,6 +53,8 @@ class Migrated:
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     drift: Drift = field(default_factory=Drift)
+    same_database: bool = False
+    """Whether the numbers of tables and files mean the same as in the backup."""
 
     @property
     def _since(self) -> dict[str, str]:
@@ -97,6 +99,7 @@ def migrated(
         {name: tuple(notes) for name, notes in found.notes.items()},
         tuple(found.refusals),
         drift,
+        numbered is not None,
     )
 
 

@@ -11,7 +11,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.columns.changed_meaning import changed_meaning
-from clinic_backups.restore.columns.identity import what, what_column
+from clinic_backups.restore.columns.identity import was_rewritten, what, what_column
 from clinic_backups.restore.columns.proposals import proposed_columns
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.table_rules import TableRules, compare
@@ -49,6 +49,8 @@ class Shape:
     """Columns that may no longer be NULL, with the text of the value that rows get instead of NULL."""
     confirmed: frozenset[str] = frozenset()
     """Columns that a line declares to have kept their values, whatever their type is now."""
+    rewritten: bool | None = None
+    """Whether a command wrote all rows of the table anew since the backup; none if that is not known."""
 
     @property
     def name(self) -> str:
@@ -165,6 +167,7 @@ def fit(
     kept: Collection[ColumnLine] = (),
     made_again: Collection[str] = (),
     renamed: Mapping[str, str] | None = None,
+    same_database: bool = False,
 ) -> Shape | Refusal:
     """Compare a table of a backup with the same table now.
 
@@ -172,6 +175,7 @@ def fit(
     :param kept: lines which say that columns kept their values.
     :param made_again: columns that have the name of an older column and are another one.
     :param renamed: present names of renamed columns that no line mentions; none if nobody knows.
+    :param same_database: the numbers of tables and files mean the same on both sides.
     """
     old = {column.name: column for column in then.stored_columns}
     new = {column.name: column for column in now.stored_columns}
@@ -250,6 +254,7 @@ def fit(
         filled=tuple((column.name, values[column.name]) for column in added if column.name in values),
         unnulled=tuple((name, values[name]) for name in unnulled),
         confirmed=frozenset(confirmed),
+        rewritten=was_rewritten(then, now) if same_database else None,
     )
 
 

@@ -1,5 +1,5 @@
 -- One row for each given ordinary or partitioned table: columns, primary key and foreign keys as JSON, its OID,
--- and its partitions and heirs.
+-- its partitions and heirs, and the number of its file.
 SELECT n.nspname || '.' || c.relname AS name,
        (SELECT json_agg(json_build_object(
                    'name', a.attname,
@@ -88,10 +88,12 @@ SELECT n.nspname || '.' || c.relname AS name,
                 UNION
                SELECT h.inhrelid FROM part JOIN pg_inherits h ON h.inhparent = part.oid
            )
-           SELECT json_agg(json_build_object('name', pn.nspname || '.' || p.relname, 'oid', p.oid::bigint) ORDER BY p.oid)
+           SELECT json_agg(json_build_object('name', pn.nspname || '.' || p.relname, 'oid', p.oid::bigint,
+                                             'file', NULLIF(p.relfilenode, 0)::bigint) ORDER BY p.oid)
              FROM part
              JOIN pg_class p ON p.oid = part.oid
-             JOIN pg_namespace pn ON pn.oid = p.relnamespace) END AS parts
+             JOIN pg_namespace pn ON pn.oid = p.relnamespace) END AS parts,
+       NULLIF(c.relfilenode, 0)::bigint AS file
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p')
