@@ -13,6 +13,7 @@ import pytest
 from clinic_backups.backup.preflight import run
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from tests.postgres_fixtures import DemoDatabase
@@ -515,3 +516,60 @@ def test_a_length_or_precision_that_changed_where_no_row_is_left_to_compare(
     if not rewritten:
         rig.bring_back(record)
         assert rig.everything()["s.bill"] == before
+
+
+NEW_KEY = """ALTER TABLE s.person ADD u uuid NOT NULL DEFAULT gen_random_uuid(); ALTER TABLE s.visit DROP CONSTRAINT visit_person_id_fkey;
+             ALTER TABLE s.person DROP CONSTRAINT person_pkey; ALTER TABLE s.person ADD PRIMARY KEY (u)"""
+BESIDE = (
+    "ALTER TABLE s.person ADD UNIQUE (id); ALTER TABLE s.visit ADD FOREIGN KEY (person_id) REFERENCES s.person (id)"
+)
+
+
+@pytest.mark.parametrize("mode", ["exact", "missing", "live"])
+@pytest.mark.parametrize("owner", [True, False], ids=["owner", "role"])
+def test_a_new_key_beside_the_old_one_that_still_tells_rows_apart(
+    demo_database: DemoDatabase, tmp_path: Path, mode: RestoreMode, owner: bool
+) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, EXTRACTS, owner=owner)
+    record, before = rig.run(), persons(rig)
+    rig.execute(
+        *NEW_KEY.split(";"),
+        *BESIDE.split(";"),
+        "ALTER TABLE s.person ADD slug int UNIQUE",
+        "CREATE UNIQUE INDEX a ON s.person (correo)",
+    )
+    rig.execute(
+        "ALTER TABLE s.person ADD a int NOT NULL GENERATED ALWAYS AS IDENTITY UNIQUE"
+    )  # tells no row of the backup
+    (kept,) = rig.execute_rows("SELECT u FROM s.person WHERE id = 2")
+    rig.execute(
+        *DAMAGE.split(";"),
+        "UPDATE s.person SET correo = 'x' WHERE id = 2",
+        "INSERT INTO s.person VALUES (9, 1, 'new', 3)",
+    )
+    plan = rig.plan(record, mode=mode)
+    assert plan.refusals == ()
+    notes = [note for table in plan.tables for note in table.notes]
+    assert "The primary key (u) is newer than the backup: rows are told apart by id." in notes
+    rig.restore().apply(rig.source(record), Wish(mode), approved=plan.digest, plan=plan)
+    now = [
+        str(row)
+        for (row,) in rig.execute_rows("SELECT ROW(id, clinic_id, correo, age)::text FROM s.person ORDER BY id")
+    ]
+    changed = [row.replace("eva@x", "x") for row in before] + ["(9,1,new,3)"] if mode == "missing" else before
+    assert now == changed
+    assert rig.execute_rows("SELECT u FROM s.person WHERE id = 2") == [kept]
+    assert not rig.plan(record, mode=mode).writes
+
+
+def test_a_new_key_without_the_old_one_is_refused_with_what_a_person_can_do(rig: Shaped) -> None:
+    record = rig.run()
+    rig.execute(*NEW_KEY.split(";"), *DAMAGE.split(";"), "ALTER TABLE s.person ADD UNIQUE (correo)")
+    refusals = rig.plan(record).refusals
+    (refusal,) = [refusal for refusal in refusals if refusal.table == "s.person"]
+    assert refusal.message == "The primary key of s.person has columns that the backup lacks: u."
+    statement = "ALTER TABLE s.person ALTER id SET NOT NULL, ADD UNIQUE (id);"
+    assert statement in refusal.hint
+    rig.execute(statement)
+    rig.bring_back(record)
+    assert rig.execute_rows("SELECT id FROM s.person ORDER BY 1") == [(1,), (2,), (3,)]

@@ -20,10 +20,10 @@ from clinic_backups.restore.request import Wish
 from clinic_backups.restore.table_rules import (
     Reference,
     TableRules,
+    identified,
     linked_tables,
     read_references,
     read_rules,
-    with_row_key,
 )
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import FILE, renamed_table
@@ -113,7 +113,7 @@ class ChosenTables:
         if self.former:
             self.require_no_strangers(self._workspace)
         for name in wanted:
-            self.rules[name] = with_row_key(self.rules[name], self.tables[name], self.references)
+            self._identify(name)
             self._fit(name)
 
     def require_no_strangers(self, snapshot: Snapshot) -> None:
@@ -141,6 +141,18 @@ class ChosenTables:
                 name,
                 f"{name} is in the backup, but no longer exists.",
                 f"{renamed} the table again, or restore without it.",
+            )
+
+    def _identify(self, name: str) -> None:
+        """Find what tells the table's rows apart."""
+        now = self.tables[name]
+        self.tables[name], self.rules[name] = identified(
+            self._manifest.tables[name].table, now, self.rules[name], self.references
+        )
+        if self.tables[name] is not now:
+            self.notes.setdefault(name, []).append(
+                f"The primary key ({', '.join(now.primary_key)}) is newer than the backup: rows are told apart by"
+                f" {', '.join(self.rules[name].row_key)}."
             )
 
     def _fit(self, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,18 +117,44 @@ class Reference:
         )
 
 
-def with_row_key(rules: TableRules, table: Table, references: Iterable[Reference]) -> TableRules:
+def with_row_key(
+    rules: TableRules, table: Table, references: Iterable[Reference], columns: Collection[str] | None = None
+) -> TableRules:
     """The rules of a table, with a unique index that identifies its rows if it has no primary key.
 
     An index that other tables refer to is preferred. Then no row that they refer to is deleted and inserted.
+
+    :param columns: the columns that its key may have; by default all.
     """
-    found = [rule for rule in rules.unique if rule.key and len(rule.operators) == len(rule.key)]
+    found = [
+        rule
+        for rule in rules.unique
+        if rule.key and len(rule.operators) == len(rule.key) and (columns is None or set(rule.key) <= set(columns))
+    ]
     if table.primary_key or not found:
         return rules
     named = [set(reference.parent_columns) for reference in with_parent(references, table.name)]
     best = min(found, key=lambda rule: (set(rule.key) not in named, len(rule.key), rule.name))
     others = tuple(rule for rule in rules.unique if rule is not best)
     return replace(rules, equals=best.operators, collations=best.collations, row_key=best.key, unique=others)
+
+
+def identified(then: Table, now: Table, rules: TableRules, references: Iterable[Reference]) -> tuple[Table, TableRules]:
+    """A table with what tells its rows apart, on both sides: its primary key, or else a unique index.
+
+    If the primary key has columns that the backup lacks, and a unique index has the columns of the backup's key, the
+    table is returned without its primary key. That is a column like any other then.
+
+    :param then: the table in the backup.
+    """
+    stored = {column.name for column in then.stored_columns}
+    computed = {column.name for column in now.columns if column.generated is not None}
+    if not set(now.primary_key) <= stored | computed:
+        bare = replace(now, primary_key=())
+        found = with_row_key(rules, bare, references, then.primary_key or stored)
+        if found.row_key:
+            return bare, found
+    return now, with_row_key(rules, now, references, stored)
 
 
 def compare(

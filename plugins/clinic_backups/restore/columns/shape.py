@@ -10,6 +10,7 @@ from types import MappingProxyType
 from psycopg2 import sql
 
 from clinic_backups.base.table import Column, Table
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.columns.changed_meaning import changed_meaning
 from clinic_backups.restore.columns.identity import was_rewritten, what, what_column
 from clinic_backups.restore.columns.proposals import proposed_columns
@@ -209,7 +210,7 @@ def fit(
         return Refusal(
             now.name,
             f"The primary key of {now.name} has columns that the backup lacks: {', '.join(lost)}.",
-            "Restore into another schema and take the rows over by hand.",
+            f"{_old_key(then, now, new)}Restore into another schema and take the rows over by hand.",
         )
     shared = tuple(name for name in old if name in new)
     values = {name: value for name, value in fills.items() if value is not None}
@@ -281,6 +282,18 @@ def _made_again(now: Table, columns: Sequence[tuple[Column, Column]]) -> Refusal
         f" {', '.join(column.name for _, column in columns)}.",
         f"If the migration gave them the same values, add to include/sql/{FILE}: {lines}. Otherwise restore without"
         " their values: ignore_dropped.",
+    )
+
+
+def _old_key(then: Table, now: Table, columns: Collection[str]) -> str:
+    """How the key of the backup can tell the rows apart beside the present one."""
+    if not then.primary_key or not set(then.primary_key) <= set(columns):
+        return ""
+    names = [in_sql(name) for name in then.primary_key]
+    filled = "".join(f"ALTER {name} SET NOT NULL, " for name in names)
+    return (
+        "If the columns of the key in the backup still tell the rows apart, for the time of the restore:"
+        f" ALTER TABLE {table_in_sql(now.name)} {filled}ADD UNIQUE ({', '.join(names)}); Or: "
     )
 
 
