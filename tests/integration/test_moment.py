@@ -239,6 +239,63 @@ def test_attributes_of_composite_types_are_those_of_one_moment(
     assert rig.open(rig.run(1)).tables == rig.rows_now(1)
 
 
+ROW_TYPES = {
+    "a table": ("CREATE TABLE public.par (dosis int, unidad int)", "TABLE"),
+    "a partitioned table": ("CREATE TABLE public.par (dosis int, unidad int) PARTITION BY LIST (dosis)", "TABLE"),
+    "a view": ("CREATE VIEW public.par AS SELECT 1 AS dosis, 2 AS unidad", "VIEW"),
+}
+
+
+@pytest.mark.parametrize("type_", ["public.par", "public.par[]", "public.par_dominio"])
+@pytest.mark.parametrize("case", ROW_TYPES)
+def test_columns_of_a_table_whose_rows_are_values_are_those_of_one_moment(
+    rig: Rig, tmp_path: Path, type_: str, case: str
+) -> None:
+    """No extract reads the table itself, so nothing locks it."""
+    created, kind = ROW_TYPES[case]
+    value = "'(2,102)'" if type_ != "public.par[]" else "ARRAY['(2,102)'::public.par]"
+    with_values(rig, tmp_path, (created, "CREATE DOMAIN public.par_dominio AS public.par"), type_, value)
+    swap = (("dosis", "x"), ("unidad", "dosis"), ("x", "unidad"))
+    assert back_up_beside(rig, *(f"ALTER {kind} public.par RENAME COLUMN {old} TO {new}" for old, new in swap)) is None
+    if kind == "TABLE":
+        assert back_up_beside(rig, "ALTER TABLE public.par DROP COLUMN dosis") is None
+    assert rig.open(rig.run(1)).tables == rig.rows_now(1)
+
+
+def test_a_row_type_is_watched_in_a_database_without_functions_enums_and_composite_types(
+    demo_database: DemoDatabase,
+) -> None:
+    """The catalog, whose triggers are functions, is in another database there."""
+    server, name = demo_database.postgres, f"{demo_database.name}_bare"
+    with closing(server.connect()) as db:
+        db.autocommit = True
+        db.cursor().execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            with closing(server.connect(name)) as bare:
+                bare.autocommit = True
+                statements = bare.cursor()
+                statements.execute(
+                    "CREATE TABLE par (dosis int, unidad int); CREATE TABLE a (id int PRIMARY KEY, par par);"
+                    " INSERT INTO a VALUES (1, '(2,102)')"
+                )
+                with Snapshot(
+                    connections.parse("clinic_db", server.uri(name)), reads={"public.a": "SELECT * FROM public.a"}
+                ) as snapshot:
+                    statements.execute("ALTER TABLE par DROP COLUMN dosis")
+                    with pytest.raises(
+                        TransientError, match=r"The row type public\.par changed while tables were read"
+                    ):
+                        snapshot.prove()
+        finally:
+            db.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_table_whose_rows_are_no_values_may_change_beside_a_backup(rig: Rig, tmp_path: Path) -> None:
+    types = ("CREATE TABLE public.par (dosis int, unidad int)", "CREATE TABLE public.otra (dosis int)")
+    with_values(rig, tmp_path, types, "public.par", "'(2,102)'")
+    assert back_up_beside(rig, "ALTER TABLE public.otra ADD nota text") is not None
+
+
 SHEETS = (
     "CREATE TABLE public.fichas (id int PRIMARY KEY, sede int)",
     "INSERT INTO public.fichas SELECT n, 1 FROM generate_series(1, 20) AS n",

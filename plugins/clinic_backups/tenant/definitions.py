@@ -20,7 +20,7 @@ class Definitions:
     relations: Mapping[int, tuple[Any, ...]]
     """By oid: the name, and a value that shows the location and definition of its rows."""
     unlocked: Unlocked
-    """Functions, enum values and composite types, by kind and oid: name and version."""
+    """Functions, enum values, composite types and row types, by kind and oid: name and version."""
 
     @classmethod
     def read(
@@ -37,7 +37,7 @@ class Definitions:
         if known is None:
             others: list[tuple[Any, ...]] = []
             if unlocked:
-                cursor.execute(catalog_query("unlocked"))
+                cursor.execute(catalog_query("unlocked", row_types="row_types"))
                 others = cursor.fetchall()
             known = {(kind, oid): (name, version) for oid, name, kind, version in others}
         return cls({row[0]: row[1:] for row in found}, known)
@@ -50,7 +50,7 @@ class Definitions:
         }
         if changed:
             raise changed_meanwhile(sorted(changed))
-        for kind in ("function", "enum", "composite type"):
+        for kind in ("function", "enum", "composite type", "row type"):
             names = {
                 (self.unlocked.get(key) or now.unlocked[key])[0]
                 for key in self.unlocked.keys() | now.unlocked.keys()

@@ -167,7 +167,7 @@ class TableLocks:
         """
         try:
             with self._db.cursor() as cursor:
-                cursor.execute(catalog_query("touched"), {"held": self._held})
+                cursor.execute(catalog_query("touched", row_types="row_types"), {"held": self._held})
                 late, unlocked = cursor.fetchone()
                 seen = Definitions.read(cursor, late, unlocked, MEMORY.get(("unlocked", self._place), self.version))
             MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
