@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
-from clinic_backups.base.text import table_in_sql
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import PLAIN_KEY_TYPES, Shape
 from clinic_backups.restore.diff import INSERT, TableDiff, is_op
@@ -62,11 +63,7 @@ def former_parts(workspace: Workspace, migrated: Migrated, tables: Mapping[str, 
     if not left:
         return {}
     rules = read_rules(workspace, sorted({part for parts in left.values() for part in parts}))
-    readable = [name for name, each in rules.items() if "SELECT" not in each.missing_rights]
-    if readable:
-        locking = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT")
-        listed = sql.SQL(", ").join(map(qualified, readable))
-        workspace.execute(locking.format(listed), "locking tables that were partitions")
+    readable = [name for name, each in rules.items() if "SELECT" not in each.missing_rights and _lock(workspace, name)]
     described = workspace.tables(readable) if readable else {}
     partitioned = workspace.relations()
     inner = {part.name for table in described.values() for part in table.parts or ()}
@@ -78,6 +75,17 @@ def former_parts(workspace: Workspace, migrated: Migrated, tables: Mapping[str, 
         ]
         for name, parts in left.items()
     }
+
+
+def _lock(workspace: Workspace, name: str) -> bool:
+    """Lock a table. False: this role may not, because it may not use the schema."""
+    locking = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE NOWAIT").format(qualified(name))
+    try:
+        with workspace.attempt():
+            workspace.execute(locking, f"locking {name}")
+    except PermanentError:
+        return False
+    return True
 
 
 def obstacles(diffs: Mapping[str, TableDiff], former: Former) -> Iterator[Obstacle]:
@@ -95,7 +103,10 @@ def refusals(role: str, diffs: Mapping[str, TableDiff], former: Former) -> Itera
         table = diff.name
         if part.now is None:
             why = f"The role {role} of connection restore_db may not read it, so"
-            remedy = f"GRANT SELECT ON {table_in_sql(part.name)} TO {role}; Or "
+            schema = in_sql(part.name.split(".", 1)[0])
+            remedy = (
+                f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {table_in_sql(part.name)} TO {role}; Or "
+            )
         else:
             why = f"It lacks columns of {table} by which rows are identified, or they have other types, so"
             remedy = ""
