@@ -121,10 +121,13 @@ class ChosenTables:
         written = {*self._wanted, *self._folder.declarations().derived}
         # Rows that no extract returns are looked for in the extracts of all clinics.
         lists = [self._folder.text("all_clinics.sql")]
+        # Values are converted from their types in the backup, also if no column has that type any more.
+        types = {column.type for name in self._wanted for column in self._manifest.tables[name].table.columns}
         former = {part.name for parts in self.former.values() for part in parts}
         require_no_strangers(
-            snapshot, self._folder, self._queries, "The restore", tables=former, unlocked=lists, written=written
-        )
+            snapshot, self._folder, self._queries, "The restore", tables=former, types=types, unlocked=lists,
+            written=written,
+        )  # fmt: skip
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
         """Refuse tables that no longer exist, and name the tables that may have replaced each."""

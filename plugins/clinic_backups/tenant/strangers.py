@@ -152,17 +152,19 @@ def strangers_of_folder(
 
 def require_no_strangers(
     snapshot: Snapshot, folder: SqlFolder, extracts: Mapping[str, str], doing: str, *, tables: Iterable[str] = (),
-    unlocked: Iterable[str] = (), written: Iterable[str] | None = None,
+    types: Iterable[str] = (), unlocked: Iterable[str] = (), written: Iterable[str] | None = None,
 ) -> None:  # fmt: skip
     """Call this after the tables are locked, and before the first of them is read.
 
     :param extracts: the query of each table, as it will run.
     :param doing: for the error, for instance "The backup".
+    :param types: the types that a manifest names. Values are converted from them.
     :param unlocked: see :func:`strangers_code`.
     :raises PermanentError: code of a stranger would run; names it and the remedy.
     """
     found = strangers_code(
-        snapshot, extracts, folder.clinic_table, tables=tables, queries=extracts.values(), unlocked=unlocked,
+        snapshot, extracts, folder.clinic_table, tables=tables, queries=[*extracts.values(), *types],
+        unlocked=unlocked,
         written=written,
     )  # fmt: skip
     refuse(found, doing)

@@ -12,6 +12,7 @@ from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.columns.conversion import Conversion, family, filled, types_of
 from clinic_backups.restore.columns.evidence import Doubt, Evidence, compare_values, doubt
 from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.manifest_tables import Types, is_spelled
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace
@@ -105,9 +106,13 @@ def _really_retyped(shape: Shape) -> set[str]:
 
 
 def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[Conversion]:
-    """The ways to convert: first through the types' texts, which keep every digit; then by a cast, if there is one."""
+    """The ways to convert: first through the types' texts, which keep every digit; then by a cast, if there is one.
+
+    The type in the backup was written by whoever made the archive. So it gets into SQL only if PostgreSQL spells one of
+    its types in exactly this way.
+    """
     then, now = types_of(shape, name)
-    known = _understands(workspace, f"NULL::{then}")
+    known = Types(workspace).has(then)
     # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
     back = f"concat(concat({{}}::{now})::{then})" if known else f"concat({{}}::{now})"
     yield Conversion(f"{{}}::{now}", back)
@@ -208,6 +213,8 @@ def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
 def _type_of_before(shape: Shape, name: str) -> str:
     """The statement that gives a column the type that it had in the backup."""
     then, now = types_of(shape, name)
+    if not is_spelled(then):
+        return f"Give {in_sql(name)} the type of before"
     statement = f"ALTER TABLE {table_in_sql(shape.name)} ALTER COLUMN {in_sql(name)} TYPE {then}"
     # Another type has a cast that PostgreSQL uses by itself only sometimes, and may mean something else.
     return statement if family(then) == family(now) else f"{statement} USING (an expression for the values of before)"
