@@ -28,6 +28,8 @@ from clinic_backups.restore.writing import shut_out, write_and_prove
 from clinic_backups.stores.configured import Stores
 from clinic_backups.tenant import people
 from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.strangers import strangers_code
+from clinic_backups.tenant.tenant_db import Snapshot
 from tests.integration.test_owners_code import DDL
 from tests.integration.test_restore_outside import OWN
 from tests.integration.test_restore_whose import VISIT
@@ -288,6 +290,44 @@ TRUSTED = {
     "as the database's owner": lambda rig, role: rig.execute(f"ALTER DATABASE {rig.database.name} OWNER TO {role}"),
     "as the owner of the clinics' own table": lambda rig, role: rig.execute(f"ALTER TABLE s.clinic OWNER TO {role}"),
 }  # fmt: skip
+
+
+MEMBERS = {
+    "a member without INHERIT of a role that may write": (["ALTER ROLE {role} NOINHERIT; GRANT y_{role} TO {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON s.bill, s.clinic, s.line TO y_{role}"], True),
+    "a member that may only become a role that may write": (["GRANT y_{role} TO {role} WITH INHERIT FALSE, SET TRUE; GRANT SELECT, INSERT, UPDATE, DELETE ON s.bill, s.clinic, s.line TO y_{role}"], True),
+    "a member that may become a member of the owner": (["GRANT y_{role} TO {role} WITH INHERIT FALSE, SET TRUE; GRANT app_{role} TO y_{role} WITH INHERIT TRUE, SET FALSE"], True),
+    "a role with ADMIN over a member of the owner": (["GRANT app_{role} TO y_{role}; GRANT y_{role} TO {role} WITH INHERIT FALSE, SET FALSE, ADMIN TRUE"], True),
+    "a member of a role with ADMIN over the owner": (["GRANT y_{role} TO {role} WITH INHERIT TRUE, SET FALSE; GRANT app_{role} TO y_{role} WITH INHERIT FALSE, SET FALSE, ADMIN TRUE"], True),
+    "a member of a role that may become the owner": (["GRANT y_{role} TO {role} WITH INHERIT TRUE, SET FALSE; GRANT app_{role} TO y_{role} WITH INHERIT FALSE, SET TRUE"], False),
+    "a member of a role that passes policies by": (["GRANT y_{role} TO {role} WITH INHERIT TRUE, SET FALSE; GRANT SELECT, INSERT, UPDATE, DELETE ON s.bill, s.clinic, s.line TO y_{role}; ALTER ROLE y_{role} BYPASSRLS; ALTER TABLE s.line ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON s.line USING (true)"], False),
+    "a member that may become one that passes policies by": (["GRANT y_{role} TO {role} WITH INHERIT FALSE, SET TRUE; GRANT SELECT, INSERT, UPDATE, DELETE ON s.bill, s.clinic, s.line TO y_{role}; ALTER ROLE y_{role} BYPASSRLS; ALTER TABLE s.line ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON s.line USING (true)"], True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", MEMBERS)
+def test_who_can_take_the_rights_is_told_by_each_step_of_the_memberships(
+    demo_database: DemoDatabase, tmp_path: Path, how: str
+) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    if int(rig.execute_rows("SHOW server_version_num")[0][0]) < 160000:
+        pytest.skip("before PostgreSQL 16, every member can take the rights of the role")
+    role = stranger(
+        rig,
+        (
+            "",
+            "CREATE ROLE app_{role}; CREATE ROLE y_{role}; ALTER TABLE s.clinic OWNER TO app_{role}; ALTER TABLE s.bill OWNER TO app_{role}; ALTER TABLE s.line OWNER TO app_{role}",
+            "",
+        ),
+    )
+    statements, trusted = MEMBERS[how]
+    rig.execute(
+        f"CREATE FUNCTION h.fits(int) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true'; ALTER FUNCTION h.fits OWNER TO {role}; CREATE INDEX i ON s.line (id) WHERE h.fits(1)"
+    )
+    for statement in statements:
+        rig.execute(statement.format(role=role))
+    with Snapshot(rig.clinic_db) as snapshot:
+        found = strangers_code(snapshot, ["s.bill", "s.line"], "s.clinic", tables=["s.line"])
+    assert [each.owner for each in found] == ([] if trusted else [role])
 
 
 @pytest.mark.parametrize("why", TRUSTED)

@@ -84,7 +84,7 @@ def strangers_code(
     :param written: the tables that will be written, besides those that are locked; ``None``: none is written at all.
     """
     doing = "asking whose code would run"
-    roles = catalog_query("stranger_roles", member_rights="member_rights")
+    roles = catalog_query("stranger_roles")
     strangers = [oid for (oid,) in snapshot.rows(roles, of_clinics(snapshot, clinics, clinic_table), doing)]
     if not strangers:
         return []  # as in most databases

@@ -23,7 +23,7 @@ def readable_tables(snapshot: Snapshot, tables: Iterable[str], extracts: Iterabl
 
     :param extracts: the tables with an extract.
     """
-    query = catalog_query("whose_tables", strangers="stranger_roles", member_rights="member_rights")
+    query = catalog_query("whose_tables", strangers="stranger_roles")
     values = {"tables": sorted(set(tables)), **of_clinics(snapshot, extracts, clinic_table)}
     names = {name for (name,) in snapshot.rows(query, values, "asking whose tables these are")}
     if not names or not strangers_code(snapshot, extracts, clinic_table, tables=names):
