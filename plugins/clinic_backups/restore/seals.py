@@ -19,14 +19,19 @@ Rows = Callable[[sql.Composable, None, str], Sequence[tuple[Any, ...]]]
 AT_ONCE = 100
 """Tables of one query."""
 _DOING = "looking at the restore's own temporary tables"
-_SEAL = sql.SQL("""
-    (SELECT {name} AS number,
-            concat_ws(' ', count(*), sum(t.cmin::text::bigint), min(t.tableoid::bigint), max(t.tableoid::bigint)),
-            (SELECT concat_ws(' ', count(*), sum(a.cmin::text::bigint))
-               FROM pg_attribute AS a WHERE a.attrelid = {quoted}::regclass),
-            (SELECT c.relkind <> 'r' OR c.relhastriggers OR c.relhasrules OR c.relhassubclass OR c.relrowsecurity
-               FROM pg_class AS c WHERE c.oid = {quoted}::regclass)
-       FROM {table} AS t)""")
+_ROWS = sql.SQL("""
+    SELECT {number} AS number, {name}::regclass::oid AS oid,
+           concat_ws(' ', count(*), sum(t.cmin::text::bigint), min(t.tableoid::bigint), max(t.tableoid::bigint)) AS rows
+      FROM {table} AS t""")
+_SEALS = sql.SQL("""
+    WITH sealed AS MATERIALIZED ({rows})
+    SELECT s.number, s.rows, a.columns,
+           c.relkind <> 'r' OR c.relhastriggers OR c.relhasrules OR c.relhassubclass OR c.relrowsecurity
+      FROM sealed AS s
+      JOIN pg_class AS c ON c.oid = s.oid
+     CROSS JOIN LATERAL (SELECT concat_ws(' ', count(*), sum(k.cmin::text::bigint)) AS columns
+                           FROM pg_attribute AS k WHERE k.attrelid = c.oid) AS a
+     ORDER BY s.number""")
 
 
 class Seals:
@@ -64,11 +69,11 @@ class Seals:
     def _read(self, tables: Sequence[sql.Identifier]) -> Iterator[tuple[sql.Identifier, str]]:
         for start in range(0, len(tables), AT_ONCE):
             some = tables[start : start + AT_ONCE]
-            selects = [
-                _SEAL.format(name=sql.Literal(number), table=table, quoted=sql.Literal(_quoted(table)))
+            each = [
+                _ROWS.format(number=sql.Literal(number), name=sql.Literal(_quoted(table)), table=table)
                 for number, table in enumerate(some)
             ]
-            query = sql.SQL("{} ORDER BY number").format(sql.SQL(" UNION ALL ").join(selects))
+            query = _SEALS.format(rows=sql.SQL(" UNION ALL ").join(each))
             for number, rows, columns, is_odd in self._rows(query, None, _DOING):
                 if is_odd:
                     raise _changed(some[number])
