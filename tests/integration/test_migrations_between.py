@@ -487,7 +487,10 @@ SAME_FAMILY = {
 def test_a_length_or_precision_that_changed_where_no_row_is_left_to_compare(
     demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, parted: bool, older: bool
 ) -> None:
-    """PostgreSQL rewrites a table when a migration computes values, and not when a type only gets more room."""
+    """PostgreSQL rewrites a table when a type's change computes values, and not when the type only gets more room.
+
+    Then an UPDATE may have computed them afterwards.
+    """
     type_, becomes, rewritten = SAME_FAMILY[case]
     ddl = f"CREATE TABLE s.bill (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v {type_}){' PARTITION BY RANGE (id); CREATE TABLE s.bill_1 PARTITION OF s.bill DEFAULT' if parted else ''}; INSERT INTO s.bill SELECT k, 1 + k % 2, k FROM generate_series(1, 40) AS k"
     rig = shaped(demo_database, tmp_path, ddl, {"bill": OWN})
@@ -509,7 +512,7 @@ def test_a_length_or_precision_that_changed_where_no_row_is_left_to_compare(
         assert f"`{line}`" in refusal.hint
     else:
         assert plan.refusals == ()
-    assert len(notes) == older and all(f"`{line}`" in note for note in notes)
+    assert len(notes) == (older or not rewritten) and all(f"`{line}`" in note for note in notes)
     write(rig, line)
     plan = rig.plan(record)
     assert plan.refusals == () and not any("no row is left" in note for table in plan.tables for note in table.notes)

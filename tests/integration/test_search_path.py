@@ -123,7 +123,10 @@ def ran(rig: Shaped) -> list[str]:
 
 def test_what_somebody_made_in_public_is_never_run(demo_database: DemoDatabase, tmp_path: Path) -> None:
     rig = shaped(demo_database, tmp_path, DDL, EXTRACTS)
-    (rig.settings.sql_dir / "drift.txt").write_text("s.log: n (numeric) -> n (text)\ns.line: w = 'new'\n")
+    (rig.settings.sql_dir / "drift.txt").write_text(
+        "s.log: n (numeric) -> n (text)\ns.line: w = 'new'\n"
+        "s.line: v (character varying(9)) -> v (character varying(3))\n"
+    )
     record = rig.run(1)
     trap(rig, "public")
     rig.run(1)

@@ -67,7 +67,7 @@ def test_a_type_that_is_sql_is_no_statement(
         pass
     else:
         assert "forged" not in str(plan.refusals)
-        assert "nextval" not in " ".join(refusal.hint for refusal in plan.refusals)
+        assert "nextval" not in str(plan.refusals) + str(plan.tables)
     assert rig.everything() == before
     assert rig.execute_rows("SELECT is_called FROM s.ran") == [(False,)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -9,6 +10,9 @@ from pydantic import Field
 
 from clinic_backups.base import documents
 from clinic_backups.base.documents import Code, Flag, Name, Names
+
+# The form of what format_type writes: a name, then modifiers, words and an array's brackets.
+_SPELLED = re.compile(r'[\w ."]{1,150}(?:\([\w ,.-]{1,60}\))?[a-z ]{0,30}(?:\[\])?')
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class Column:
     """The column's enums and composite types, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
     number: documents.ColumnNumber | None = None
     """PostgreSQL's column number. A rename keeps it, and no later column of the table gets it."""
+
+    @property
+    def shown_type(self) -> str:
+        """Its type, for people. They copy statements and lines out of texts, and a manifest may say anything."""
+        return self.type if _SPELLED.fullmatch(self.type) else "another type"
 
     @property
     def is_numbered(self) -> bool:

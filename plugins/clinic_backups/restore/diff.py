@@ -277,7 +277,9 @@ def _mark_moving(
         ((count,),) = workspace.rows(sql.SQL("SELECT count(*) {}").format(rows), None, "comparing unique values")
         if count >= least:
             statement = sql.SQL("UPDATE {} AS m SET moves = true WHERE m.ctid IN (SELECT o.ctid {})").format(ops, rows)
-            marked = max(marked, workspace.execute(statement, "marking rows that move"))
+            count = workspace.execute(statement, "marking rows that move")
+            workspace.seals.wrote(ops, updated=count)
+            marked = max(marked, count)
             anew = anew or names is fixed
     if marked:
         ((marked,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {} WHERE moves").format(ops), None, "counting")

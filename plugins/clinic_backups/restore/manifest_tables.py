@@ -30,11 +30,6 @@ def is_possible(table: Table) -> bool:
     return len(set(columns)) == len(columns) and all(key in columns for key in table.primary_key)
 
 
-def is_spelled(type_: str) -> bool:
-    """Whether PostgreSQL may spell a type so. Other texts of a manifest belong into no statement, not even a remedy."""
-    return _TYPE.fullmatch(type_) is not None
-
-
 class Types:
     """Tells which types of a manifest the database has."""
 

@@ -79,7 +79,10 @@ class Checks:
                 with self._workspace.application_path():
                     count = self._workspace.execute(statement.format(obstacle.diff.ops, found), doing)
                 left[obstacle.diff.name] += count
+                self._workspace.seals.wrote(obstacle.diff.ops, deleted=count)
                 self._workspace.seals.keep(obstacle.diff.ops)
+                continue
+            self._workspace.seals.taken_back(obstacle.diff.ops)
         return +left
 
     def _missing_rights(self, diff: TableDiff) -> Iterator[Refusal]:

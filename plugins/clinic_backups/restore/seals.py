@@ -1,14 +1,20 @@
 """Finds out whether somebody else has changed a temporary table of a restore.
 
 Code of the database that runs in the restore's session may write to these tables, and what they hold is what is
-written and proven. A row's ``cmin`` is the number of the command that wrote it, and these numbers only rise. So if the
-number of rows and the sum of their ``cmin`` are as before, every row is the one that the restore itself has put there.
-The same holds for the rows of ``pg_attribute`` that describe the columns. No value is read for that.
+written and proven. A seal is the set of places (``ctid``) of a table's rows, as a number and two sums of hashes. Every
+change of a row gives it another place, and no place is used again in a transaction that is not over. Another file of
+the table, other columns, a trigger, a rule or an heir break the seal too. No value is read for that.
+
+While a statement of the restore runs code of the database, that code could change what the statement has just written.
+So a seal is kept only if the server has counted as many changes of the table as the restore's own statements made.
 """
 
 from __future__ import annotations
 
+import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg2 import sql
@@ -20,18 +26,33 @@ AT_ONCE = 100
 """Tables of one query."""
 _DOING = "looking at the restore's own temporary tables"
 _ROWS = sql.SQL("""
-    SELECT {number} AS number, {name}::regclass::oid AS oid,
-           concat_ws(' ', count(*), sum(t.cmin::text::bigint), min(t.tableoid::bigint), max(t.tableoid::bigint)) AS rows
+    SELECT {number} AS number, {name}::regclass::oid AS oid, count(*) AS count,
+           concat_ws(' ', bit_xor(hashtidextended(t.ctid, {seed})), sum(hashtidextended(t.ctid, {seed})),
+                     min(t.tableoid::bigint), max(t.tableoid::bigint)) AS places
       FROM {table} AS t""")
 _SEALS = sql.SQL("""
     WITH sealed AS MATERIALIZED ({rows})
-    SELECT s.number, s.rows, a.columns,
-           c.relkind <> 'r' OR c.relhastriggers OR c.relhasrules OR c.relhassubclass OR c.relrowsecurity
+    SELECT s.number, s.count, concat_ws(' ', s.oid, pg_relation_filenode(s.oid), s.count, s.places, a.columns),
+           c.relkind <> 'r' OR c.relhastriggers OR c.relhasrules OR c.relhassubclass OR c.relrowsecurity,
+           ARRAY[pg_stat_get_xact_tuples_inserted(s.oid), pg_stat_get_xact_tuples_updated(s.oid),
+                 pg_stat_get_xact_tuples_deleted(s.oid)], s.oid::bigint
       FROM sealed AS s
       JOIN pg_class AS c ON c.oid = s.oid
-     CROSS JOIN LATERAL (SELECT concat_ws(' ', count(*), sum(k.cmin::text::bigint)) AS columns
-                           FROM pg_attribute AS k WHERE k.attrelid = c.oid) AS a
+     CROSS JOIN LATERAL (SELECT string_agg(concat_ws(' ', k.attnum, k.attname, k.atttypid, k.atttypmod, k.attcollation,
+                                                     k.attisdropped, k.atthasdef), ',' ORDER BY k.attnum) AS columns
+                           FROM pg_attribute AS k WHERE k.attrelid = c.oid AND k.attnum > 0) AS a
      ORDER BY s.number""")
+
+
+@dataclass(frozen=True)
+class _Seal:
+    """What a table holds. :param changes: the server's counts: rows inserted, updated and deleted in it."""
+
+    table: sql.Identifier
+    oid: int
+    count: int
+    content: str
+    changes: tuple[int, int, int]
 
 
 class Seals:
@@ -41,43 +62,84 @@ class Seals:
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._rows, self._known = rows, dict[str, tuple[sql.Identifier, str]]()
+        self._rows, self._known = rows, dict[str, _Seal]()
+        self._written = dict[str, Counter[str]]()
+        self._seed = secrets.randbits(62)
+
+    def made(self, table: sql.Identifier, rows: int = 0) -> None:
+        """The restore has made this table, with this number of rows."""
+        self._known.pop(_name(table), None)
+        self._written[_name(table)] = Counter(inserted=rows)
+
+    def wrote(self, table: sql.Identifier, *, inserted: int = 0, updated: int = 0, deleted: int = 0) -> None:
+        """A statement of the restore has changed so many rows of this table."""
+        self._written.setdefault(_name(table), Counter()).update(inserted=inserted, updated=updated, deleted=deleted)
 
     def keep(self, *tables: sql.Identifier) -> None:
         """Remember what the tables hold now. Call this as soon as the restore itself has changed one.
 
-        :raises IntegrityError: a trigger, a rule or another table was added to one.
+        :raises IntegrityError: somebody else has changed one meanwhile, or has added a trigger or a rule.
         """
-        for name, (table, seal) in zip(map(_name, tables), self._read(tables), strict=True):
-            self._known[name] = table, seal
+        for now in self._read(tables):
+            name = _name(now.table)
+            before, written = self._known.get(name), self._written.pop(name, Counter[str]())
+            began = before.changes if before is not None and before.oid == now.oid else (0, 0, 0)
+            ours = (written["inserted"], written["updated"], written["deleted"])
+            if now.changes != tuple(one + other for one, other in zip(began, ours, strict=True)):
+                raise _changed(now.table)
+            self._known[name] = now
 
     def require(self, *tables: sql.Identifier) -> None:
         """Check that the tables are as they were; by default all. Those that are not known are left out.
 
         :raises IntegrityError: somebody else has changed one.
         """
-        wanted = [_name(table) for table in tables] if tables else list(self._known)
-        known = [self._known[name] for name in wanted if name in self._known]
-        for (table, seal), (_, now) in zip(known, self._read([table for table, _ in known]), strict=True):
-            if now != seal:
-                raise _changed(table)
+        self._required(tables)
+
+    def taken_back(self, table: sql.Identifier) -> None:
+        """A statement that changed the table was rolled back. :raises IntegrityError: the table is not as before."""
+        self._written.pop(_name(table), None)
+        for now in self._required([table]):
+            self._known[_name(table)] = now
+
+    def renamed(self, old: sql.Identifier, new: sql.Identifier) -> None:
+        """A table takes the place of another one, which had as many rows.
+
+        :raises IntegrityError: it has another number of rows.
+        """
+        made, replaced = self._known.pop(_name(old)), self._known.get(_name(new))
+        if replaced is not None and replaced.count != made.count:
+            raise _changed(new)
+        self._known[_name(new)] = _Seal(new, made.oid, made.count, made.content, made.changes)
 
     def forget(self, table: sql.Identifier) -> None:
         """The table is not used any more."""
         self._known.pop(_name(table), None)
 
-    def _read(self, tables: Sequence[sql.Identifier]) -> Iterator[tuple[sql.Identifier, str]]:
+    def _required(self, tables: Sequence[sql.Identifier]) -> list[_Seal]:
+        wanted = [_name(table) for table in tables] if tables else list(self._known)
+        known = [self._known[name] for name in wanted if name in self._known]
+        found = list(self._read([seal.table for seal in known]))
+        for seal, now in zip(known, found, strict=True):
+            if now.content != seal.content:
+                raise _changed(seal.table)
+        return found
+
+    def _read(self, tables: Sequence[sql.Identifier]) -> Iterator[_Seal]:
         for start in range(0, len(tables), AT_ONCE):
             some = tables[start : start + AT_ONCE]
             each = [
-                _ROWS.format(number=sql.Literal(number), name=sql.Literal(_quoted(table)), table=table)
+                _ROWS.format(
+                    number=sql.Literal(number), name=sql.Literal(_quoted(table)), table=table,
+                    seed=sql.Literal(self._seed),
+                )
                 for number, table in enumerate(some)
-            ]
+            ]  # fmt: skip
             query = _SEALS.format(rows=sql.SQL(" UNION ALL ").join(each))
-            for number, rows, columns, is_odd in self._rows(query, None, _DOING):
+            for number, count, content, is_odd, changes, oid in self._rows(query, None, _DOING):
                 if is_odd:
                     raise _changed(some[number])
-                yield some[number], f"{rows} / {columns}"
+                yield _Seal(some[number], oid, count, content, tuple(changes))
 
 
 def _name(table: sql.Identifier) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from types import TracebackType
@@ -15,7 +15,7 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import SqlOrigin, connect, raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
-from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, OWN_PATH, WatchedConnection
+from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Table
 from clinic_backups.restore.seals import Seals
 from clinic_backups.restore.writing import event_triggers
@@ -65,6 +65,7 @@ class Workspace(Snapshot):
     began: Changes
     _views = 0
     _as_application = False
+    _has_other_path = False
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -100,35 +101,42 @@ class Workspace(Snapshot):
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """A savepoint. If the block fails, the transaction is as before; if it succeeds, its changes stay."""
-        self.execute("SAVEPOINT attempt", "setting a savepoint")
+        self._execute("SAVEPOINT attempt", "setting a savepoint")
         try:
             yield
         except BaseException:
-            self._go_back()
+            with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
+                back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
+                self._execute(back, "going back to the savepoint")
             raise
-        self.execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
-
-    def _execute_or_go_back(self, statement: sql.Composable, doing: str) -> None:
-        """The same as :meth:`attempt` for a single statement, in one round trip."""
-        try:
-            self.execute(sql.SQL("SAVEPOINT attempt; {}; RELEASE SAVEPOINT attempt").format(statement), doing)
-        except BaseException:
-            self._go_back()
-            raise
-
-    def _go_back(self) -> None:
-        with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
-            back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
-            self.execute(back, "going back to the savepoint")
+        self._execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
 
     def execute(self, statement: sql.Composable | str, doing: str, values: Sequence[Any] | None = None) -> int:
         """Run a statement; returns the number of rows."""
         try:
             with self._db.cursor() as cursor:
-                cursor.execute(statement, values)
+                cursor.execute(self._by_own_path(statement), values)
                 return int(cursor.rowcount)
         except psycopg2.Error as error:
             raise_database_error(error, doing, source=self.SOURCE)
+
+    def rows(
+        self,
+        query: str | sql.Composable,
+        values: Mapping[str, Any] | None,
+        doing: str,
+        *,
+        source: SqlOrigin | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """See :meth:`Snapshot.rows`."""
+        return super().rows(self._by_own_path(query), values, doing, source=source)
+
+    def _by_own_path(self, statement: sql.Composable | str) -> sql.Composable | str:
+        """Set this package's search path in the same round trip. Code that a statement ran may have set another one."""
+        if self._has_other_path:
+            return statement
+        own = f"{IN_OWN_PATH}; "
+        return own + statement if isinstance(statement, str) else sql.SQL(own) + statement
 
     def role(self) -> str:
         """The writing role, quoted for SQL."""
@@ -147,19 +155,23 @@ class Workspace(Snapshot):
         )
         statement = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(sql.Identifier(name), described)
         self.define(statement, f"making the temporary table {name}", names_only=True)
-        return sql.Identifier("pg_temp", name)
+        made = sql.Identifier("pg_temp", name)
+        self.seals.made(made)
+        return made
 
     def derive(self, name: str, query: sql.Composable, doing: str) -> sql.Identifier:
         """Make a temporary table from a query; returns its quoted name."""
         made = sql.Identifier("pg_temp", name)
         statement = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(sql.Identifier(name), query)
-        if not self._event_triggers.triggers:
-            self.define(statement, doing)
-            return made
         with self.attempt():
-            # The query may run code of the application. What that writes must not count as written by event triggers.
-            self.define(sql.SQL("{} WITH NO DATA").format(statement), doing)
-            self.execute(sql.SQL("INSERT INTO {} {}").format(made, query), doing)
+            if not self._event_triggers.triggers:
+                rows = self.execute(statement, doing)
+            else:
+                # The query may run code of the application. What that writes must not count as written by event
+                # triggers.
+                self.define(sql.SQL("{} WITH NO DATA").format(statement), doing)
+                rows = self.execute(sql.SQL("INSERT INTO {} {}").format(made, query), doing)
+        self.seals.made(made, rows)
         return made
 
     def analyze(self, table: sql.Identifier, doing: str, columns: Sequence[str] = ()) -> None:
@@ -180,12 +192,11 @@ class Workspace(Snapshot):
         everything else into a view: see :meth:`view`.
         """
         self.execute(APPLICATION_PATH, "setting the search path")
-        self._as_application = True
+        self._as_application = self._has_other_path = True
         try:
             yield
         finally:
-            self._as_application = False
-        self.execute(IN_OWN_PATH, "setting the search path")
+            self._as_application = self._has_other_path = False
 
     def view(self, query: sql.Composable, doing: str, columns: int = 0) -> sql.Identifier:
         """Make a temporary view; returns its quoted name.
@@ -208,11 +219,12 @@ class Workspace(Snapshot):
         view, name = self.view(query, doing), str(table.strings[-1])
         with self.application_path():
             made = self.derive(f"new_{name}", sql.SQL("SELECT * FROM {}").format(view), doing)
+        self.seals.keep(made)
         self.define(sql.SQL("DROP VIEW {}").format(view), doing, names_only=True)
         self.define(sql.SQL("DROP TABLE {}").format(table), doing, names_only=True)
         renaming = sql.SQL("ALTER TABLE {} RENAME TO {}").format(made, sql.Identifier(name))
         self.define(renaming, doing, names_only=True)
-        self.seals.keep(table)
+        self.seals.renamed(made, table)
 
     def as_application(self, query: sql.Composable, columns: int, doing: str) -> list[tuple[Any, ...]]:
         """All rows of a query whose expressions call functions of the application. It writes nothing.
@@ -234,7 +246,7 @@ class Workspace(Snapshot):
 
     @cached_property
     def _event_triggers(self) -> event_triggers.EventTriggers:
-        return event_triggers.read(lambda query, values: self.rows(query, values, "reading event triggers"), OWN_PATH)
+        return event_triggers.read(lambda query, values: self.rows(query, values, "reading event triggers"))
 
     def define(self, statement: sql.Composable, doing: str, *, names_only: bool = False) -> None:
         """Make or change a temporary table or view.
@@ -244,7 +256,8 @@ class Workspace(Snapshot):
         :param names_only: the statement has no operator or function, unless their schema is named.
         """
         if not self._event_triggers.triggers:
-            self._execute_or_go_back(statement, doing)
+            with self.attempt():
+                self.execute(statement, doing)
             return
         with self._logging():
             try:
@@ -280,9 +293,11 @@ class Workspace(Snapshot):
         with self.attempt():
             if switches:
                 self.execute(event_triggers.path_of(found), "setting the search path")
-            self.execute(statement, doing)
-            if switches:
-                self.execute(IN_OWN_PATH, "setting the search path")
+                self._has_other_path = True
+            try:
+                self.execute(statement, doing)
+            finally:
+                self._has_other_path = self._as_application
 
     def _define_in_spite(self, statement: sql.Composable, doing: str, error: PermanentError) -> None:
         try:
@@ -299,6 +314,7 @@ class Workspace(Snapshot):
         try:
             with self._db.cursor() as cursor:
                 cursor.copy_expert(statement, cast(Any, source), size=1 << 16)
+                self.seals.wrote(target, inserted=int(cursor.rowcount))
                 return int(cursor.rowcount)
         except psycopg2.Error as error:
             raise_database_error(error, doing, source=self.SOURCE)
@@ -312,6 +328,7 @@ class Workspace(Snapshot):
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(text)
+                self.seals.wrote(target, inserted=int(cursor.rowcount))
                 return int(cursor.rowcount)
         except psycopg2.Error as error:
             require_column(error, {table.name: extract}, text)

@@ -65,6 +65,7 @@ def strangers_code(
     tables: Iterable[str] = (),
     functions: Iterable[int] = (),
     queries: Iterable[str] = (),
+    types: Iterable[str] = (),
     unlocked: Iterable[str] = (),
     path: Iterable[str] = (),
     written: Iterable[str] | None = None,
@@ -78,6 +79,7 @@ def strangers_code(
     :param tables: more tables that will be read.
     :param functions: functions that will be called, by PostgreSQL's number.
     :param queries: texts of queries that will run. What they may mean by name is looked up.
+    :param types: types that values are converted from, by name.
     :param unlocked: texts of queries that will run too, and whose tables the transaction has not locked. So these are
         looked up by name as well.
     :param path: the schemas in which names without a schema are looked up, if these texts run under such a path.
@@ -92,6 +94,7 @@ def strangers_code(
     values = {
         **_named([*queries, *unlocked]),
         "named": _named(unlocked)["words"],
+        "types": _named(types)["words"],
         "path": list(path),
         "strangers": strangers,
         "tables": sorted({*tables, *(written or ())}),
@@ -163,9 +166,8 @@ def require_no_strangers(
     :raises PermanentError: code of a stranger would run; names it and the remedy.
     """
     found = strangers_code(
-        snapshot, extracts, folder.clinic_table, tables=tables, queries=[*extracts.values(), *types],
-        unlocked=unlocked,
-        written=written,
+        snapshot, extracts, folder.clinic_table, tables=tables, queries=extracts.values(), types=types,
+        unlocked=unlocked, written=written,
     )  # fmt: skip
     refuse(found, doing)
 

@@ -9,10 +9,10 @@ from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import in_sql, table_in_sql
-from clinic_backups.restore.columns.conversion import Conversion, family, filled, types_of
+from clinic_backups.restore.columns.conversion import Conversion, family, filled, shown_types_of, types_of
 from clinic_backups.restore.columns.evidence import Doubt, Evidence, compare_values, doubt
 from clinic_backups.restore.columns.shape import Shape
-from clinic_backups.restore.manifest_tables import Types, is_spelled
+from clinic_backups.restore.manifest_tables import Types
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace
@@ -94,8 +94,9 @@ def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
         workspace.seals.require(staged.wanted)
         with workspace.application_path():
             count = workspace.execute(statement, doing)
+        workspace.seals.wrote(staged.wanted, updated=count)
+        workspace.seals.keep(staged.wanted)
         if count:
-            workspace.seals.keep(staged.wanted)
             yield f"Column {name} may no longer be NULL: {count:,} of the backup's rows get '{text}' ({FILE})."
 
 
@@ -170,7 +171,7 @@ def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: 
 
 def _another_meaning(shape: Shape, name: str, evidence: Evidence) -> Refusal:
     """The refusal if no known conversion gives the present values: the migration computed them in another way."""
-    then, now = types_of(shape, name)
+    then, now = shown_types_of(shape, name)
     if evidence.values:
         found = f"{evidence.unlike_rows:,} rows of {evidence.rows:,} have other values than a conversion gives"
     else:
@@ -190,7 +191,7 @@ def _another_meaning(shape: Shape, name: str, evidence: Evidence) -> Refusal:
 
 
 def _unshown(shape: Shape, name: str) -> str:
-    then, now = types_of(shape, name)
+    then, now = shown_types_of(shape, name)
     return (
         f"Column {name} was {then} and is {now} now, and no row is left to show whether the migration kept its values."
         " They come back as they are in the backup. If the migration changed them, do not approve this. If it kept"
@@ -199,7 +200,7 @@ def _unshown(shape: Shape, name: str) -> str:
 
 
 def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
-    then, now = types_of(shape, name)
+    then, now = shown_types_of(shape, name)
     values = f"{changed:,} value{'s' if changed > 1 else ''}"
     if then == now:
         message = f"{values} of {shape.name}.{name} in the backup {_are(changed)} not allowed by the type {now} now."
@@ -212,9 +213,7 @@ def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
 
 def _type_of_before(shape: Shape, name: str) -> str:
     """The statement that gives a column the type that it had in the backup."""
-    then, now = types_of(shape, name)
-    if not is_spelled(then):
-        return f"Give {in_sql(name)} the type of before"
+    then, now = shown_types_of(shape, name)
     statement = f"ALTER TABLE {table_in_sql(shape.name)} ALTER COLUMN {in_sql(name)} TYPE {then}"
     # Another type has a cast that PostgreSQL uses by itself only sometimes, and may mean something else.
     return statement if family(then) == family(now) else f"{statement} USING (an expression for the values of before)"

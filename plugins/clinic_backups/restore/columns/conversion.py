@@ -26,6 +26,14 @@ def types_of(shape: Shape, name: str) -> tuple[str, str]:
     return then, now
 
 
+def shown_types_of(shape: Shape, name: str) -> tuple[str, str]:
+    """The same for people."""
+    then, now = (
+        next(column.shown_type for column in table.columns if column.name == name) for table in (shape.then, shape.now)
+    )
+    return then, now
+
+
 def family(type_: str) -> str:
     """A type without its length or precision; text and varchar are one."""
     name = re.sub(r"\([0-9, ]*\)", "", type_)

@@ -78,9 +78,10 @@ def doubt(workspace: Workspace, staged: Staged, name: str, found: Evidence) -> D
 
     It may if half of the compared values are other ones, or more than half if only a length or a precision has changed.
 
-    If there is no value to compare, it may, unless the column has no values or the table's file is the same: PostgreSQL
-    gives a column more room in place, and writes all rows anew if a migration computes values. If nobody knows the
-    file, and only a length or a precision has changed, the plan says that nothing shows it.
+    If there is no value to compare, it may, unless the column has no values. If the table's file is another one, all
+    rows were written anew. If it is the same, PostgreSQL changed the type in place, as it does to give a column more
+    room. But a migration may have changed values afterwards, so the plan says that nothing shows it. It says the same
+    if nobody knows the file, and only a length or a precision has changed.
     """
     shape = staged.shape
     then, now = types_of(shape, name)
@@ -88,8 +89,6 @@ def doubt(workspace: Workspace, staged: Staged, name: str, found: Evidence) -> D
     if found.values:
         other = 2 * found.unlike > found.values or (2 * found.unlike == found.values and not same_family)
         return "refused" if other else ""
-    if shape.rewritten is False:
-        return ""
     column = sql.Identifier(name)
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL AND ({} OR concat({}) !~* {}))").format(
         staged.wanted, column, sql.Literal(not same_family), column, sql.Literal(_KEPT_BY_ALL)
@@ -97,4 +96,6 @@ def doubt(workspace: Workspace, staged: Staged, name: str, found: Evidence) -> D
     ((has_values,),) = workspace.rows(query, None, f"looking at {shape.name}.{name}")
     if not has_values:
         return ""
-    return "unshown" if same_family and shape.rewritten is None else "refused"
+    if shape.rewritten is None:
+        return "unshown" if same_family else "refused"
+    return "refused" if shape.rewritten else "unshown"

@@ -88,12 +88,12 @@ def in_order(names: Mapping[str, str], taken: Collection[str]) -> Iterator[tuple
 
 def what(column: Column) -> str:
     """How a line describes a column whose type was another one before."""
-    return column.type
+    return column.shown_type
 
 
 def what_column(column: Column) -> str:
     """How a line describes a column if another column had its name before."""
-    return f"column {column.number}, {column.type}"
+    return f"column {column.number}, {column.shown_type}"
 
 
 def was_rewritten(then: Table, now: Table) -> bool | None:

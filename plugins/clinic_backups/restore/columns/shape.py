@@ -225,7 +225,7 @@ def fit(
         *(f"Column {name} was dropped since: its values are left out." for name in (*dropped, *others)),
         *([_renamed(proposals)] if proposals else []),
         *(
-            f"Column {name} was {old[name].type} and is {new[name].type} now: its values are converted."
+            f"Column {name} was {old[name].shown_type} and is {new[name].type} now: its values are converted."
             for name in retyped
             if old[name].type != new[name].type
         ),

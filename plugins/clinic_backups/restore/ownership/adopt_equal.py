@@ -139,7 +139,8 @@ class EqualRows:
 
     def _take(self, chosen: sql.Identifier) -> Outside:
         self._workspace.seals.require()
-        self._run(sql.SQL("INSERT INTO {} SELECT part, place, row_text FROM {}").format(self._taken, chosen))
+        count = self._run(sql.SQL("INSERT INTO {} SELECT part, place, row_text FROM {}").format(self._taken, chosen))
+        self._workspace.seals.wrote(self._taken, inserted=count)
         self._workspace.seals.keep(self._taken)
         query = sql.SQL("SELECT c.part, c.place, c.changed FROM {} AS c").format(chosen)
         found = places(self._workspace, query, self._doing)
@@ -160,5 +161,5 @@ class EqualRows:
     def _rows(self, query: sql.Composable) -> list[tuple[Any, ...]]:
         return self._workspace.rows(query, None, self._doing)
 
-    def _run(self, statement: sql.Composable) -> None:
-        self._workspace.execute(statement, self._doing)
+    def _run(self, statement: sql.Composable) -> int:
+        return self._workspace.execute(statement, self._doing)

@@ -20,7 +20,8 @@ def load(workspace: Workspace, staged: Staged, found: Outside) -> None:
         staged.present, columns_of(columns), sql.SQL(found.select(shape.name, columns))
     )
     workspace.seals.require(staged.present)
-    workspace.execute(statement, f"loading rows of {shape.name} that no extract gives")
+    count = workspace.execute(statement, f"loading rows of {shape.name} that no extract gives")
+    workspace.seals.wrote(staged.present, inserted=count)
     workspace.seals.keep(staged.present)
 
 

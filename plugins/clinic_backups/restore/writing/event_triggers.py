@@ -82,17 +82,17 @@ _GRANT = "GRANT SET ON PARAMETER session_replication_role TO the role of restore
 Rows = Callable[[str, dict[str, Any] | None], Sequence[tuple[Any, ...]]]
 
 
-def read(rows: Rows, own_path: str) -> EventTriggers:
-    """Read them. :param rows: runs a query; ``own_path`` is the path that it runs under."""
+def read(rows: Rows) -> EventTriggers:
+    """Read them. :param rows: runs a query under this package's own search path, whichever the last one has set."""
     found = tuple(EventTrigger(*row) for row in rows(catalog_query("event_triggers"), None))
     if not found:
         return EventTriggers()
     ((usual,),) = rows("SELECT reset_val FROM pg_settings WHERE name = 'search_path'", None)
     path = ", ".join(filter(None, ("pg_catalog", str(usual).strip(), "pg_temp")))
-    setting = "SELECT pg_catalog.set_config('search_path', %(path)s, true)"
-    rows(setting, {"path": path})
-    ((schemas,),) = rows("SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]", None)
-    rows(setting, {"path": own_path})
+    schemas_of_path = """
+        SELECT pg_catalog.set_config('search_path', %(path)s, true);
+        SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]"""
+    ((schemas,),) = rows(schemas_of_path, {"path": path})
     ((is_safe,),) = rows(catalog_query("safe_path"), {"schemas": schemas})
     return EventTriggers(found, path, bool(is_safe))
 

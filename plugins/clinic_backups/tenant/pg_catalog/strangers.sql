@@ -50,6 +50,7 @@ WITH RECURSIVE stranger AS MATERIALIZED (
               FROM pg_operator o WHERE o.oid >= 16384 AND o.oprname = ANY (%(signs)s)) AS f (class, id, name, namespace)
       JOIN pg_namespace n ON n.oid = f.namespace
      WHERE (n.nspname = ANY (%(words)s) OR n.nspname = ANY (%(path)s)) AND (f.name IS NULL OR f.name = ANY (%(words)s))
+        OR f.class = 'pg_type'::regclass AND n.nspname = ANY (%(types)s) AND f.name = ANY (%(types)s)
      UNION
     SELECT e.class, e.id
       FROM walk w
