@@ -97,10 +97,12 @@ def test_a_safety_backup_of_another_database_is_no_undo_in_this_one(
     wrong._restore.clinic_db = connections.parse("clinic_db", staging.reader_uri)
     with staging.session.transaction() as cursor:
         cursor.execute(f"UPDATE {STOCK} SET cantidad = 999 WHERE clinica_id = 1")
+        cursor.execute("DELETE FROM public.usuarios_usuario_groups")
     # The settings lead to another database for once. An ordinary backup may be restored there, and the plan says so.
     request = RestoreRequest(clinic_id=1, backup_id=backup.backup_id)
     said = wrong.plan(request).notes
     assert [note for note in said if f"from {demo_database.name}, and it writes to {staging.name}" in note]
+    assert [note for note in said if "refer to rows of public.auth_group by their keys. No backup holds these" in note]
     made_there = wrong.apply(theatre.approved(request, wrong)).safety_backup_id
     undo = RestoreRequest(clinic_id=1, backup_id=made_there)
     (refusal,) = theatre.runner().plan(undo).refusals

@@ -231,6 +231,7 @@ class ClinicRestore:
                 as_text=as_text,
                 since=since,
                 of_itself=[*of_itself, only_taken_back(chosen)] if chosen else of_itself,
+                read_elsewhere=bool(read_elsewhere),
             )
             require_no_strangers(workspace, folder, source.clinic_id)
             comparison.choose()

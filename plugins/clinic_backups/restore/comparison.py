@@ -73,6 +73,7 @@ class Comparison:
     :param as_text: every value of the backup was loaded as a text.
     :param since: for the mode ``live``: the approved plan. Rows that changed since then are left as they are.
     :param of_itself: notes about the backup that people need.
+    :param read_elsewhere: the backup was read from another database.
     """
 
     def __init__(
@@ -90,8 +91,9 @@ class Comparison:
         as_text: bool = False,
         since: RestorePlan | None = None,
         of_itself: Sequence[str] = (),
+        read_elsewhere: bool = False,
     ) -> None:
-        self._of_itself = tuple(of_itself)
+        self._of_itself, self._read_elsewhere = tuple(of_itself), read_elsewhere
         self._since, self._target, self._ways = since, target, ways
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
         self._connection, self._wish, self._as_text = connection, wish, as_text
@@ -343,8 +345,16 @@ class Comparison:
             parts=self._parts,
             moment=self._moment,
             target=self._target,
-            notes=self._of_itself,
+            notes=(*self._of_itself, *self._foreign_keys_elsewhere()),
         )
+
+    def _foreign_keys_elsewhere(self) -> list[str]:
+        """In another database, rows of tables that no backup holds may have other keys."""
+        if not self._read_elsewhere:
+            return []
+        written = {name for name, diff in self.diffs.items() if diff.plan.insert or diff.plan.update}
+        parents = {each.parent for each in self._references if each.child in written} - self.manifest.tables.keys()
+        return [table_notes.keys_of_elsewhere(sorted(parents))] if parents else []
 
     def _note(self, table: str, note: str) -> None:
         if note:

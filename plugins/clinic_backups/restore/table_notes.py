@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.writing.derived import Derived
 from clinic_backups.tenant.drift import FILE
+from clinic_backups.tenant.lock_errors import some
 
 
 def rows(count: int, one: str = "", many: str = "") -> str:
@@ -97,4 +100,12 @@ def unknown_parts() -> str:
     return (
         "The backup does not say which partitions the table had. If one was detached since, rows that it still has come"
         " back a second time."
+    )
+
+
+def keys_of_elsewhere(tables: Sequence[str]) -> str:
+    """About tables that are in no backup, in another database than the backup's."""
+    return (
+        f"Restored rows refer to rows of {some(tables)} by their keys. No backup holds these, and in another database a"
+        " key may belong to another row. Compare them before you approve."
     )
