@@ -23,14 +23,14 @@ LINE = """
 OTHERS = "UPDATE s.line SET kind = 'forged' WHERE clinic_id = 2"
 
 
-def with_type(restore: ClinicRestore, column: str, type_: str) -> ClinicRestore:
-    """Every archive that it fetches says that the column had this type."""
+def forging(restore: ClinicRestore, column: str, **changes: str) -> ClinicRestore:
+    """Every archive that it fetches says this of the column."""
     fetch = restore.archives.fetch
 
     def forged(source: Source) -> Fetched:
         found = fetch(source)
         content = found.manifest.tables["s.line"]
-        columns = tuple(replace(c, type=type_) if c.name == column else c for c in content.table.columns)
+        columns = tuple(replace(c, **changes) if c.name == column else c for c in content.table.columns)
         tables = dict(found.manifest.tables) | {
             "s.line": replace(content, table=replace(content.table, columns=columns))
         }
@@ -62,7 +62,7 @@ def test_a_type_that_is_sql_is_no_statement(
     rig.execute("DELETE FROM s.line WHERE id = 2")
     before = rig.everything()
     try:
-        plan = with_type(rig.restore(), column, type_).plan(rig.source(record), Wish())
+        plan = forging(rig.restore(), column, type=type_).plan(rig.source(record), Wish())
     except ClinicBackupsError:
         pass
     else:
@@ -70,6 +70,23 @@ def test_a_type_that_is_sql_is_no_statement(
         assert "nextval" not in str(plan.refusals) + str(plan.tables)
     assert rig.everything() == before
     assert rig.execute_rows("SELECT is_called FROM s.ran") == [(False,)]
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        '[{"type": "t", "oid": 1e999, "labels": [], "attributes": []}]',
+        '[{"type": "t", "oid": 1, "labels": [["a", 1e999]], "attributes": []}]',
+        "[" * 3000,
+        "{}",
+        "[null]",
+    ],
+)
+def test_a_definition_that_is_none_is_left_out(demo_database: DemoDatabase, tmp_path: Path, definition: str) -> None:
+    rig = shaped(demo_database, tmp_path, LINE, {"line": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.line WHERE id = 2")
+    assert forging(rig.restore(), "kind", definition=definition).plan(rig.source(record), Wish()).refusals == ()
 
 
 @pytest.mark.parametrize("has_it", [True, False])
@@ -90,7 +107,7 @@ def test_the_code_of_a_strangers_type_is_not_run(demo_database: DemoDatabase, tm
         "ALTER DOMAIN h.word ADD CHECK (h.fits(VALUE)); RESET ROLE",
         "DELETE FROM s.line WHERE id = 2",
     )
-    restore = rig.restore() if has_it else with_type(rig.restore(), "kind", "h.word")
+    restore = rig.restore() if has_it else forging(rig.restore(), "kind", type="h.word")
     with pytest.raises(PermanentError, match=r"The domain h\.word belongs to the role stranger_"):
         restore.plan(rig.source(record), Wish())
     assert rig.execute_rows("SELECT is_called FROM s.ran") == [(False,)]

@@ -54,5 +54,5 @@ def _by_type(column: Column) -> dict[str, dict[str, Any]]:
             }
             for type_ in found
         }
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}
