@@ -159,6 +159,8 @@ class Comparison:
                 self._note(name, table_notes.beside(self.diffs[name]))
             if self._since is not None:
                 self._leave_changed(name, self._since)
+        # All at once: what code of the database did to one meanwhile is in the server's counts.
+        self.workspace.seals.keep(*(diff.ops for diff in self.diffs.values()))
         if self._since is not None:
             self._keep_derived(self._since)
             self._leave_impossible()
@@ -205,6 +207,7 @@ class Comparison:
             left += found
             for name in found:
                 self.diffs[name] = again(self.workspace, self.diffs[name], self._references)
+            self.workspace.seals.keep(*(self.diffs[name].ops for name in found))
         for name, count in left.items():
             self._note(name, table_notes.left_impossible(count))
 

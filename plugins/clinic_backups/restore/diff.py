@@ -155,7 +155,6 @@ def described(
         for name in reference.parent_columns
     }
     moving, anew = _mark_moving(workspace, staged, ops, list(columns), carried)
-    workspace.seals.keep(ops)
     # If all rows of the backup come back, the backup that the plan names defines them.
     all_new = whole and not staged.matched
     digest = f"all {plan.insert}" if all_new else _digest(workspace, staged, ops, deletes=bool(plan.delete))
