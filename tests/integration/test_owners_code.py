@@ -102,6 +102,22 @@ FORGED = {
 }  # fmt: skip
 
 
+def begins_and_is_seen(rig: Shaped, record: BackupRecord, plan: RestorePlan, mode: RestoreMode, said: str) -> None:
+    """The code begins after the plan. The restore ends with an error that says this, and nothing was changed."""
+    rig.execute("INSERT INTO s.go VALUES (1)")
+    before = rig.everything()
+    assert said in tried(rig, record, plan, mode)
+    assert rig.everything() == before
+
+
+def damage(rig: Shaped, added: int) -> None:
+    """Change, add and delete rows of the clinic. :param added: the key of a new bill."""
+    rig.execute(
+        "UPDATE s.bill SET no = 'x' WHERE id = 4", f"INSERT INTO s.bill VALUES ({added}, 1, 'n')",
+        "UPDATE s.line SET v = 'x' WHERE id = 2", "DELETE FROM s.line WHERE id = 4",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("mode", ["exact", "live"])
 @pytest.mark.parametrize("what", FORGED)
 def test_what_code_does_to_the_temporary_tables_is_seen(
@@ -113,16 +129,10 @@ def test_what_code_does_to_the_temporary_tables_is_seen(
     role, record = owned(rig, "s.line"), rig.run(1)
     does = f"IF EXISTS (SELECT FROM s.go) THEN {FORGED[what]}; END IF"
     rig.execute(f"SET ROLE {role}; {INDEXED.format(table='s.line', does=does)}; RESET ROLE")
-    rig.execute(
-        "UPDATE s.bill SET no = 'x' WHERE id = 4", "INSERT INTO s.bill VALUES (100, 1, 'n')",
-        "UPDATE s.line SET v = 'x' WHERE id = 2", "DELETE FROM s.line WHERE id = 4",
-    )  # fmt: skip
+    damage(rig, 100)
     plan = rig.plan(record, mode=mode)
     assert plan.refusals == ()
-    rig.execute("INSERT INTO s.go VALUES (1)")
-    before = rig.everything()
-    assert "a temporary table of the restore" in tried(rig, record, plan, mode)
-    assert rig.everything() == before
+    begins_and_is_seen(rig, record, plan, mode, "a temporary table of the restore")
 
 
 # A deletion that is taken back lowers what cmin shows: it is a number of pairs of commands then.
@@ -155,15 +165,9 @@ def test_no_number_of_commands_hides_a_change_of_the_temporary_tables(
     role, record = owned(rig, "s.line"), rig.run(1)
     does = "IF EXISTS (SELECT FROM s.go) THEN PERFORM h.forge(); END IF"
     rig.execute(f"SET ROLE {role}; {AS_BEFORE}; {INDEXED.format(table='s.line', does=does)}; RESET ROLE")
-    rig.execute(
-        "UPDATE s.bill SET no = 'x' WHERE id = 4", "INSERT INTO s.bill VALUES (100000, 1, 'n')",
-        "UPDATE s.line SET v = 'x' WHERE id = 2", "DELETE FROM s.line WHERE id = 4",
-    )  # fmt: skip
+    damage(rig, 100000)
     plan = rig.plan(record, mode=mode)
-    rig.execute("INSERT INTO s.go VALUES (1)")
-    before = rig.everything()
-    assert "changed wanted_0, a temporary table of the restore" in tried(rig, record, plan, mode)
-    assert rig.everything() == before
+    begins_and_is_seen(rig, record, plan, mode, "changed wanted_0, a temporary table of the restore")
 
 
 @pytest.mark.parametrize("mode", ["exact", "live"])
@@ -198,10 +202,7 @@ def test_what_code_does_to_a_temporary_table_while_it_is_made_is_seen(
     rig.execute("DELETE FROM s.bill WHERE id = 4", "UPDATE s.mark SET note = 'x' WHERE clinic_id = 1")
     plan = rig.plan(record, mode=mode)
     assert plan.refusals == ()
-    rig.execute("INSERT INTO s.go VALUES (1)")
-    before = rig.everything()
-    assert "a temporary table of the restore" in tried(rig, record, plan, mode)
-    assert rig.everything() == before
+    begins_and_is_seen(rig, record, plan, mode, "a temporary table of the restore")
 
 
 @pytest.mark.parametrize("mode", ["exact", "live"])

@@ -314,10 +314,10 @@ def is_conflict(error: BaseException) -> bool:
     return refused is not None and refused.state in ("40001", "40P01")
 
 
-def is_locked(error: BaseException) -> bool:
-    """Whether another transaction holds what this one needed, and it did not wait for longer."""
+def is_taken(error: BaseException) -> bool:
+    """The same, or another transaction holds what this one needed, and it did not wait for longer."""
     refused = refusal_of(error)
-    return refused is not None and refused.state == "55P03"
+    return is_conflict(error) or (refused is not None and refused.state == "55P03")
 
 
 def pin(opened: WatchedConnection, also: str = "") -> None:

@@ -22,6 +22,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def capitalised(text: str) -> str:
+    """With a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
 def shown_line(text: str) -> str:
     """As :func:`one_line`, with the spaces at its beginning."""
     return " " * (len(text) - len(text.lstrip(" "))) + one_line(text)

@@ -44,20 +44,19 @@ def approver_of(approvers: Sequence[str], user: Mapping[str, Any] | None) -> str
     :param user: ``id`` and ``name``, as Airflow authenticated them.
     :raises NotApproved: nobody is named, or they are not one of the approvers.
     """
-    known = [str(user[key]) for key in ("name", "id") if user.get(key)] if user else []
-    if not known:
+    name, id_ = (str((user or {}).get(key) or "") for key in ("name", "id"))
+    if not (name or id_):
         raise NotApproved("The answer to the plan does not say who gave it.", hint=AGAIN)
     # The name as it stands in the list of approvers. It is looked up there again before the approval is used.
-    name, id_ = (str(user.get(key) or "") for key in ("name", "id")) if user else ("", "")
     if name in approvers and not _ID.fullmatch(name):
         return name
     if id_ in approvers:
         return id_
     if approvers:
         raise NotApproved(
-            f"{known[0]!r} may not approve restores.", hint=f"CLINIC_BACKUPS_APPROVERS names those who may. {AGAIN}"
+            f"{name or id_!r} may not approve restores.", hint=f"CLINIC_BACKUPS_APPROVERS names those who may. {AGAIN}"
         )
-    return known[0]
+    return name or id_
 
 
 def reason_of(given: Mapping[str, Any] | None) -> str:

@@ -18,7 +18,7 @@ from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, migrated
 from clinic_backups.restore.comparison import Comparison, Present
 from clinic_backups.restore.find_backup import only_taken_back
-from clinic_backups.restore.hooks import hooked, require_no_strangers
+from clinic_backups.restore.hooks import hooked, require_no_strangers_in_hooks
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import RestorePlan, TablePlan, digest_of
 from clinic_backups.restore.plan_digest import hooks, otherwise, unplanned
@@ -233,7 +233,7 @@ class ClinicRestore:
                 of_itself=[*of_itself, only_taken_back(chosen)] if chosen else of_itself,
                 read_elsewhere=bool(read_elsewhere),
             )
-            require_no_strangers(workspace, folder, source.clinic_id)
+            require_no_strangers_in_hooks(workspace, folder, source.clinic_id)
             comparison.choose()
             self.listener.step("reading the clinic as it is")
             # A session that waits for our locks delays the reader too, so both together have one lock timeout.

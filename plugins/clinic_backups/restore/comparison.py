@@ -10,7 +10,7 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import is_conflict, is_locked
+from clinic_backups.base.database import is_taken
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
@@ -301,7 +301,7 @@ class Comparison:
             untold = of_untold(self.workspace, self.diffs, self._references)
             self._refusals.append(untold or explain(self.workspace, self.diffs, error, self._quiet))
         except TransientError as error:
-            if not (is_conflict(error) or is_locked(error)):
+            if not is_taken(error):
                 raise
             self._note(written[0], table_notes.not_finished())
         else:

@@ -14,7 +14,7 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
-from clinic_backups.base.text import in_sql, table_in_sql
+from clinic_backups.base.text import capitalised, in_sql, table_in_sql
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import PLAIN_KEY_TYPES, Shape
 from clinic_backups.restore.diff import INSERT, TableDiff, is_op
@@ -104,18 +104,15 @@ def refusals(role: str, diffs: Mapping[str, TableDiff], former: Former) -> Itera
         if part.now is None:
             why = f"The role {role} of connection restore_db may not read it, so"
             schema = in_sql(part.name.split(".", 1)[0])
-            remedy = (
-                f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {table_in_sql(part.name)} TO {role}; Or "
-            )
+            remedy = f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {table_in_sql(part.name)} TO {role}; "
         else:
             why = f"It lacks columns of {table} by which rows are identified, or they have other types, so"
             remedy = ""
-        back = _back(diff, part)
         yield Refusal(
             table,
             f"{part.name} was a part of {table} when the backup was made, and has left it. {why} it is not known"
             f" whether rows that would come back into {table} are still there.",
-            f"{remedy or back[0].upper()}{back[1:] if not remedy else back}",
+            f"{remedy}Or {_back(diff, part)}" if remedy else capitalised(_back(diff, part)),
         )
 
 
@@ -150,12 +147,11 @@ class _Twice:
     def refusal(self, count: int, keys: str, _missing: str) -> Refusal:
         table, part = self.diff.name, self.part.name
         are = "1 row of the backup is" if count == 1 else f"{count:,} rows of the backup are"
-        back = _back(self.diff, self.part)
         return Refusal(
             table,
             f"{are} still in {part}, which was a part of {table} when the backup was made, and has left it: {keys}."
             " They would be in both tables.",
-            f"{back[0].upper()}{back[1:]}",
+            capitalised(_back(self.diff, self.part)),
         )
 
 

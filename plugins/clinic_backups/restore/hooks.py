@@ -46,9 +46,7 @@ def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) ->
 
     :param snapshot: one whose session has the search path of the role as its default.
     """
-    texts = [
-        render(folder.text(name), clinic_id, name=name) for name in (BEFORE, AFTER) if (folder.path / name).is_file()
-    ]
+    texts = [render(folder.text(name), clinic_id, name=name) for name in _present(folder)]
     if not texts:
         return []
     query = "SELECT reset_val, current_user FROM pg_settings WHERE name = 'search_path'"
@@ -57,7 +55,11 @@ def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) ->
     return strangers_code(snapshot, folder.extracts(), folder.clinic_table, unlocked=texts, path=schemas, written=())
 
 
-def require_no_strangers(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) -> None:
+def _present(folder: SqlFolder) -> list[str]:
+    return [name for name in (BEFORE, AFTER) if (folder.path / name).is_file()]
+
+
+def require_no_strangers_in_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) -> None:
     """:raises PermanentError: a hook names something of a stranger. See :func:`strangers_of_hooks`."""
     refuse(strangers_of_hooks(snapshot, folder, clinic_id), f"The SQL of {BEFORE} or {AFTER}")
 
@@ -71,9 +73,9 @@ def hooked(
     :raises PermanentError: a hook failed, or would run code of strangers. If the first one failed, nothing else was
         done.
     """
-    if any((folder.path / name).is_file() for name in (BEFORE, AFTER)):
+    if _present(folder):
         with _Looking(connection, trusted_owners=trusted_owners) as looking:
-            require_no_strangers(looking, folder, clinic_id)
+            require_no_strangers_in_hooks(looking, folder, clinic_id)
     _run(connection, folder, BEFORE, clinic_id, listener)
     try:
         yield

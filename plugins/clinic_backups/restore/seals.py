@@ -14,12 +14,13 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg2 import sql
 
 from clinic_backups.base.errors import IntegrityError
+from clinic_backups.base.text import quoted
 
 Rows = Callable[[sql.Composable, None, str], Sequence[tuple[Any, ...]]]
 AT_ONCE = 100
@@ -110,7 +111,7 @@ class Seals:
         made, replaced = self._known.pop(_name(old)), self._known.get(_name(new))
         if replaced is not None and replaced.count != made.count:
             raise _changed(new)
-        self._known[_name(new)] = _Seal(new, made.oid, made.count, made.content, made.changes)
+        self._known[_name(new)] = replace(made, table=new)
 
     def forget(self, table: sql.Identifier) -> None:
         """The table is not used any more."""
@@ -130,7 +131,7 @@ class Seals:
             some = tables[start : start + AT_ONCE]
             each = [
                 _ROWS.format(
-                    number=sql.Literal(number), name=sql.Literal(_quoted(table)), table=table,
+                    number=sql.Literal(number), name=sql.Literal(".".join(map(quoted, table.strings))), table=table,
                     seed=sql.Literal(self._seed),
                 )
                 for number, table in enumerate(some)
@@ -144,10 +145,6 @@ class Seals:
 
 def _name(table: sql.Identifier) -> str:
     return str(table.strings[-1])
-
-
-def _quoted(table: sql.Identifier) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in table.strings)
 
 
 def _changed(table: sql.Identifier) -> IntegrityError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, cast
@@ -64,7 +64,6 @@ class Workspace(Snapshot):
     SOURCE: SqlOrigin = "restore"
     began: Changes
     _views = 0
-    _as_application = False
     _has_other_path = False
 
     def __enter__(self) -> Self:
@@ -77,17 +76,15 @@ class Workspace(Snapshot):
         except BaseException:
             self._db.close()
             raise
-        self._keeping = self.beside.keeping()
-        self._keeping.__enter__()
+        self._keeping = ExitStack()
+        self._keeping.enter_context(self.beside.keeping())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
+        with self._keeping:
             super().__exit__(kind, error, traceback)
-        finally:
-            self._keeping.__exit__(None, None, None)
 
     @staticmethod
     def _open(connection: Connection) -> WatchedConnection:
@@ -115,24 +112,13 @@ class Workspace(Snapshot):
         """Run a statement; returns the number of rows."""
         try:
             with self._db.cursor() as cursor:
-                cursor.execute(self._by_own_path(statement), values)
+                cursor.execute(self._as_sent(statement), values)
                 return int(cursor.rowcount)
         except psycopg2.Error as error:
             raise_database_error(error, doing, source=self.SOURCE)
 
-    def rows(
-        self,
-        query: str | sql.Composable,
-        values: Mapping[str, Any] | None,
-        doing: str,
-        *,
-        source: SqlOrigin | None = None,
-    ) -> list[tuple[Any, ...]]:
-        """See :meth:`Snapshot.rows`."""
-        return super().rows(self._by_own_path(query), values, doing, source=source)
-
-    def _by_own_path(self, statement: sql.Composable | str) -> sql.Composable | str:
-        """Set this package's search path in the same round trip. Code that a statement ran may have set another one."""
+    def _as_sent(self, statement: str | sql.Composable) -> str | sql.Composable:
+        """It sets this package's search path first, because code that a statement ran may have set another one."""
         if self._has_other_path:
             return statement
         own = f"{IN_OWN_PATH}; "
@@ -192,11 +178,11 @@ class Workspace(Snapshot):
         everything else into a view: see :meth:`view`.
         """
         self.execute(APPLICATION_PATH, "setting the search path")
-        self._as_application = self._has_other_path = True
+        self._has_other_path = True
         try:
             yield
         finally:
-            self._as_application = self._has_other_path = False
+            self._has_other_path = False
 
     def view(self, query: sql.Composable, doing: str, columns: int = 0) -> sql.Identifier:
         """Make a temporary view; returns its quoted name.
@@ -288,8 +274,8 @@ class Workspace(Snapshot):
 
     def _define_for_event_triggers(self, statement: sql.Composable, doing: str, names_only: bool) -> None:
         """Event triggers look up their tables by the search path at this moment."""
-        found = self._event_triggers
-        switches = (names_only or found.is_safe) and not self._as_application
+        found, had_other_path = self._event_triggers, self._has_other_path
+        switches = (names_only or found.is_safe) and not had_other_path
         with self.attempt():
             if switches:
                 self.execute(event_triggers.path_of(found), "setting the search path")
@@ -297,7 +283,7 @@ class Workspace(Snapshot):
             try:
                 self.execute(statement, doing)
             finally:
-                self._has_other_path = self._as_application
+                self._has_other_path = had_other_path
 
     def _define_in_spite(self, statement: sql.Composable, doing: str, error: PermanentError) -> None:
         try:

@@ -216,10 +216,14 @@ class Snapshot:
         """All rows of a small query. :param source: whose SQL it is, for the error's remedy."""
         try:
             with self._db.cursor() as cursor:
-                cursor.execute(query, values)
+                cursor.execute(self._as_sent(query), values)
                 return cursor.fetchall()
         except psycopg2.Error as error:
             self._raise(error, doing, source)
+
+    def _as_sent(self, statement: str | sql.Composable) -> str | sql.Composable:
+        """What is sent for a statement, in one round trip."""
+        return statement
 
     def _raise(self, error: psycopg2.Error, doing: str, source: SqlOrigin | None = None) -> NoReturn:
         if self._locks is not None and not self._may_wait:

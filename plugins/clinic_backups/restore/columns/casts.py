@@ -42,9 +42,9 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
     :param as_text: all columns were loaded as texts, not only those whose type has changed.
     """
     shape, refusals, chosen, notes = staged.shape, list[Refusal](), dict[str, Conversion](), list[str]()
-    retyped = _really_retyped(shape)
+    retyped, types = _really_retyped(shape), Types(workspace)
     for name in shape.columns if as_text else shape.retyped:
-        ways = list(_conversions(workspace, shape, name))
+        ways = list(_conversions(workspace, shape, name, types))
         counts = [_count_changed(workspace, staged, name, conversion) for conversion in ways]
         safe = [conversion for conversion, changed in zip(ways, counts, strict=True) if not changed]
         unlike = [compare_values(workspace, staged, name, way) for way in safe]
@@ -106,14 +106,14 @@ def _really_retyped(shape: Shape) -> set[str]:
     return {column.name for column in shape.now.columns if then.get(column.name, column.type) != column.type}
 
 
-def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[Conversion]:
+def _conversions(workspace: Workspace, shape: Shape, name: str, types: Types) -> Iterator[Conversion]:
     """The ways to convert: first through the types' texts, which keep every digit; then by a cast, if there is one.
 
     The type in the backup was written by whoever made the archive. So it gets into SQL only if PostgreSQL spells one of
     its types in exactly this way.
     """
     then, now = types_of(shape, name)
-    known = Types(workspace).has(then)
+    known = types.has(then)
     # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
     back = f"concat(concat({{}}::{now})::{then})" if known else f"concat({{}}::{now})"
     yield Conversion(f"{{}}::{now}", back)

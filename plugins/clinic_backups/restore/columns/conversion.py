@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from clinic_backups.base.table import Column
 from clinic_backups.restore.columns.shape import Shape
 
 
@@ -20,18 +22,18 @@ class Conversion:
 
 def types_of(shape: Shape, name: str) -> tuple[str, str]:
     """A column's type in the backup and now."""
-    then, now = (
-        next(column.type for column in table.columns if column.name == name) for table in (shape.then, shape.now)
-    )
-    return then, now
+    then, now = _both(shape, name)
+    return then.type, now.type
 
 
 def shown_types_of(shape: Shape, name: str) -> tuple[str, str]:
     """The same for people."""
-    then, now = (
-        next(column.shown_type for column in table.columns if column.name == name) for table in (shape.then, shape.now)
-    )
-    return then, now
+    then, now = _both(shape, name)
+    return then.shown_type, now.shown_type
+
+
+def _both(shape: Shape, name: str) -> Iterator[Column]:
+    return (next(column for column in table.columns if column.name == name) for table in (shape.then, shape.now))
 
 
 def family(type_: str) -> str:

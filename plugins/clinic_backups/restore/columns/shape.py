@@ -10,7 +10,7 @@ from types import MappingProxyType
 from psycopg2 import sql
 
 from clinic_backups.base.table import Column, Table
-from clinic_backups.base.text import in_sql, table_in_sql
+from clinic_backups.base.text import capitalised, in_sql, table_in_sql
 from clinic_backups.restore.columns.changed_meaning import changed_meaning
 from clinic_backups.restore.columns.identity import was_rewritten, what, what_column
 from clinic_backups.restore.columns.proposals import proposed_columns
@@ -315,7 +315,7 @@ def _no_longer_generated(now: Table, name: str) -> Refusal:
 def _other_meaning(now: Table, name: str, said: str) -> Refusal:
     return Refusal(
         now.name,
-        f"{said[0].upper()}{said[1:]} than when the backup was made, and column {name} of {now.name} has this type."
+        f"{capitalised(said)} than when the backup was made, and column {name} of {now.name} has this type."
         " Values would come back with another meaning.",
         "Give them their former names for the time of the restore, or restore without this table.",
     )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clinic_backups.base.text import capitalised
 from clinic_backups.restore.sequences.number_calls import actions, in_place
 from clinic_backups.restore.sequences.number_code import Code, Written
 from clinic_backups.restore.sequences.sequence_functions import Functions
@@ -39,7 +40,7 @@ class SequenceText:
     @property
     def subject(self) -> str:
         """The words at the beginning of a sentence."""
-        return self.by[0].upper() + self.by[1:]
+        return capitalised(self.by)
 
 
 @dataclass(frozen=True)

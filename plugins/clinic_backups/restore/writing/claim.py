@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import is_conflict, is_locked
+from clinic_backups.base.database import is_taken
 from clinic_backups.base.errors import TransientError
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
 from clinic_backups.restore.workspace import Workspace
 
 STRENGTHS = {DELETE: "FOR UPDATE", UPDATE: "FOR NO KEY UPDATE"}
-_NOT_MINE = sql.SQL("serialization_failure OR lock_not_available")
 """The locks that the writing itself takes. With the weaker one, others may add rows that refer to the row."""
+_TAKEN = sql.SQL("serialization_failure OR lock_not_available")
 AT_ONCE = 500
 """Rows of one part. Only a part with a row that is not free is locked row by row: each costs a savepoint."""
 
@@ -32,7 +32,7 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
             for operation in STRENGTHS:
                 workspace.execute(sql.SQL("SELECT {}").format(_locking(diff, operation, sql.SQL("true"))), doing)
     except TransientError as error:
-        if not (is_conflict(error) or is_locked(error)):
+        if not is_taken(error):
             raise
     else:
         return 0
@@ -46,11 +46,11 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
                                   FROM {ops} AS o WHERE NOT {is_insert}) AS n GROUP BY n.part LOOP
                 BEGIN
                     {lock_part}
-                EXCEPTION WHEN {not_mine} THEN
+                EXCEPTION WHEN {taken} THEN
                     FOREACH spot IN ARRAY part.places LOOP
                         BEGIN
                             {lock_one}
-                        EXCEPTION WHEN {not_mine} THEN
+                        EXCEPTION WHEN {taken} THEN
                             DELETE FROM {ops} AS o WHERE o.ctid = spot;
                         END;
                     END LOOP;
@@ -59,7 +59,7 @@ def claim(workspace: Workspace, diff: TableDiff) -> int:
         END""").format(
         at_once=sql.Literal(AT_ONCE),
         ops=diff.ops,
-        not_mine=_NOT_MINE,
+        taken=_TAKEN,
         is_insert=is_op("o", INSERT),
         lock_part=_performed(diff, part),
         lock_one=_performed(diff, one),

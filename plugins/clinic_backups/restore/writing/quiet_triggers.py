@@ -83,7 +83,10 @@ class Quiet:
         }
 
     def loud(self) -> tuple[str, str]:
-        """A sentence about the triggers that fire although they should not, and the remedy; empty if there are none."""
+        """A sentence names the triggers that fire although they should not. A second one says what ends that.
+
+        Both are empty if no trigger fires.
+        """
         if self.how != "fire":
             return "", ""
         names = named((trigger.name, trigger.relation) for trigger in self.triggers)

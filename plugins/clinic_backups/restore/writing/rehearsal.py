@@ -8,7 +8,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import Refused, qualified, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
-from clinic_backups.base.text import in_sql, table_in_sql
+from clinic_backups.base.text import capitalised, in_sql, table_in_sql
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.table_rules import NO_ACTION, Reference
@@ -90,8 +90,7 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
     what = {
         "23514": f"Constraint {refused.constraint} of {name} refuses {many}.",
         "23502": f"Column {refused.column} of {name} may no longer be NULL, but is in {many}.",
-        "23505": f"{many[0].upper()}{many[1:]} would have a value in {name} that another row has now"
-        f" ({refused.constraint}).",
+        "23505": f"{capitalised(many)} would have a value in {name} that another row has now ({refused.constraint}).",
         "23P01": f"Exclusion constraint {refused.constraint} of {name} refuses {many}: they conflict with another row.",
         "23503": f"A foreign key of {name} would be broken ({refused.constraint}).",
         "23001": f"A foreign key of {name} would be broken ({refused.constraint}).",

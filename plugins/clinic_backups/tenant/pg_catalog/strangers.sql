@@ -1,9 +1,9 @@
 -- What belongs to the roles "strangers" among the given tables, those that this transaction has locked, and the code that
 -- reading them calls, as reached_code.sql finds it, and what these call or read. With "writes" also the code that writing
 -- calls: of defaults, all constraints, triggers, event triggers, rules, domains and casts, also of the tables that foreign
--- keys write or read with the tables "written". The functions, types and operators that a query may mean by name count too, and of queries
--- whose tables are not locked the tables and views. "path" has the schemas in which names without a schema are looked up.
--- Each with its kind, name and owner.
+-- keys write or read with the tables "written". The functions, types and operators that a query may mean by name count too,
+-- and of queries whose tables are not locked the tables and views. "path" has the schemas in which names without a schema are
+-- looked up. Each with its kind, name and owner.
 WITH RECURSIVE stranger AS MATERIALIZED (
     SELECT s.oid::oid FROM unnest(%(strangers)s::bigint[]) AS s (oid)
 ), written AS (

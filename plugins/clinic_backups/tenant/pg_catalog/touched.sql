@@ -1,7 +1,7 @@
 -- The relations that this transaction has locked and that it had not locked at its beginning. Indexes, sequences,
 -- TOAST and temporary tables are left out. A relation that is newer than the snapshot is in pg_locks but not in
--- pg_class. Also returned: whether the database has functions, enums, composite types or row types that
--- are used as such, which no lock protects.
+-- pg_class. Also returned: whether the database has functions, enums, composite types or row types of columns, which no
+-- lock protects.
 SELECT (SELECT array_agg(l.relation::bigint)
           FROM pg_locks l
           LEFT JOIN pg_class c ON c.oid = l.relation

@@ -1,6 +1,7 @@
 -- The functions, enum values and composite types, and the tables and views whose rows are values of columns. No lock
--- protects them. They are equal in two snapshots if nothing changed in between. Each statement uses the present definition of a function and the present name of a value. Any change
--- gives the row another xmin, even if it was undone. Operators, casts and aggregates depend on their functions.
+-- protects them. They are equal in two snapshots if nothing changed in between. Each statement uses the present definition
+-- of a function and the present name of a value. Any change gives the row another xmin, even if it was undone. Operators,
+-- casts and aggregates depend on their functions.
 SELECT f.oid::bigint, n.nspname || '.' || f.proname AS name, 'function' AS kind, f.xmin::text AS version
   FROM pg_proc f
   JOIN pg_namespace n ON n.oid = f.pronamespace
