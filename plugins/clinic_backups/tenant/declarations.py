@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.text import in_sql, one_line, unescaped
@@ -48,6 +49,7 @@ class Declarations:
         return {**self.left_out, **self.derived, **self.shared}
 
 
+@lru_cache(maxsize=8)
 def parse(text: str) -> Declarations:
     """Read the file. A line is ``subject: reason``. Blank lines and lines that begin with ``#`` are ignored.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,24 +23,28 @@ class Definitions:
     """Functions, enum values, composite types and row types, by kind and oid: name and version."""
 
     @classmethod
-    def read(
-        cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool, known: Unlocked | None = None
-    ) -> Definitions:
+    def read(cls, cursor: Any, relations: Sequence[int] | None, known: Unlocked | None = None) -> Definitions:
         """Read the definitions of relations, by their OIDs.
 
         :param known: the functions and types in this snapshot, if they were already read.
         """
-        found: list[tuple[Any, ...]] = []
-        if relations:
-            cursor.execute(catalog_query("definitions"), {"relations": relations})
-            found = cursor.fetchall()
+        found = _relations(cursor, relations)
         if known is None:
-            others: list[tuple[Any, ...]] = []
-            if unlocked:
-                cursor.execute(catalog_query("unlocked", row_types="row_types"))
-                others = cursor.fetchall()
-            known = {(kind, oid): (name, version) for oid, name, kind, version in others}
-        return cls({row[0]: row[1:] for row in found}, known)
+            cursor.execute(catalog_query("unlocked", row_types="row_types"))
+            known = _by_key(cursor.fetchall())
+        return cls(found, known)
+
+    def now(self, cursor: Any, relations: Sequence[int] | None) -> Definitions:
+        """The definitions of the same relations and of the same row types in another snapshot.
+
+        No column can have got another row type meanwhile, since the tables that were read are locked.
+        """
+        found = _relations(cursor, relations)
+        if not self.unlocked:
+            return Definitions(found, {})
+        row_types = [oid for kind, oid in self.unlocked if kind == "row type"]
+        cursor.execute(catalog_query("unlocked", row_types="known_row_types"), {"row_types": row_types})
+        return Definitions(found, _by_key(cursor.fetchall()))
 
     def require_same(self, now: Definitions) -> None:
         """:raises TransientError: a definition has changed."""
@@ -64,3 +68,14 @@ class Definitions:
                     " partly with the old definition and partly with the new.",
                     hint="A migration ran beside the backup. A retry reads all tables again.",
                 )
+
+
+def _relations(cursor: Any, relations: Sequence[int] | None) -> dict[int, tuple[Any, ...]]:
+    if not relations:
+        return {}
+    cursor.execute(catalog_query("definitions"), {"relations": relations})
+    return {row[0]: row[1:] for row in cursor.fetchall()}
+
+
+def _by_key(rows: Iterable[tuple[Any, ...]]) -> Unlocked:
+    return {(kind, oid): (name, version) for oid, name, kind, version in rows}

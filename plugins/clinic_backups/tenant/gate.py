@@ -90,7 +90,8 @@ def passed(
     :param on_unchecked: called with a sentence if the clinic's rows could not be compared in time.
     :raises PermanentError: the backup would be incomplete, and the request does not allow that.
     """
-    question = ("gate", folder.digest(), frozenset(queries))
+    digest = folder.digest()
+    question = ("gate", digest, frozenset(queries))
     known: _Known | None = MEMORY.get(question, snapshot.version)
     if known is None:
         # Whoever became a stranger by a changed right alone is found by the next process.
@@ -117,7 +118,7 @@ def passed(
             )
         found += changed or ()
     _require(found, request)
-    compared = _compared_before(snapshot, folder, request, queries, source)
+    compared = _compared_before(snapshot, folder, request, queries, (source, digest))
     if left := [name for name in tables if name not in compared]:
         checks = RowChecks(
             snapshot, facts, tables, queries, one_clinic(request.clinic.id), coverage.links(), folder, materialized=True
@@ -134,7 +135,7 @@ def passed(
 
 
 def _compared_before(
-    snapshot: Snapshot, folder: SqlFolder, request: BackupRequest, queries: Mapping[str, str], source: str
+    snapshot: Snapshot, folder: SqlFolder, request: BackupRequest, queries: Mapping[str, str], of: tuple[str, str]
 ) -> frozenset[str]:
     """The tables whose rows the run's preflight has compared with what this backup reads too.
 
@@ -145,7 +146,7 @@ def _compared_before(
     if told is None or request.allow_gaps or request.clinic.id not in told.clinics:
         return frozenset()
     holds = (
-        (told.database, told.folder) == (source, folder.digest())
+        (told.database, told.folder) == of
         # They may be of another folder, or were rendered before the folder changed.
         and queries == rendered(folder.extracts(), request.clinic.id)
         and told.definitions == snapshot.definitions()

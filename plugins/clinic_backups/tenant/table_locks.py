@@ -167,32 +167,32 @@ class TableLocks:
         """
         try:
             with self._db.cursor() as cursor:
-                cursor.execute(catalog_query("touched", row_types="row_types"), {"held": self._held})
-                late, unlocked = cursor.fetchone()
-                seen = Definitions.read(cursor, late, unlocked, MEMORY.get(("unlocked", self._place), self.version))
+                cursor.execute(catalog_query("late"), {"held": self._held})
+                (late,) = cursor.fetchone()
+                seen = Definitions.read(cursor, late, MEMORY.get(("unlocked", self._place), self.version))
             MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
             if self._names and not late:
                 # No other relation was read, so the kept list is complete.
                 MEMORY.keep(self._question, self.version, self._names)
             if another is None:
                 self._db.rollback()
-            if not late and not unlocked:
+            if not late and not seen.unlocked:
                 return
             if another is None:
                 with afterwards(self._db.rollback):
-                    now = self._definitions(self._db, late, unlocked)
+                    now = self._now(self._db, seen, late)
             else:
                 with another() as other:
                     other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
-                    now = self._definitions(other, late, unlocked)
+                    now = self._now(other, seen, late)
         except psycopg2.Error as error:
             raise_database_error(error, "comparing the tables with the snapshot")
         seen.require_same(now)
 
-    def _definitions(self, db: Any, late: Sequence[int] | None, unlocked: bool) -> Definitions:
+    def _now(self, db: Any, seen: Definitions, late: Sequence[int] | None) -> Definitions:
         with db.cursor() as cursor:
             cursor.execute(session_settings(cursor, self._settings))
-            return Definitions.read(cursor, late, unlocked)
+            return seen.now(cursor, late)
 
     def _mentioned(self) -> list[str]:
         """The relations that the queries mention, by their quoted names."""

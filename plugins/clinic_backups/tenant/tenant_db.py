@@ -231,9 +231,12 @@ class Snapshot:
         raise_database_error(error, doing, source=source or self.SOURCE)
 
     @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """A statement that fails inside leaves the snapshot usable. Settings and locks from inside end with it."""
-        self._execute("SAVEPOINT clinic_backups", "setting a savepoint")
+    def savepoint(self, setting: str = "") -> Iterator[None]:
+        """A statement that fails inside leaves the snapshot usable. Settings and locks from inside end with it.
+
+        :param setting: a SET LOCAL for what is inside.
+        """
+        self._execute(f"SAVEPOINT clinic_backups; {setting}", "setting a savepoint")
         back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
         with afterwards(lambda: self._execute(back, "going back to the savepoint")):
             yield
@@ -245,8 +248,7 @@ class Snapshot:
 
         :param extracts: the extracts in the query, by ``schema.table``.
         """
-        with self.savepoint():
-            self.rows("SELECT set_config('statement_timeout', %(time)s, true)", {"time": f"{seconds}s"}, doing)
+        with self.savepoint(f"SET LOCAL statement_timeout = '{float(seconds)}s'"):
             try:
                 with self._db.cursor() as cursor:
                     cursor.execute(query)
