@@ -28,8 +28,7 @@ AT_ONCE = 100
 _DOING = "looking at the restore's own temporary tables"
 _ROWS = sql.SQL("""
     SELECT {number} AS number, {name}::regclass::oid AS oid, count(*) AS count,
-           concat_ws(' ', bit_xor(hashtidextended(t.ctid, {seed})), sum(hashtidextended(t.ctid, {seed})),
-                     min(t.tableoid::bigint), max(t.tableoid::bigint)) AS places
+           concat_ws(' ', bit_xor(hashtidextended(t.ctid, {seed})), sum(hashtidextended(t.ctid, {seed}))) AS places
       FROM {table} AS t""")
 _SEALS = sql.SQL("""
     WITH sealed AS MATERIALIZED ({rows})
