@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from clinic_backups.base import connections
 from clinic_backups.base.database import RELIED_ON, connect
-from clinic_backups.base.silence import OWN_PATH
+from clinic_backups.base.search_path import OWN_PATH
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.records import Catalog
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture

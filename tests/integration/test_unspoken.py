@@ -12,7 +12,7 @@ from psycopg2 import sql
 
 from clinic_backups import cli
 from clinic_backups.base import connections
-from clinic_backups.base.database import refusal_of
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, frames, to_record
 from clinic_backups.operators.airflow_connections import failing_clearly
 from clinic_backups.tenant.tenant_db import Snapshot

@@ -24,6 +24,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from clinic_backups.base.search_path import IN_OWN_PATH, set_local
+
 ASK_SECONDS = 15
 """Longest time for a new connection and its answer."""
 CANCEL_SECONDS = 3
@@ -61,18 +63,6 @@ class Limits:
     longest_seconds: float = 7 * 3600
 
 
-def _set_local(name: str, value: str) -> str:
-    words = ", ".join(f"'{word}'" for word in value.split(", "))
-    return f"SET LOCAL {name} = {words}"
-
-
-OWN_PATH = "pg_catalog, pg_temp"
-"""The search path of every statement of this package. Tables of pg_temp would come first if it were not named."""
-APPLICATION_PATH = "SET LOCAL search_path TO DEFAULT"
-"""For the application's own functions. PostgreSQL finds these by number, and only their bodies look up names."""
-IN_OWN_PATH = _set_local("search_path", OWN_PATH)
-
-
 class Silent(psycopg2.OperationalError):
     """A silent connection was closed. ``committing``: a COMMIT was not answered."""
 
@@ -103,7 +93,7 @@ class WatchedConnection(psycopg2.extensions.connection):
         """The SQL before a transaction's first statement; may be empty. It takes no snapshot and no lock."""
         if not self.pins or self.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
             return ""
-        return "; ".join(_set_local(name, value) for name, value in self.pins.items())
+        return "; ".join(set_local(name, value) for name, value in self.pins.items())
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

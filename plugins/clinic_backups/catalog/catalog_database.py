@@ -18,7 +18,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import SqlOrigin, connect, raise_database_error
+from clinic_backups.base.database import connect
+from clinic_backups.base.database_errors import SqlOrigin, raise_database_error
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.catalog.owners import STRANGERS, require_own

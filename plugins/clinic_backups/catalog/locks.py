@@ -13,7 +13,8 @@ from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import raise_database_error, session_settings
+from clinic_backups.base.database import session_settings
+from clinic_backups.base.database_errors import raise_database_error
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.text import one_line

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import is_conflict, refusal_of
+from clinic_backups.base.database_errors import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import is_taken
+from clinic_backups.base.database_errors import is_taken
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table

@@ -14,10 +14,12 @@ from contextlib import closing, contextmanager
 import psycopg2
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import connect, raise_database_error
+from clinic_backups.base.database import connect
+from clinic_backups.base.database_errors import raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.silence import APPLICATION_PATH, WatchedConnection
+from clinic_backups.base.search_path import APPLICATION_PATH
+from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.tenant.extract import SqlFolder, render
 from clinic_backups.tenant.sql_tokens import names_in
 from clinic_backups.tenant.strangers import StrangersCode, refuse, strangers_code

@@ -14,7 +14,8 @@ import psycopg2
 from psycopg2.errors import InvalidParameterValue
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import connect, raise_database_error
+from clinic_backups.base.database import connect
+from clinic_backups.base.database_errors import raise_database_error
 from clinic_backups.base.errors import Interrupted, PermanentError, TransientError
 from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.notify.restore_notice import RestoreOutcome, announce

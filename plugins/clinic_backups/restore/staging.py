@@ -15,7 +15,7 @@ from psycopg2 import sql
 
 from clinic_backups.archive.blocks import Block, BlockList
 from clinic_backups.archive.reader import Segment, TableContent
-from clinic_backups.base.database import Refused, refusal_of
+from clinic_backups.base.database_errors import Refused, refusal_of
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Cancelled, Pipeline

@@ -13,9 +13,11 @@ import psycopg2
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import SqlOrigin, connect, raise_database_error
+from clinic_backups.base.database import connect
+from clinic_backups.base.database_errors import SqlOrigin, raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
-from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, WatchedConnection
+from clinic_backups.base.search_path import APPLICATION_PATH, IN_OWN_PATH
+from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.base.table import Table
 from clinic_backups.restore.seals import Seals
 from clinic_backups.restore.writing import event_triggers

@@ -1,6 +1,6 @@
 """The settings of PostgreSQL under which the clinics' database is read, so that equal rows are equal bytes."""
 
-from clinic_backups.base.silence import OWN_PATH
+from clinic_backups.base.search_path import OWN_PATH
 
 # The settings that pg_dump sets so that equal rows are equal bytes, and also time zone and currency.
 # https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT

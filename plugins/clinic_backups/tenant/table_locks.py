@@ -18,7 +18,8 @@ from typing import Any
 import psycopg2
 import psycopg2.errors
 
-from clinic_backups.base.database import TRANSIENT_CLASSES, raise_database_error, session_settings
+from clinic_backups.base.database import session_settings
+from clinic_backups.base.database_errors import TRANSIENT_CLASSES, raise_database_error
 from clinic_backups.base.errors import TransientError, afterwards
 from clinic_backups.tenant.definitions import Definitions
 from clinic_backups.tenant.lock_errors import MISSING, definition_changed, still_locked

@@ -14,7 +14,8 @@ import psycopg2.errors
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import SqlOrigin, connect, qualified, raise_database_error, session_settings
+from clinic_backups.base.database import connect, qualified, session_settings
+from clinic_backups.base.database_errors import SqlOrigin, raise_database_error
 from clinic_backups.base.errors import afterwards
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.silence import WatchedConnection

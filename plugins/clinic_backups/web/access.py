@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
-from clinic_backups.base.silence import APPLICATION_PATH
+from clinic_backups.base.search_path import APPLICATION_PATH
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.operators.airflow_internals import GetUserDep
 from clinic_backups.tenant.extract import SqlFolder, require_user_columns

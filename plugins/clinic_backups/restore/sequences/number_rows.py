@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import refusal_of
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.restore.sequences.number_calls import calls
 from clinic_backups.restore.workspace import Workspace

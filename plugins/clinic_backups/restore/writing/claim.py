@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import is_taken
+from clinic_backups.base.database_errors import is_taken
 from clinic_backups.base.errors import TransientError
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
 from clinic_backups.restore.workspace import Workspace

@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import refusal_of
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.tenant.pg_catalog import catalog_query
 

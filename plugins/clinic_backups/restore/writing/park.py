@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import qualified, refusal_of
+from clinic_backups.base.database import qualified
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Column
 from clinic_backups.restore.diff import TableDiff

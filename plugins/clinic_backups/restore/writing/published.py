@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from clinic_backups.base.database import refusal_of
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.workspace import Workspace

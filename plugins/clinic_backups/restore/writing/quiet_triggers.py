@@ -15,7 +15,8 @@ from typing import Literal
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import qualified, refusal_of
+from clinic_backups.base.database import qualified
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.diff import TableDiff

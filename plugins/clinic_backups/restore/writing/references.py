@@ -15,7 +15,8 @@ import psycopg2
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import connect, qualified, raise_database_error
+from clinic_backups.base.database import connect, qualified
+from clinic_backups.base.database_errors import raise_database_error
 from clinic_backups.base.errors import IntegrityError, TransientError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.table_rules import Reference, compare

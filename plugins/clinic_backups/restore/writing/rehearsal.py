@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import Refused, qualified, refusal_of
+from clinic_backups.base.database import qualified
+from clinic_backups.base.database_errors import Refused, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.text import capitalised, in_sql, table_in_sql
 from clinic_backups.restore.diff import TableDiff

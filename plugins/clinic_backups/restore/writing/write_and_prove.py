@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import refusal_of
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import Listener
 from clinic_backups.restore.diff import TableDiff
