@@ -242,9 +242,12 @@ class ClinicRestore:
             with Snapshot(self.database, same_as=workspace.export(), kept=workspace.beside, **patience) as reader:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
                 comparison.stage(staging, lambda wanted: self.archives.read(backup, backup_now.taker(wanted)))
+                reader.require_settings("the clinic was read")
+            workspace.renew_settings(code_ran=False)
             workspace.prove()
             self.listener.step("comparing")
             comparison.compare()
+            workspace.require_settings("comparing the clinic with the backup")
             yield comparison
 
 

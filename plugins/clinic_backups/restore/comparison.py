@@ -29,6 +29,7 @@ from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target,
 from clinic_backups.restore.read_settings import settings_read
 from clinic_backups.restore.refusals import Checks
 from clinic_backups.restore.request import Wish
+from clinic_backups.restore.row_sets import ReadArchives
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
 from clinic_backups.restore.table_rules import Reference, TableRules
@@ -111,6 +112,7 @@ class Comparison:
         self._sequences = find_sequences.FoundSequences()
         self._quiet = Quiet("nothing")
         self._require_no_strangers: Callable[[Snapshot], object]
+        self._read_archives: ReadArchives
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
@@ -129,6 +131,7 @@ class Comparison:
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load the rows that differ."""
+        self._read_archives = read_archives
         for index, (name, shape) in enumerate(self._shapes.items()):
             self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name])
         with WantedLoader(self.workspace, self._staged) as wanted:
@@ -326,7 +329,9 @@ class Comparison:
             derived=self._derived,
             found=self._sequences,
             require_no_strangers=self._require_no_strangers,
-            proof=Proof(self.workspace, self._wish.mode, self.diffs, tables, self.queries, loose=loose),
+            proof=Proof(
+                self.workspace, self._wish.mode, self.diffs, tables, self.queries, self._read_archives, loose=loose
+            ),
         )
 
     @property

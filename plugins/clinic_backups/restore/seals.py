@@ -1,9 +1,11 @@
 """Finds out whether somebody else has changed a temporary table of a restore.
 
 Code of the database that runs in the restore's session may write to these tables, and what they hold is what is
-written and proven. A seal is the set of places (``ctid``) of a table's rows, as a number and two sums of hashes. Every
-change of a row gives it another place, and no place is used again in a transaction that is not over. Another file of
-the table, other columns, a trigger, a rule or an heir break the seal too. No value is read for that.
+written and proven. A seal is a table's number of rows and two sums of hashes: of the rows' places (``ctid``), and of
+their places together with the statements that made and changed them (``xmin``, ``cmin``, ``xmax``). Every change of a
+row gives it another place. TRUNCATE alone lets a transaction use a place again, but the row that is put there then was
+made by a later statement. Another file of the table, other columns, a trigger, a rule or an heir break the seal too.
+No value is read for that.
 
 While a statement of the restore runs code of the database, that code could change what the statement has just written.
 So a seal is kept only if the server has counted as many changes of the table as the restore's own statements made.
@@ -15,6 +17,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from psycopg2 import sql
@@ -28,11 +31,13 @@ AT_ONCE = 100
 _DOING = "looking at the restore's own temporary tables"
 _ROWS = sql.SQL("""
     SELECT {number} AS number, {name}::regclass::oid AS oid, count(*) AS count,
-           concat_ws(' ', bit_xor(hashtidextended(t.ctid, {seed})), sum(hashtidextended(t.ctid, {seed}))) AS places
+           sum(hashtidextended(t.ctid, {seed})) AS places,
+           sum(hash_record_extended(ROW(t.ctid, t.xmin, t.cmin, t.xmax), {seed})) AS versions
       FROM {table} AS t""")
 _SEALS = sql.SQL("""
     WITH sealed AS MATERIALIZED ({rows})
     SELECT s.number, s.count, concat_ws(' ', s.oid, pg_relation_filenode(s.oid), s.count, s.places, a.columns),
+           s.versions,
            c.relkind <> 'r' OR c.relhastriggers OR c.relhasrules OR c.relhassubclass OR c.relrowsecurity,
            ARRAY[pg_stat_get_xact_tuples_inserted(s.oid), pg_stat_get_xact_tuples_updated(s.oid),
                  pg_stat_get_xact_tuples_deleted(s.oid)], s.oid::bigint
@@ -46,12 +51,17 @@ _SEALS = sql.SQL("""
 
 @dataclass(frozen=True)
 class _Seal:
-    """What a table holds. :param changes: the server's counts: rows inserted, updated and deleted in it."""
+    """What a table holds.
+
+    :param versions: which statements made its rows. A change that was rolled back leaves its mark there.
+    :param changes: the server's counts: rows inserted, updated and deleted in it.
+    """
 
     table: sql.Identifier
     oid: int
     count: int
     content: str
+    versions: Decimal | None
     changes: tuple[int, int, int]
 
 
@@ -99,7 +109,7 @@ class Seals:
     def taken_back(self, table: sql.Identifier) -> None:
         """A statement that changed the table was rolled back. :raises IntegrityError: the table is not as before."""
         self._written.pop(_name(table), None)
-        for now in self._required([table]):
+        for now in self._required([table], rolled_back=True):
             self._known[_name(table)] = now
 
     def renamed(self, old: sql.Identifier, new: sql.Identifier) -> None:
@@ -116,12 +126,12 @@ class Seals:
         """The table is not used any more."""
         self._known.pop(_name(table), None)
 
-    def _required(self, tables: Sequence[sql.Identifier]) -> list[_Seal]:
+    def _required(self, tables: Sequence[sql.Identifier], *, rolled_back: bool = False) -> list[_Seal]:
         wanted = [_name(table) for table in tables] if tables else list(self._known)
         known = [self._known[name] for name in wanted if name in self._known]
         found = list(self._read([seal.table for seal in known]))
         for seal, now in zip(known, found, strict=True):
-            if now.content != seal.content:
+            if now.content != seal.content or (now.versions != seal.versions and not rolled_back):
                 raise _changed(seal.table)
         return found
 
@@ -136,10 +146,10 @@ class Seals:
                 for number, table in enumerate(some)
             ]  # fmt: skip
             query = _SEALS.format(rows=sql.SQL(" UNION ALL ").join(each))
-            for number, count, content, is_odd, changes, oid in self._rows(query, None, _DOING):
+            for number, count, content, versions, is_odd, changes, oid in self._rows(query, None, _DOING):
                 if is_odd:
                     raise _changed(some[number])
-                yield _Seal(some[number], oid, count, content, tuple(changes))
+                yield _Seal(some[number], oid, count, content, versions, tuple(changes))
 
 
 def _name(table: sql.Identifier) -> str:

@@ -16,11 +16,12 @@ from psycopg2 import sql
 from clinic_backups.archive.blocks import Block, BlockList
 from clinic_backups.archive.reader import Segment, TableContent
 from clinic_backups.base.database_errors import Refused, refusal_of
-from clinic_backups.base.errors import IntegrityError, PermanentError
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.base.text import in_sql
 from clinic_backups.restore.columns.shape import Shape, is_user_defined
+from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.read_blocks import read_blocks
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -212,11 +213,15 @@ class WantedLoader:
         on_loaded: Callable[[str, int], object] = nobody,
     ) -> None:
         self._workspace, self._staged, self._on_loaded = workspace, staged, on_loaded
-        self._missing = {name: Counter(table.missing) for name, table in staged.items()}
-        self._lying = _by_archive(staged)
-        self._here: dict[str, set[bytes]] = {}
+        self._missing = MissingBlocks(
+            {name: table.blocks for name, table in staged.items()},
+            {name: table.missing for name, table in staged.items()},
+            self._write,
+            self._finish_table,
+        )
         self._loaded: Counter[str] = Counter()
         self._load: _Load | None = None
+        self.begin = self._missing.begin
 
     def __enter__(self) -> WantedLoader:
         return self
@@ -227,38 +232,17 @@ class WantedLoader:
                 self._load.abandon(error)
             return
         self._finish_table()
-        if left := [name for name, missing in self._missing.items() if missing]:
-            raise IntegrityError(
-                f"The archives lack rows that the backup lists, of the tables {', '.join(sorted(left))}.",
-                hint="Nothing was changed. Somebody changed the store or the catalog: choose another backup.",
-            )
-
-    def begin(self, archive: int) -> bool:
-        """Announce the archive of the next segments; returns whether it should hold blocks that are still missing."""
-        self._finish_table()
-        lying = self._lying.get(archive, {})
-        self._here = {
-            table: here for table, digests in lying.items() if (here := digests & self._missing[table].keys())
-        }
-        return bool(self._here)
+        self._missing.require_all()
 
     def take(self, segment: Segment) -> None:
         """Load the missing blocks of a segment."""
         if self._load is not None and self._load.table != segment.table:
             self._finish_table()
-        if not (here := self._here.get(segment.table)):
-            return
-        view, offset = memoryview(segment.data), 0
-        for block in segment.blocks:
-            if block.digest in here:
-                self._write(segment.table, block, bytes(view[offset : offset + block.size_bytes]))
-                here.remove(block.digest)
-            offset += block.size_bytes
+        self._missing.take(segment)
 
-    def _write(self, table: str, block: Block, data: bytes) -> None:
-        """Write a block as often as it is wanted. The archive may hold it fewer times."""
+    def _write(self, table: str, block: Block, data: bytes, times: int) -> None:
+        """Write a block as often as it is wanted."""
         self._load = self._load or _Load(self._workspace, self._staged[table])
-        times = self._missing[table].pop(block.digest)
         for _ in range(times):
             self._load.write(data)
         self._loaded[table] += times * block.rows
@@ -268,13 +252,3 @@ class WantedLoader:
         load, self._load = self._load, None
         if load is not None:
             load.finish()
-
-
-def _by_archive(staged: Mapping[str, Staged]) -> dict[int, dict[str, set[bytes]]]:
-    """The digests of the missing blocks of each table, by the archive that holds them."""
-    found: dict[int, dict[str, set[bytes]]] = {}
-    for name, table in staged.items():
-        for block, archive in zip(table.blocks, table.blocks.archives, strict=True):
-            if block.digest in table.missing:
-                found.setdefault(archive, {}).setdefault(name, set()).add(block.digest)
-    return found

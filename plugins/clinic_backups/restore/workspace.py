@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import connect
+from clinic_backups.base.database import connect, session_settings
 from clinic_backups.base.database_errors import SqlOrigin, raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.base.search_path import APPLICATION_PATH, IN_OWN_PATH
@@ -24,6 +24,7 @@ from clinic_backups.restore.writing import event_triggers
 from clinic_backups.restore.writing.changes import Changes, Writes, changes, written
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.copy_statement import require_column
+from clinic_backups.tenant.session_settings import HELD
 from clinic_backups.tenant.tenant_db import Snapshot
 
 
@@ -67,6 +68,8 @@ class Workspace(Snapshot):
     began: Changes
     _views = 0
     _has_other_path = False
+    _renews = False
+    """Whether code of the application ran as intended, so that settings may have changed and are set again."""
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -74,6 +77,7 @@ class Workspace(Snapshot):
         self.logged: Writes = Counter()
         self.seals = Seals(self.rows)
         try:
+            self._require_counts()
             self.began = changes(self.rows)
         except BaseException:
             self._db.close()
@@ -88,6 +92,15 @@ class Workspace(Snapshot):
         with self._keeping:
             super().__exit__(kind, error, traceback)
 
+    def _require_counts(self) -> None:
+        """:raises PermanentError: the server does not count writes, so nothing could be proven."""
+        ((counts,),) = self.rows("SHOW track_counts", None, "asking for track_counts")
+        if counts != "on":
+            raise PermanentError(
+                "The server does not count writes (track_counts is off), and a restore cannot be proven without that.",
+                hint="ALTER ROLE <role of restore_db> SET track_counts = on; a superuser may.",
+            )
+
     @staticmethod
     def _open(connection: Connection) -> WatchedConnection:
         return connect(connection, own_path=False)  # the session's default is the application's path
@@ -100,15 +113,25 @@ class Workspace(Snapshot):
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """A savepoint. If the block fails, the transaction is as before; if it succeeds, its changes stay."""
+        renews = self._renews
         self._execute("SAVEPOINT attempt", "setting a savepoint")
         try:
             yield
         except BaseException:
+            self._renews = renews
             with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
                 back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
                 self._execute(back, "going back to the savepoint")
             raise
         self._execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
+
+    @contextmanager
+    def savepoint(self, setting: str = "") -> Iterator[None]:
+        """As of a snapshot."""
+        renews = self._renews
+        with super().savepoint(setting):
+            yield
+        self._renews = renews
 
     def execute(self, statement: sql.Composable | str, doing: str, values: Sequence[Any] | None = None) -> int:
         """Run a statement; returns the number of rows."""
@@ -124,6 +147,10 @@ class Workspace(Snapshot):
         if self._has_other_path:
             return statement
         own = f"{IN_OWN_PATH}; "
+        if self._renews:
+            with self._db.cursor() as cursor:
+                own += f"{session_settings(cursor, HELD)}; "
+            self._renews = False
         return own + statement if isinstance(statement, str) else sql.SQL(own) + statement
 
     def role(self) -> str:
@@ -179,12 +206,23 @@ class Workspace(Snapshot):
         than PostgreSQL's. So a statement in the block has no operator, function, cast or type without its schema. Put
         everything else into a view: see :meth:`view`.
         """
+        if not self._renews:
+            self.require_settings("comparing the clinic with the backup")
         self.execute(APPLICATION_PATH, "setting the search path")
         self._has_other_path = True
         try:
             yield
         finally:
-            self._has_other_path = False
+            self._has_other_path, self._renews = False, True
+
+    def renew_settings(self, *, code_ran: bool) -> None:
+        """Set the settings again if code of the application has run as intended, which may use SET.
+
+        :param code_ran: such code has run in statements that only look up this package's names, such as triggers.
+        """
+        self._renews = self._renews or code_ran
+        if self._renews:
+            self.execute("SELECT", "setting the settings again")
 
     def view(self, query: sql.Composable, doing: str, columns: int = 0) -> sql.Identifier:
         """Make a temporary view; returns its quoted name.
@@ -312,7 +350,7 @@ class Workspace(Snapshot):
         statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM (\n{}\n) AS r").format(
             target, columns_of(columns), columns_of(columns, "r"), sql.SQL(extract)
         )
-        text: str = statement.as_string(self._db)
+        text = str(self._as_sent(statement.as_string(self._db)))
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(text)

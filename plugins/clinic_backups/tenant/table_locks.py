@@ -20,11 +20,13 @@ import psycopg2.errors
 
 from clinic_backups.base.database import session_settings
 from clinic_backups.base.database_errors import TRANSIENT_CLASSES, raise_database_error
-from clinic_backups.base.errors import TransientError, afterwards
+from clinic_backups.base.errors import PermanentError, TransientError, afterwards
+from clinic_backups.base.search_path import IN_OWN_PATH
 from clinic_backups.tenant.definitions import Definitions
 from clinic_backups.tenant.lock_errors import MISSING, definition_changed, still_locked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import MEMORY, Version, shape_of
+from clinic_backups.tenant.session_settings import changed_by_code, held_values
 
 PREPARE_LOCK_WAIT_MS = 100
 """Less than PostgreSQL's deadlock_timeout, so that a migration that waits for our locks never reports a deadlock."""
@@ -165,11 +167,15 @@ class TableLocks:
             transaction may be ended, and its next one shows that. In that case the transaction always ends.
         :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
             first use, so it may have looked empty; or a function or a type has changed.
+        :raises PermanentError: code that was run has changed a setting on which the texts of values depend.
         """
         try:
             with self._db.cursor() as cursor:
-                cursor.execute(catalog_query("late"), {"held": self._held})
-                (late,) = cursor.fetchone()
+                late_ones = catalog_query("late", changed_settings="changed_settings")
+                cursor.execute(f"{IN_OWN_PATH}; {late_ones}", {"held": self._held} | held_values())
+                late, changed = cursor.fetchone()
+                if changed:
+                    raise settings_changed(cursor, changed, "tables were read")
                 seen = Definitions.read(cursor, late, MEMORY.get(("unlocked", self._place), self.version))
             MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
             if self._names and not late:
@@ -304,6 +310,12 @@ def _shape(db: Any) -> str:
     with db.cursor() as cursor:
         cursor.execute(catalog_query("shape"))
         return str(cursor.fetchone()[0])
+
+
+def settings_changed(cursor: Any, changed: Sequence[str], doing: str) -> PermanentError:
+    """The error for settings that are not as they were, with the functions that may have changed them."""
+    cursor.execute(f"{IN_OWN_PATH}; {catalog_query('functions_that_set')}", {"settings": list(changed)})
+    return changed_by_code(changed, [name for (name,) in cursor.fetchall()], doing)
 
 
 def prepare_statement(query: str) -> str:

@@ -18,6 +18,7 @@ from clinic_backups.base.database import connect, qualified, session_settings
 from clinic_backups.base.database_errors import SqlOrigin, raise_database_error
 from clinic_backups.base.errors import afterwards
 from clinic_backups.base.kept_connections import KeptConnections
+from clinic_backups.base.search_path import IN_OWN_PATH
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.copy_statement import copy_statement, probe_statement, require_column
@@ -25,8 +26,14 @@ from clinic_backups.tenant.described_tables import described_tables
 from clinic_backups.tenant.lock_errors import require_present, require_unlocked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import Version
-from clinic_backups.tenant.session_settings import SESSION
-from clinic_backups.tenant.table_locks import PREPARE_LOCK_WAIT_MS, Replayed, TableLocks, prepare_statement
+from clinic_backups.tenant.session_settings import SESSION, held_values
+from clinic_backups.tenant.table_locks import (
+    PREPARE_LOCK_WAIT_MS,
+    Replayed,
+    TableLocks,
+    prepare_statement,
+    settings_changed,
+)
 
 
 class RowSink(Protocol):
@@ -153,6 +160,13 @@ class Snapshot:
         if self._locks is not None:
             self._locks.prove(None)
         self.end()
+
+    def require_settings(self, doing: str) -> None:
+        """:raises PermanentError: code of the database has changed a setting on which the texts of values depend."""
+        query = f"{IN_OWN_PATH}; {catalog_query('changed_settings')}"
+        if changed := [name for (name,) in self.rows(query, held_values(), doing)]:
+            with self._db.cursor() as cursor:
+                raise settings_changed(cursor, changed, doing)
 
     def end(self) -> None:
         """End the transaction and thus all its locks. Call :meth:`renew` before the next statement."""
@@ -288,7 +302,8 @@ class Snapshot:
 
     def copy(self, table: Table, extract: str, write: RowSink) -> None:
         """Call ``write`` with each CSV row of one table. An error of ``write`` is raised unchanged."""
-        statement = copy_statement(table, extract)
+        # The path in the same round trip, because code that an earlier statement ran may have set another one.
+        statement = f"{IN_OWN_PATH}; {copy_statement(table, extract)}"
         try:
             with self._db.cursor() as cursor:
                 cursor.copy_expert(statement, _Writer(write), size=1 << 16)

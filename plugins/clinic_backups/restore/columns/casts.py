@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count as numbers
 
 from psycopg2 import sql
 
-from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.columns.conversion import Conversion, family, filled, shown_types_of, types_of
 from clinic_backups.restore.columns.evidence import Doubt, Evidence, compare_values, doubt
@@ -67,7 +68,10 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
 
 
 def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, Conversion]) -> None:
-    """Make the table of the wanted rows again, with the converted values."""
+    """Make the table of the wanted rows again, with the converted values, and compare these with the texts.
+
+    They were compared before, but a function need not give the same value twice.
+    """
     shape, doing = staged.shape, f"converting values of {staged.shape.name}"
     columns = [
         sql.SQL("({})::{} AS {}").format(
@@ -79,8 +83,27 @@ def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, Conversi
         else sql.Identifier(column.name)
         for column in shape.then.stored_columns
     ]
-    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), staged.wanted)
+    taken = {column.name for column in shape.then.columns}
+    free = (name for number in numbers() if (name := f"text_{number}") not in taken)
+    texts = {name: sql.Identifier(text) for name, text in zip(chosen, free, strict=False)}
+    kept = [sql.SQL("{} AS {}").format(sql.Identifier(name), text) for name, text in texts.items()]
+    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join([*columns, *kept]), staged.wanted)
     workspace.remake(staged.wanted, query, doing)
+    unlike = [
+        sql.SQL(
+            "num_nulls({value}) <> num_nulls({text}) OR {text} IS NOT NULL AND ({back}) IS DISTINCT FROM {text}"
+        ).format(value=value, text=text, back=filled(chosen[name].returned, value))
+        for name, text in texts.items()
+        for value in [sql.Identifier("w", name)]
+    ]
+    query = sql.SQL("SELECT count(*) FROM {} AS w WHERE {}").format(staged.wanted, sql.SQL(" OR ").join(unlike))
+    ((changed,),) = workspace.as_application(query, 1, doing)
+    if changed:
+        raise IntegrityError(
+            f"{changed} rows of {shape.name} got other values when they were converted for the second time"
+            f" ({', '.join(chosen)}).",
+            hint="Nothing was changed. A function of a column's type or of a cast gives different values for one text.",
+        )
 
 
 def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
@@ -115,11 +138,10 @@ def _conversions(workspace: Workspace, shape: Shape, name: str, types: Types) ->
     then, now = types_of(shape, name)
     known = types.has(then)
     # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
-    back = f"concat(concat({{}}::{now})::{then})" if known else f"concat({{}}::{now})"
-    yield Conversion(f"{{}}::{now}", back)
+    yield Conversion(f"{{}}::{now}", f"concat(concat({{}})::{then})" if known else "concat({})")
     there = f"({{}}::{then})::{now}"
     if known and then != now and _understands(workspace, there.replace("{}", "NULL")):
-        yield Conversion(there, f"concat(({there})::{then})")
+        yield Conversion(there, f"concat({{}}::{then})")
 
 
 def _understands(workspace: Workspace, expression: str) -> bool:

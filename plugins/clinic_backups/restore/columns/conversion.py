@@ -14,10 +14,19 @@ from clinic_backups.restore.columns.shape import Shape
 
 @dataclass(frozen=True)
 class Conversion:
-    """One way to convert a column's text in the backup to its present type, and back to a text of the backup's type."""
+    """One way to convert a column's values. Each part is SQL with ``{}`` for the value.
+
+    :param there: from the text in the backup to the present type.
+    :param returned: from a value of the present type back to a text of the backup's type.
+    """
 
     there: str
-    back: str
+    returned: str
+
+    @property
+    def back(self) -> str:
+        """From the text in the backup to the present type, and back."""
+        return self.returned.replace("{}", f"({self.there})")
 
 
 def types_of(shape: Shape, name: str) -> tuple[str, str]:

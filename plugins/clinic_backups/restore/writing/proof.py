@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from psycopg2 import sql
 
 from clinic_backups.archive.reader import TableContent
-from clinic_backups.base.errors import IntegrityError, PermanentError
+from clinic_backups.base.errors import IntegrityError
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff
-from clinic_backups.restore.read_blocks import blocks_of
+from clinic_backups.restore.row_sets import ReadArchives, Unlike, other_rows, unlike
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.drift import FILE
 
@@ -20,6 +20,7 @@ class Proof:
 
     :param contents: the backup's tables.
     :param queries: the extract of each table.
+    :param read_archives: reads the backup's archives again.
     :param loose: tables whose extract does not return every row of the clinic.
     """
 
@@ -30,21 +31,13 @@ class Proof:
         diffs: Mapping[str, TableDiff],
         contents: Mapping[str, TableContent],
         queries: Mapping[str, str],
+        read_archives: ReadArchives,
         *,
         loose: Collection[str] = (),
     ) -> None:
-        self._loose = loose
+        self._loose, self._read_archives = loose, read_archives
         self._workspace, self._mode, self._diffs = workspace, mode, diffs
         self._contents, self._queries = contents, queries
-
-    def require_counts(self) -> None:
-        """:raises PermanentError: the server does not count writes, so nothing could be proven."""
-        ((counts,),) = self._workspace.rows("SHOW track_counts", None, "asking for track_counts")
-        if counts != "on":
-            raise PermanentError(
-                "The server does not count writes (track_counts is off), and a restore cannot be proven without that.",
-                hint="ALTER ROLE <role of restore_db> SET track_counts = on; a superuser may.",
-            )
 
     def written(self, *, fired: bool) -> None:
         """The part of :meth:`whole` that a rehearsal can prove without reading everything.
@@ -79,18 +72,37 @@ class Proof:
     def whole(self) -> None:
         """Read the clinic again and compare it with the backup, block by block if the tables have not changed.
 
+        What is compared then comes from the archives, and not from the restore's own temporary tables.
+
         :raises IntegrityError: they differ.
         """
+        unsure: dict[str, Unlike] = {}
         for name, diff in self._diffs.items():
             shape = diff.staged.shape
             if self._mode == "exact" and shape.same:
-                found = blocks_of(self._workspace, shape.now, self._queries[name])
-                if found.equals(self._contents[name].blocks):
+                found = unlike(self._workspace, shape.now, self._queries[name], self._contents[name].blocks)
+                if not found:
+                    continue
+                if name not in self._loose:
+                    unsure[name] = found
                     continue
             if self._mode != "exact" and not diff.plan.writes:
                 continue
-            # Different blocks may hold the same rows, because another collation orders some texts differently.
             self._rows(name, diff)
+        self._require_rows_of_archives(unsure)
+
+    def _require_rows_of_archives(self, unsure: Mapping[str, Unlike]) -> None:
+        """Different blocks may hold the same rows, because another collation orders some texts differently."""
+        if not unsure:
+            return
+        blocks = {name: self._contents[name].blocks for name in unsure}
+        for name in other_rows(unsure, blocks, self._read_archives):
+            self._rows(name, self._diffs[name])
+            raise IntegrityError(
+                f"{name} would not be what the backup holds: the loaded rows are there, but are not the archive's.",
+                hint="Nothing was changed. A function of the database changed them while they were loaded or written:"
+                " that of a type, a cast, a domain or an index.",
+            )
 
     def _rows(self, name: str, diff: TableDiff) -> None:
         """Compare rows as sets: every wanted row is there as the backup has it; in the mode exact there is no other."""

@@ -28,6 +28,7 @@ from clinic_backups.restore.writing.shut_out import shut_out_strangers
 from clinic_backups.restore.writing.write_statement import Writer
 from clinic_backups.tenant.tenant_db import Snapshot
 
+AGAIN = "reading the clinic again"
 REHEARSAL_WAIT_SECONDS = 5
 """A rehearsal waits no longer for what others hold."""
 
@@ -93,8 +94,10 @@ class Writing:
             before = find_sequences.positions(self._workspace, self._found.known) if self._writes else {}
             if self._writes:
                 self._write()
+            self._workspace.renew_settings(code_ran=self._writes)
             self._proof.written(fired=self._quiet.how == "fire")
             hidden = self._proof.not_given()
+            self._workspace.require_settings(AGAIN)
             moved = find_sequences.moved(self._workspace, self._found.known, before) if self._writes else {}
             self._workspace.seals.require()
         return Rehearsed(hidden, moved)
@@ -105,8 +108,10 @@ class Writing:
         :raises ClinicBackupsError: a constraint, or the proof, forbids it.
         """
         done: Writes = self._write_or_explain() if self._writes else Counter()
-        listener.step("reading the clinic again")
+        listener.step(AGAIN)
+        self._workspace.renew_settings(code_ran=self._writes)
         self._proof.whole()
+        self._workspace.require_settings(AGAIN)
         if self._writes:
             advance(self._workspace, self._found.numbered)
             self._only_planned.require(done)
@@ -130,7 +135,6 @@ class Writing:
         written = {name for name, diff in self._diffs.items() if diff.plan.writes}
         written |= {each.table for each in self._derived}
         shut_out_strangers(workspace, self._connection, written, self._require_no_strangers)
-        self._proof.require_counts()
         own_proof = None
         if self._quiet.how == "replica":
             own_proof = ReferenceProof(workspace, self._connection, self._diffs, self._references)
