@@ -192,3 +192,36 @@ def test_a_role_whose_writes_are_not_counted_is_refused_with_the_reason(
     rig.execute(f"ALTER DATABASE {rig.database.name} SET track_counts = off")
     with pytest.raises(PermanentError, match="track_counts is off"):
         rig.plan(record)
+
+
+# An operator for numbers that is not PostgreSQL's, and a path in which it comes first.
+ELSEWHERE = """
+    CREATE FUNCTION h.eq(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT {}';
+    CREATE OPERATOR h.= (LEFTARG = int, RIGHTARG = int, FUNCTION = h.eq);
+    """ + INDEXED.format(
+    "IF EXISTS (SELECT FROM s.go) THEN PERFORM set_config('search_path', 'h, pg_catalog, pg_temp', false); END IF"
+)
+
+
+@pytest.mark.parametrize("answer", ["true", "$1 OPERATOR(pg_catalog.<>) $2"])
+def test_no_backup_looks_up_its_operators_in_a_path_that_code_has_set(
+    demo_database: DemoDatabase, tmp_path: Path, answer: str
+) -> None:
+    rig, role = with_money(demo_database, tmp_path)
+    first = rig.run(1)
+    rig.execute(f"SET ROLE {role}; {ELSEWHERE.replace('{}', answer)}; RESET ROLE", "INSERT INTO s.go VALUES (1)")
+    assert rig.open(rig.run(1)).tables == rig.open(first).tables
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+def test_no_restore_takes_rows_of_another_clinic_for_the_clinics_own(
+    demo_database: DemoDatabase, tmp_path: Path, mode: RestoreMode
+) -> None:
+    rig, role = with_money(demo_database, tmp_path)
+    rig.execute(f"SET ROLE {role}; {ELSEWHERE.replace('{}', 'true')}; RESET ROLE", "INSERT INTO s.go VALUES (1)")
+    record, before = rig.run(1), rig.everything()
+    rig.execute("UPDATE s.money SET v = 0.3 WHERE id = 4", "UPDATE s.bill SET no = 'x' WHERE id = 4")
+    plan = rig.plan(record, mode=mode)
+    assert plan.refusals == ()
+    assert tried(rig, record, plan, mode) == ""
+    assert rig.everything() == before

@@ -16,7 +16,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, session_settings
 from clinic_backups.base.database_errors import SqlOrigin, raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
-from clinic_backups.base.search_path import APPLICATION_PATH, IN_OWN_PATH
+from clinic_backups.base.search_path import APPLICATION_PATH
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.base.table import Table
 from clinic_backups.restore.seals import Seals
@@ -142,16 +142,16 @@ class Workspace(Snapshot):
         except psycopg2.Error as error:
             raise_database_error(error, doing, source=self.SOURCE)
 
-    def _as_sent(self, statement: str | sql.Composable) -> str | sql.Composable:
-        """It sets this package's search path first, because code that a statement ran may have set another one."""
+    def _before_each(self) -> str:
+        """Nothing in the application's path, else this package's path, and its settings if others may have changed."""
         if self._has_other_path:
-            return statement
-        own = f"{IN_OWN_PATH}; "
+            return ""
+        own = super()._before_each()
         if self._renews:
             with self._db.cursor() as cursor:
                 own += f"{session_settings(cursor, HELD)}; "
             self._renews = False
-        return own + statement if isinstance(statement, str) else sql.SQL(own) + statement
+        return own
 
     def role(self) -> str:
         """The writing role, quoted for SQL."""
@@ -339,7 +339,7 @@ class Workspace(Snapshot):
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(target, columns_of(columns))
         try:
             with self._db.cursor() as cursor:
-                cursor.copy_expert(statement, cast(Any, source), size=1 << 16)
+                cursor.copy_expert(self._as_sent(statement), cast(Any, source), size=1 << 16)
                 self.seals.wrote(target, inserted=int(cursor.rowcount))
                 return int(cursor.rowcount)
         except psycopg2.Error as error:

@@ -163,8 +163,7 @@ class Snapshot:
 
     def require_settings(self, doing: str) -> None:
         """:raises PermanentError: code of the database has changed a setting on which the texts of values depend."""
-        query = f"{IN_OWN_PATH}; {catalog_query('changed_settings')}"
-        if changed := [name for (name,) in self.rows(query, held_values(), doing)]:
+        if changed := [name for (name,) in self.rows(catalog_query("changed_settings"), held_values(), doing)]:
             with self._db.cursor() as cursor:
                 raise settings_changed(cursor, changed, doing)
 
@@ -237,8 +236,12 @@ class Snapshot:
             self._raise(error, doing, source)
 
     def _as_sent(self, statement: str | sql.Composable) -> str | sql.Composable:
-        """What is sent for a statement, in one round trip."""
-        return statement
+        """It sets this package's search path first, because code that a statement ran may have set another one."""
+        own = self._before_each()
+        return own + statement if isinstance(statement, str) else sql.SQL(own) + statement
+
+    def _before_each(self) -> str:
+        return f"{IN_OWN_PATH}; "
 
     def _raise(self, error: psycopg2.Error, doing: str, source: SqlOrigin | None = None) -> NoReturn:
         if self._locks is not None and not self._may_wait:
@@ -265,14 +268,16 @@ class Snapshot:
         """
         with self.savepoint(f"SET LOCAL statement_timeout = '{float(seconds)}s'"):
             try:
+                sent = self._as_sent(query)
+                text = sent if isinstance(sent, str) else sent.as_string(self._db)
                 with self._db.cursor() as cursor:
-                    cursor.execute(query)
+                    cursor.execute(text)
                     return cursor.fetchall()
             except psycopg2.errors.QueryCanceled:
                 return None
             except psycopg2.Error as error:
                 if extracts:
-                    require_column(error, extracts, query if isinstance(query, str) else query.as_string(self._db))
+                    require_column(error, extracts, text)
                 self._raise(error, doing, "extract" if extracts else None)
 
     def _execute(self, statement: str, doing: str) -> None:
@@ -302,8 +307,7 @@ class Snapshot:
 
     def copy(self, table: Table, extract: str, write: RowSink) -> None:
         """Call ``write`` with each CSV row of one table. An error of ``write`` is raised unchanged."""
-        # The path in the same round trip, because code that an earlier statement ran may have set another one.
-        statement = f"{IN_OWN_PATH}; {copy_statement(table, extract)}"
+        statement = str(self._as_sent(copy_statement(table, extract)))
         try:
             with self._db.cursor() as cursor:
                 cursor.copy_expert(statement, _Writer(write), size=1 << 16)
@@ -321,14 +325,14 @@ class Snapshot:
         # In a statement of its own: an extract that is no valid SQL would take the savepoint along.
         self._execute(f"SAVEPOINT mention; SET LOCAL lock_timeout = '{PREPARE_LOCK_WAIT_MS}ms'", "setting a savepoint")
         with contextlib.suppress(psycopg2.Error), self._db.cursor() as cursor:
-            cursor.execute(prepare_statement(query))
+            cursor.execute(self._as_sent(prepare_statement(query)))
             cursor.execute("RELEASE SAVEPOINT mention")
             return
         self._execute("ROLLBACK TO SAVEPOINT mention; RELEASE SAVEPOINT mention", "going back to the savepoint")
 
     def probe(self, table: Table, extract: str) -> None:
         """Run an extract for its first row only. :raises PermanentError: it fails or lacks a column of the table."""
-        statement = probe_statement(table, extract)
+        statement = str(self._as_sent(probe_statement(table, extract)))
         doing = f"trying the extract of {table.name}"
         try:
             with self._db.cursor() as cursor:
