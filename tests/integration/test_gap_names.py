@@ -1,5 +1,7 @@
 """Names of keys in other forms, and keys in columns of other types, also show to which clinic rows belong."""
 
+# ruff: noqa: E501 - a case reads best in one line
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.text import in_sql
 from clinic_backups.tenant.key_names import stems
 from tests.integration.test_gaps import Guard
+from tests.integration.test_restore_outside import OWN
 from tests.integration.test_sequences_owners import hostile
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
@@ -175,3 +179,60 @@ def test_no_table_that_runs_a_strangers_code_is_read(demo_database: DemoDatabase
     )  # fmt: skip
     with pytest.raises(PermanentError, match=r"h\.log is a table whose column patient_id"):
         shape.run(1)
+
+
+PATIENTS = "CREATE TABLE s.patient (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic); INSERT INTO s.patient SELECT k, 1 + k % 2 FROM generate_series(1, 10) AS k"
+NOTES = "CREATE TABLE s.note (id int PRIMARY KEY, {column} int NOT NULL, body text); INSERT INTO s.note SELECT k, k, 'b' FROM generate_series(1, 10) AS k"
+OF_PATIENTS = "{} IN (SELECT id FROM s.patient WHERE clinic_id = {{{{ clinic_id }}}})"
+"""An extract's condition."""
+
+
+@pytest.mark.parametrize("column", ["patient_id", "patientId", "id_patient", "patient_uuid"])
+@pytest.mark.parametrize("table", ["patient", "patients", "app_patient", "AppPatient"])
+def test_a_column_named_after_a_table_is_its_key_even_if_no_foreign_key_has_that_name(
+    demo_database: DemoDatabase, tmp_path: Path, table: str, column: str
+) -> None:
+    ddl = f"{PATIENTS.replace('s.patient', f's.{in_sql(table)}')}; {NOTES.format(column=in_sql(column))}"
+    rig = shaped(demo_database, tmp_path, ddl, {table: f"SELECT t.* FROM s.{in_sql(table)} AS t WHERE {OWN}"})
+    with pytest.raises(PermanentError, match=rf"s\.note is a table whose column {column} is named like a foreign key"):
+        rig.run(1)
+
+
+@pytest.mark.parametrize(
+    ("more", "extracts"),
+    [
+        ("CREATE TABLE s.visit (id int PRIMARY KEY, patient_id int NOT NULL)", {"visit": OF_PATIENTS.format("patient_id")}),
+        ("CREATE TABLE s.visit (id int PRIMARY KEY, author_id int REFERENCES s.patient)", {"visit": OF_PATIENTS.format("author_id")}),
+    ],
+    ids=["another table without a constraint", "a foreign key of another name"],
+)  # fmt: skip
+def test_what_other_tables_call_their_key_hides_no_gap(
+    demo_database: DemoDatabase, tmp_path: Path, more: str, extracts: dict[str, str]
+) -> None:
+    ddl = f"{PATIENTS}; {NOTES.format(column='patient_id')}; {more}"
+    rig = shaped(demo_database, tmp_path, ddl, {"patient": OWN} | extracts)
+    with pytest.raises(PermanentError, match=r"s\.note is a table whose column patient_id is named like a foreign key"):
+        rig.run(1)
+
+
+@pytest.mark.parametrize(
+    ("extract", "says"),
+    [
+        (OF_PATIENTS.format("patient_id").replace("clinic_id }}", "clinic_id }} % 2 + 1"), "5 rows of a backup refer in patient_id to a row of s.patient that is not in"),
+        (f"{OF_PATIENTS.format('patient_id')} AND id > 2", "1 row is in no backup, but the column patient_id refers to a row of s.patient"),
+    ],
+    ids=["another clinic's rows", "rows that are lost"],
+)  # fmt: skip
+def test_rows_are_compared_by_a_column_that_is_named_after_a_table(
+    demo_database: DemoDatabase, tmp_path: Path, extract: str, says: str
+) -> None:
+    ddl = f"{PATIENTS}; {NOTES.format(column='patient_id')}"
+    rig = shaped(demo_database, tmp_path, ddl, {"patient": OWN, "note": extract})
+    with pytest.raises(PermanentError, match=says):
+        rig.run(1)
+
+
+def test_a_name_that_fits_two_tables_says_nothing(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    ddl = f"{PATIENTS}; {NOTES.format(column='patient_id')}; CREATE TABLE s.other_patient (id int PRIMARY KEY)"
+    rig = shaped(demo_database, tmp_path, ddl, {"patient": OWN})
+    assert rig.run(1).state == "completed"

@@ -16,6 +16,7 @@ from clinic_backups.restore.plan import TablePlan
 from clinic_backups.restore.row_digests import digest_of_texts
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import NO_ACTION, Reference, with_parent
+from clinic_backups.restore.unique_values import held_by
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
 SHOWN_KEYS = 5
@@ -259,30 +260,44 @@ def _mark_moving(
 ) -> tuple[int, bool]:
     """Mark the rows to update that UPDATE cannot write one by one.
 
-    Returns their number, and whether UPDATE cannot be used at all. These are rows that swap a unique value, rows with
-    another value in a column that is always generated as identity, and rows whose referenced values change. A value
-    also changes if only its spelling does (1.0 and 1.00), if ON UPDATE would carry that to other rows.
+    Returns their number, and whether UPDATE cannot be used at all. These are rows whose unique value another row gets,
+    rows with another value in a column that is always generated as identity, and rows whose referenced values change.
+    A value also changes if only its spelling does (1.0 and 1.00), if ON UPDATE would carry that to other rows.
 
     :param carried: columns whose changes ON UPDATE carries to other rows.
     """
     shape = staged.shape
     immediate = [name for name in changed if name in shape.rules.immediate_columns]
     fixed = [name for name in changed if name in shape.fixed or name in carried]
-    marked, anew = 0, False
-    for names, least in ((immediate, 2), (fixed, 1)):
-        if not names:
-            continue
-        rows = sql.SQL("FROM {} WHERE {}").format(_updates(staged, ops), _differs(names))
-        ((count,),) = workspace.rows(sql.SQL("SELECT count(*) {}").format(rows), None, "comparing unique values")
-        if count >= least:
-            statement = sql.SQL("UPDATE {} AS m SET moves = true WHERE m.ctid IN (SELECT o.ctid {})").format(ops, rows)
-            count = workspace.execute(statement, "marking rows that move")
-            workspace.seals.wrote(ops, updated=count)
-            marked = max(marked, count)
-            anew = anew or names is fixed
-    if marked:
-        ((marked,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {} WHERE moves").format(ops), None, "counting")
-    return int(marked), anew
+    anew = bool(fixed) and _count_changed(workspace, staged, ops, fixed) > 0
+    marked = _mark(workspace, ops, _places(staged, ops, fixed)) if anew else 0
+    if immediate and _count_changed(workspace, staged, ops, immediate) > 1:
+        held, unknown = held_by(workspace, staged, ops, immediate)
+        if held:
+            marked += _mark(workspace, ops, sql.SQL("{}::tid[]").format(sql.Literal(sorted(held))))
+        if unknown and _count_changed(workspace, staged, ops, sorted(unknown)) > 1:
+            marked += _mark(workspace, ops, _places(staged, ops, sorted(unknown)))
+    return marked, anew
+
+
+def _count_changed(workspace: Workspace, staged: Staged, ops: sql.Identifier, names: Sequence[str]) -> int:
+    """The number of rows to update of which one of these columns changes."""
+    query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(_updates(staged, ops), _differs(names))
+    ((count,),) = workspace.rows(query, None, "comparing unique values")
+    return int(count)
+
+
+def _places(staged: Staged, ops: sql.Identifier, names: Sequence[str]) -> sql.Composed:
+    """The places in ``ops`` of the rows to update of which one of these columns changes."""
+    return sql.SQL("ARRAY(SELECT o.ctid FROM {} WHERE {})").format(_updates(staged, ops), _differs(names))
+
+
+def _mark(workspace: Workspace, ops: sql.Identifier, places: sql.Composable) -> int:
+    """Mark the operations in these places, an array, that are not marked yet; returns their number."""
+    statement = sql.SQL("UPDATE {} AS m SET moves = true WHERE NOT m.moves AND m.ctid = ANY ({})").format(ops, places)
+    count = workspace.execute(statement, "marking rows that move")
+    workspace.seals.wrote(ops, updated=count)
+    return count
 
 
 def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:

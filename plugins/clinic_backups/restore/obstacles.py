@@ -23,7 +23,8 @@ from clinic_backups.restore.obstacle_sql import (
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rows_of_others import RowsOfOthers
-from clinic_backups.restore.table_rules import Reference, UniqueRule, compare, with_child
+from clinic_backups.restore.table_rules import Reference, UniqueRule, with_child
+from clinic_backups.restore.unique_values import is_comparable, same_values, values_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.declarations import Declarations
 
@@ -76,37 +77,17 @@ class Obstacles:
     def _taken_values(self, diff: TableDiff, rule: UniqueRule) -> Iterator[Obstacle]:
         """Rows to write whose unique value a row outside of the restore has by now."""
         shape = diff.staged.shape
-        known = {*shape.columns, *(column.name for column in shape.computed)}
-        if (
-            rule.exclusion
-            or rule.of_partition
-            or len(rule.operators) != len(rule.expressions)
-            or not set(rule.columns) <= known
-        ):
+        if not is_comparable(shape, rule):
             return  # the rehearsal finds it
-        names = [sql.Identifier(f"e{number}") for number, _ in enumerate(rule.expressions)]
-        values = sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(sql.SQL(expression), name)
-            for expression, name in zip(rule.expressions, names, strict=True)
-        )
-        keys = shape.as_op_key("w")
-        side = sql.SQL("(SELECT {keys}, {values} FROM {rows} AS w WHERE {predicate})")
-        predicate = sql.SQL(rule.predicate or "true")
         query = sql.SQL("""
             SELECT {shown}, o.ctid, NULL FROM {wanted} AS a JOIN {there} AS b ON {same_values}
               JOIN {ops} AS o ON o.op <> 'delete' AND {own}
              WHERE NOT ({same_key})
                AND NOT EXISTS (SELECT FROM {ops} AS d WHERE d.op <> 'insert' AND {in_ops})""").format(
             shown=shown(shape.now, "a", shape.op_key),
-            wanted=side.format(
-                keys=keys, values=values, rows=sql.SQL("({})").format(diff.written), predicate=predicate
-            ),
-            there=side.format(keys=keys, values=values, rows=shape.in_sql, predicate=predicate),
-            same_values=compare(
-                [sql.SQL("a.{}").format(name) for name in names],
-                rule.operators,
-                [sql.SQL("b.{}").format(name) for name in names],
-            ),
+            wanted=values_of(shape, rule, sql.SQL("({})").format(diff.written)),
+            there=values_of(shape, rule, shape.in_sql),
+            same_values=same_values(rule, "a", "b"),
             same_key=shape.same_op_key("a", "b"),
             ops=diff.ops,
             in_ops=shape.same_op_key("d", "b"),

@@ -361,7 +361,8 @@ class Workspace(Snapshot):
             raise_database_error(error, f"reading {table.name}", source="extract")
 
     def commit(self) -> None:
-        """Commit."""
+        """Commit. Code that runs only then, such as a deferred trigger or a held cursor, may write nothing any more."""
+        self.execute("SET TRANSACTION READ ONLY", "ending the writing")
         try:
             self._db.commit()
         except psycopg2.Error as error:

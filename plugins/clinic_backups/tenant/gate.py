@@ -22,7 +22,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.extract import SqlFolder, rendered
-from clinic_backups.tenant.key_names import table_names
+from clinic_backups.tenant.key_names import nouns, table_names
 from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.problems import Problem
@@ -257,7 +257,8 @@ def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
 def names_of(folder: SqlFolder) -> set[str]:
     """The column names that :func:`clinic_backups.tenant.structure.read` looks for, besides foreign keys."""
     compared = folder.clinic_columns().items()
-    return {name for table, names in compared if table != folder.clinic_table for name in names} | table_names(folder)
+    found = {name for table, names in compared if table != folder.clinic_table for name in names}
+    return found | table_names(folder.clinic_table) | {noun for table in folder.extracts() for noun in nouns(table)}
 
 
 def gaps(problems: Iterable[Problem]) -> tuple[Gap, ...]:

@@ -28,10 +28,17 @@ def stems(name: str) -> set[str]:
     return {_GLUED.sub("", word, count=1) for word in words if _GLUED.search(word) and word not in _KEY_WORDS}
 
 
-def table_names(folder: SqlFolder) -> set[str]:
-    """The names by which a column may refer to the clinics' table: its name, and the last word of it."""
-    name = folder.clinic_table.split(".", 1)[1]
+def table_names(table: str) -> set[str]:
+    """The names by which a column may refer to a table: its name, and the last word of it."""
+    name = table.split(".", 1)[1]
     return {name, (_WORD.findall(name) or [name])[-1]}
+
+
+def nouns(table: str) -> set[str]:
+    """The same in lower case, and in the singular: ``paciente`` for ``usuarios_paciente`` and ``pacientes``."""
+    names = {name.lower() for name in table_names(table)}
+    ends = {name.removesuffix(end) for name in names for end in ("s", "es")}
+    return {name for name in names | ends if len(name) > 1}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class KeyNames:
     def __init__(self, structure: Structure, folder: SqlFolder, extracts: Collection[str]) -> None:
         self._structure, self._extracts = structure, extracts
         self._clinic_table, self._compared = folder.clinic_table, folder.clinic_columns()
-        self._clinics_names = {plain(name) for name in table_names(folder)}
+        self._clinics_names = {plain(name) for name in table_names(folder.clinic_table)}
 
     def meant_by(self, column: NotedColumn) -> ParentKey | None:
         """The foreign key to the clinic or to an extracted table whose name the column has; ``None`` if unclear.
@@ -60,7 +67,9 @@ class KeyNames:
         It is unclear if other tables use the name for something else, or as their own primary key.
         """
         if plain(column.name) in self._keys:
-            return self._clear.get(plain(column.name))
+            meant = self._clear.get(plain(column.name))
+            # A table that is called "usuario_groups" has a column "group_id" for something else.
+            return None if meant is not None and not meant.table and meant.parent == column.table else meant
         meant, is_key = self._in_another_form(column)
         if meant is None or (meant.parent == self._clinic_table and not self.is_same(meant, column)):
             # If both the form of the name and the type differ, the column counts only if its name has a word for a key.
@@ -72,7 +81,7 @@ class KeyNames:
         if plain(column.name) not in self._keys:
             meant, _ = self._in_another_form(column)
             return meant if meant is not None and self.is_same(meant, column) else None
-        keys = self._keys.get(plain(column.name), [])
+        keys = [key for key in self._keys.get(plain(column.name), []) if key.table]
         return next((key for key in keys if key.parent in self._extracts), None) if self._is_key(column.name) else None
 
     @staticmethod
@@ -158,11 +167,30 @@ class KeyNames:
 
     @cached_property
     def _keys(self) -> Mapping[str, list[ParentKey]]:
-        """The foreign keys of one column, and the columns that extracts compare with the clinic's number, by name."""
+        """The foreign keys of one column, and the columns that extracts compare with the clinic's number, by name.
+
+        A name that no foreign key has may still be that of an extracted table: ``paciente_id``.
+        """
         found: dict[str, list[ParentKey]] = {}
         for key in (*self._structure.references, *self._compared_keys()):
             if len(key.columns) == 1:
                 found.setdefault(plain(key.columns[0]), []).append(key)
+        for name, keys in self._keys_by_tables().items():
+            found.setdefault(name, keys)
+        return found
+
+    def _keys_by_tables(self) -> Mapping[str, list[ParentKey]]:
+        """By the name that a foreign key to a table usually has: such a key, which no table has.
+
+        Tables without an extract are included, because a name that fits them too is not clear.
+        """
+        found: dict[str, list[ParentKey]] = {}
+        for column in self._structure.columns:
+            if column.is_primary_key and column.table != self._clinic_table:
+                for noun in nouns(column.table):
+                    key = ParentKey("", (f"{noun}_id",), column.table, (column.name,), (EQUAL,), column.type,
+                                    column.base, enforced=False)  # fmt: skip
+                    found.setdefault(plain(f"{noun}_id"), []).append(key)
         return found
 
     def _compared_keys(self) -> list[ParentKey]:

@@ -14,6 +14,7 @@ from clinic_backups.base.table import Column
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of
+from clinic_backups.restore.writing.quiet_triggers import Quiet
 
 _WHOLE, _BROKEN = ("smallint", "integer", "bigint"), ("numeric", "real", "double precision")
 _NULL = sql.SQL("NULL")
@@ -23,14 +24,14 @@ _TIMES = ("date", "timestamp without time zone", "timestamp with time zone")
 class CannotMove(PermanentError):
     """Rows that exchange unique values cannot get temporary ones. ``table``: their table."""
 
-    def __init__(self, diff: TableDiff, why: str, reference: Reference) -> None:
+    def __init__(self, diff: TableDiff, why: str, reference: Reference, quiet: Quiet) -> None:
         names = ", ".join(rule.name for rule in diff.staged.shape.rules.unique if _is_of(diff, rule.columns))
         super().__init__(
-            f"{diff.moving} rows of {diff.name} cannot be written one by one{f' ({names})' if names else ''}: {why}."
-            f" Deleting them first would change rows of {reference.child} ({reference.name}).",
-            hint="GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, so that the rows can be"
-            f" written again; or change {reference.name} to ON DELETE NO ACTION ON UPDATE NO ACTION; or restore without"
-            f" {diff.name}.",
+            f"{diff.moving} row{'s' if diff.moving > 1 else ''} of {diff.name} must make way before others get their"
+            f" unique values{f' ({names})' if names else ''}, but {why}. Deleting them first would change rows of"
+            f" {reference.child} ({reference.name}).",
+            hint=f"{quiet.remedy_for_keys} Or change {reference.name} to ON DELETE NO ACTION ON UPDATE NO ACTION, or"
+            f" restore without {diff.name}.",
         )
         self.table = diff.name
 
@@ -46,23 +47,24 @@ class Parking:
     before all others, an empty range, or a UUID.
 
     :param reference: why the rows may not be deleted instead.
+    :param quiet: how triggers and foreign keys are kept from acting.
     :raises CannotMove: no value can be made up.
     """
 
-    def __init__(self, workspace: Workspace, diff: TableDiff, reference: Reference) -> None:
-        self._workspace, self._diff, self._reference = workspace, diff, reference
+    def __init__(self, workspace: Workspace, diff: TableDiff, reference: Reference, quiet: Quiet) -> None:
+        self._workspace, self._diff, self._reference, self._quiet = workspace, diff, reference, quiet
         self.table = diff.name
         self._doing = f"moving rows of {diff.name} out of each other's way"
         if diff.anew:
             raise CannotMove(
-                diff, "an UPDATE of these columns is not allowed, or would change rows that refer", reference
+                diff, "an UPDATE of these columns is not allowed, or would change rows that refer", reference, quiet
             )
         shape = diff.staged.shape
         changed = set(diff.plan.columns) & shape.rules.immediate_columns
         columns = [column for column in shape.now.stored_columns if column.name in changed]
         values = {column.name: value for column in columns if (value := _made_up(diff, column)) is not None}
         if not values:
-            raise CannotMove(diff, "no free temporary value can be made up", reference)
+            raise CannotMove(diff, "no free temporary value can be made up", reference, quiet)
         with self._refusing():
             self._statement = self._update(values)
 
@@ -101,7 +103,7 @@ class Parking:
         except PermanentError as error:
             refused = refusal_of(error)
             by = refused.constraint if refused is not None and refused.constraint else "the database"
-            raise CannotMove(self._diff, f"{by} accepts no temporary value", self._reference) from None
+            raise CannotMove(self._diff, f"{by} accepts no temporary value", self._reference, self._quiet) from None
 
 
 def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:

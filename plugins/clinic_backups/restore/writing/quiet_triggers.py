@@ -62,8 +62,8 @@ class Quiet:
 
     how: How
     triggers: tuple[Trigger, ...] = ()
-    owner_only: bool = False
-    """The replica role cannot be used, even if this role might: for instance, rows of derived tables are deleted."""
+    hindrance: str = ""
+    """Why ``session_replication_role`` cannot be used even if this role might set it; empty if it can."""
     acting: tuple[Reference, ...] = ()
     """Foreign keys that act on rows which refer to a deleted value, although a row with the same value comes back."""
 
@@ -97,7 +97,17 @@ class Quiet:
         )
 
     def _remedy(self, triggers: Iterable[Trigger]) -> str:
-        return remedy((each.relation for each in triggers if not each.may), owner_only=self.owner_only)
+        return remedy((each.relation for each in triggers if not each.may), owner_only=bool(self.hindrance))
+
+    @property
+    def remedy_for_keys(self) -> str:
+        """What keeps foreign keys from acting while rows are deleted and inserted again."""
+        if self.hindrance:
+            return f"The restore cannot keep foreign keys from acting here, because {self.hindrance}."
+        return (
+            "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db: foreign keys then do not act"
+            " meanwhile."
+        )
 
     def refusals(self) -> Iterator[Refusal]:
         """Rules and foreign keys that cannot be turned off.
@@ -110,9 +120,8 @@ class Quiet:
                 key.parent,
                 f"Rows of {key.parent} are to be deleted and rows with the same {columns} inserted. At the deletion the"
                 f" foreign key {key.name} would change or forbid rows of {key.child} that refer to them.",
-                "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db: foreign keys then do not"
-                f" act meanwhile. Or first change the primary keys of the present rows of {key.parent} to those of the"
-                " backup.",
+                f"{self.remedy_for_keys} Or first change the primary keys of the present rows of {key.parent} to those"
+                " of the backup.",
             )
         for trigger in self.triggers:
             if trigger.kind == "RULE" and self.how == "fire":
@@ -166,16 +175,25 @@ def decide(
     stuck = acting or any(diffs[name].moving and cascading(references, name) is not None for name in written)
     if not firing and not stuck and sum(diffs[name].plan.writes for name in written) < MANY_ROWS:
         return Quiet("nothing")
-    in_replica = [trigger for trigger in hit if trigger.state in ("A", "R")]
-    deferrable = [name for name in written if rules[name].is_deferrable]
-    provable = not in_replica and not deferrable and not derived and _provable(diffs, references)
-    provable = provable and _may_lock_parents(rules, written, references)
-    if provable and may_replica(workspace):
+    hindrance = _hindrance(hit, [name for name in written if rules[name].is_deferrable], derived)
+    hindrance = hindrance or _unprovable(diffs, references) or _parents_not_locked(rules, written, references)
+    if not hindrance and may_replica(workspace):
         return Quiet("replica", firing)
     if not firing:
-        return Quiet("nothing", acting=acting)
+        return Quiet("nothing", (), hindrance, acting)
     how: How = "disable" if all(trigger.may for trigger in firing) else "fire"
-    return Quiet(how, firing, not provable, acting)
+    return Quiet(how, firing, hindrance, acting)
+
+
+def _hindrance(hit: Sequence[Trigger], deferrable: Sequence[str], derived: Sequence[Derived]) -> str:
+    """Why the replica role cannot be used for these tables; empty if it can."""
+    for trigger in hit:
+        if trigger.state in ("A", "R"):
+            state = "ENABLE ALWAYS" if trigger.state == "A" else "ENABLE REPLICA"
+            return f"the trigger {trigger.name} of {trigger.relation} would fire then ({state}): disable it meanwhile"
+    if deferrable:
+        return f"a unique key of {deferrable[0]} is DEFERRABLE: restore without this table first"
+    return f"rows of the derived table {derived[0].table} are deleted too" if derived else ""
 
 
 def _acts_in_vain(workspace: Workspace, diffs: Mapping[str, TableDiff], key: Reference) -> bool:
@@ -240,28 +258,32 @@ def _mask(diff: TableDiff) -> int:
     return sum(EVENTS[event] for event, count in counts.items() if count)
 
 
-def _provable(diffs: Mapping[str, TableDiff], references: Sequence[Reference]) -> bool:
-    """Whether the restore itself can prove every foreign key of the written rows."""
+def _unprovable(diffs: Mapping[str, TableDiff], references: Sequence[Reference]) -> str:
+    """Which foreign key of the written rows the restore itself cannot prove; empty if it can prove all."""
     for reference in references:
         child, parent = diffs.get(reference.child), diffs.get(reference.parent)
         if not any(diff is not None and diff.plan.writes for diff in (child, parent)):
             continue
-        if not (reference.plain and reference.child_readable and reference.parent_readable):
-            return False
+        known = reference.plain and reference.child_readable and reference.parent_readable
         if child is not None and not set(reference.columns) <= set(child.staged.shape.columns):
-            return False  # added since the backup: restored rows get its default
+            known = False  # added since the backup: restored rows get its default
         if parent is not None:
             shape = parent.staged.shape
-            if not shape.key or not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
-                return False
-    return True
+            known = known and bool(shape.key) and set(reference.parent_columns) <= {*shape.columns, *shape.key}
+        if not known:
+            return f"it could not prove the foreign key {reference.name} of {reference.child} itself"
+    return ""
 
 
-def _may_lock_parents(rules: Mapping[str, TableRules], written: Iterable[str], references: Sequence[Reference]) -> bool:
-    """Whether the role may lock the referenced rows of others, as PostgreSQL's own check does."""
+def _parents_not_locked(
+    rules: Mapping[str, TableRules], written: Iterable[str], references: Sequence[Reference]
+) -> str:
+    """Why the role may not lock the referenced rows of others, as PostgreSQL's own check does; empty if it may."""
     tables = set(written)
-    parents = {reference.parent for reference in references if reference.child in tables}
-    return all(name in rules and "UPDATE" not in rules[name].missing_rights for name in parents)
+    for name in sorted({reference.parent for reference in references if reference.child in tables}):
+        if name not in rules or "UPDATE" in rules[name].missing_rights:
+            return f"its role has no UPDATE on {name}, which it needs to lock the rows that are referred to"
+    return ""
 
 
 def may_replica(workspace: Workspace) -> bool:

@@ -53,7 +53,7 @@ class Writer:
         :raises PermanentError: rows that exchange unique values cannot be written.
         """
         self._parkings = [
-            Parking(self._workspace, diff, reference)
+            Parking(self._workspace, diff, reference, self._quiet)
             for diff in self._diffs
             if diff.moving and (reference := self._in_the_way(diff)) is not None
         ]

@@ -9,7 +9,8 @@ WITH RECURSIVE base (oid, base, typmod) AS (
 ), -- Defaults of a view's columns, and the columns that those are.
 through (default_oid, view, relation, number) AS (
     SELECT d.oid, d.adrelid, d.adrelid, d.adnum::int
-      FROM pg_attrdef d JOIN pg_class v ON v.oid = d.adrelid AND v.relkind = 'v' AND v.relowner = ANY (%(owners)s::oid[])
+      FROM pg_attrdef d JOIN pg_class v ON v.oid = d.adrelid AND v.relkind = 'v' AND v.relpersistence <> 't'
+       AND v.relowner = ANY (%(owners)s::oid[])
      UNION
     SELECT t.default_oid, t.view, found.m[2]::oid, found.m[3]::int
       FROM through t
@@ -37,7 +38,7 @@ through (default_oid, view, relation, number) AS (
       LEFT JOIN defaults v ON v.relation = a.attrelid AND v.number = a.attnum
       LEFT JOIN pg_attrdef d ON d.oid = v.default_oid
      WHERE c.oid >= 16384 -- none of PostgreSQL's own, which have no sequences
-       AND c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND n.nspname || '.' || c.relname = ANY (%(names)s)
+       AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND has_table_privilege(c.oid, 'SELECT') AND n.nspname || '.' || c.relname = ANY (%(names)s)
 ), called AS (
     SELECT k.attrelid, k.attnum, k.view, dep.refobjid AS function
       FROM columns k

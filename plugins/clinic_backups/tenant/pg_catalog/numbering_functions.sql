@@ -15,7 +15,7 @@ WITH RECURSIVE restored AS MATERIALIZED (
     SELECT v.oid
       FROM pg_depend d
       JOIN pg_rewrite w ON w.oid = d.objid
-      JOIN pg_class v ON v.oid = w.ev_class AND v.relkind = 'v' AND v.relowner = ANY (%(owners)s::oid[])
+      JOIN pg_class v ON v.oid = w.ev_class AND v.relkind = 'v' AND v.relpersistence <> 't' AND v.relowner = ANY (%(owners)s::oid[])
      WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
        AND d.refobjid IN (SELECT t.oid FROM restored t)
 ), hooked (oid) AS MATERIALIZED (

@@ -8,7 +8,7 @@ SELECT n.nspname || '.' || c.relname, quote_ident(g.tgname), g.tgtype::int, g.tg
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_proc p ON p.oid = g.tgfoid
   JOIN pg_namespace pn ON pn.oid = p.pronamespace
- WHERE NOT g.tgisinternal AND g.tgparentid = 0
+ WHERE NOT g.tgisinternal AND g.tgparentid = 0 AND c.relpersistence <> 't'
    AND (c.relowner = ANY (%(owners)s::oid[]) OR n.nspname || '.' || c.relname = ANY (%(tables)s))
    AND (g.tgfoid = ANY (%(functions)s::oid[]) OR g.tgnargs > 0)
  UNION ALL
@@ -16,7 +16,7 @@ SELECT n.nspname || '.' || c.relname, quote_ident(r.rulename), 0, 0, '', NULL, p
   FROM pg_rewrite r
   JOIN pg_class c ON c.oid = r.ev_class
   JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE r.oid >= 16384
+ WHERE r.oid >= 16384 AND c.relpersistence <> 't'
    AND (c.relowner = ANY (%(owners)s::oid[]) OR n.nspname || '.' || c.relname = ANY (%(tables)s))
    AND NOT EXISTS (SELECT FROM pg_depend e, pg_roles o
                    WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'

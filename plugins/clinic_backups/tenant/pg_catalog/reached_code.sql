@@ -29,7 +29,10 @@ SELECT 'pg_operator'::regclass, n.id
   FROM pg_operator o CROSS JOIN unnest(ARRAY[o.oprcom, o.oprnegate]) AS n (id)
  WHERE w.class = 'pg_operator'::regclass AND o.oid = w.id AND n.id >= 16384
  UNION ALL
-SELECT 'pg_class'::regclass, h.inhrelid FROM pg_inherits h WHERE w.class = 'pg_class'::regclass AND h.inhparent = w.id
+SELECT 'pg_class'::regclass, h.inhrelid
+  FROM pg_inherits h
+  JOIN pg_class heir ON heir.oid = h.inhrelid AND heir.relpersistence <> 't' -- no query reads one of another session
+ WHERE w.class = 'pg_class'::regclass AND h.inhparent = w.id
  UNION ALL
 SELECT 'pg_type'::regclass, a.atttypid
   FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid

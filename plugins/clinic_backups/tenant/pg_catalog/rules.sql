@@ -108,7 +108,7 @@ SELECT n.nspname || '.' || c.relname AS name,
                           FROM pg_inherits h
                           JOIN pg_class ch ON ch.oid = h.inhrelid
                           JOIN pg_namespace cn ON cn.oid = ch.relnamespace
-                         WHERE h.inhparent = c.oid AND NOT ch.relispartition),
+                         WHERE h.inhparent = c.oid AND NOT ch.relispartition AND ch.relpersistence <> 't'),
            'missing_rights', (SELECT json_agg(r)
                                 FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r
                                WHERE NOT has_table_privilege(c.oid, r)),

@@ -124,6 +124,8 @@ SELECT 'column', json_build_object(
    AND (o.oid IS NOT NULL
         OR a.atttypid = ANY (ARRAY(SELECT h.oid FROM oid_holder h))
         OR s.stem IN (SELECT k.stem FROM key_stem k)
+        -- What a foreign key to the table would have, if its name is made of the table's.
+        OR (r.oid, a.attnum) IN (SELECT i.indrelid, i.indkey[0] FROM pg_index i WHERE i.indisprimary AND i.indnkeyatts = 1)
         OR r.oid IN (SELECT m.tgrelid FROM managed m))
  UNION ALL
 SELECT 'large_objects', to_json(EXISTS (SELECT FROM pg_largeobject_metadata))

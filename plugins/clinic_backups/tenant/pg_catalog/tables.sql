@@ -91,7 +91,7 @@ SELECT n.nspname || '.' || c.relname AS name,
            SELECT json_agg(json_build_object('name', pn.nspname || '.' || p.relname, 'oid', p.oid::bigint,
                                              'file', NULLIF(p.relfilenode, 0)::bigint) ORDER BY p.oid)
              FROM part
-             JOIN pg_class p ON p.oid = part.oid
+             JOIN pg_class p ON p.oid = part.oid AND p.relpersistence <> 't'
              JOIN pg_namespace pn ON pn.oid = p.relnamespace) END AS parts,
        NULLIF(c.relfilenode, 0)::bigint AS file
   FROM pg_class c
