@@ -393,11 +393,15 @@ def test_the_hooks_run_before_and_after_whatever_happens(rig: Shaped, demo_datab
     assert rig.execute_rows("SELECT count(*) FROM s.closed") == [(0,)]
 
 
-def test_a_hook_that_fails_before_changes_nothing(rig: Shaped) -> None:
-    (rig.settings.sql_dir / "before_restore.sql").write_text("SELECT 1 / 0")
+def test_a_hook_that_fails_before_changes_nothing(rig: Shaped, demo_database: DemoDatabase) -> None:
+    rig.execute("CREATE TABLE s.gate (n int); INSERT INTO s.gate VALUES (1)", *grants(demo_database))
+    (rig.settings.sql_dir / "not_backed_up.txt").write_text("s.gate: the test's own\n")
+    (rig.settings.sql_dir / "before_restore.sql").write_text("SELECT 1 / n FROM s.gate")
     record = rig.run(1)
     damage(rig)
-    plan, damaged = rig.plan(record), rig.everything()
+    plan = rig.plan(record)
+    rig.execute("UPDATE s.gate SET n = 0")
+    damaged = rig.everything()
     with pytest.raises(ClinicBackupsError, match=r"before_restore\.sql"):
         rig.restore().apply(rig.source(record), Wish(), approved=plan.digest)
     assert rig.everything() == damaged

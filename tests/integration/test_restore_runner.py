@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,9 +17,11 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
+from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreMode, RestoreRecord, Restores, restore_id_of
+from clinic_backups.restore.hooks import AfterHookFailed
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.plan_text import as_lines, as_markdown, undo_command, undo_conf
 from clinic_backups.restore.request import RestoreRequest, parse
@@ -220,7 +223,7 @@ def test_a_record_whose_process_died_is_closed_by_later_runs(theatre: Theatre) -
         assert close_abandoned(theatre.catalog, theatre.clinic_db, theatre.tick) == []
     (closed,) = close_abandoned(theatre.catalog, theatre.clinic_db, theatre.tick)
     assert closed.state == "failed"
-    assert "as it was before" in (closed.error or "")
+    assert "as they were before" in (closed.error or "")
 
 
 def test_a_plan_survives_its_json_and_its_page_shows_no_markup_of_names(theatre: Theatre) -> None:
@@ -386,3 +389,110 @@ def test_a_plan_is_not_applied_if_more_is_known_of_its_backup_by_now(theatre: Th
     with pytest.raises(NotApproved, match="suspect, and nobody has accepted it: rows lost"):
         runner.apply(approved)
     assert theatre.rows_now(1) == damaged
+
+
+CLOSES = "INSERT INTO public.cerrada VALUES ({{ clinic_id }}) ON CONFLICT DO NOTHING"
+OPENS = "DELETE FROM public.cerrada WHERE clinica_id = {{ clinic_id }}"
+
+
+@pytest.fixture
+def hooked(theatre: Theatre, tmp_path: Path) -> Theatre:
+    """With hooks that shut a clinic and open it again."""
+    folder = shutil.copytree(PROJECT_SQL, tmp_path / "sql")
+    theatre.settings = theatre.settings.model_copy(update={"sql_dir": folder})
+    theatre.execute(
+        "CREATE TABLE public.cerrada (clinica_id bigint PRIMARY KEY)",
+        f"GRANT SELECT, INSERT, DELETE ON public.cerrada TO {theatre.database.roles.restorer}",
+        f"GRANT SELECT ON public.cerrada TO {theatre.database.roles.reader}",
+    )
+    with (folder / "not_backed_up.txt").open("a") as declarations:
+        declarations.write("public.cerrada: who is being restored\n")
+    (folder / "before_restore.sql").write_text(CLOSES)
+    (folder / "after_restore.sql").write_text(OPENS)
+    return theatre
+
+
+def shut(theatre: Theatre) -> bool:
+    return bool(theatre.execute_rows("SELECT FROM public.cerrada WHERE clinica_id = 1"))
+
+
+def test_a_second_hook_that_fails_after_the_commit_is_told_everywhere(hooked: Theatre) -> None:
+    hooked.back_up()
+    good = hooked.rows_now(1)
+    hooked.execute(DAMAGE)
+    runner, restorer = hooked.runner(), hooked.database.roles.restorer
+    approval = hooked.approved(RestoreRequest(clinic_id=1), runner)
+
+    def meanwhile(step: str) -> None:
+        if step.startswith("reading the clinic again"):
+            hooked.execute(f"REVOKE DELETE ON public.cerrada FROM {restorer}")
+
+    runner._restore.listener = Listener(meanwhile)
+    with pytest.raises(AfterHookFailed, match=r"running after_restore\.sql") as raised:
+        runner.apply(approval)
+    assert (
+        "The restore itself has ended, but the clinic may still be shut: run it by hand for clinic 1"
+        in raised.value.hint
+    )
+    (record,) = hooked.restores.find(clinic_id=1)
+    assert (record.state, hooked.rows_now(1) == good, shut(hooked)) == ("completed", True, True)
+    assert (record.error, record.hint) == (raised.value.message, raised.value.hint)
+    notices = hooked.execute_rows("SELECT facts FROM clinic_backups.notification WHERE kind = 'restore_report'")
+    assert [(facts["outcome"], facts["error"]) for (facts,) in notices] == [("completed", record.error)]
+
+
+def test_a_restore_and_its_second_hook_that_fail_are_both_told(hooked: Theatre) -> None:
+    hooked.back_up()
+    hooked.execute(DAMAGE)
+    runner, restorer = hooked.runner(), hooked.database.roles.restorer
+    approval = hooked.approved(RestoreRequest(clinic_id=1), runner)
+
+    def meanwhile(step: str) -> None:
+        if step.startswith("reading the clinic again"):
+            hooked.execute(f"REVOKE DELETE ON public.cerrada FROM {restorer}")
+            raise PermanentError("Somebody ended it.", hint="Ask them.")
+
+    runner._restore.listener = Listener(meanwhile)
+    with pytest.raises(PermanentError, match="Somebody ended it"):
+        runner.apply(approval)
+    (record,) = hooked.restores.find(clinic_id=1)
+    assert (
+        record.state == "failed" and "Besides: " in (record.hint or "") and "after_restore.sql" in (record.hint or "")
+    )
+
+
+def test_after_a_killed_restore_people_are_told_to_run_the_second_hook(hooked: Theatre) -> None:
+    hooked.back_up()
+    hooked.execute(DAMAGE)
+    runner = hooked.runner()
+    approval = hooked.approved(RestoreRequest(clinic_id=1), runner)
+    plan = runner.plan(RestoreRequest(clinic_id=1))
+    with hooked.catalog.lock(1):
+        hooked.restores.begin(
+            RestoreRecord(
+                restore_id_of(1, hooked.tick()),
+                1,
+                "x",
+                plan.backup_id,
+                "exact",
+                plan.to_json(),
+                plan.digest,
+                hooked.now,
+            )
+        )
+    hooked.execute("INSERT INTO public.cerrada VALUES (1)")
+    assert runner.apply(approval).state == "completed"  # the first hook may run again
+    dead = [record for record in hooked.restores.find(clinic_id=1) if record.state == "failed"]
+    assert [("run it by hand for clinic 1" in (record.hint or "")) for record in dead] == [True]
+    assert not shut(hooked)
+
+
+@pytest.mark.parametrize("name", ["before_restore.sql", "after_restore.sql"])
+def test_a_plan_tries_the_hooks(hooked: Theatre, name: str) -> None:
+    hooked.back_up()
+    hooked.execute(DAMAGE)
+    (hooked.settings.sql_dir / name).write_text("SELECT 1 / 0")
+    with pytest.raises(PermanentError, match=name):
+        hooked.runner().plan(RestoreRequest(clinic_id=1))
+    (hooked.settings.sql_dir / name).write_text("-- nothing to do\n")
+    assert hooked.go(RestoreRequest(clinic_id=1)).state == "completed"

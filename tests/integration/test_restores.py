@@ -187,8 +187,8 @@ def test_a_foreign_errors_text_is_not_kept(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("end", "state", "says"),
     [
-        ("nothing", "failed", "The database is as it was before."),
-        ("rollback", "failed", "The database is as it was before."),
+        ("nothing", "failed", "The clinic's rows are as they were before."),
+        ("rollback", "failed", "The clinic's rows are as they were before."),
         ("commit", "completed", None),
         ("forgotten", "failed", "no longer knows whether it was committed"),
         ("future", "failed", "no longer knows whether it was committed"),

@@ -17,6 +17,7 @@ from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.find_backup import source_of
+from clinic_backups.restore.hooks import AfterHookFailed
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.restore_outcomes import RestoreOutcomes, TransactionStatus
@@ -77,6 +78,9 @@ class Attempt:
             self._see_note(error)
             if self._record.transaction_id is None:
                 self._fail(error)
+                raise
+            if isinstance(error, AfterHookFailed):
+                tools.outcomes.complete(self._record, but=error)
                 raise
             # The answer to the commit was lost. The database knows whether it was done.
             settled = tools.outcomes.settle(self._record, error, tools.status_of(self._record))

@@ -18,7 +18,7 @@ from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, migrated
 from clinic_backups.restore.comparison import Comparison, Present
 from clinic_backups.restore.find_backup import only_taken_back
-from clinic_backups.restore.hooks import hooked, require_no_strangers_in_hooks
+from clinic_backups.restore.hooks import hooked, require_no_strangers_in_hooks, try_hooks
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import RestorePlan, TablePlan, digest_of
 from clinic_backups.restore.plan_digest import hooks, otherwise, unplanned
@@ -86,6 +86,7 @@ class ClinicRestore:
 
         def rehearse(comparison: Comparison) -> RestorePlan:
             self.listener.step("rehearsing")
+            try_hooks(self.database, comparison.folder, source.clinic_id)
             comparison.rehearse()
             return comparison.plan
 

@@ -98,7 +98,7 @@ class Comparison:
         self._since, self._target, self._ways = since, target, ways
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
         self._connection, self._wish, self._as_text = connection, wish, as_text
-        self._folder, self._declared = folder, folder.declarations()
+        self.folder, self._declared = folder, folder.declarations()
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
         self._refusals: list[Refusal] = [*refusals]
@@ -121,7 +121,7 @@ class Comparison:
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
         choice = ChosenTables(
-            self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways, self._folder
+            self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways, self.folder
         )
         choice.choose()
         self._refusals += choice.refusals
@@ -252,7 +252,7 @@ class Comparison:
             | plan_digest.moved_sequences(self._sequences)
             | plan_digest.conversions(workspace, diffs, self._converted)
             | plan_digest.extracts(diffs, self.queries)
-            | plan_digest.hooks(self._folder)
+            | plan_digest.hooks(self.folder)
             | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
             | {part: value for derived in self._derived for part, value in derived.parts.items()}
@@ -269,7 +269,7 @@ class Comparison:
         runs = [each.oid for each in called if each.kind == "function" and not each.is_trigger]
         if not runs:
             return
-        for each in strangers_code(self.workspace, self.queries, self._folder.clinic_table, functions=runs):
+        for each in strangers_code(self.workspace, self.queries, self.folder.clinic_table, functions=runs):
             self._note(next(iter(self.diffs)), each.noted)
 
     def present(self) -> Present:

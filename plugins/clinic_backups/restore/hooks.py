@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psycopg2
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect
 from clinic_backups.base.database_errors import raise_database_error
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError, afterwards
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.search_path import APPLICATION_PATH
 from clinic_backups.base.silence import WatchedConnection
+from clinic_backups.base.text import one_line
 from clinic_backups.tenant.extract import SqlFolder, render
 from clinic_backups.tenant.sql_tokens import names_in
 from clinic_backups.tenant.strangers import StrangersCode, refuse, strangers_code
@@ -27,6 +28,10 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
 PATH_HINT = "Names without a schema are looked up in the search path of the role."
+
+
+class AfterHookFailed(PermanentError):
+    """The restore is done, but the second hook failed: the clinic may still be shut."""
 
 
 _ENDS = re.compile(
@@ -74,6 +79,7 @@ def hooked(
 
     :raises PermanentError: a hook failed, or would run code of strangers. If the first one failed, nothing else was
         done.
+    :raises AfterHookFailed: only the second one failed.
     """
     if _present(folder):
         with _Looking(connection, trusted_owners=trusted_owners) as looking:
@@ -86,15 +92,19 @@ def hooked(
             _run(connection, folder, AFTER, clinic_id, listener)
         except ClinicBackupsError as failure:
             error.add_note(f"{failure.message} {failure.hint}")
+            if isinstance(error, ClinicBackupsError):
+                error.hint = one_line(f"{error.hint} Besides: {failure.message} {failure.hint}")
         raise
-    _run(connection, folder, AFTER, clinic_id, listener)
+    try:
+        _run(connection, folder, AFTER, clinic_id, listener)
+    except ClinicBackupsError as failure:
+        raise AfterHookFailed(*failure.lines, hint=failure.hint) from None
 
 
 def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, listener: Listener) -> None:
-    if not (folder.path / name).is_file():
+    if not (statements := _statements(folder, name, clinic_id)):
         return
     listener.step(f"running {name}")
-    statements = render(folder.text(name), clinic_id, name=name)
     try:
         with closing(connect(connection, own_path=False)) as db, db, db.cursor() as cursor:
             cursor.execute(f"SET LOCAL lock_timeout = '60s'; {APPLICATION_PATH}")
@@ -103,11 +113,32 @@ def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, l
         try:
             raise_database_error(error, f"running {name}", source="file")
         except ClinicBackupsError as failed:
-            done = "The restore itself has ended." if name == AFTER else "Nothing was changed."
-            raise PermanentError(
-                *failed.lines,
-                hint=f"{done} Correct {folder.path / name}, or run it by hand for clinic {clinic_id}. {PATH_HINT}",
-            ) from None
+            by_hand = f"run it by hand for clinic {clinic_id}"
+            if name == AFTER:
+                done = f"The restore itself has ended, but the clinic may still be shut: {by_hand}, and"
+            else:
+                done = (
+                    f"Nothing was changed. If an earlier restore was killed, {AFTER} did not run: {by_hand}. Otherwise"
+                )
+            raise PermanentError(*failed.lines, hint=f"{done} correct {folder.path / name}. {PATH_HINT}") from None
+
+
+def _statements(folder: SqlFolder, name: str, clinic_id: int) -> str:
+    """The statements of a hook; empty if there is no such file, or only comments in it."""
+    if not (folder.path / name).is_file():
+        return ""
+    statements = render(folder.text(name), clinic_id, name=name)
+    return statements if _COMMENT.sub("", statements).strip(" ;\t\r\n") else ""
+
+
+def try_hooks(connection: Connection, folder: SqlFolder, clinic_id: int) -> None:
+    """:func:`try_hook` for both. A hook that only waits for somebody is not tried to its end.
+
+    :raises PermanentError: a hook would fail.
+    """
+    for name in (BEFORE, AFTER):
+        with suppress(TransientError):
+            try_hook(connection, folder, name, clinic_id)
 
 
 def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: int) -> None:
@@ -115,10 +146,9 @@ def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: in
 
     :raises ClinicBackupsError: the hook fails, or it ends its transaction itself, so that it cannot be tried.
     """
-    if not (folder.path / name).is_file():
+    if not (statements := _statements(folder, name, clinic_id)):
         return
     hint = f"Correct {folder.path / name}. A hook is one transaction, and a restore commits it. {PATH_HINT}"
-    statements = render(folder.text(name), clinic_id, name=name)
     if found := _ENDS.search(_COMMENT.sub("", statements)):
         raise PermanentError(f"{name} has the statement {found[1].upper()}, which ends its transaction.", hint=hint)
     with closing(connect(connection, own_path=False)) as db, db.cursor() as cursor:

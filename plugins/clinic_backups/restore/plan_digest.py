@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clinic_backups.restore.called_functions import CalledFunction
 from clinic_backups.restore.columns.casts import Converted
@@ -79,6 +80,11 @@ def extracts(diffs: Mapping[str, TableDiff], queries: Mapping[str, str]) -> dict
 def hooks(folder: SqlFolder) -> dict[str, str]:
     """The application's SQL that runs before and after the writing, as far as there is any."""
     return {f"hook {name}": _sha256(folder.text(name)) for name in (BEFORE, AFTER) if (folder.path / name).is_file()}
+
+
+def has_hook(plan: Mapping[str, Any]) -> bool:
+    """Whether a plan, as in a restore's record, has a hook that runs after the writing."""
+    return f"hook {AFTER}" in plan.get("parts", {})
 
 
 def said(notes: Mapping[str, Sequence[str]], target: Target) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -16,10 +17,12 @@ from psycopg2.errors import InvalidParameterValue
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect
 from clinic_backups.base.database_errors import raise_database_error
-from clinic_backups.base.errors import Interrupted, PermanentError, TransientError
+from clinic_backups.base.errors import Interrupted, PermanentError, TransientError, to_record
 from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.notify.restore_notice import RestoreOutcome, announce
+from clinic_backups.restore.hooks import AFTER
 from clinic_backups.restore.plan import Target
+from clinic_backups.restore.plan_digest import has_hook
 from clinic_backups.restore.target import OtherDatabase, ask, at_same_place, same_server
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -35,9 +38,16 @@ class RestoreOutcomes:
     def __init__(self, restores: Restores, now: Callable[[], datetime]) -> None:
         self._restores, self._now = restores, now
 
-    def complete(self, record: RestoreRecord) -> RestoreRecord:
-        """Record that the restore's transaction has committed."""
-        return self._close(record.completed(self._now()), "completed")
+    def complete(self, record: RestoreRecord, *, but: BaseException | None = None) -> RestoreRecord:
+        """Record that the restore's transaction has committed.
+
+        :param but: what failed after that.
+        """
+        completed = record.completed(self._now())
+        if but is not None:
+            error, hint = to_record(but)
+            completed = replace(completed, error=error, hint=hint)
+        return self._close(completed, "completed")
 
     def fail(self, record: RestoreRecord, error: BaseException) -> RestoreRecord:
         """Record that the restore failed and nothing was changed: its transaction was rolled back, or never begun."""
@@ -84,8 +94,9 @@ class RestoreOutcomes:
         """
         died = Interrupted(
             "The restore's process ended without a result: it was killed, it ran out of memory, or its machine stopped."
-            " The database is as it was before.",
-            hint="See the task's log and the worker's memory, then plan the restore again.",
+            " The clinic's rows are as they were before.",
+            hint="See the task's log and the worker's memory, then plan the restore again."
+            + (f" {AFTER} did not run: run it by hand for clinic {record.clinic_id}." if has_hook(record.plan) else ""),
         )
         return self.settle(record, died, transaction_status)
 
