@@ -20,8 +20,8 @@ class CountingProxy(Proxy):
         self.sent: list[tuple[str, str]] = []
 
     def round_trips(self, *, but: str = "\0") -> Counter[str]:
-        """The number of queries of each role, but for those that begin so."""
-        return Counter(role for role, query in self.sent if not query.startswith(but))
+        """The number of queries of each role, but for those with this text."""
+        return Counter(role for role, query in self.sent if but not in query)
 
     def begin(self, client: socket.socket, server: socket.socket) -> None:
         threading.Thread(target=self._read, args=(client, server), daemon=True).start()

@@ -157,8 +157,8 @@ class Rig:
         A table lock would not do: a backup takes its locks before it reads anything.
         """
         extract = SqlFolder(self.settings.sql_dir).extracts()[table].strip().rstrip(";")
-        # Only the COPY: the comparison of the clinic's rows before is not held up.
-        wait = f"WHERE CASE WHEN current_query() LIKE 'COPY %' THEN {waits_for(GATE)} ELSE true END"
+        # Only the COPY: the comparison of the clinic's rows before is not held up. The text must not match itself.
+        wait = f"WHERE CASE WHEN current_query() LIKE '%; COPY' || ' (%' THEN {waits_for(GATE)} ELSE true END"
         self.with_extracts(folder, {table: f"SELECT gated.* FROM (\n{extract}\n) AS gated {wait}\n"})
         with closing(self.database.connect()) as db, db.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))

@@ -68,7 +68,7 @@ def test_a_clinics_administrator_backs_up_watches_it_and_takes_the_file_along(
 
         # One extract waits until it was seen how far the backup is; not so the preflight, which tries its first row.
         last = f"inventario.id = (SELECT max(id) FROM {STOCK} WHERE clinica_id = {CLINIC})"
-        wait = f"CASE WHEN current_query() LIKE 'COPY %' AND {last} THEN {waits_for(LOCK)} ELSE true END"
+        wait = f"CASE WHEN current_query() LIKE '%; COPY' || ' (%' AND {last} THEN {waits_for(LOCK)} ELSE true END"
         with airflow.stock_condition(wait), locked(airflow):
             page.get_by_label("Tipo de respaldo").select_option(label="completo")
             page.get_by_label("Notas").fill("antes de la mudanza")

@@ -191,7 +191,8 @@ class TestAbsent:
         def cut() -> None:
             rig.execute(
                 "SELECT 1 / count(*) FROM (SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE query LIKE 'COPY (SELECT%' AND state = 'active' AND datname = current_database()) AS cut"
+                " WHERE query LIKE '%; COPY' || ' (SELECT%' AND state = 'active' AND datname = current_database())"
+                " AS cut"
             )
 
         with pytest.raises(TransientError, match=f"reading {STOCK}") as caught:

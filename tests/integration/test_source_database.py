@@ -98,8 +98,11 @@ def test_a_safety_backup_of_another_database_is_no_undo_in_this_one(
     with staging.session.transaction() as cursor:
         cursor.execute(f"UPDATE {STOCK} SET cantidad = 999 WHERE clinica_id = 1")
         cursor.execute("DELETE FROM public.usuarios_usuario_groups")
-    # The settings lead to another database for once. An ordinary backup may be restored there, and the plan says so.
+    # The settings lead to another database for once. Somebody has to say so, for an ordinary backup too.
     request = RestoreRequest(clinic_id=1, backup_id=backup.backup_id)
+    (refusal,) = wrong.plan(request).refusals
+    assert "read from another database" in refusal.message and "--other-database" in refusal.hint
+    request = replace(request, other_database=True)
     said = wrong.plan(request).notes
     assert [note for note in said if f"from {demo_database.name}, and it writes to {staging.name}" in note]
     assert [note for note in said if "refer to rows of public.auth_group by their keys. No backup holds these" in note]
@@ -111,6 +114,7 @@ def test_a_safety_backup_of_another_database_is_no_undo_in_this_one(
     )
     assert theatre.runner().plan(replace(undo, other_database=True)).refusals == ()
     assert wrong.plan(undo).refusals == ()
+    request = replace(request, other_database=False)
     # The undo of a restore in the right database needs no word.
     right = theatre.go(request)
     assert theatre.runner().plan(RestoreRequest(clinic_id=1, backup_id=right.safety_backup_id)).refusals == ()

@@ -26,7 +26,7 @@ from clinic_backups.restore.request import Wish
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.table_rules import read_rules
-from clinic_backups.restore.target import ask, require_primary, target_of, undo_of_another
+from clinic_backups.restore.target import ask, of_another, require_primary, target_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.live import digest_of_moment
 from clinic_backups.restore.writing.write_and_prove import Collided
@@ -215,8 +215,8 @@ class ClinicRestore:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
             read_elsewhere = elsewhere(backup.manifest.database, identity)
             of_itself = [read_elsewhere] if read_elsewhere else []
-            if read_elsewhere and source.is_undo and not wish.other_database:
-                refusals = (*refusals, undo_of_another(read_elsewhere))
+            if read_elsewhere and not wish.other_database:
+                refusals = (*refusals, of_another(read_elsewhere, is_undo=source.is_undo))
             # The safety backup of a restore of some tables brings back only these.
             chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
             comparison = Comparison(

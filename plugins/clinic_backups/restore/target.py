@@ -81,9 +81,15 @@ def target_of(
     return target, (Refusal("", f"The restore would write to {target.name}. {difference}", SAY_SO),)
 
 
-def undo_of_another(said: str) -> Refusal:
-    """The refusal of a safety backup that was read from another database. :param said: how the two differ."""
-    return Refusal("", f"This is the safety backup of a restore in another database. {said}", SAY_SO)
+def of_another(said: str, *, is_undo: bool) -> Refusal:
+    """The refusal of a backup that was read from another database, until somebody says that this is meant.
+
+    :param said: how the two differ.
+    :param is_undo: it is a safety backup.
+    """
+    return Refusal(
+        "", f"This is the safety backup of a restore in another database. {said}" if is_undo else said, SAY_SO
+    )
 
 
 def require_primary(target: Target) -> None:

@@ -49,9 +49,10 @@ def elsewhere(read_from: str | None, target: str) -> str:
         return ""
     (system, _, name), (system_now, _, name_now) = read_from.split("/", 2), target.split("/", 2)
     where = "" if system == system_now else " on another server"
+    again = " of today" if name == name_now and not where else ""
     return (
         f"The backup was read from another database than the one that the restore writes to: from"
-        f" {one_line(name)[:100]}{where}, and it writes to {one_line(name_now)[:100]}."
+        f" {one_line(name)[:100]}{where}, and it writes to {one_line(name_now)[:100]}{again}."
     )
 
 
