@@ -15,6 +15,7 @@ from clinic_backups.base.errors import SettingsError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.silence import Limits
+from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.comparisons import Comparisons
 from clinic_backups.catalog.identities import Identities
@@ -157,6 +158,8 @@ class Shared:
         hours = {clinic.id: own for clinic in every if (own := settings.rpo_hours_of(clinic)) is not None}
         schedules = {clinic.id: cron for clinic in every if (cron := settings.own_schedule_of(clinic)) is not None}
         self.known_clinics.see(active=active, every=every, objective_hours=hours, schedules=schedules)
+        # Once a run, so that the page adds up few rows.
+        BackupCounts(self.catalog.database).compact()
 
     @cached_property
     def announcer(self) -> Announcer:

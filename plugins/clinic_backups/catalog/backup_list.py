@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -15,6 +15,7 @@ from sqlalchemy.types import BigInteger
 from clinic_backups.base.backup_facts import Kind
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
 from clinic_backups.base.replica import Condition
+from clinic_backups.catalog.backup_counts import Classes, Place, place_of
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
@@ -79,11 +80,11 @@ class Moment(NamedTuple):
     """For a safety backup: the id of the backup that was restored."""
 
 
-# Each condition matches the index backup_class, so that counting needs only the index.
-_TYPES: dict[Type, tuple[ColumnElement[bool], ...]] = {
-    "completo": (backup.c.trigger == "scheduled", backup.c.kind == "full"),
-    "incremental": (backup.c.trigger == "scheduled", backup.c.kind == "incremental"),
-    "manual": (backup.c.trigger == "manual", backup.c.kind.in_(("full", "incremental"))),
+# The trigger and the kinds of each type.
+_TYPES: dict[Type, tuple[str, tuple[Kind, ...]]] = {
+    "completo": ("scheduled", ("full",)),
+    "incremental": ("scheduled", ("incremental",)),
+    "manual": ("manual", ("full", "incremental")),
 }
 _STATES: dict[Status, tuple[State, ...]] = {
     "en_proceso": ("running",),
@@ -138,15 +139,21 @@ class History:
         part, sought = Slice(page, per_page), Search(search)
         if not sought.possible:
             return HistoryPage((), 0, page, 1)
-        where = [*_seen(visible), *_period(since, until)]
+        classes, period = _classes(types, states), _period(since, until)
+        where = [*_seen(visible), *period]
         if clinic_id is not None:
             where.append(backup.c.clinic_id == clinic_id if abs(clinic_id) < BIGINT else false())
         with self._database.transaction("reading the list of backups") as db:
             if sought.pattern is not None:
                 where.append(_matches(db, sought))
-            total = _count(db, where, types, states)
-            where += [_of_types(types), _of_states(states)]
-            found = _entries(db, _numbers(db, where, part, total, oldest_first))
+            chosen = [_of_types(types), _of_states(states)]
+            if len(where) == len(period):
+                place = place_of(db, part.offset, classes, since=since, until=until, oldest_first=oldest_first)
+                total, numbers = place.total, _numbers_at(db, [*period, *chosen], place, per_page, oldest_first)
+            else:
+                total = _count(db, where, chosen)
+                numbers = _numbers(db, [*where, *chosen], part, total, oldest_first)
+            found = _entries(db, numbers)
         return HistoryPage(tuple(found), total, page, part.pages(total))
 
     def by_number(self, number: int, visible: Visible) -> HistoryEntry | None:
@@ -198,33 +205,49 @@ def _period(since: datetime | None, until: datetime | None) -> list[ColumnElemen
     return begins if until is None else [*begins, backup.c.started_at < until]
 
 
+def _classes(types: Sequence[Type], states: Sequence[Status]) -> Classes:
+    wanted = sorted(set(states) or set(_STATES))
+    return [
+        (_TYPES[name][0], kind, state)
+        for name in sorted(set(types) or set(_TYPES))
+        for kind in _TYPES[name][1]
+        for status in wanted
+        for state in _STATES[status]
+    ]
+
+
 def _of_types(types: Sequence[Type]) -> ColumnElement[bool]:
     wanted = set(types) or set(_TYPES)
-    return true() if len(wanted) == len(_TYPES) else or_(*(and_(*_TYPES[name]) for name in sorted(wanted)))
+    if len(wanted) == len(_TYPES):
+        return true()
+    return or_(
+        *(and_(backup.c.trigger == _TYPES[name][0], backup.c.kind.in_(_TYPES[name][1])) for name in sorted(wanted))
+    )
 
 
 def _of_states(states: Sequence[Status]) -> ColumnElement[bool]:
     wanted = set(states) or set(_STATES)
     # This compares less than a list of the remaining states.
-    return _THERE if len(wanted) == len(_STATES) else _is_one_of(wanted)
+    if len(wanted) == len(_STATES):
+        return _THERE
+    return backup.c.state.in_([state for name in sorted(wanted) for state in _STATES[name]])
 
 
-def _is_one_of(states: Iterable[Status]) -> ColumnElement[bool]:
-    return backup.c.state.in_([state for name in sorted(states) for state in _STATES[name]])
+def _count(db: SqlConnection, where: Sequence[ColumnElement[bool]], chosen: Sequence[ColumnElement[bool]]) -> int:
+    statement = select(func.count()).select_from(backup).where(*where, *chosen)
+    return int(db.execute(statement).scalar_one())
 
 
-def _count(
-    db: SqlConnection, where: Sequence[ColumnElement[bool]], types: Sequence[Type], states: Sequence[Status]
-) -> int:
-    """The number of matches. If only types and states matter, runs of equal entries of backup_class are counted."""
-    if where:
-        statement = select(func.count()).select_from(backup).where(*where, _of_types(types), _of_states(states))
-        return int(db.execute(statement).scalar_one())
-    counts = [
-        select(func.count()).select_from(backup).where(*_TYPES[name], _is_one_of(set(states) or set(_STATES)))
-        for name in sorted(set(types) or set(_TYPES))
-    ]
-    return sum(db.execute(select(*(count.scalar_subquery() for count in counts))).one())
+def _numbers_at(
+    db: SqlConnection, where: Sequence[ColumnElement[bool]], place: Place, length: int, oldest_first: bool
+) -> list[int]:
+    """The numbers of the page that begins at a place, in order."""
+    if place.bound is None:
+        return []
+    begins = backup.c.started_at >= place.bound if oldest_first else backup.c.started_at < place.bound
+    order = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
+    statement = select(backup.c.id).where(*where, begins).order_by(*order).limit(length).offset(place.skip)
+    return list(db.execute(statement).scalars())
 
 
 def _numbers(

@@ -106,10 +106,10 @@ COUNTS = text(f"""
 METRICS = text(f"""
     WITH {_RECENT},
     made AS MATERIALIZED (
-        SELECT b.clinic_id, count(*) FILTER (WHERE b.state = 'completed') AS completed,
-               count(*) FILTER (WHERE b.state = 'failed') AS failed
-          FROM clinic_backups.backup AS b
-         WHERE {_SEEN.format("b")}
+        SELECT b.clinic_id, sum(b.n) FILTER (WHERE b.state = 'completed') AS completed,
+               sum(b.n) FILTER (WHERE b.state = 'failed') AS failed
+          FROM clinic_backups.backup_count AS b
+         WHERE b.clinic_id IS NOT NULL AND {_SEEN.format("b")}
          GROUP BY b.clinic_id),
     restored AS MATERIALIZED (
         SELECT r.clinic_id, max(r.finished_at) AS finished_at
@@ -118,7 +118,7 @@ METRICS = text(f"""
          GROUP BY r.clinic_id)
     SELECT c.clinic_id, c.name, good.data_time,
            extract(epoch FROM good.finished_at - good.started_at)::double precision,
-           good.size_bytes, last.rows_total, coalesce(made.completed, 0), coalesce(made.failed, 0),
+           good.size_bytes, last.rows_total, coalesce(made.completed, 0)::bigint, coalesce(made.failed, 0)::bigint,
            restored.finished_at
       FROM {_CLINICS_AND_GOOD}
       LEFT JOIN LATERAL (

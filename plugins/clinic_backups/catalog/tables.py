@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Computed,
+    Date,
     DateTime,
     Integer,
     LargeBinary,
@@ -66,6 +67,18 @@ backup_progress = Table(
     Column("rows", BigInteger, nullable=False),
     Column("raw_bytes", BigInteger, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+
+# How many backups there are of each day in UTC, and of each clinic. See catalog/backup_counts.py.
+backup_count = Table(
+    "backup_count",
+    metadata,
+    Column("day", Date),
+    Column("clinic_id", BigInteger),
+    Column("trigger", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("n", BigInteger, nullable=False),
 )
 
 # What the preflight of a run compared, so that its backups need not compare it again.

@@ -17,6 +17,7 @@ from clinic_backups.base.errors import ClinicBackupsError, ObjectLocked
 from clinic_backups.base.plain import iso
 from clinic_backups.base.replica import Condition
 from clinic_backups.base.settings import Settings
+from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.erasures import Counted, Erasure, Erasures
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.locks import ClinicLock
@@ -115,7 +116,9 @@ class Cleaner:
     def forget_old(self) -> int:
         """Remove records of failed and deleted backups after their term; returns how many."""
         require_same_clock(self._now)
-        return self._catalog.forget(before=self._now() - timedelta(days=self._settings.keep_failed_days))
+        forgotten = self._catalog.forget(before=self._now() - timedelta(days=self._settings.keep_failed_days))
+        BackupCounts(self._catalog.database).recount()
+        return forgotten
 
     def unknown_holds(self, clinic_id: int) -> Iterator[tuple[BackupRecord, str, envelopes.Hold]]:
         """Hold notes beside the clinic's archives that the catalog did not write, with their stores."""
