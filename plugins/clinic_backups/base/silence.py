@@ -29,6 +29,8 @@ from clinic_backups.base.search_path import IN_OWN_PATH, set_local
 ASK_SECONDS = 15
 """Longest time for a new connection and its answer."""
 CANCEL_SECONDS = 3
+LATER_SECONDS = 20
+"""So long after a signal, waits are ended that last longer than the seconds above."""
 ON_ITS_WAY_SECONDS = 0.2
 """pg_stat_activity shows the end of a statement a moment before the statement's answer arrives."""
 EXACT_SECONDS = 0.1
@@ -331,9 +333,27 @@ class Watch:
                 self._thread.start()
 
     def stop_waiting(self) -> None:
-        """End every wait of this process, because it is to stop. A running statement is cancelled first."""
+        """End every wait of this process, because it is to stop. A running statement is cancelled first.
+
+        A wait that another thread begins a moment later gets some seconds, for what has to be recorded.
+        """
+        self._stop_those_that_wait(since=time.monotonic())
+        threading.Thread(target=self._stop_later, name="stop-waiting", daemon=True).start()
+
+    def _stop_later(self) -> None:
+        until = time.monotonic() + LATER_SECONDS
+        while (now := time.monotonic()) < until:
+            self._stop_those_that_wait(since=now - CANCEL_SECONDS)
+            time.sleep(1)
+
+    def _stop_those_that_wait(self, *, since: float) -> None:
+        """End the waits that began before then."""
         with self._lock:
-            waiting = [each for each in self._connections if each._waits and not each.closed]
+            waiting = [
+                each
+                for each in self._connections
+                if not each.closed and each._given_up is None and min(list(each._waits.values()), default=since) < since
+            ]
         for each in waiting:
             threading.Thread(target=each.stop, daemon=True).start()
 
