@@ -439,3 +439,29 @@ def test_in_replica_role_a_new_reference_to_a_row_that_goes_stops_the_restore(
     with pytest.raises(ClinicBackupsError, match="refer to rows of"):
         restore.apply(rig.source(record), Wish(), approved=plan.digest)
     assert rig.execute_rows("SELECT v FROM s.t WHERE id = 1001") == [("goes",)]
+
+
+@pytest.mark.parametrize("children", ["", " ON DELETE CASCADE"])
+def test_rows_that_swapped_values_come_back_although_another_row_is_left(
+    demo_database: DemoDatabase, tmp_path: Path, children: str
+) -> None:
+    """The operations are counted again when some are left out."""
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE TABLE s.u (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, v text NOT NULL UNIQUE);"
+        f"CREATE TABLE s.note (id int PRIMARY KEY, u_id int REFERENCES s.u{children});"
+        "INSERT INTO s.u SELECT k, 1 + k % 2, 'v' || k FROM generate_series(1, 8) AS k;"
+        "INSERT INTO s.note SELECT id, id FROM s.u",
+        {"u": OWN, "note": "u_id IN (SELECT id FROM s.u WHERE clinic_id = {{ clinic_id }})"},
+    )
+    record, before = rig.run(1), rig.everything()
+    rig.execute(
+        "UPDATE s.u SET v = 'x' WHERE id = 2", "UPDATE s.u SET v = 'v2' WHERE id = 4",
+        "UPDATE s.u SET v = 'v4' WHERE id = 2", "UPDATE s.u SET v = 'damaged' WHERE id = 6",
+    )  # fmt: skip
+    plan = rig.plan(record, mode="live")
+    rig.execute("UPDATE s.u SET v = 'by hand' WHERE id = 6")
+    apply(rig, record, plan, mode="live")
+    rig.execute("UPDATE s.u SET v = 'v6' WHERE id = 6")
+    assert rig.everything() == before

@@ -416,20 +416,27 @@ def shut(theatre: Theatre) -> bool:
     return bool(theatre.execute_rows("SELECT FROM public.cerrada WHERE clinica_id = 1"))
 
 
+def apply_without_the_second_hook(theatre: Theatre, error: PermanentError | None = None) -> None:
+    """Apply a plan. The role loses the second hook's right after the writing. :param error: ends the restore then."""
+    runner, restorer = theatre.runner(), theatre.database.roles.restorer
+    approval = theatre.approved(RestoreRequest(clinic_id=1), runner)
+
+    def meanwhile(step: str) -> None:
+        if step.startswith("reading the clinic again"):
+            theatre.execute(f"REVOKE DELETE ON public.cerrada FROM {restorer}")
+            if error is not None:
+                raise error
+
+    runner._restore.listener = Listener(meanwhile)
+    runner.apply(approval)
+
+
 def test_a_second_hook_that_fails_after_the_commit_is_told_everywhere(hooked: Theatre) -> None:
     hooked.back_up()
     good = hooked.rows_now(1)
     hooked.execute(DAMAGE)
-    runner, restorer = hooked.runner(), hooked.database.roles.restorer
-    approval = hooked.approved(RestoreRequest(clinic_id=1), runner)
-
-    def meanwhile(step: str) -> None:
-        if step.startswith("reading the clinic again"):
-            hooked.execute(f"REVOKE DELETE ON public.cerrada FROM {restorer}")
-
-    runner._restore.listener = Listener(meanwhile)
     with pytest.raises(AfterHookFailed, match=r"running after_restore\.sql") as raised:
-        runner.apply(approval)
+        apply_without_the_second_hook(hooked)
     assert (
         "The restore itself has ended, but the clinic may still be shut: run it by hand for clinic 1"
         in raised.value.hint
@@ -444,17 +451,8 @@ def test_a_second_hook_that_fails_after_the_commit_is_told_everywhere(hooked: Th
 def test_a_restore_and_its_second_hook_that_fail_are_both_told(hooked: Theatre) -> None:
     hooked.back_up()
     hooked.execute(DAMAGE)
-    runner, restorer = hooked.runner(), hooked.database.roles.restorer
-    approval = hooked.approved(RestoreRequest(clinic_id=1), runner)
-
-    def meanwhile(step: str) -> None:
-        if step.startswith("reading the clinic again"):
-            hooked.execute(f"REVOKE DELETE ON public.cerrada FROM {restorer}")
-            raise PermanentError("Somebody ended it.", hint="Ask them.")
-
-    runner._restore.listener = Listener(meanwhile)
     with pytest.raises(PermanentError, match="Somebody ended it"):
-        runner.apply(approval)
+        apply_without_the_second_hook(hooked, PermanentError("Somebody ended it.", hint="Ask them."))
     (record,) = hooked.restores.find(clinic_id=1)
     assert (
         record.state == "failed" and "Besides: " in (record.hint or "") and "after_restore.sql" in (record.hint or "")

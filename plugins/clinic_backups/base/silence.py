@@ -342,9 +342,9 @@ class Watch:
 
     def _stop_later(self) -> None:
         until = time.monotonic() + LATER_SECONDS
-        while (now := time.monotonic()) < until:
-            self._stop_those_that_wait(since=now - CANCEL_SECONDS)
+        while time.monotonic() < until:
             time.sleep(1)
+            self._stop_those_that_wait(since=time.monotonic() - CANCEL_SECONDS)
 
     def _stop_those_that_wait(self, *, since: float) -> None:
         """End the waits that began before then."""

@@ -137,15 +137,15 @@ def _days(classes: Classes, since: datetime | None, until: datetime | None) -> A
         counted = counted.where(backup_count.c.day >= whole_since.date())
     if whole_until is not None:
         counted = counted.where(backup_count.c.day < whole_until.date())
-    parts = [counted, _records(day, classes, [backup.c.state == "running", *_within(whole_since, whole_until)])]
+    parts = [counted, _records(day, classes, [backup.c.state == "running", *within(whole_since, whole_until)])]
     if whole_since is not None and whole_until is not None and whole_since >= whole_until:
         # Not one whole day, so that both ends are in the same or in neighbouring days.
-        parts = [_records(day, classes, _within(since, until))]
+        parts = [_records(day, classes, within(since, until))]
     else:
         if since is not None and whole_since != since:
-            parts.append(_records(day, classes, _within(since, whole_since)))
+            parts.append(_records(day, classes, within(since, whole_since)))
         if until is not None and whole_until != until:
-            parts.append(_records(day, classes, _within(whole_until, until)))
+            parts.append(_records(day, classes, within(whole_until, until)))
     rows = union_all(*parts).subquery()
     return (
         select(rows.c.day, func.sum(rows.c.n).label("n")).group_by(rows.c.day).having(func.sum(rows.c.n) > 0).subquery()
@@ -156,7 +156,8 @@ def _records(day: Any, classes: Classes, where: Sequence[ColumnElement[bool]]) -
     return select(day, literal(1).label("n")).where(_is_of(backup, classes), *where)
 
 
-def _within(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+def within(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    """The conditions for backups that begin in a period."""
     begins = [] if since is None else [backup.c.started_at >= since]
     return begins if until is None else [*begins, backup.c.started_at < until]
 

@@ -15,7 +15,7 @@ from sqlalchemy.types import BigInteger
 from clinic_backups.base.backup_facts import Kind
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
 from clinic_backups.base.replica import Condition
-from clinic_backups.catalog.backup_counts import Classes, Place, place_of
+from clinic_backups.catalog.backup_counts import Classes, Place, place_of, within
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
@@ -139,7 +139,7 @@ class History:
         part, sought = Slice(page, per_page), Search(search)
         if not sought.possible:
             return HistoryPage((), 0, page, 1)
-        classes, period = _classes(types, states), _period(since, until)
+        classes, period = _classes(types, states), within(since, until)
         where = [*_seen(visible), *period]
         if clinic_id is not None:
             where.append(backup.c.clinic_id == clinic_id if abs(clinic_id) < BIGINT else false())
@@ -198,11 +198,6 @@ class History:
 def _seen(visible: Visible) -> list[ColumnElement[bool]]:
     seen = ids(visible)
     return [] if seen is None else [backup.c.clinic_id == _any(seen)]
-
-
-def _period(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
-    begins = [] if since is None else [backup.c.started_at >= since]
-    return begins if until is None else [*begins, backup.c.started_at < until]
 
 
 def _classes(types: Sequence[Type], states: Sequence[Status]) -> Classes:

@@ -269,15 +269,19 @@ def _mark_moving(
     shape = staged.shape
     immediate = [name for name in changed if name in shape.rules.immediate_columns]
     fixed = [name for name in changed if name in shape.fixed or name in carried]
-    anew = bool(fixed) and _count_changed(workspace, staged, ops, fixed) > 0
-    marked = _mark(workspace, ops, _places(staged, ops, fixed)) if anew else 0
+    anew = bool(fixed) and _mark(workspace, ops, _places(staged, ops, fixed))
+    marked = anew
     if immediate and _count_changed(workspace, staged, ops, immediate) > 1:
         held, unknown = held_by(workspace, staged, ops, immediate)
         if held:
-            marked += _mark(workspace, ops, sql.SQL("{}::tid[]").format(sql.Literal(sorted(held))))
+            marked |= _mark(workspace, ops, sql.SQL("{}::tid[]").format(sql.Literal(sorted(held))))
         if unknown and _count_changed(workspace, staged, ops, sorted(unknown)) > 1:
-            marked += _mark(workspace, ops, _places(staged, ops, sorted(unknown)))
-    return marked, anew
+            marked |= _mark(workspace, ops, _places(staged, ops, sorted(unknown)))
+    if not marked:
+        return 0, False
+    # Rows may be marked for two reasons, or since an earlier count: the mode `live` leaves out some and counts again.
+    ((count,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {} WHERE moves").format(ops), None, "counting")
+    return int(count), anew
 
 
 def _count_changed(workspace: Workspace, staged: Staged, ops: sql.Identifier, names: Sequence[str]) -> int:
@@ -292,12 +296,12 @@ def _places(staged: Staged, ops: sql.Identifier, names: Sequence[str]) -> sql.Co
     return sql.SQL("ARRAY(SELECT o.ctid FROM {} WHERE {})").format(_updates(staged, ops), _differs(names))
 
 
-def _mark(workspace: Workspace, ops: sql.Identifier, places: sql.Composable) -> int:
-    """Mark the operations in these places, an array, that are not marked yet; returns their number."""
-    statement = sql.SQL("UPDATE {} AS m SET moves = true WHERE NOT m.moves AND m.ctid = ANY ({})").format(ops, places)
+def _mark(workspace: Workspace, ops: sql.Identifier, places: sql.Composable) -> bool:
+    """Mark the operations in these places, an array; returns whether there are any."""
+    statement = sql.SQL("UPDATE {} AS m SET moves = true WHERE m.ctid = ANY ({})").format(ops, places)
     count = workspace.execute(statement, "marking rows that move")
     workspace.seals.wrote(ops, updated=count)
-    return count
+    return count > 0
 
 
 def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:

@@ -53,7 +53,7 @@ def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) ->
 
     :param snapshot: one whose session has the search path of the role as its default.
     """
-    texts = [render(folder.text(name), clinic_id, name=name) for name in _present(folder)]
+    texts = [render(folder.text(name), clinic_id, name=name) for name in present_hooks(folder)]
     if not texts:
         return []
     query = "SELECT reset_val, current_user FROM pg_settings WHERE name = 'search_path'"
@@ -62,7 +62,8 @@ def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) ->
     return strangers_code(snapshot, folder.extracts(), folder.clinic_table, unlocked=texts, path=schemas, written=())
 
 
-def _present(folder: SqlFolder) -> list[str]:
+def present_hooks(folder: SqlFolder) -> list[str]:
+    """The names of the hooks that a folder has."""
     return [name for name in (BEFORE, AFTER) if (folder.path / name).is_file()]
 
 
@@ -81,7 +82,7 @@ def hooked(
         done.
     :raises AfterHookFailed: only the second one failed.
     """
-    if _present(folder):
+    if present_hooks(folder):
         with _Looking(connection, trusted_owners=trusted_owners) as looking:
             require_no_strangers_in_hooks(looking, folder, clinic_id)
     _run(connection, folder, BEFORE, clinic_id, listener)
@@ -136,7 +137,7 @@ def try_hooks(connection: Connection, folder: SqlFolder, clinic_id: int) -> None
 
     :raises PermanentError: a hook would fail.
     """
-    for name in (BEFORE, AFTER):
+    for name in present_hooks(folder):
         with suppress(TransientError):
             try_hook(connection, folder, name, clinic_id)
 

@@ -15,7 +15,7 @@ from typing import Any
 from clinic_backups.restore.called_functions import CalledFunction
 from clinic_backups.restore.columns.casts import Converted
 from clinic_backups.restore.diff import TableDiff, digest_of_values
-from clinic_backups.restore.hooks import AFTER, BEFORE
+from clinic_backups.restore.hooks import AFTER, present_hooks
 from clinic_backups.restore.plan import Target
 from clinic_backups.restore.sequences.find_sequences import FoundSequences
 from clinic_backups.restore.workspace import Workspace
@@ -79,7 +79,7 @@ def extracts(diffs: Mapping[str, TableDiff], queries: Mapping[str, str]) -> dict
 
 def hooks(folder: SqlFolder) -> dict[str, str]:
     """The application's SQL that runs before and after the writing, as far as there is any."""
-    return {f"hook {name}": _sha256(folder.text(name)) for name in (BEFORE, AFTER) if (folder.path / name).is_file()}
+    return {f"hook {name}": _sha256(folder.text(name)) for name in present_hooks(folder)}
 
 
 def has_hook(plan: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
@@ -38,6 +39,27 @@ def read_blocks(snapshot: Snapshot, table: Table, query: str, take: Callable[[by
     hand_on()
     for data, block in cutter.finish():
         take(data, block)
+
+
+def read_other_blocks(
+    snapshot: Snapshot, table: Table, query: str, known: Counter[bytes], take: Callable[[bytes, Block], object]
+) -> int:
+    """As :func:`read_blocks`, without the known blocks; returns the number of rows in these.
+
+    :param known: digests, each with its number. What is found is taken out of it.
+    """
+    matched = 0
+
+    def pick(data: bytes, block: Block) -> None:
+        nonlocal matched
+        if known[block.digest] > 0:
+            known[block.digest] -= 1
+            matched += block.rows
+        else:
+            take(data, block)
+
+    read_blocks(snapshot, table, query, pick)
+    return matched
 
 
 def blocks_of(snapshot: Snapshot, table: Table, query: str) -> BlockList:

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from clinic_backups.archive.blocks import Block, BlockList
+from clinic_backups.archive.blocks import BlockList
 from clinic_backups.base.table import Table
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.missing_blocks import MissingBlocks
-from clinic_backups.restore.read_blocks import read_blocks
+from clinic_backups.restore.read_blocks import read_other_blocks
 from clinic_backups.tenant.tenant_db import Snapshot
 
 ReadArchives = Callable[[Wanted], object]
@@ -64,13 +64,7 @@ def unlike(snapshot: Snapshot, table: Table, query: str, blocks: BlockList) -> U
     """Read a table, and compare its blocks with the archives'."""
     there = Unlike(Counter(block.digest for block in blocks))
 
-    def take(data: bytes, block: Block) -> None:
-        if there.left[block.digest] > 0:
-            there.left[block.digest] -= 1
-        else:
-            there.found.add(data)
-
-    read_blocks(snapshot, table, query, take)
+    read_other_blocks(snapshot, table, query, there.left, lambda data, block: there.found.add(data))
     there.left = +there.left
     return there
 

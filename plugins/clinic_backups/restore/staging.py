@@ -22,7 +22,7 @@ from clinic_backups.base.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.base.text import in_sql
 from clinic_backups.restore.columns.shape import Shape, is_user_defined
 from clinic_backups.restore.missing_blocks import MissingBlocks
-from clinic_backups.restore.read_blocks import read_blocks
+from clinic_backups.restore.read_blocks import read_other_blocks
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -107,19 +107,16 @@ class Staging:
 
         Returns the number of rows in these.
         """
-        channel = ByteChannel()
-        matched = 0
+        channel, matched = ByteChannel(), 0
 
-        def pick(data: bytes, block: Block) -> None:
+        def read() -> None:
             nonlocal matched
-            if digests[block.digest] > 0:
-                digests[block.digest] -= 1
-                matched += block.rows
-            else:
-                channel.write(data)
+            matched = read_other_blocks(
+                self._reader, shape.now, query, digests, lambda data, block: channel.write(data)
+            )
 
         pipeline = Pipeline()
-        pipeline.add("present", lambda: read_blocks(self._reader, shape.now, query, pick), target=channel)
+        pipeline.add("present", read, target=channel)
         doing = f"loading what {shape.name} has now"
         # Domains are checked with each row.
         try:

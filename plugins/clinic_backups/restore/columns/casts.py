@@ -89,13 +89,7 @@ def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, Conversi
     kept = [sql.SQL("{} AS {}").format(sql.Identifier(name), text) for name, text in texts.items()]
     query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join([*columns, *kept]), staged.wanted)
     workspace.remake(staged.wanted, query, doing)
-    unlike = [
-        sql.SQL(
-            "num_nulls({value}) <> num_nulls({text}) OR {text} IS NOT NULL AND ({back}) IS DISTINCT FROM {text}"
-        ).format(value=value, text=text, back=filled(chosen[name].returned, value))
-        for name, text in texts.items()
-        for value in [sql.Identifier("w", name)]
-    ]
+    unlike = [_unlike(chosen[name], sql.Identifier("w", name), text) for name, text in texts.items()]
     query = sql.SQL("SELECT count(*) FROM {} AS w WHERE {}").format(staged.wanted, sql.SQL(" OR ").join(unlike))
     ((changed,),) = workspace.as_application(query, 1, doing)
     if changed:
@@ -104,6 +98,12 @@ def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, Conversi
             f" ({', '.join(chosen)}).",
             hint="Nothing was changed. A function of a column's type or of a cast gives different values for one text.",
         )
+
+
+def _unlike(conversion: Conversion, value: sql.Identifier, text: sql.Identifier) -> sql.Composed:
+    """SQL: a converted value is not that of its text in the backup."""
+    condition = "num_nulls({value}) <> num_nulls({text}) OR {text} IS NOT NULL AND ({back}) IS DISTINCT FROM {text}"
+    return sql.SQL(condition).format(value=value, text=text, back=filled(conversion.returned, value))
 
 
 def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
