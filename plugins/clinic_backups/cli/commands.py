@@ -13,6 +13,7 @@ from clinic_backups.cli import (
     consolidate,
     erasure,
     grant,
+    init,
     mail,
     replicate,
     restore,
@@ -38,6 +39,7 @@ consolidate.register(app)
 replicate.register(app)
 erasure.register(app)
 grant.register(app)
+init.register(app)
 mail.register(app)
 restore.register(app)
 retention.register(app)

@@ -37,8 +37,14 @@ def table_names(table: str) -> set[str]:
 def nouns(table: str) -> set[str]:
     """The same in lower case, and in the singular: ``paciente`` for ``usuarios_paciente`` and ``pacientes``."""
     names = {name.lower() for name in table_names(table)}
-    ends = {name.removesuffix(end) for name in names for end in ("s", "es")}
+    ends = {singular for name in names for singular in singulars(name)}
     return {name for name in names | ends if len(name) > 1}
+
+
+def singulars(name: str) -> set[str]:
+    """A noun in lower case without a plural's ending: ``country`` for ``countries``, ``ciudad`` for ``ciudades``."""
+    found = {name.removesuffix(end) for end in ("s", "es")}
+    return found | ({f"{name.removesuffix('ies')}y"} if name.endswith("ies") else set())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,137 @@
+"""Writes the SQL of extracts: exactly the rows of one tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from clinic_backups.base.text import table_in_sql, unused
+from clinic_backups.onboarding.owners import Owner
+from clinic_backups.onboarding.schema import Schema, Tenant
+from clinic_backups.onboarding.sql_parts import (
+    Names,
+    Shared,
+    escaped,
+    indented,
+    same,
+    template_name,
+    when,
+    where,
+    with_queries,
+)
+from clinic_backups.tenant.operators import EQUAL
+from clinic_backups.tenant.structure import ParentKey
+
+CLINIC_ID = "{{ clinic_id }}"
+
+
+class ExtractText:
+    """The extracts of the tables that lead to the tenant.
+
+    :param owners: by table.
+    """
+
+    def __init__(self, schema: Schema, tenant: Tenant, owners: Mapping[str, Owner]) -> None:
+        self._schema, self._tenant, self._owners = schema, tenant, owners
+
+    def of(self, table: str) -> str:
+        """The extract of one table: exactly the rows of one tenant."""
+        shared: Shared = {}
+        text = self._query(table, shared, Names())
+        return f"{with_queries(shared.values())}{text}\n"
+
+    def rows_of(self, table: str) -> str:
+        """The same without a line break at the end, as a part of another statement."""
+        return self.of(table).rstrip("\n")
+
+    def _query(self, table: str, shared: Shared, names: Names) -> str:
+        """A SELECT of all columns.
+
+        :param shared: gets the rows of the tables with several ways, once each.
+        """
+        owner = self._owners[table]
+        if owner.text:
+            return owner.text.strip().rstrip(";")
+        if owner.itself is not None:
+            return self._with_itself(owner, owner.itself, shared, names)
+        branches = [self._branch(owner, number, "*", shared, names) for number in range(max(len(owner.ways), 1))]
+        return "\nUNION ALL\n".join(branches)
+
+    def _branch(self, owner: Owner, number: int, columns: str, shared: Shared, names: Names) -> str:
+        """The rows whose tenant is given by one of the ways."""
+        own = Names(set(names.taken))
+        row = own.of(owner.table)
+        shown = ", ".join(f"{row}.{each}" for each in columns.split(", "))
+        lines = [f"SELECT {shown}", f"  FROM {self._from(owner.table)} AS {row}"]
+        if owner.ways:
+            conditions = self._climb(owner.ways[number], row, lines, shared, own)
+            conditions += [f"NOT {self._leads(way, row, own)}" for way in owner.ways[:number]]
+        else:
+            conditions = [f"{row}.{template_name(self._tenant.key)} = {CLINIC_ID}"]
+        return "\n".join([*lines, *where(conditions)])
+
+    def _climb(
+        self, way: ParentKey, row: str, lines: list[str], shared: Shared, names: Names
+    ) -> list[str]:  # fmt: skip
+        """Join the tables from a row up to the tenant. Returns the conditions."""
+        parent, tenant = self._owners[way.parent], self._tenant
+        if way.parent == tenant.table and way.parent_columns == (tenant.key,) and way.operators == (EQUAL,):
+            return [f"{row}.{template_name(way.columns[0])} = {CLINIC_ID}", *when(way, row)]
+        joined = names.of(way.parent)
+        on = same(way, joined, row)
+        if len(parent.ways) > 1 or parent.itself is not None or parent.text:
+            lines.append(f"  JOIN {self._shared(way.parent, shared)} AS {joined} ON {on}")
+            return []
+        lines.append(f"  JOIN {self._from(way.parent)} AS {joined} ON {on}")
+        if not parent.ways:
+            return [f"{joined}.{template_name(tenant.key)} = {CLINIC_ID}"]
+        return self._climb(parent.ways[0], joined, lines, shared, names)
+
+    def _shared(self, table: str, shared: Shared) -> str:
+        """The name of the query of a table's rows, which the statement has once."""
+        if table not in shared:
+            text = self._query(table, shared, Names())
+            taken = {name for name, _ in shared.values()}
+            shared[table] = unused(template_name(f"rows_of_{table.removeprefix('public.')}"), taken), text
+        return shared[table][0]
+
+    def _leads(self, way: ParentKey, row: str, names: Names) -> str:
+        """A condition: whether a link of a row leads to some tenant."""
+        given = " AND ".join(
+            [*(f"{row}.{template_name(column)} IS NOT NULL" for column in way.columns), *when(way, row)]
+        )
+        parent = self._owners[way.parent]
+        if way.enforced and parent.is_sure:
+            return f"({given})"
+        inner = Names(set(names.taken))
+        joined = inner.of(way.parent)
+        conditions = [same(way, joined, row)]
+        if not parent.is_sure and parent.ways:
+            conditions.append("(" + " OR ".join(self._leads(each, joined, inner) for each in parent.ways) + ")")
+        return f"EXISTS (SELECT FROM {self._from(way.parent)} AS {joined} WHERE {' AND '.join(conditions)})"
+
+    def _with_itself(self, owner: Owner, link: ParentKey, shared: Shared, names: Names) -> str:
+        """The rows that have a tenant by the ways, and those below them that have none by themselves."""
+        keys = list(dict.fromkeys((*self._schema.primary_keys[owner.table], *link.parent_columns)))
+        columns = ", ".join(map(template_name, keys))
+        inner = Names(set(names.taken))
+        found, row = inner.of(owner.table, ending="_found"), inner.of(owner.table)
+        begin = [self._branch(owner, number, columns, shared, inner) for number in range(len(owner.ways))]
+        alone = [f"NOT {self._leads(way, row, inner)}" for way in owner.ways]
+        shown = ", ".join(f"{row}.{template_name(key)}" for key in keys)
+        step = [
+            f"SELECT {shown}", f"  FROM {self._from(owner.table)} AS {row}",
+            f"  JOIN {found} ON {same(link, found, row)}", *where(alone),
+        ]  # fmt: skip
+        both = indented("\nUNION ALL\n".join(begin) + "\nUNION\n" + "\n".join(step))
+        primary = self._schema.primary_keys[owner.table]
+        own_row = " AND ".join(f"{found}.{template_name(key)} = {row}.{template_name(key)}" for key in primary)
+        return (
+            f"SELECT {row}.*\n  FROM {self._from(owner.table)} AS {row}\n WHERE EXISTS (\n"
+            f"    WITH RECURSIVE {found} ({columns}) AS (\n{indented(both)}\n    )\n"
+            f"    SELECT FROM {found} WHERE {own_row})"
+        )
+
+    def _from(self, table: str) -> str:
+        """The table, without the rows of tables that inherit from it."""
+        only = "ONLY " if self._schema.structure.descendants(table) else ""
+        return only + escaped(table_in_sql(table))

@@ -1,0 +1,168 @@
+"""What ``clinic-backups init`` finds and writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.onboarding import folder as sql_folder
+from clinic_backups.onboarding import polymorphic, rights, texts
+from clinic_backups.onboarding.classes import Classes, TableChoice, Written
+from clinic_backups.onboarding.extract_text import ExtractText
+from clinic_backups.onboarding.folder import PlannedFile
+from clinic_backups.onboarding.parent_text import ParentText
+from clinic_backups.onboarding.schema import Schema, Tenant, read, tenant_of
+from clinic_backups.onboarding.sql_parts import escaped
+from clinic_backups.tenant import declarations, drift
+from clinic_backups.tenant.declarations import Declarations, spelled
+from clinic_backups.tenant.extract import file_of
+from clinic_backups.tenant.tenant_db import Snapshot
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person says about the tenants.
+
+    :ivar table: ``schema.table`` whose rows are the tenants; ``None``: that of ``clinic_table.txt``.
+    :ivar active: a condition in SQL.
+    :ivar parents: tables that are no tenant's own although a link leads from them to one.
+    """
+
+    table: str | None = None
+    key: str | None = None
+    name: str | None = None
+    active: str = ""
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InitPlan:
+    """The class of each table, the files, and the lines to add."""
+
+    tenant: Tenant
+    choices: tuple[TableChoice, ...]
+    files: tuple[PlannedFile, ...]
+    lines: tuple[str, ...]
+    """Lines for ``not_backed_up.txt``."""
+
+    @property
+    def unknown(self) -> list[TableChoice]:
+        """The tables that a person has to classify."""
+        return [choice for choice in self.choices if choice.table_class == "unknown"]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every table has a class and the folder says so."""
+        return not self.unknown and not self.lines and all(file.state in ("same", "edited") for file in self.files)
+
+
+def plan(snapshot: Snapshot, folder: Path, wanted: Wanted) -> InitPlan:
+    """Classify all tables of the database, and compare with the folder. Writes nothing.
+
+    :raises SettingsError: the tenants' table or its key is unusable, or a file of the folder cannot be read.
+    """
+    table = _tenant_table(folder, wanted.table)
+    schema = read(snapshot, table)
+    tenant = tenant_of(schema, table, wanted.key or _key(folder), wanted.name, wanted.active)
+    for parent in wanted.parents:
+        if parent not in schema.columns:
+            raise SettingsError(f"There is no table {parent}.", hint="Correct --parent: it is schema.table.")
+    declared = _declared(folder)
+    pairs = folder / polymorphic.FILE
+    written = Written(
+        declared,
+        sql_folder.persons(folder, "extract"),
+        sql_folder.tables(folder, "parents"),
+        polymorphic.parse(pairs.read_text(encoding="utf-8"), schema) if pairs.exists() else (),
+    )
+    classes = Classes(schema, tenant, written, wanted.parents)
+    choices = classes.all()
+    files = sql_folder.plan(
+        folder,
+        _texts(schema, tenant, classes, choices),
+        _once(tenant, is_primary=schema.primary_keys.get(table) == (tenant.key,)),
+    )
+    return InitPlan(tenant, tuple(choices), tuple(files), tuple(_lines(choices, declared)))
+
+
+def apply(folder: Path, found: InitPlan) -> None:
+    """Write the files. :raises SettingsError: the folder cannot be written."""
+    sql_folder.write(folder, found.files, {declarations.FILE: found.lines})
+
+
+def _tenant_table(folder: Path, wanted: str | None) -> str:
+    path = folder / "clinic_table.txt"
+    present = path.read_text(encoding="utf-8").split("\n")[0].strip() if path.exists() else None
+    if wanted is None and present is None:
+        raise SettingsError(
+            f"{folder} does not say which table's rows are the tenants.",
+            hint="Name it: clinic-backups init --tenant schema.table",
+        )
+    if wanted is not None and present is not None and wanted != present:
+        raise SettingsError(
+            f"The folder {folder} is for the table {present}, and not for {wanted}.",
+            hint="Set CLINIC_BACKUPS_SQL_DIR to a new folder for this schema, wherever backups and restores run.",
+        )
+    table = wanted or present or ""
+    if table.count(".") != 1:
+        raise SettingsError(
+            f"{table!r} is not a table.", hint="Write it as schema.table, such as public.organizations."
+        )
+    return table
+
+
+def _key(folder: Path) -> str | None:
+    """The column that ``clinic_table.txt`` names as the key."""
+    path = folder / "clinic_table.txt"
+    found = (
+        re.search(r"^key: (.+) \S+(?: varying)?$", path.read_text(encoding="utf-8"), re.M) if path.exists() else None
+    )
+    return found[1] if found else None
+
+
+def _declared(folder: Path) -> Declarations:
+    path = folder / declarations.FILE
+    return declarations.parse(path.read_text(encoding="utf-8-sig")) if path.exists() else Declarations()
+
+
+def _texts(schema: Schema, tenant: Tenant, classes: Classes, choices: Sequence[TableChoice]) -> dict[str, str]:
+    """The files that follow from the catalog."""
+    extracts = ExtractText(schema, tenant, classes.owners)
+    parents = ParentText(schema, extracts, classes.referring)
+    found = {rights.FILE: rights.grants(schema, tenant, choices)}
+    for choice in choices:
+        comment = f"-- {escaped(choice.reason)}\n"
+        if choice.table_class == "tenant":
+            found[f"extract/{file_of(choice.table)}"] = comment + extracts.of(choice.table)
+        elif choice.table_class == "parent":
+            found[f"parents/{file_of(choice.table)}"] = comment + parents.of(choice.table)
+    return found
+
+
+def _once(tenant: Tenant, *, is_primary: bool) -> dict[str, str]:
+    """The files that a person completes."""
+    return {
+        "clinic_table.txt": texts.clinic_table(tenant, is_primary=is_primary),
+        "active_clinics.sql": texts.clinics(tenant, active=True),
+        "all_clinics.sql": texts.clinics(tenant, active=False),
+        "clinic_admins.sql": texts.ADMINS,
+        "user_clinics.sql": texts.user_clinics(tenant),
+        declarations.FILE: texts.NOT_BACKED_UP,
+        drift.FILE: texts.DRIFT,
+        polymorphic.FILE: polymorphic.HEADER,
+    }
+
+
+def _lines(choices: Sequence[TableChoice], declared: Declarations) -> list[str]:
+    """The lines for tables that are in no backup, and whose class follows from the catalog."""
+    found = []
+    for choice in choices:
+        if choice.by == "init" and choice.table not in declared.tables:
+            if choice.table_class == "shared":
+                found.append(f"{spelled(choice.table)}: shared, {choice.reason}")
+            elif choice.table_class == "left out":
+                found.append(f"{spelled(choice.table)}: {choice.reason}")
+    return found
