@@ -103,7 +103,8 @@ SHAPES: dict[str, tuple[str, dict[str, list[list[int]]]]] = {
         CREATE TABLE c (id int PRIMARY KEY, a_id int NOT NULL REFERENCES a, b_id int REFERENCES b);
         CREATE TABLE d (id int PRIMARY KEY, c_id int NOT NULL REFERENCES c);
         INSERT INTO a VALUES (1, 1), (2, NULL); INSERT INTO b VALUES (1, 1), (2, 2);
-        INSERT INTO c VALUES (1, 1, NULL), (2, 2, 2), (3, 1, 2), (4, 2, NULL); INSERT INTO d VALUES (1, 1), (2, 2), (4, 4);
+        INSERT INTO c VALUES (1, 1, NULL), (2, 2, 2), (3, 1, 2), (4, 2, NULL);
+        INSERT INTO d VALUES (1, 1), (2, 2), (4, 4);
         """,
         {"public.a": [[1], [], []], "public.c": [[1, 3], [2], []], "public.d": [[1], [2], []]},
     ),

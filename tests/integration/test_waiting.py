@@ -434,6 +434,21 @@ def test_a_signal_while_python_makes_a_dataclass_is_130_too(tmp_path: Path) -> N
     assert (ended.returncode, ended.stderr[:19]) == (130, b"Stopped by SIGTERM.")
 
 
+def test_a_signal_while_python_makes_a_class_is_no_error(tmp_path: Path) -> None:
+    """Before Python 3.12 whatever is raised there becomes a RuntimeError."""
+    (tmp_path / "started.py").write_text(
+        "import os, signal, time\nfrom clinic_backups import cli\nfrom clinic_backups.cli import commands\n"
+        "class Named:\n    def __set_name__(self, owner, name):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n        time.sleep(5)\n"
+        "commands.run = lambda: type('Owner', (), {'named': Named()})\ncli.main()\n"
+    )
+    paths = f"{CHECKOUT / 'plugins'}{os.pathsep}{tmp_path}"
+    ended = subprocess.run(
+        [sys.executable, "-m", "started"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
+    )
+    assert (ended.returncode, ended.stderr[:19]) == (130, b"Stopped by SIGTERM.")
+
+
 def test_the_connection_is_an_ordinary_one_otherwise(rig: Rig) -> None:
     with closing(connect(rig.clinic_db)) as db:
         with db.cursor() as cursor, pytest.raises(psycopg2.errors.DivisionByZero):

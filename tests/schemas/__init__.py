@@ -2,9 +2,9 @@
 
 A schema is a text. Each line is a table: ``name: column type, …``. ``x -> t`` is a foreign key ``x_id`` that is never
 NULL, ``x ?> t`` one that may be NULL, and ``x ~> t`` and ``x ~?> t`` are the same without a constraint. A column of
-``type?`` may be NULL. ``a/b ~?> one | other`` is a polymorphic pair ``b_type`` and ``b_id``. ``unique(a, b)`` is a unique
-key. Before the name, ``*`` is a shared table, ``+`` one whose rows serve several tenants, ``-`` one that nobody refers to
-and that has no tenant.
+``type?`` may be NULL. ``a/b ~?> one | other`` is a polymorphic pair ``b_type`` and ``b_id``. ``unique(a, b)`` is a
+unique key. Before the name, ``*`` is a shared table, ``+`` one whose rows serve several tenants, ``-`` one that nobody
+refers to and that has no tenant.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ def _exit_code() -> str | int | None:
         # The reader of the output, for instance `head`, has closed it.
         sys.stderr.close()
     except Exception as error:  # noqa: BLE001 - its text may hold anything, also a patient's name
+        if stopping.is_of_signal(error):
+            stopping.leave()
         from clinic_backups.base.errors import frames
 
         print(frames(error), file=sys.stderr)

@@ -36,6 +36,14 @@ def received() -> bool:
     return bool(_received)
 
 
+def is_of_signal(error: BaseException) -> bool:
+    """Whether a signal caused an error: Python wraps what is raised while it makes a class into a RuntimeError."""
+    below: BaseException | None = error
+    while below is not None and not isinstance(below, KeyboardInterrupt):
+        below = below.__cause__ or below.__context__
+    return below is not None and received()
+
+
 def finished() -> None:
     """The command has done its work: from now on a signal changes neither the exit code nor what was printed."""
     _finished.set()
