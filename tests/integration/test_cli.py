@@ -363,3 +363,39 @@ def test_a_clinic_that_nobody_knows_is_an_error(run: Run, words: str) -> None:
 def test_an_unset_variable_of_a_shell_chooses_no_backup(run: Run, option: str) -> None:
     done = run("restore", "--clinic", "1", "--plan", option, "")
     assert (done.code, f"{option} is empty" in done.err) == (2, True)
+
+
+def test_init_writes_a_folder_for_the_demos_schema_and_check_only_says_what_a_migration_brought(
+    run: Run, demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    owner = demo_database.postgres.uri(demo_database.name)
+    own = {"CLINIC_BACKUPS_SQL_DIR": str(tmp_path / "sql"), "AIRFLOW_CONN_CLINIC_DB": owner}
+    refused = run("init", **own)
+    assert (refused.code, "init --tenant schema.table" in refused.err) == (2, True)
+    made = run("init", "--tenant", "public.comun_clinica", "--json", **own).json()
+    assert {table["table"] for table in made["tables"] if table["class"] == "tenant"} >= {
+        "public.comun_clinica", "public.sistema_pagos_pago", "public.auditoria_bitacora",
+    }  # fmt: skip
+    assert {table["class"] for table in made["tables"] if table["table"] == "public.django_migrations"} == {"shared"}
+    assert made["settled"] is False  # nobody had written the files
+    assert run("init", "--check-only", **own).code == 0
+    with demo_database.session.transaction() as cursor:
+        cursor.execute("CREATE TABLE public.aviso (id int PRIMARY KEY, clinica_id int REFERENCES public.comun_clinica)")
+        cursor.execute("CREATE TABLE public.tarifa (id int PRIMARY KEY)")
+    lacking = run("init", "--check-only", **own)
+    assert lacking.code == 1
+    assert "1 files missing" in lacking.err and "extract/aviso.sql" in lacking.err
+    assert "public.tarifa: shared, …" in lacking.out
+    assert not (tmp_path / "sql" / "extract" / "aviso.sql").exists()
+    other = run("init", "--tenant", "public.usuarios_usuario", **own)
+    assert (other.code, "is for the table public.comun_clinica" in other.err) == (2, True)
+
+
+def test_check_wants_a_class_for_each_table_and_a_run_does_not(run: Run, demo_database: DemoDatabase) -> None:
+    with demo_database.session.transaction() as cursor:
+        cursor.execute("CREATE TABLE public.tarifa (id int PRIMARY KEY)")
+    assert run("catalog", "migrate").code == run("store", "init").code == 0
+    checked = run("check", "--no-count")
+    assert checked.code == 1
+    assert "`public.tarifa: shared, reason`" in " ".join(checked.out.split())
+    assert run("backup", "--clinic", "3").code == 0

@@ -219,7 +219,8 @@ class Parts(Shared):
     ) -> list[preflight.Finding]:
         """Check everything that a backup needs.
 
-        :param try_restores: also write one row of each table with the restoring role, and roll it back.
+        :param try_restores: a person asks: also write one row of each table with the restoring role, and roll it back.
+            A table that nobody has classified is then an error.
         """
         found = preflight.run(
             settings=self.settings,
@@ -230,6 +231,7 @@ class Parts(Shared):
             now=machine_now,
             count_rows=count_rows,
             on_compared=on_compared,
+            require_classes=try_restores,
             beat=lambda: self.catalog.beat(),
         )
         if try_restores:

@@ -22,7 +22,7 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
-from clinic_backups.tenant import drift, gate, lost_lines, people, source_database, structure
+from clinic_backups.tenant import declarations, drift, gate, lost_lines, people, source_database, structure
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import number_type, of_type
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
@@ -51,6 +51,7 @@ def run(
     clock: Callable[[], DatabaseClock] | None = None,
     count_rows: bool = True,
     on_compared: OnCompared = nobody,
+    require_classes: bool = False,
     beat: Callable[[], object] = nobody,
 ) -> list[Finding]:
     """Run all checks, and return all findings in the order of the checks.
@@ -63,6 +64,8 @@ def run(
     :param now: the time for computing terms, locks and the like from the settings.
     :param clock: returns the catalog's clock. Without it no clocks are compared.
     :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
+    :param require_classes: a table that nobody has classified is an error. Otherwise it is noted: it must not keep the
+        clinics from being backed up tonight.
     :param beat: see :func:`clinic_backups.tenant.standby.check_standby`.
     :param on_compared: called with what was compared without a finding, if rows were compared.
     """
@@ -99,7 +102,7 @@ def run(
             database.check_extracts()
             database.check_locks()
         with report.check("coverage"), snapshot.savepoint():
-            database.check_coverage()
+            database.check_coverage(require_classes=require_classes)
         database.check_drift()
         with report.check("indexes"), snapshot.savepoint():
             database.check_indexes()
@@ -256,7 +259,7 @@ class _ClinicDatabase:
         """Check that the server has room for the locks of a backup."""
         check_locks(self._snapshot, self._extracts, self._report)
 
-    def check_coverage(self) -> None:
+    def check_coverage(self, *, require_classes: bool) -> None:
         """Check that no table of clinics is left out without a reason, and that extracts read supported tables."""
         report, running = self._report, {table.name for table in self._tables}
         extracts = {
@@ -277,7 +280,17 @@ class _ClinicDatabase:
         if others := self._coverage.unclassed():
             more = f" and {len(others) - SHOWN_TABLES} more" if len(others) > SHOWN_TABLES else ""
             names = ", ".join(others[:SHOWN_TABLES]) + more
-            report.note("coverage", f"These tables lead to no clinic and are in no backup: {names}.")
+            said = f"These tables lead to no clinic and are in no backup: {names}."
+            if require_classes:
+                report.error(
+                    "coverage",
+                    f"{said} Nobody has said whose rows they hold.",
+                    f"For each one, write an extract, or a line in {self._folder.path / declarations.FILE}:"
+                    f" `{declarations.spelled(others[0])}: shared, reason` if the rows serve all clinics, and"
+                    f" `{declarations.spelled(others[0])}: reason` if they may be lost.",
+                )
+            else:
+                report.note("coverage", said)
 
     def _operators_of_files(self) -> list[Problem]:
         """The problems of the queries that name clinics and their people.
