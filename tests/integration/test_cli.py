@@ -385,7 +385,7 @@ def test_init_writes_a_folder_for_the_demos_schema_and_check_only_says_what_a_mi
     lacking = run("init", "--check-only", **own)
     assert lacking.code == 1
     assert "1 files missing" in lacking.err and "extract/aviso.sql" in lacking.err
-    assert "public.tarifa: shared, …" in lacking.out
+    assert "not_backed_up.txt: public.tarifa: shared, …" in lacking.out
     assert not (tmp_path / "sql" / "extract" / "aviso.sql").exists()
     other = run("init", "--tenant", "public.usuarios_usuario", **own)
     assert (other.code, "is for the table public.comun_clinica" in other.err) == (2, True)

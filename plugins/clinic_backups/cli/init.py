@@ -14,6 +14,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_json, print_table
 from clinic_backups.onboarding import init as onboarding
+from clinic_backups.onboarding import polymorphic
 from clinic_backups.onboarding.classes import MEANING
 from clinic_backups.onboarding.folder import FileState
 from clinic_backups.onboarding.init import InitPlan, Wanted
@@ -122,9 +123,12 @@ def _show(found: InitPlan, folder: str, *, is_written: bool) -> None:
     if found.unknown:
         errors.print(
             f"\n[yellow]Nobody has said whose rows these {len(found.unknown)} tables hold.[/] Until somebody does,"
-            f" `clinic-backups check` fails. Write an extract, or one of these lines in {FILE}, with the reason:"
+            f" `clinic-backups check` fails. Write an extract, or a line in {FILE} with the reason. If a pair of"
+            f" columns leads to tenants, write it into {polymorphic.FILE} and run init again."
         )
         for each in found.unknown:
-            print(f"{spelled(each.table)}: shared, …")
+            print(f"{FILE}: {spelled(each.table)}: shared, …")
+            for line in found.pairs.get(each.table, ()):
+                print(f"{polymorphic.FILE}: {line}")
     elif is_written:
         errors.print("\nNext: run grants.sql with psql, then `clinic-backups check`.")

@@ -130,12 +130,11 @@ class Classes:
         by = sorted({link.table for link in self.referring[table]})
         shown = ", ".join(by[:3]) + (f" and {len(by) - 3} more" if len(by) > 3 else "")
         why = self._is_parent.get(table) or self._members.get(table)
-        return f"{shown} refer to it" + (f"; {why}" if why else ", and nothing leads from it to a tenant")
+        return f"rows of {shown} refer to it" + (f"; {why}" if why else ", and nothing leads from it to a tenant")
 
     def _why_unknown(self, table: str) -> str:
-        lines = polymorphic.proposals(self._schema, table)
-        if lines:
-            return f"no link leads to a tenant. Perhaps a line in {polymorphic.FILE} does: {'; '.join(lines)}"
+        if proposed := polymorphic.proposals(self._schema, table):
+            return f"no link leads to a tenant, but perhaps a pair of columns does: {'; '.join(proposed)}"
         parents = sorted({link.parent for link in self.links[table] if link.parent in self.referring})
         if parents:
             return f"it belongs to {', '.join(parents)}, whose rows are not those of one tenant alone"

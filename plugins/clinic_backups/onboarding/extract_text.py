@@ -64,7 +64,7 @@ class ExtractText:
         lines = [f"SELECT {shown}", f"  FROM {self._from(owner.table)} AS {row}"]
         if owner.ways:
             conditions = self._climb(owner.ways[number], row, lines, shared, own)
-            conditions += [f"NOT {self._leads(way, row, own)}" for way in owner.ways[:number]]
+            conditions += [self._leads_nowhere(way, row, own) for way in owner.ways[:number]]
         else:
             conditions = [f"{row}.{template_name(self._tenant.key)} = {CLINIC_ID}"]
         return "\n".join([*lines, *where(conditions)])
@@ -94,6 +94,12 @@ class ExtractText:
             shared[table] = unused(template_name(f"rows_of_{table.removeprefix('public.')}"), taken), text
         return shared[table][0]
 
+    def _leads_nowhere(self, way: ParentKey, row: str, names: Names) -> str:
+        """A condition: whether a link of a row leads to no tenant."""
+        if len(way.columns) == 1 and way.enforced and self._owners[way.parent].is_sure:
+            return f"{row}.{template_name(way.columns[0])} IS NULL"
+        return f"NOT {self._leads(way, row, names)}"
+
     def _leads(self, way: ParentKey, row: str, names: Names) -> str:
         """A condition: whether a link of a row leads to some tenant."""
         given = " AND ".join(
@@ -115,20 +121,21 @@ class ExtractText:
         columns = ", ".join(map(template_name, keys))
         inner = Names(set(names.taken))
         found, row = inner.of(owner.table, ending="_found"), inner.of(owner.table)
-        begin = [self._branch(owner, number, columns, shared, inner) for number in range(len(owner.ways))]
-        alone = [f"NOT {self._leads(way, row, inner)}" for way in owner.ways]
+        begin = [self._branch(owner, number, columns, shared, Names()) for number in range(len(owner.ways))]
+        alone = [self._leads_nowhere(way, row, inner) for way in owner.ways]
         shown = ", ".join(f"{row}.{template_name(key)}" for key in keys)
         step = [
             f"SELECT {shown}", f"  FROM {self._from(owner.table)} AS {row}",
             f"  JOIN {found} ON {same(link, found, row)}", *where(alone),
         ]  # fmt: skip
-        both = indented("\nUNION ALL\n".join(begin) + "\nUNION\n" + "\n".join(step))
+        both = "\nUNION ALL\n".join(begin) + "\nUNION\n" + "\n".join(step)
         primary = self._schema.primary_keys[owner.table]
-        own_row = " AND ".join(f"{found}.{template_name(key)} = {row}.{template_name(key)}" for key in primary)
+        mine = ", ".join(f"{row}.{template_name(key)}" for key in primary)
+        theirs = ", ".join(map(template_name, primary))
         return (
-            f"SELECT {row}.*\n  FROM {self._from(owner.table)} AS {row}\n WHERE EXISTS (\n"
-            f"    WITH RECURSIVE {found} ({columns}) AS (\n{indented(both)}\n    )\n"
-            f"    SELECT FROM {found} WHERE {own_row})"
+            f"SELECT {row}.*\n  FROM {self._from(owner.table)} AS {row}\n WHERE ({mine}) IN (\n"
+            f"    WITH RECURSIVE {found} ({columns}) AS (\n{indented(both, 8)}\n    )\n"
+            f"    SELECT {theirs} FROM {found})"
         )
 
     def _from(self, table: str) -> str:

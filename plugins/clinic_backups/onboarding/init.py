@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class InitPlan:
     files: tuple[PlannedFile, ...]
     lines: tuple[str, ...]
     """Lines for ``not_backed_up.txt``."""
+    pairs: Mapping[str, Sequence[str]]
+    """For unknown tables: lines for ``polymorphic.txt``, to be completed."""
 
     @property
     def unknown(self) -> list[TableChoice]:
@@ -71,12 +73,12 @@ def plan(snapshot: Snapshot, folder: Path, wanted: Wanted) -> InitPlan:
         if parent not in schema.columns:
             raise SettingsError(f"There is no table {parent}.", hint="Correct --parent: it is schema.table.")
     declared = _declared(folder)
-    pairs = folder / polymorphic.FILE
+    listed = folder / polymorphic.FILE
     written = Written(
         declared,
         sql_folder.persons(folder, "extract"),
         sql_folder.tables(folder, "parents"),
-        polymorphic.parse(pairs.read_text(encoding="utf-8"), schema) if pairs.exists() else (),
+        polymorphic.parse(listed.read_text(encoding="utf-8"), schema) if listed.exists() else (),
     )
     classes = Classes(schema, tenant, written, wanted.parents)
     choices = classes.all()
@@ -85,7 +87,9 @@ def plan(snapshot: Snapshot, folder: Path, wanted: Wanted) -> InitPlan:
         _texts(schema, tenant, classes, choices),
         _once(tenant, is_primary=schema.primary_keys.get(table) == (tenant.key,)),
     )
-    return InitPlan(tenant, tuple(choices), tuple(files), tuple(_lines(choices, declared)))
+    unknown = [choice.table for choice in choices if choice.table_class == "unknown"]
+    pairs = {each: polymorphic.proposals(schema, each) for each in unknown}
+    return InitPlan(tenant, tuple(choices), tuple(files), tuple(_lines(choices, declared)), pairs)
 
 
 def apply(folder: Path, found: InitPlan) -> None:
