@@ -10,7 +10,7 @@ from typing import Any
 from clinic_backups.archive.blocks import DIGEST_BYTES, MAX_ARCHIVES, OWN_ARCHIVE, Block, BlockList
 from clinic_backups.archive.bounds import damaged
 from clinic_backups.archive.manifest_checks import Head, chosen_of, table_of
-from clinic_backups.archive.writer import fingerprint
+from clinic_backups.archive.writer import PARENT, fingerprint
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.envelope import FORMAT_VERSION
 from clinic_backups.base.errors import PermanentError
@@ -22,6 +22,7 @@ class TableContent:
     """One table in the archive.
 
     :param outside: how many of its rows no extract returned. A safety backup also holds the outside rows of a restore.
+    :param is_parent: whether it was a parent table: other clinics' backups may hold the same rows.
     """
 
     table: Table
@@ -29,6 +30,7 @@ class TableContent:
     size_bytes: int
     blocks: BlockList
     outside: int = 0
+    is_parent: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
         outside = described.get("outside", 0)
         if type(outside) is not int or not 0 <= outside <= blocks.rows:
             raise damaged(f"has a manifest whose number of outside rows of {table.name!r} is not valid")
-        contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks, outside)
+        is_parent = "class" in described
+        if is_parent and (described["class"] != PARENT or outside):
+            raise damaged(f"has a manifest whose class of {table.name!r} is not valid")
+        contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks, outside, is_parent)
     if list(seen) != [name for name in contents if name in seen] or len(contents) < len(data["tables"]):
         raise damaged("has a table that its manifest does not list, lists twice, or lists in another order")
     total = fingerprint({name: content.blocks for name, content in contents.items()})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from types import MappingProxyType
@@ -27,6 +27,8 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.table import Column, Table
 
 MANIFEST = "manifest.json"
+PARENT = "parent"
+"""What the manifest says of a parent table. It says nothing of the others, so that their archives stay as they were."""
 SEGMENT_BYTES = 1024 * 1024
 """New blocks of an incremental backup are collected up to this size, the size of a batch in a full backup."""
 MAX_FOREIGN_BLOCKS = 600_000
@@ -61,15 +63,22 @@ class ArchiveWriter:
         self._snapshot_at = snapshot_at
         self._tables: dict[str, tuple[Table, BlockList]] = {}
         self._outside: dict[str, int] = {}
+        self._parents: list[str] = []
         self._foreign = 0
 
-    def begin(self, table: Table, *, outside: int = 0) -> None:
-        """Begin a table. The next rows are its rows. No extract returned ``outside`` of them."""
+    def begin(self, table: Table, *, outside: int = 0, is_parent: bool = False) -> None:
+        """Begin a table. The next rows are its rows.
+
+        :param outside: how many of them no extract returned.
+        :param is_parent: see :class:`~clinic_backups.archive.manifest.TableContent`.
+        """
         self._cutter, self._blocks, self._segments = BlockCutter(), BlockList(), 0
         self._name, self._waiting, self._waiting_bytes = table.name, list[tuple[bytes, Block]](), 0
         self._tables[table.name] = (table, self._blocks)
         if outside:
             self._outside[table.name] = outside
+        if is_parent:
+            self._parents.append(table.name)
         self._folder = f"tables/{quote(table.name, safe='.-_~ ')}"
 
     def add(self, rows: list[bytes]) -> None:
@@ -88,7 +97,8 @@ class ArchiveWriter:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
         archives = [backup_id, *(self._known.archives if self._known is not None else ())]
         # The manifest is made twice, for its size and then for its bytes, because its size grows with the clinic.
-        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside, self._chosen)
+        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside, self._chosen,
+                     self._parents)  # fmt: skip
         self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
@@ -150,6 +160,7 @@ def manifest_chunks(
     database: str | None = None,
     outside: Mapping[str, int] = MappingProxyType({}),
     chosen: Sequence[str] = (),
+    parents: Collection[str] = (),
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: the definition of each table, and its blocks as [SHA-256, rows, bytes, archive].
 
@@ -158,6 +169,7 @@ def manifest_chunks(
     :param database: the database in which the tables' OIDs and the columns' numbers are valid.
     :param outside: how many rows of a table no extract returned.
     :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
+    :param parents: the parent tables.
     """
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -175,6 +187,8 @@ def manifest_chunks(
         described = vars(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
         if table.name in outside:
             described["outside"] = outside[table.name]
+        if table.name in parents:
+            described["class"] = PARENT
         text = json.dumps(described, default=vars, ensure_ascii=False)
         yield (b", " if number else b"") + text[:-1].encode() + b', "blocks": ['
         for position, (block, archive) in enumerate(zip(blocks, blocks.archives, strict=True)):

@@ -286,10 +286,12 @@ class ClinicBackup:
                 stored = stream.run(
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
-                    chosen=request.chosen, on_read=has_read, throttle=Throttle(self._settings.bytes_per_second),
+                    chosen=request.chosen, parents=seen.folder.parents(), on_read=has_read,
+                    throttle=Throttle(self._settings.bytes_per_second),
                 )  # fmt: skip
                 try:
-                    may_be_empty = seen.folder.declarations().may_be_empty
+                    # A parent table may lose its rows as the clinic's rows go. Rows without a parent are looked for.
+                    may_be_empty = {*seen.folder.declarations().may_be_empty, *seen.folder.parents()}
                     checked = with_suspicions(
                         record, snapshot, tables, queries, stored, before.completed, recipients, other, may_be_empty,
                         now=self._now(),

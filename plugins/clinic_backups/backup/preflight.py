@@ -171,7 +171,7 @@ class _ClinicDatabase:
 
     @cached_property
     def _extracts(self) -> dict[str, str]:
-        return self._folder.extracts()
+        return self._folder.queries()
 
     @cached_property
     def _structure(self) -> Structure:

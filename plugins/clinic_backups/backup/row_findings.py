@@ -12,7 +12,8 @@ from clinic_backups.base.table import Table
 from clinic_backups.tenant import declarations
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import for_every_clinic
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.extract import PARENTS, SqlFolder
+from clinic_backups.tenant.parent_checks import ParentChecks
 from clinic_backups.tenant.row_checks import RowChecks, RowCount
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
@@ -47,8 +48,9 @@ class RowFindings:
         extracts: dict[str, str] = {}
         for table in wanted:
             try:
+                folder = PARENTS if table.name in self._coverage.parents.names else "extract"
                 extracts[table.name] = for_every_clinic(
-                    templates[table.name], name=f"extract/{table.name}", type_=self._type
+                    templates[table.name], name=f"{folder}/{table.name}", type_=self._type
                 )
             except SettingsError as error:
                 self._report.warn("rows", error.message, error.hint)
@@ -64,12 +66,39 @@ class RowFindings:
             ask = partial(values.problems, table, within_seconds=self._within_seconds)
             for problem in self._in_time(table, "compared with their values", ask) or ():
                 self._report.error(problem.check, problem.reason, problem.remedy)
+            if table.name in self._coverage.parents.names:
+                continue
             count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=self._within_seconds))
             if count is not None:
                 counted.append((table, count))
                 if self._check_rows_of(table, checks, count) and table.name not in half:
                     compared.add(table.name)
         self._say_compared(counted)
+        return frozenset(compared) | self._check_parents(tables, extracts, checks)
+
+    def _check_parents(
+        self, tables: Mapping[str, Table], extracts: Mapping[str, str], checks: RowChecks
+    ) -> frozenset[str]:
+        """Compare the rows of parent tables. Returns those without a finding."""
+        of_parents = ParentChecks(
+            self._snapshot, self._coverage.parents, tables, extracts, self._clinics_query, self._folder
+        )
+        compared = set[str]()
+        for name in of_parents.comparable():
+            ask = partial(of_parents.problems, [name], within_seconds=self._within_seconds)
+            twice = partial(checks.problems, [name], within_seconds=self._within_seconds)
+            found = self._in_time(tables[name], "compared with those that refer to them", ask)
+            again = self._in_time(tables[name], "counted", twice)
+            for problem in (*(found or ()), *(again or ())):
+                self._report.error(problem.check, problem.reason, problem.remedy)
+            if found == [] == again:
+                compared.add(name)
+        if compared:
+            self._report.note(
+                "rows",
+                f"Each clinic's backup holds those rows of {', '.join(sorted(compared))} that rows of the clinic refer"
+                " to, and no others.",
+            )
         return frozenset(compared)
 
     def _say_compared(self, counted: Sequence[tuple[Table, RowCount]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -85,6 +85,7 @@ class ArchiveStream:
         database: str | None = None,
         outside: Mapping[str, Outside] = MappingProxyType({}),
         chosen: Sequence[str] = (),
+        parents: Collection[str] = (),
         on_read: Callable[[], object] = nobody,
         throttle: Throttle | None = None,
     ) -> Stored:
@@ -100,6 +101,7 @@ class ArchiveStream:
         :param database: the snapshot's database, see ``source_database``.
         :param outside: rows that no extract returns, which are read too.
         :param chosen: the tables that will be restored, if that is not all.
+        :param parents: the parent tables.
         :param on_read: called, from the reading thread, when the transaction has ended.
         :param throttle: limits the reading.
         :raises PermanentError: a row is too long.
@@ -115,7 +117,7 @@ class ArchiveStream:
         require_readable(clinic, snapshot_at, tables.values(), database, chosen)
 
         def pack() -> None:
-            blocks.update(_pack(writer, rows, clinic, record.backup_id, outside))
+            blocks.update(_pack(writer, rows, clinic, record.backup_id, outside, parents))
 
         def upload() -> StoredObject:
             return put_archive(record, sealed, self._store, locked_until=self._locked_until)
@@ -255,8 +257,9 @@ class _Reader:
 
 
 def _pack(
-    writer: ArchiveWriter, source: Rows, clinic: Clinic, backup_id: str, outside: Mapping[str, Outside]
-) -> Mapping[str, BlockList]:
+    writer: ArchiveWriter, source: Rows, clinic: Clinic, backup_id: str, outside: Mapping[str, Outside],
+    parents: Collection[str],
+) -> Mapping[str, BlockList]:  # fmt: skip
     """The second stage: blocks, hashes, tar and zstd."""
     open_table = False
     while (item := source.get()) is not None:
@@ -265,7 +268,8 @@ def _pack(
             continue
         if open_table:
             writer.end()
-        writer.begin(item, outside=outside[item.name].rows if item.name in outside else 0)
+        rows = outside[item.name].rows if item.name in outside else 0
+        writer.begin(item, outside=rows, is_parent=item.name in parents)
         open_table = True
     if open_table:
         writer.end()

@@ -50,7 +50,7 @@ class Merge:
         """Write the whole archive; returns the blocks of each table. :raises PermanentError: a block is not found."""
         try:
             for content in self._manifest.tables.values():
-                writer.begin(content.table, outside=content.outside)
+                writer.begin(content.table, outside=content.outside, is_parent=content.is_parent)
                 segment, size = list[tuple[bytes, Block]](), 0
                 for data, block in self._blocks(content):
                     segment.append((data, block))

@@ -27,7 +27,7 @@ from clinic_backups.restore.table_rules import (
 )
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import FILE, renamed_table
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.extract import PARENTS, SqlFolder, file_of
 from clinic_backups.tenant.strangers import require_no_strangers
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -86,17 +86,17 @@ class ChosenTables:
             if name not in there:
                 gone.append(name)
             elif name not in self._queries:
+                subfolder = PARENTS if contents[name].is_parent else "extract"
                 self._refuse(
                     name,
                     f"{name} is in the backup, but has no extract now.",
-                    f"Bring include/sql/extract/{name.removeprefix('public.')}.sql back, or restore without the table.",
+                    f"Bring include/sql/{subfolder}/{file_of(name)} back, or restore without the table.",
                 )
         self._refuse_gone(gone, there)
         for name in sorted(set(self._queries) - set(contents)):
             if not self._wish.tables:
-                self.notes.setdefault(name, []).append(
-                    f"{name} was added since the backup. Its rows are left as they are."
-                )
+                since = "is a parent table now, and is not in" if name in self._folder.parents() else "was added since"
+                self.notes.setdefault(name, []).append(f"{name} {since} the backup. Its rows are left as they are.")
         wanted = [name for name in wanted if name in there and name in self._queries]
         self.references = read_references(self._workspace, wanted)
         # Before any table is read. Those with an extract are locked, and so are those that their extracts join.

@@ -14,6 +14,7 @@ from clinic_backups.base.database_errors import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
+from clinic_backups.restore import parents
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, migrated
 from clinic_backups.restore.comparison import Comparison, Present
@@ -211,6 +212,7 @@ class ClinicRestore:
         # A table that the role may not read cannot be locked either. The plan refuses it.
         compared = {name: queries[name] for name in names
                     if name in rules and "SELECT" not in rules[name].missing_rights}  # fmt: skip
+        of_clinics = {name: query for name, query in queries.items() if name not in folder.parents()}
         with Workspace(self.database, reads=compared, **timeouts) as workspace:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
             read_elsewhere = elsewhere(backup.manifest.database, identity)
@@ -219,6 +221,9 @@ class ClinicRestore:
                 refusals = (*refusals, of_another(read_elsewhere, is_undo=source.is_undo))
             # The safety backup of a restore of some tables brings back only these.
             chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
+            of_itself += [only_taken_back(chosen)] if chosen else []
+            if source.is_undo and parents.parent_tables(backup_now.manifest.tables, folder.parents()):
+                of_itself.append(parents.STAY)
             comparison = Comparison(
                 workspace,
                 self.database,
@@ -228,10 +233,10 @@ class ClinicRestore:
                 target=target,
                 refusals=refusals,
                 folder=folder,
-                ways=Ways(workspace, folder, queries, source.clinic_id),
+                ways=Ways(workspace, folder, of_clinics, source.clinic_id),
                 as_text=as_text,
                 since=since,
-                of_itself=[*of_itself, only_taken_back(chosen)] if chosen else of_itself,
+                of_itself=of_itself,
                 read_elsewhere=bool(read_elsewhere),
             )
             require_no_strangers_in_hooks(workspace, folder, source.clinic_id)

@@ -9,12 +9,13 @@ from typing import Any
 
 from psycopg2 import sql
 
+from clinic_backups.archive.writer import PARENT
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database_errors import is_taken
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.restore import former_parts, plan_digest, table_notes
+from clinic_backups.restore import former_parts, parents, plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.called_functions import CalledFunction, called_functions
 from clinic_backups.restore.choose_tables import ChosenTables
@@ -99,6 +100,7 @@ class Comparison:
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
         self._connection, self._wish, self._as_text = connection, wish, as_text
         self.folder, self._declared = folder, folder.declarations()
+        self._parents = parents.parent_tables(self.manifest.tables, folder.parents())
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
         self._refusals: list[Refusal] = [*refusals]
@@ -116,6 +118,8 @@ class Comparison:
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
+        self._kept: dict[str, int] = {}
+        """For each parent table, how many rows are there with other values."""
         self.diffs: dict[str, TableDiff] = {}
 
     def choose(self) -> None:
@@ -127,13 +131,21 @@ class Comparison:
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
         self._rules, self._references, self._former = choice.rules, choice.references, choice.former
+        for name in sorted(self._parents & self._shapes.keys()):
+            if not self._shapes[name].key:
+                self._refusals.append(parents.without_key(name))
+                del self._shapes[name]
+                continue
+            for note in parents.notes(name, self.manifest.tables[name], self.folder.parents()):
+                self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load the rows that differ."""
         self._read_archives = read_archives
         for index, (name, shape) in enumerate(self._shapes.items()):
-            self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name])
+            whole = name in self._parents
+            self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name], whole=whole)
         with WantedLoader(self.workspace, self._staged) as wanted:
             read_archives(wanted)
         self.workspace.seals.keep(*(staged.wanted for staged in self._staged.values()))
@@ -153,10 +165,13 @@ class Comparison:
                 self._refusals += untold
                 continue
             converted[name] = staged
-        self._adopt(converted)
+        self._adopt({name: staged for name, staged in converted.items() if name not in self._parents})
         self.workspace.seals.require()
         for name, staged in converted.items():
-            self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
+            if name in self._parents:
+                self.diffs[name], self._kept[name] = parents.compute(self.workspace, staged)
+            else:
+                self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
             self._note(name, table_notes.filled(self.diffs[name]))
             if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
                 self._note(name, table_notes.beside(self.diffs[name]))
@@ -182,7 +197,9 @@ class Comparison:
     def _loose(self) -> set[str]:
         """Tables whose extract does not return all rows of the clinic, by declaration or by the backup itself."""
         return {
-            name for name, content in self.manifest.tables.items() if name in self._declared.rows or content.outside
+            name
+            for name, content in self.manifest.tables.items()
+            if name not in self._parents and (name in self._declared.rows or content.outside)
         }
 
     def _leave_changed(self, name: str, since: RestorePlan) -> None:
@@ -219,7 +236,7 @@ class Comparison:
         refused = {refusal.table for refusal in self._refusals} - self.diffs.keys()
         references = [each for each in self._references if not {each.child, each.parent} & refused]
         return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self._ways, self._former,
-                      where=self._target.name)  # fmt: skip
+                      where=self._target.name, parents=self._parents)  # fmt: skip
 
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
@@ -260,7 +277,10 @@ class Comparison:
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
+            | {f"class {name}": PARENT for name in diffs if name in self._parents}
         )
+        for name, count in self._kept.items():
+            self._note(name, parents.differing(count) if count else "")
         for table, note in self._sequences.beside:
             self._note(table, note)
 
@@ -330,7 +350,14 @@ class Comparison:
             found=self._sequences,
             require_no_strangers=self._require_no_strangers,
             proof=Proof(
-                self.workspace, self._wish.mode, self.diffs, tables, self.queries, self._read_archives, loose=loose
+                self.workspace,
+                self._wish.mode,
+                self.diffs,
+                tables,
+                self.queries,
+                self._read_archives,
+                loose=loose,
+                parents=self._parents,
             ),
         )
 
@@ -338,7 +365,7 @@ class Comparison:
     def plan(self) -> RestorePlan:
         """The plan."""
         tables = tuple(
-            replace(diff.plan, notes=(*diff.plan.notes, *self._notes.get(name, ())))
+            replace(diff.plan, notes=(*diff.plan.notes, *self._notes.get(name, ())), is_parent=name in self._parents)
             for name, diff in self.diffs.items()
         ) + tuple(TablePlan(name, notes=tuple(notes)) for name, notes in self._notes.items() if name not in self.diffs)
         return RestorePlan(

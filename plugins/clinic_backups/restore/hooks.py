@@ -59,7 +59,7 @@ def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) ->
     query = "SELECT reset_val, current_user FROM pg_settings WHERE name = 'search_path'"
     ((path, role),) = snapshot.rows(query, None, "asking for the search path of the role")
     schemas = [role if name == "$user" else name for name in names_in(path)]
-    return strangers_code(snapshot, folder.extracts(), folder.clinic_table, unlocked=texts, path=schemas, written=())
+    return strangers_code(snapshot, folder.queries(), folder.clinic_table, unlocked=texts, path=schemas, written=())
 
 
 def present_hooks(folder: SqlFolder) -> list[str]:

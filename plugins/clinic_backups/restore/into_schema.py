@@ -85,7 +85,7 @@ class IntoRestore:
         """
         folder = SqlFolder(self._restore.settings.sql_dir)
         try:
-            names, clinic_table = [*folder.extracts()], folder.clinic_table
+            names, clinic_table = [*folder.queries()], folder.clinic_table
         except SettingsError:
             return [], ""
         return (names, clinic_table) if {*names, clinic_table} <= {*workspace.relations()} else ([], "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from psycopg2 import sql
 
@@ -21,6 +21,7 @@ from clinic_backups.restore.obstacle_sql import (
     shown,
 )
 from clinic_backups.restore.ownership.ways import Ways
+from clinic_backups.restore.parents import taken
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rows_of_others import RowsOfOthers
 from clinic_backups.restore.table_rules import Reference, UniqueRule, with_child
@@ -41,7 +42,9 @@ class Obstacles:
         declared: Declarations,
         ways: Ways,
         former: former_parts.Former,
+        parents: Collection[str] = (),
     ) -> None:
+        self._parents = parents
         self._diffs, self._tables, self._declared, self._former = diffs, tables, declared, former
         # PostgreSQL checks references to tables that this role may not read, and those of a single partition.
         self._looked_at = [
@@ -96,11 +99,15 @@ class Obstacles:
         yield Obstacle(
             diff,
             query,
-            lambda count, keys, missing: Refusal(
-                shape.name,
-                f"{count} rows of the backup have unique values in {shape.name} that rows outside of the restore have"
-                f" now ({rule.name}): {keys}.",
-                f"Give those rows of {shape.name} other values, or restore without this table.",
+            lambda count, keys, missing: (
+                taken(shape.name, count, rule.name)
+                if shape.name in self._parents
+                else Refusal(
+                    shape.name,
+                    f"{count} rows of the backup have unique values in {shape.name} that rows outside of the restore"
+                    f" have now ({rule.name}): {keys}.",
+                    f"Give those rows of {shape.name} other values, or restore without this table.",
+                )
             ),
             by_application=True,
         )

@@ -84,6 +84,8 @@ class TablePlan:
     """Columns that differ in the rows to update, each with the number of these rows."""
     notes: tuple[str, ...] = ()
     """Other facts about this table that people need, such as drift and triggers. Each is said once."""
+    is_parent: bool = False
+    """Whether it is a parent table: only missing rows are inserted."""
 
     def __post_init__(self) -> None:
         _say_once(self, "notes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from psycopg2 import sql
@@ -34,6 +34,7 @@ class Checks:
     :param ways: how rows lead to the clinic, with the extract of each table.
     :param former: tables that have left the restored ones since the backup.
     :param where: a description of the database, for people.
+    :param parents: the parent tables.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class Checks:
         former: former_parts.Former,
         *,
         where: str = "",
+        parents: Collection[str] = (),
     ) -> None:
         self._workspace, self._diffs, self._where, self._former = workspace, diffs, where, former
-        self._obstacles = Obstacles(workspace, diffs, tables, references, declared, ways, former)
+        self._obstacles = Obstacles(workspace, diffs, tables, references, declared, ways, former, parents)
 
     def run(self) -> Iterator[Refusal]:
         """All refusals, table by table."""

@@ -72,8 +72,11 @@ class Staging:
     ) -> None:
         self._workspace, self._reader, self._queries, self._as_text = workspace, reader, queries, as_text
 
-    def stage_present(self, index: int, shape: Shape, content: TableContent) -> Staged:
-        """Make a table's temporary tables, and load the present rows whose blocks the backup does not have."""
+    def stage_present(self, index: int, shape: Shape, content: TableContent, *, whole: bool = False) -> Staged:
+        """Make a table's temporary tables, and load the present rows whose blocks the backup does not have.
+
+        :param whole: load all rows of both sides.
+        """
         now = {column.name: column.type for column in shape.now.columns}
         wanted = self._workspace.stage(
             f"wanted_{index}",
@@ -91,7 +94,7 @@ class Staging:
         present = self._workspace.stage(f"present_{index}", [(name, shape.typed(name)) for name in shape.columns])
         query = self._queries[shape.name]
         digests = Counter(block.digest for block in content.blocks)
-        if not shape.same or content.outside:
+        if not shape.same or content.outside or whole:
             # A row in a block that both sides have may be one that the extract no longer returns after the restore.
             self._workspace.stage_extract(present, shape.now, shape.columns, query)
             self._workspace.seals.keep(present)

@@ -56,7 +56,7 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
     """
     folder = SqlFolder(settings.sql_dir)
     with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
-        names = sorted(folder.extracts())
+        names = sorted(folder.queries())
         references = read_references(workspace, names)
         if _strangers(report, workspace, folder, names):
             return

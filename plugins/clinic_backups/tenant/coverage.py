@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Collection, Iterable
 
 from clinic_backups.base.text import in_sql, table_in_sql
-from clinic_backups.tenant.declarations import FILE, spelled
+from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.key_names import KeyNames, Pair
 from clinic_backups.tenant.links import Links
+from clinic_backups.tenant.parent_tables import ParentTables
 from clinic_backups.tenant.problems import Problem, Remedies, schema_of
 from clinic_backups.tenant.stale_lines import stale_lines
 from clinic_backups.tenant.structure import KINDS, NotedColumn, ParentKey, Structure, comparable, may_hold
@@ -43,27 +44,36 @@ class Coverage:
 
     def __init__(self, structure: Structure, folder: SqlFolder, extracts: Collection[str]) -> None:
         self.structure = self._structure = structure
-        self._folder, self._extracts = folder.path, frozenset(extracts)
+        parents = folder.parents()
+        self._folder, self._extracts = folder.path, frozenset(extracts) - parents.keys()
+        self._backed_up = self._extracts | parents.keys()
         self.clinic_table, self._declared = folder.clinic_table, folder.declarations()
         self._on_purpose = self._declared.tables.keys() | {
             name for name in structure.relations if schema_of(name) in self._declared.schemas
         }
         """The tables that are in no backup on purpose."""
-        self._remedies = Remedies(self._folder, self._extracts)
-        self._unsupported = Unsupported(structure, self._extracts, self._on_purpose, self._declared, self._remedies)
+        self._remedies = Remedies(self._folder, self._backed_up)
+        self._unsupported = Unsupported(structure, self._backed_up, self._on_purpose, self._declared, self._remedies)
         self._names = KeyNames(structure, folder, self._extracts)
         self._links = Links(
             structure, self._names, self._extracts, self._declared.columns, self.clinic_table,
             folder.clinic_columns().get(self.clinic_table, ()),
         )  # fmt: skip
-        real = {(key.table, key.parent) for key in structure.references}
+        # A parent table's rows are not one clinic's, even if they name a clinic.
+        real = {(key.table, key.parent) for key in structure.references if key.table not in parents}
         self._by_keys = chains(self.clinic_table, real)
         """The tables that lead to the clinic by foreign keys."""
+        self._told = self._by_keys.keys() | parents.keys()
+        """The tables whose class needs no name of a column."""
         named = {(column.table, meant.parent) for column, meant in self._named()}
         named |= {(pair.table, pair.parent) for pair in self._pairs()}
         alone = {(table, self.clinic_table) for table in self._extracts - self._by_keys.keys()}
         # A table that leads to a table of clinics belongs to clinics too.
         self.chains = chains(self.clinic_table, real | named | alone)
+        self.parents = ParentTables(
+            structure, folder, self._links, self._remedies, extracts=self._extracts, on_purpose=self._on_purpose,
+            chains=self.chains,
+        )  # fmt: skip
 
     def problems(self) -> list[Problem]:
         """All problems except those that need a query of rows, see :meth:`oid_columns` and :meth:`inherited`."""
@@ -80,8 +90,8 @@ class Coverage:
             *self._without_extract(),
             *self._named_like_a_key(),
             *self._unsupported.problems(),
-            *self._parents(),
-            *stale_lines(self._structure, self._extracts, self._declared),
+            *self.parents.problems(),
+            *stale_lines(self._structure, self._backed_up, self._declared),
         ]
 
     def links(self) -> list[ParentKey]:
@@ -94,19 +104,19 @@ class Coverage:
             return []
         return [
             column for column in self._structure.columns
-            if column.table in self._extracts and (column.is_oid or column.oid_attributes)
+            if column.table in self._backed_up and (column.is_oid or column.oid_attributes)
             and not is_large_object(column)
             and f"{column.table}.{column.name}" not in self._declared.columns
         ]  # fmt: skip
 
     def inherited(self) -> dict[str, list[str]]:
         """Extracted tables from which other tables inherit, with these tables."""
-        return inherited(self._structure, self._extracts)
+        return inherited(self._structure, self._backed_up)
 
     def unclassed(self) -> list[str]:
         """Tables that lead to no clinic and are not declared."""
-        referenced = {problem.table for problem in self._parents()}
-        known = self._extracts | self._on_purpose | self.chains.keys() | referenced
+        referenced = {problem.table for problem in self.parents.problems()}
+        known = self._backed_up | self._on_purpose | self.chains.keys() | referenced
         return sorted(
             name for name, relation in self._structure.relations.items()
             if relation.kind in "rp" and relation.root is None and name not in known
@@ -137,7 +147,7 @@ class Coverage:
         """Columns whose name alone shows that their table's rows belong to a clinic."""
         for column in self._structure.columns:
             meant = self._names.meant_by(column)
-            if column.table not in self._by_keys and meant is not None and self._fits(column, meant):
+            if column.table not in self._told and meant is not None and self._fits(column, meant):
                 yield column, meant
 
     def _pairs(self) -> Iterable[Pair]:
@@ -145,7 +155,7 @@ class Coverage:
         named = {column.table for column, _ in self._named()}
         for pair in self._names.pairs():
             declared = any(f"{pair.table}.{column}" in self._declared.columns for column in pair.columns)
-            if pair.table not in self._by_keys.keys() | named and not declared:
+            if pair.table not in self._told | named and not declared:
                 yield pair
 
     def doubtful(self) -> list[tuple[NotedColumn, ParentKey, Problem]]:
@@ -168,7 +178,7 @@ class Coverage:
     def _named_like_a_key(self) -> Iterable[Problem]:
         """Columns of tables without an extract that are named like a foreign key but have no constraint."""
         clear = {(column.table, column.name) for column, _ in self._named()}
-        settled = self._extracts | self._on_purpose | self._by_keys.keys()
+        settled = self._extracts | self._on_purpose | self._told
         for column in self._structure.columns:
             meant = self._names.meant_by(column) or self._names.perhaps_meant_by(column)
             is_clear = (column.table, column.name) in clear
@@ -221,20 +231,3 @@ class Coverage:
         declared = f"{column.table}.{column.name}" in self._declared.columns
         is_key = column.is_foreign_key and not column.is_part
         return declared or is_key or column.table == self.clinic_table
-
-    def _parents(self) -> Iterable[Problem]:
-        """Tables outside of all backups that rows of the clinics need."""
-        needed: dict[str, list[str]] = {}
-        for key in self._structure.references:
-            settled = self._extracts | self._on_purpose | self.chains.keys()
-            if key.table in self._extracts and key.parent not in settled and not self._links.is_declared(key):
-                needed.setdefault(key.parent, []).append(f"{key.table} ({', '.join(key.columns)})")
-        for parent, children in sorted(needed.items()):
-            yield Problem(
-                parent,
-                f"Rows of the clinics refer to rows of {parent}, which is in no backup: {', '.join(children)}.",
-                f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
-                f" If they belong to a clinic, write {self._remedies.extract(parent)}.",
-                is_gap=False,
-                check="parents",
-            )

@@ -28,6 +28,8 @@ _COMPARED = re.compile(
 
 
 USER_CLINICS = "user_clinics.sql"
+PARENTS = "parents"
+"""The folder of the parent tables' queries."""
 _END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""", re.VERBOSE)
 """The semicolon that ends a query, with comments after it but no quote, so that it is not inside a text."""
 
@@ -125,9 +127,34 @@ class SqlFolder:
             raise SettingsError(f"Two extracts for {', '.join(twice)} in {self.path / subfolder}.", hint="Remove one.")
         return {name: self.text(f"{subfolder}/{file.name}") for name, file in zip(names, files, strict=True)}
 
+    def parents(self) -> dict[str, str]:
+        """The same of each parent table: rows that one clinic's rows refer to, and that are not the clinic's alone.
+
+        Empty if there is no such folder.
+
+        :raises SettingsError: a parent table has an extract too, or is the clinics' own table.
+        """
+        if not any((self.path / PARENTS).glob("*.sql")):
+            return {}
+        found = self.extracts(PARENTS)
+        if twice := sorted(found.keys() & {*self.extracts(), self.clinic_table}):
+            raise SettingsError(
+                f"{', '.join(twice)} cannot be in {self.path / PARENTS}: it has an extract, or its rows are the"
+                " clinics.",
+                hint="The rows of a table belong to one clinic each (extract/), or several clinics may refer to the"
+                f" same row ({PARENTS}/). Remove the file that is wrong.",
+            )
+        return found
+
+    def queries(self, subfolder: str = "extract") -> dict[str, str]:
+        """Template text of each table that is backed up: :meth:`extracts`, then :meth:`parents`."""
+        return {**self.extracts(subfolder), **self.parents()}
+
     def digest(self) -> str:
         """A digest that changes with the path, the list of extracts, or any text that decides what a backup holds."""
         texts = [str(self.path), self.clinic_table, self.text(declarations.FILE), *chain(*self.extracts().items())]
+        if parents := self.parents():
+            texts += [PARENTS, *chain(*parents.items())]
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
     def clinic_columns(self) -> dict[str, frozenset[str]]:
@@ -199,14 +226,14 @@ class RenderedExtracts(str):
         return rendered(self._templates, clinic_id)
 
 
-def rendered(templates: Mapping[str, str], clinic_id: int) -> dict[str, str]:
+def rendered(templates: Mapping[str, str], clinic_id: int, subfolder: str = "extract") -> dict[str, str]:
     """The SELECT of each table for one clinic, by ``schema.table``. :raises SettingsError: a template has an error."""
-    return {name: render(text, clinic_id, name=f"extract/{name}") for name, text in templates.items()}
+    return {name: render(text, clinic_id, name=f"{subfolder}/{name}") for name, text in templates.items()}
 
 
 @dataclass(frozen=True)
 class SqlExtract:
-    """The extraction stage for DAG files: the extracts in one subfolder of ``include/sql``.
+    """The extraction stage for DAG files: the extracts in one subfolder of ``include/sql``, and the parents' queries.
 
     Airflow calls a callable template field with the context. The web UI shows the result under Rendered Template, and
     the operator runs it. For a task of several clinics it shows the templates.
@@ -216,16 +243,17 @@ class SqlExtract:
 
     def rendered(self, folder: SqlFolder, clinic_id: int) -> dict[str, str]:
         """See :func:`rendered`."""
-        return rendered(folder.extracts(self.subfolder), int(clinic_id))
+        own = rendered(folder.extracts(self.subfolder), int(clinic_id))
+        return own | rendered(folder.parents(), int(clinic_id), PARENTS)
 
     def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> RenderedExtracts:
         from clinic_backups.base.load_settings import load
 
-        templates = SqlFolder(load().sql_dir).extracts(self.subfolder)
+        templates = SqlFolder(load().sql_dir).queries(self.subfolder)
         item = context["task"].clinic
         return RenderedExtracts(templates, templates if "clinics" in item else rendered(templates, int(item["id"])))
 
 
 def file_of(table: str) -> str:
-    """The name of a table's file in the folder ``extract``."""
+    """The name of a table's file in the folder ``extract`` or ``parents``."""
     return f"{table.removeprefix('public.')}.sql"

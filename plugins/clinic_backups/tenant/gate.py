@@ -21,9 +21,10 @@ from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage
-from clinic_backups.tenant.extract import SqlFolder, rendered
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.key_names import nouns, table_names
 from clinic_backups.tenant.operator_checks import operator_problems
+from clinic_backups.tenant.parent_checks import ParentChecks
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_checks import RowChecks, one_clinic
@@ -131,7 +132,27 @@ def passed(
             )
         found += rows or ()
         _require(found, request)
+    found += _of_parents(snapshot, coverage, tables, queries, compared, folder, request, on_unchecked)
+    _require(found, request)
     return tables, gaps(found)
+
+
+def _of_parents(
+    snapshot: Snapshot, coverage: Coverage, tables: Mapping[str, Table], queries: Mapping[str, str],
+    compared: Collection[str], folder: SqlFolder, request: BackupRequest, on_unchecked: OnUnchecked,
+) -> list[Problem]:  # fmt: skip
+    """The problems of the rows of parent tables. :param compared: tables that the preflight has compared."""
+    left = coverage.parents.names & tables.keys() - compared
+    if not left:
+        return []
+    checks = ParentChecks(snapshot, coverage.parents, tables, queries, one_clinic(request.clinic.id), folder)
+    problems = checks.problems(sorted(left), within_seconds=WITHIN_SECONDS)
+    if problems is None:
+        on_unchecked(
+            f"The rows of the parent tables of clinic {request.clinic.id} were not compared with those that refer to"
+            f" them within {WITHIN_SECONDS} s."
+        )
+    return problems or []
 
 
 def _compared_before(
@@ -148,7 +169,7 @@ def _compared_before(
     holds = (
         (told.database, told.folder) == of
         # They may be of another folder, or were rendered before the folder changed.
-        and queries == rendered(folder.extracts(), request.clinic.id)
+        and queries == SqlExtract().rendered(folder, request.clinic.id)
         and told.definitions == snapshot.definitions()
     )
     return told.tables if holds else frozenset()

@@ -68,7 +68,7 @@ def admins(
 
 
 def _require_no_strangers(snapshot: Snapshot, folder: SqlFolder, *queries: str, doing: str) -> None:
-    refuse(strangers_code(snapshot, folder.extracts(), folder.clinic_table, unlocked=queries), doing)
+    refuse(strangers_code(snapshot, folder.queries(), folder.clinic_table, unlocked=queries), doing)
 
 
 def belongs_to(clinic_db: Connection, folder: SqlFolder, name: str, clinic_id: int) -> bool:

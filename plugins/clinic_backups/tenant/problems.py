@@ -37,8 +37,8 @@ class Remedies:
     def __init__(self, folder: Path, extracts: Collection[str]) -> None:
         self._folder, self._extracts = folder, extracts
 
-    def extract(self, table: str) -> str:
-        return f"{self._folder / 'extract' / _file(table)}.sql"
+    def extract(self, table: str, subfolder: str = "extract") -> str:
+        return f"{self._folder / subfolder / _file(table)}.sql"
 
     def line(self, table: str) -> str:
         return f"Add the line `{spelled(table)}: reason` to {self._folder / FILE}."

@@ -86,6 +86,6 @@ class RowProblems:
 def counted(problem: Problem, count: int) -> Problem:
     """The problem as a sentence about this number of rows."""
     one = count == 1
-    text = problem.reason.format(s="s" if one else "", be="is" if one else "are")
+    text = problem.reason.format(s="s" if one else "", be="is" if one else "are", it="it" if one else "them")
     reason = f"{problem.table}: {count} row{'' if one else 's'} {text}"
     return Problem(problem.table, reason, problem.remedy, problem.is_gap, problem.check)

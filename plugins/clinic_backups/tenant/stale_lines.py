@@ -10,7 +10,10 @@ from clinic_backups.tenant.structure import Structure
 
 
 def stale_lines(structure: Structure, extracts: Collection[str], declared: Declarations) -> Iterable[Problem]:
-    """A problem for each such line; those of whole schemas come first."""
+    """A problem for each such line; those of whole schemas come first.
+
+    :param extracts: the tables that are backed up.
+    """
     yield from _of_schemas(structure, extracts, declared)
     yield from _of_tables(structure, extracts, declared)
 

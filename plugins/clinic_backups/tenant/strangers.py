@@ -138,7 +138,7 @@ def strangers_of_folder(
     :param clinic_id: the clinic that the extracts are rendered for.
     :raises SettingsError: the folder is not complete.
     """
-    extracts, table = folder.extracts(), folder.clinic_table
+    extracts, table = folder.queries(), folder.clinic_table
     queries = [render(text, clinic_id, name=f"extract/{name}") for name, text in extracts.items()]
     lists = [
         render(folder.text("clinic_admins.sql"), clinic_id, name="clinic_admins.sql"),

@@ -10,6 +10,7 @@ from clinic_backups.archive.reader import TableContent
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff
+from clinic_backups.restore.parents import require_there
 from clinic_backups.restore.row_sets import ReadArchives, Unlike, other_rows, unlike
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.drift import FILE
@@ -22,6 +23,7 @@ class Proof:
     :param queries: the extract of each table.
     :param read_archives: reads the backup's archives again.
     :param loose: tables whose extract does not return every row of the clinic.
+    :param parents: the parent tables. Their rows of the backup have to be there by key, whatever the mode is.
     """
 
     def __init__(
@@ -34,9 +36,12 @@ class Proof:
         read_archives: ReadArchives,
         *,
         loose: Collection[str] = (),
+        parents: Collection[str] = (),
     ) -> None:
         self._loose, self._read_archives = loose, read_archives
-        self._workspace, self._mode, self._diffs = workspace, mode, diffs
+        self._workspace, self._mode = workspace, mode
+        self._diffs = {name: diff for name, diff in diffs.items() if name not in parents}
+        self._parents = [diff for name, diff in diffs.items() if name in parents]
         self._contents, self._queries = contents, queries
 
     def written(self, *, fired: bool) -> None:
@@ -48,6 +53,7 @@ class Proof:
         :param fired: triggers fired and may have changed values, so values are compared too.
         :raises IntegrityError: the restore would not be exact.
         """
+        self._require_parents()
         for name, diff in self._diffs.items():
             if self._mode != "exact" and not diff.plan.writes:
                 continue
@@ -76,6 +82,7 @@ class Proof:
 
         :raises IntegrityError: they differ.
         """
+        self._require_parents()
         unsure: dict[str, Unlike] = {}
         for name, diff in self._diffs.items():
             shape = diff.staged.shape
@@ -91,6 +98,11 @@ class Proof:
                 continue
             self._rows(name, diff)
         self._require_rows_of_archives(unsure)
+
+    def _require_parents(self) -> None:
+        for diff in self._parents:
+            require_there(self._workspace, diff)
+            self._require_filled(diff.name, diff)
 
     def _require_rows_of_archives(self, unsure: Mapping[str, Unlike]) -> None:
         """Different blocks may hold the same rows, because another collation orders some texts differently."""

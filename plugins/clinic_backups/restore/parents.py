@@ -1,0 +1,132 @@
+"""Parent tables in a restore: rows that are missing are inserted, and no row is changed or deleted.
+
+Other clinics' rows may refer to the same rows. A table is treated so if the SQL folder says that it is a parent table,
+or if the backup says so: a forged manifest can only take operations away, and the plan names the table then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from psycopg2 import sql
+
+from clinic_backups.archive.manifest import TableContent
+from clinic_backups.base.errors import IntegrityError
+from clinic_backups.restore.diff import INSERT, TableDiff, described
+from clinic_backups.restore.plan import Refusal
+from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.workspace import Workspace, row_text
+
+KEPT = "This is a parent table: only missing rows are inserted. Rows that are there are kept as they are."
+WAS_THE_CLINICS = "In the backup it was a table of the clinic. Its rows that are not in the backup stay, too."
+IS_THE_CLINICS = (
+    "Only the backup says that it is a parent table; now it has an extract. So rows of the clinic that have changed"
+    " since, or that are not in the backup, stay as they are, and the restore of this table is not exact."
+)
+
+STAY = (
+    "This undoes a restore. Rows of parent tables that the restore inserted stay: other clinics may refer to them by"
+    " now."
+)
+
+
+def parent_tables(contents: Mapping[str, TableContent], of_folder: Collection[str]) -> frozenset[str]:
+    """Those of the backup's tables that are parent tables.
+
+    :param contents: the backup's tables under their present names.
+    :param of_folder: the parent tables of the SQL folder.
+    """
+    return frozenset(name for name, content in contents.items() if content.is_parent or name in of_folder)
+
+
+def notes(name: str, content: TableContent, of_folder: Collection[str]) -> Iterator[str]:
+    """The notes of the plan about a parent table."""
+    yield KEPT
+    if name not in of_folder:
+        yield IS_THE_CLINICS
+    elif not content.is_parent:
+        yield WAS_THE_CLINICS
+
+
+def without_key(name: str) -> Refusal:
+    """The refusal of a parent table whose rows cannot be told apart."""
+    return Refusal(
+        name,
+        f"{name} is a parent table and has no primary key: it cannot be told which of its rows are missing.",
+        f"Give {name} a primary key, or restore without this table.",
+    )
+
+
+def taken(name: str, count: int, index: str) -> Refusal:
+    """The refusal of missing rows whose unique values other rows have by now."""
+    rows = "1 missing row" if count == 1 else f"{count:,} missing rows"
+    return Refusal(
+        name,
+        f"{rows} of the parent table {name} cannot be inserted, because other rows have the unique values now"
+        f" ({index}).",
+        f"Give those other rows of {name} other values, or insert the missing ones by hand with other values. A restore"
+        " changes no row of a parent table.",
+    )
+
+
+def compute(workspace: Workspace, staged: Staged) -> tuple[TableDiff, int]:
+    """The rows of the backup that the table lacks, by key, and how many others differ from the backup.
+
+    :param staged: it holds all rows of the backup.
+    """
+    shape, doing = staged.shape, f"comparing {staged.shape.name}"
+    workspace.analyze(staged.wanted, f"analyzing {shape.name}", shape.key)
+    there = sql.SQL("SELECT FROM {} AS t WHERE {}").format(shape.in_sql, shape.same_key("w", "t"))
+    ops = workspace.derive(
+        f"ops_{staged.index}",
+        sql.SQL(
+            "SELECT {} AS op, 1 AS times, {}, NULL::bytea AS present_hash, false AS moves FROM {} AS w"
+            " WHERE NOT EXISTS ({})"
+        ).format(sql.Literal(INSERT), shape.as_op_key("w"), staged.wanted, there),
+        doing,
+    )
+    workspace.analyze(ops, f"analyzing {shape.name}", shape.op_key)
+    differ = sql.SQL('{} <> {} COLLATE "C"').format(row_text(shape.columns, "w"), row_text(shape.columns, "t"))
+    query = sql.SQL(
+        "SELECT (SELECT count(*) FROM {0} AS w), (SELECT count(*) FROM {0} AS w WHERE EXISTS ({1} AND {2}))"
+    )
+    ((in_backup, others),) = workspace.rows(query.format(staged.wanted, there, differ), None, doing)
+    return described(workspace, staged, ops, int(in_backup)), int(others)
+
+
+def require_there(workspace: Workspace, diff: TableDiff) -> None:
+    """Check that every row of the backup is in a parent table, by key, and the inserted ones with their values.
+
+    That no row was changed or deleted is proven for all tables, see
+    :class:`~clinic_backups.restore.writing.only_planned.OnlyPlanned`.
+
+    :raises IntegrityError: a row is missing, or an inserted one differs.
+    """
+    shape = diff.staged.shape
+    there = sql.SQL("EXISTS (SELECT FROM {} AS r WHERE {} {})")
+    same = sql.SQL("AND {} = {}").format(row_text(shape.columns, "w"), row_text(shape.columns, "r"))
+    query = sql.SQL("""
+        SELECT (SELECT count(*) FROM {every} AS w WHERE {by_key}), (SELECT count(*) FROM {inserted} WHERE {whole})""")
+    found = workspace.rows(
+        query.format(
+            every=diff.staged.wanted, by_key=there.format(shape.in_sql, shape.same_key("w", "r"), sql.SQL("")),
+            inserted=diff.wanted_of(INSERT), whole=there.format(shape.in_sql, shape.same_key("w", "r"), same),
+        ),
+        None,
+        f"reading {diff.name} again",
+    )  # fmt: skip
+    # The mode `live` may have left out some rows.
+    planned = (diff.plan.insert + diff.plan.unchanged, diff.plan.insert)
+    if found != [planned]:
+        raise IntegrityError(
+            f"{diff.name} would not hold the backup's rows: {planned[0]} of them have to be there, and"
+            f" {found[0][0]} are; {planned[1]} have to be inserted, and {found[0][1]} are there as the backup has"
+            " them.",
+            hint="Nothing was changed. A trigger, a default or a function of the table's types changes what is"
+            " written.",
+        )
+
+
+def differing(count: int) -> str:
+    """About rows that are there with other values. Other clinics change them all the time."""
+    return f"{count:,} row{'' if count == 1 else 's'} differ{'s' if count == 1 else ''} from the backup: kept."

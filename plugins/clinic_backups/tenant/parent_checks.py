@@ -1,0 +1,174 @@
+"""Compares the rows of parent tables in a backup with the rows that refer to them.
+
+A row that is referred to and that the parent's query leaves out could not come back. A row to which no row of the
+clinic refers is somebody else's, and a clinic's administrator may download the clinic's backup. Both are gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from psycopg2 import sql
+
+from clinic_backups.base.database import qualified
+from clinic_backups.base.table import Table
+from clinic_backups.tenant.declarations import FILE, spelled
+from clinic_backups.tenant.every_clinic import CLINIC
+from clinic_backups.tenant.extract import PARENTS, SqlFolder, file_of
+from clinic_backups.tenant.parent_tables import ParentTables
+from clinic_backups.tenant.problems import Problem
+from clinic_backups.tenant.row_problems import counted
+from clinic_backups.tenant.row_sql import all_of, given, keys, listed, same, template
+from clinic_backups.tenant.structure import ParentKey
+from clinic_backups.tenant.tenant_db import Snapshot
+
+
+class ParentChecks:
+    """Compares rows in one snapshot.
+
+    :param tables: the tables that are backed up.
+    :param queries: their queries, for one clinic or for every clinic, as in
+        :class:`~clinic_backups.tenant.row_checks.RowChecks`. A parent table is compared only if those of all tables
+        that refer to it are there.
+    :param clinics: the query of ``all_clinics.sql``, or ``one_clinic``.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        parents: ParentTables,
+        tables: Mapping[str, Table],
+        queries: Mapping[str, str],
+        clinics: str,
+        folder: SqlFolder,
+    ) -> None:
+        self._snapshot, self._parents, self._tables, self._queries = snapshot, parents, tables, queries
+        self._clinics = sql.SQL(clinics.strip().rstrip(";"))
+        self._declared, self._says = folder.declarations(), _Says(folder.path)
+
+    def comparable(self) -> list[str]:
+        """The parent tables that can be compared."""
+        there = self._tables.keys() & self._queries.keys()
+        half = {key.parent for key in self._parents.references() if key.table not in there}
+        return sorted((self._parents.names & there) - half)
+
+    def problems(self, names: Collection[str], *, within_seconds: float) -> list[Problem] | None:
+        """The problems of the rows of some parent tables; ``None`` if it takes too long."""
+        without_key = [self._says.without_key(name) for name in names if not self._tables[name].primary_key]
+        asked = list(self._asked([name for name in names if self._tables[name].primary_key]))
+        if not asked:
+            return without_key
+        arms = [
+            sql.SQL("SELECT {}, count(*) {}").format(sql.Literal(number), rows)
+            for number, (_, rows, _) in enumerate(asked)
+        ]
+        used = sorted({name for _, _, tables in asked for name in tables})
+        query = sql.SQL("WITH {}\n{}").format(
+            sql.SQL(",\n").join(map(self._backed_up, used)), sql.SQL("\nUNION ALL\n").join(arms)
+        )
+        doing = f"comparing the rows of {', '.join(names)} with those that refer to them"
+        found = self._snapshot.rows_within(within_seconds, query, doing, extracts=self._queries)
+        if found is None:
+            return None
+        return [*without_key, *(counted(asked[number][0], count) for number, count in sorted(found) if count)]
+
+    def _asked(self, names: Collection[str]) -> Iterator[tuple[Problem, sql.Composed, Iterable[str]]]:
+        """Each problem, FROM and WHERE of the rows that it counts, and the tables whose backups these read."""
+        for key in self._parents.undeclared():
+            if key.parent in names:
+                yield self._says.left_out(key), self._left_out(key), (key.table, key.parent)
+        for key in self._parents.unsettled():
+            if key.table in names:
+                rows = sql.SQL("FROM {} AS r WHERE {}").format(sql.Identifier(key.table), given(key))
+                yield self._says.unsettled(key), rows, (key.table,)
+        for name in names:
+            if name not in self._declared.rows:
+                children = [key for key in self._parents.references() if key.parent == name]
+                yield self._says.unused(name), self._unused(name, children), (name, *(key.table for key in children))
+
+    def _left_out(self, key: ParentKey) -> sql.Composed:
+        # A row that is nowhere makes the backup suspect, see plausibility.py. Here it exists.
+        return sql.SQL("""
+              FROM {child} AS r
+             WHERE {given} AND EXISTS (SELECT FROM {table} AS p WHERE {same})
+               AND NOT EXISTS (SELECT FROM {parent} AS p WHERE p.{clinic} = r.{clinic} AND {same})""").format(
+            child=sql.Identifier(key.table), given=given(key), table=qualified(key.parent),
+            parent=sql.Identifier(key.parent), clinic=CLINIC, same=same(key, "p"),
+        )  # fmt: skip
+
+    def _unused(self, name: str, children: Iterable[ParentKey]) -> sql.Composed:
+        """Rows of the backup to which no other row of it refers."""
+        conditions: list[sql.Composable] = [sql.SQL("true")]
+        for key in children:
+            another: sql.Composable = sql.SQL("")
+            if key.table == name:
+                pairs = zip(keys(self._tables[name], "r"), keys(self._tables[name], "p"), strict=True)
+                another = sql.SQL("AND NOT ({})").format(all_of(sql.SQL("{} = {}").format(*pair) for pair in pairs))
+            conditions.append(
+                sql.SQL("NOT EXISTS (SELECT FROM {} AS r WHERE r.{} = p.{} AND {} {})").format(
+                    sql.Identifier(key.table), CLINIC, CLINIC, same(key, "p"), another
+                )
+            )
+        return sql.SQL("FROM {} AS p WHERE {}").format(sql.Identifier(name), all_of(conditions))
+
+    def _backed_up(self, name: str) -> sql.Composable:
+        """The rows of one table in all backups, with the columns of its keys."""
+        wanted = [*self._tables[name].primary_key] if name in self._parents.names else []
+        for key in (*self._parents.references(), *self._parents.unsettled()):
+            wanted += [*(key.columns if key.table == name else ()), *(key.parent_columns if key.parent == name else ())]
+        columns = [sql.Identifier("r", column) for column in dict.fromkeys(wanted)]
+        return template("backed_up").format(
+            name=sql.Identifier(name), how=sql.SQL(""), clinic=CLINIC, columns=listed(columns),
+            clinics=self._clinics, extract=sql.SQL(self._queries[name]),
+        )  # fmt: skip
+
+
+class _Says:
+    """The texts, each without a count, see :func:`clinic_backups.tenant.row_problems.counted`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def left_out(self, key: ParentKey) -> Problem:
+        return Problem(
+            key.table,
+            f"of a backup refer{{s}} in {', '.join(key.columns)} to a row of {key.parent} that the query of this parent"
+            " table leaves out.",
+            f"Correct {self._file(key.parent)}: it must return every row that a row of the clinic refers to. If the"
+            f" column means something else, add the line `{spelled(key.table, key.columns[-1])}: reason` to"
+            f" {self._folder / FILE}.",
+            check="rows",
+        )
+
+    def unused(self, name: str) -> Problem:
+        return Problem(
+            name,
+            "of this parent table {be} in the backup of a clinic without a row of that clinic that refers to {it}. The"
+            " clinic's backup would carry rows of others.",
+            f"Correct {self._file(name)}: it must return only rows that rows of the clinic refer to. If the clinic"
+            f" needs them although no foreign key shows it, add the line `{spelled(name)}: rows, reason` to"
+            f" {self._folder / FILE}.",
+            check="rows",
+        )
+
+    def unsettled(self, key: ParentKey) -> Problem:
+        return Problem(
+            key.table,
+            f"of this parent table refer{{s}} in {', '.join(key.columns)} to a row of {key.parent}, which is in no"
+            " backup.",
+            f"Write {self._file(key.parent)}, or add the line `{spelled(key.parent)}: shared, reason` or"
+            f" `{spelled(key.table, key.columns[-1])}: reason` to {self._folder / FILE}.",
+            check="rows",
+        )
+
+    def without_key(self, name: str) -> Problem:
+        return Problem(
+            name,
+            f"{name} is a parent table without a primary key: a restore could not tell which of its rows are missing.",
+            f"Give {name} a primary key.",
+            check="parents",
+        )
+
+    def _file(self, name: str) -> Path:
+        return self._folder / PARENTS / file_of(name)

@@ -1,0 +1,141 @@
+"""Parent tables: one clinic's rows refer to their rows, and so may those of other clinics.
+
+See docs/decisions/0029-parent-tables.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from clinic_backups.base.text import in_sql, table_in_sql
+from clinic_backups.tenant.declarations import FILE, spelled
+from clinic_backups.tenant.extract import PARENTS, SqlFolder, ended
+from clinic_backups.tenant.links import Links
+from clinic_backups.tenant.operators import EQUAL
+from clinic_backups.tenant.problems import Problem, Remedies
+from clinic_backups.tenant.sql_tokens import tokens
+from clinic_backups.tenant.structure import ParentKey, Structure
+
+
+class ParentTables:
+    """Compares the foreign keys of the tables that are backed up with the parent tables.
+
+    :param extracts: the tables that have an extract.
+    :param on_purpose: the tables that are in no backup on purpose.
+    :param chains: the tables that lead to the clinic.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        folder: SqlFolder,
+        links: Links,
+        remedies: Remedies,
+        *,
+        extracts: Collection[str],
+        on_purpose: Collection[str],
+        chains: Collection[str],
+    ) -> None:
+        self._structure, self._folder, self._links, self._remedies = structure, folder, links, remedies
+        self.names = frozenset(folder.parents())
+        self._extracts = frozenset(extracts)
+        self._backed_up = self._extracts | self.names
+        self._settled = self._backed_up | frozenset(on_purpose) | frozenset(chains)
+        self._chains = frozenset(chains)
+
+    def references(self) -> list[ParentKey]:
+        """The foreign keys from rows of a backup to rows of a parent table."""
+        return [key for key in self._structure.references if key.table in self._backed_up and key.parent in self.names]
+
+    def undeclared(self) -> list[ParentKey]:
+        """The same without declared columns, which may name something else."""
+        return [key for key in self.references() if not self._links.is_declared(key)]
+
+    def unsettled(self) -> list[ParentKey]:
+        """The foreign keys from parent tables to tables that are in no backup, without a declaration."""
+        return [key for key in self._needed() if key.table in self.names]
+
+    def problems(self) -> Iterable[Problem]:
+        """The problems that PostgreSQL's catalog and the SQL folder show."""
+        yield from self._in_no_backup()
+        yield from self._to_clinics()
+
+    def _needed(self) -> Iterable[ParentKey]:
+        for key in self._structure.references:
+            if key.table in self._backed_up and key.parent not in self._settled and not self._links.is_declared(key):
+                yield key
+
+    def _in_no_backup(self) -> Iterable[Problem]:
+        """Tables outside of all backups that rows of the clinics need."""
+        needed: dict[str, list[ParentKey]] = {}
+        for key in self._needed():
+            needed.setdefault(key.parent, []).append(key)
+        for parent, keys in sorted(needed.items()):
+            children = ", ".join(f"{key.table} ({', '.join(key.columns)})" for key in keys)
+            yield Problem(
+                parent,
+                f"Rows of the clinics refer to rows of {parent}, which is in no backup: {children}.",
+                f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
+                f" If they belong to a clinic, write {self._remedies.extract(parent)}. If several clinics may refer to"
+                f" the same row, write {self._remedies.extract(parent, PARENTS)}:"
+                f" {proposal(parent, keys, self._folder.queries())}",
+                is_gap=False,
+                check="parents",
+            )
+
+    def _to_clinics(self) -> Iterable[Problem]:
+        """Columns of parent tables that name rows of clinics: those of any clinic."""
+        for key in self._structure.references:
+            to_clinics = key.parent in self._extracts | self._chains
+            if key.table in self.names and to_clinics and not self._links.is_declared(key):
+                columns = ", ".join(key.columns)
+                yield Problem(
+                    key.table,
+                    f"{key.table} is a parent table, and its column {columns} refers to rows of {key.parent}, which"
+                    " belong to clinics. They may be another clinic's than that of the backup.",
+                    f"Add the line `{spelled(key.table, key.columns[-1])}: reason` to {FILE}. A restore leaves rows as"
+                    f" they are, and inserts a missing one only if the row of {key.parent} that it names is there.",
+                    check="parents",
+                )
+
+
+def proposal(parent: str, keys: Collection[ParentKey], templates: Mapping[str, str]) -> str:
+    """The query of a parent table, on one line: the rows that the rows of the other tables' queries refer to.
+
+    :param keys: the foreign keys to it.
+    :param templates: the text of each query.
+    """
+    others = [(key, _on_one_line(templates[key.table])) for key in keys if key.table != parent]
+    first = others[0][0].parent_columns if others else ()
+    if all(key.parent_columns == first and set(key.operators) == {EQUAL} for key, _ in others):
+        named = " UNION ALL ".join(f"SELECT {_columns(key.columns, 'r')} FROM ({query}) AS r" for key, query in others)  # noqa: S608
+        own = _columns(first, "p")
+        where = f"{own if len(first) == 1 else f'({own})'} IN ({named})"
+    else:
+        where = " OR ".join(f"EXISTS (SELECT FROM ({query}) AS r WHERE {_same(key)})" for key, query in others)
+    return f"SELECT p.* FROM {table_in_sql(parent)} AS p WHERE {where};"  # noqa: S608 - for a person to copy
+
+
+def _columns(names: Iterable[str], alias: str) -> str:
+    return ", ".join(f"{alias}.{in_sql(name)}" for name in names)
+
+
+def _same(key: ParentKey) -> str:
+    return " AND ".join(
+        f"{_cast(f'p.{in_sql(theirs)}', operator.left)} OPERATOR({in_sql(operator.schema)}.{operator.name})"
+        f" {_cast(f'r.{in_sql(ours)}', operator.right)}"
+        for theirs, ours, operator in zip(key.parent_columns, key.columns, key.operators, strict=True)
+    )
+
+
+def _cast(operand: str, type_: str | None) -> str:
+    return operand if type_ is None else f"({operand})::{type_}"
+
+
+def _on_one_line(query: str) -> str:
+    """A query without its comments and line breaks, but for those in texts."""
+    text, found, end = ended(query), "", 0
+    for token in tokens(text):
+        found += (" " if token.start > end else "") + text[token.start : token.end]
+        end = token.end
+    return found.strip()
