@@ -89,7 +89,8 @@ def plan(snapshot: Snapshot, folder: Path, wanted: Wanted) -> InitPlan:
     )
     unknown = [choice.table for choice in choices if choice.table_class == "unknown"]
     pairs = {each: polymorphic.proposals(schema, each) for each in unknown}
-    return InitPlan(tenant, tuple(choices), tuple(files), tuple(_lines(choices, declared)), pairs)
+    lines = [*_lines(choices, declared), *_columns(classes, declared)]
+    return InitPlan(tenant, tuple(choices), tuple(files), tuple(lines), pairs)
 
 
 def apply(folder: Path, found: InitPlan) -> None:
@@ -170,3 +171,13 @@ def _lines(choices: Sequence[TableChoice], declared: Declarations) -> list[str]:
             elif choice.table_class == "left out":
                 found.append(f"{spelled(choice.table)}: {choice.reason}")
     return found
+
+
+def _columns(classes: Classes, declared: Declarations) -> list[str]:
+    """The lines for columns in which a row of a parent table names a tenant's row. It may be any tenant's."""
+    return [
+        f"{spelled(table, link.columns[-1])}: a row of this parent table serves several tenants, and names one of them"
+        for table in sorted(classes.referring)
+        for link in classes.links[table]
+        if link.parent in classes.owners and f"{table}.{link.columns[-1]}" not in declared.columns
+    ]
