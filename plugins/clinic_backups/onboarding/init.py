@@ -89,7 +89,7 @@ def plan(snapshot: Snapshot, folder: Path, wanted: Wanted) -> InitPlan:
     )
     unknown = [choice.table for choice in choices if choice.table_class == "unknown"]
     pairs = {each: polymorphic.proposals(schema, each) for each in unknown}
-    lines = [*_lines(choices, declared), *_columns(classes, declared)]
+    lines = [*_lines(choices, declared), *_named_parents(classes, declared), *_columns(classes, declared)]
     return InitPlan(tenant, tuple(choices), tuple(files), tuple(lines), pairs)
 
 
@@ -181,3 +181,13 @@ def _columns(classes: Classes, declared: Declarations) -> list[str]:
         for link in classes.links[table]
         if link.parent in classes.owners and f"{table}.{link.columns[-1]}" not in declared.columns
     ]
+
+
+def _named_parents(classes: Classes, declared: Declarations) -> list[str]:
+    """The lines for parents to which columns without a constraint refer: the check knows foreign keys only."""
+    found = []
+    for table, links in sorted(classes.referring.items()):
+        named = sorted({f"{link.table}.{link.columns[0]}" for link in links if not link.enforced})
+        if named and table not in declared.rows:
+            found.append(f"{spelled(table)}: rows, {', '.join(named)} refer to it by name alone")
+    return found

@@ -13,7 +13,6 @@ from clinic_backups.restore import hooks
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.table_rules import (
     Reference,
-    TableRules,
     cascading,
     read_references,
     read_rules,
@@ -32,6 +31,8 @@ from clinic_backups.tenant.strangers import refuse, strangers_code, strangers_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 CHECK = "restore"
+PARENT_RIGHTS = ("SELECT", "INSERT")
+"""What a restore does with a parent table."""
 
 
 def findings(settings: Settings, connection: Connection | None) -> list[Finding]:
@@ -66,15 +67,19 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         role, replica = workspace.role(), may_replica(workspace)
         shut_out = _shut_out(workspace, connection, folder, names)
         done: dict[Tried, list[str]] = defaultdict(list)
+        parents = folder.parents().keys()
         for name, table in tables.items():
             rules[name] = with_row_key(rules[name], table, references)
             triggers = _triggers(workspace, name)
             quiet = _quiet_rules(report, name, triggers, replica=replica)
             trial = TrialRow(workspace, table, rules[name], references, shut_out, replica=replica, quiet=quiet)
             _check_told(report, name, trial.key, references)
-            _check_rights(report, name, rules[name], role)
+            lacking = [right for right in rules[name].missing_rights if name not in parents or right in PARENT_RIGHTS]
+            _check_rights(report, name, lacking, role)
             _check_triggers(report, name, triggers, replica=replica)
-            if rules[name].missing_rights or quiet == "fire" or (not trial.key and cascading(references, name)):
+            if name in parents and not lacking:
+                done["parent"].append(name)
+            if name in parents or lacking or quiet == "fire" or (not trial.key and cascading(references, name)):
                 continue
             tried: Tried | None = "nothing"
             for clinic in clinics:
@@ -110,6 +115,8 @@ def _sentences(done: dict[Tried, list[str]]) -> Iterator[str]:
         )
     if names := done["nothing"]:
         yield f"Nothing was written to {', '.join(names)}: no clinic has a row there. Only the rights were checked."
+    if names := done["parent"]:
+        yield f"Only the rights were checked on the parent tables, where a restore only inserts: {', '.join(names)}."
     if names := done["rules"]:
         yield (
             f"Nothing was written to {', '.join(names)}: a restore turns off rules there first. The check does not,"
@@ -117,9 +124,9 @@ def _sentences(done: dict[Tried, list[str]]) -> Iterator[str]:
         )
 
 
-def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> None:
-    if rules.missing_rights:
-        rights = ", ".join(rules.missing_rights)
+def _check_rights(report: Report, name: str, missing: Sequence[str], role: str) -> None:
+    if missing:
+        rights = ", ".join(missing)
         report.error(CHECK, f"The role {role} of connection restore_db may not {rights} in {name}.",
                      f"GRANT {rights} ON {table_in_sql(name)} TO {role};")  # fmt: skip
 

@@ -1,0 +1,126 @@
+"""From an empty SQL folder to proven restores on schemas that nobody prepared, by commands only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.tenant.declarations import FILE
+from include.demo.postgres import EmbeddedPostgres
+from tests.foreign import Foreign, foreign_database
+from tests.integration.test_cli import Done, Run, run  # noqa: F401 - a fixture
+
+LINES = {
+    "uuid_tenants": """\
+public.feature_flags: shared, of the application
+public.background_jobs: made anew
+public.tax_codes: shared, of the application
+""",
+    "django_auth": "",
+    "rails_loose": "public.good_jobs: made anew\n",
+}
+"""What a person says of the tables that init does not know."""
+DAMAGE = {
+    "uuid_tenants": (
+        "DELETE FROM customers WHERE id IN (SELECT id FROM customers WHERE organization_id = '{tenant}' LIMIT 3)",
+        "DELETE FROM invoices WHERE organization_id = '{tenant}'",
+        "DELETE FROM organizations WHERE id = '{tenant}'",
+    ),
+    "django_auth": (
+        "DELETE FROM auth_user WHERE id IN (SELECT user_id FROM staff_employee WHERE company_id = {tenant} LIMIT 2)",
+        "DELETE FROM staff_employee WHERE company_id = {tenant}; UPDATE sales_product SET price = 0",
+        "DELETE FROM company WHERE id = {tenant}",
+    ),
+    "rails_loose": (
+        "DELETE FROM tasks WHERE project_id IN (SELECT id FROM projects WHERE account_id = {tenant})",
+        "DELETE FROM comments; UPDATE members SET email = 'x' WHERE account_id = {tenant}",
+        "DELETE FROM projects WHERE account_id = {tenant}; DELETE FROM accounts WHERE id = {tenant}",
+    ),
+}
+"""By cascade, by SET NULL and by the loss of the whole tenant; without foreign keys by hand."""
+
+
+class Life:
+    """The commands, with the roles that the script of init makes."""
+
+    def __init__(self, run: Run, foreign: Foreign, folder: Path) -> None:
+        self._run, self.foreign = run, foreign
+        roles = {role: f"{role}_{foreign.name}" for role in ("reader", "catalog", "restorer")}
+        self._roles = roles
+        uris = {role: foreign.server.uri(foreign.database, name, "pw") for role, name in roles.items()}
+        self._variables = {
+            "AIRFLOW_CONN_CLINIC_DB": uris["reader"],
+            "AIRFLOW_CONN_BACKUP_CATALOG": uris["catalog"],
+            "AIRFLOW_CONN_RESTORE_DB": uris["restorer"],
+            "CLINIC_BACKUPS_SQL_DIR": str(foreign.folder),
+            "CLINIC_BACKUPS_STORE_URL": (folder / "store").as_uri(),
+            "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(folder / "identity")).out.strip(),
+            "CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "identity"),
+        }
+
+    def run(self, *words: str) -> Done:
+        return self._run(*words, **self._variables)
+
+    def done(self, *words: str) -> Done:
+        """Run a command that must succeed."""
+        done = self.run(*words)
+        assert done.code == 0, done.err
+        return done
+
+    def begin(self) -> None:
+        """From the empty folder to a catalog and a store."""
+        foreign = self.foreign
+        owner = foreign.server.uri(foreign.database)
+        made = self._run(
+            "init", "--tenant", foreign.tenant_table, **self._variables | {"AIRFLOW_CONN_CLINIC_DB": owner}
+        )
+        assert made.code == 0, made.err
+        with (foreign.folder / FILE).open("a") as lists:
+            lists.write(LINES[foreign.name])
+        foreign.server.psql(foreign.database, foreign.folder / "grants.sql", self._roles)
+        foreign.execute(*(f"ALTER ROLE {name} PASSWORD 'pw'" for name in self._roles.values()))
+        self.done("catalog", "migrate")
+        self.done("store", "init")
+
+
+@pytest.fixture(params=["django_auth", "rails_loose", "uuid_tenants"])
+def life(
+    request: pytest.FixtureRequest,
+    run: Run,
+    postgres: EmbeddedPostgres,
+    tmp_path: Path,  # noqa: F811
+) -> Iterator[Life]:
+    with foreign_database(request.param, postgres, tmp_path / "sql") as foreign:
+        life = Life(run, foreign, tmp_path)
+        life.begin()
+        yield life
+
+
+def test_every_row_comes_back_after_each_damage(life: Life) -> None:
+    checked = life.run("check")
+    assert "error" not in checked.out, checked.out
+    before = life.foreign.everything()
+    life.done("backup", "--all")
+    for number, damage in enumerate(DAMAGE[life.foreign.name]):
+        tenant = str(life.foreign.tenants[number])
+        life.foreign.execute(damage.format(tenant=tenant))
+        lost = {name for name, rows in life.foreign.everything().items() if rows != before[name]}
+        assert lost
+        for each in life.foreign.tenants:
+            life.done("restore", "--clinic", str(each), "--yes", "--backup", newest(life, str(each)))
+        now = without_links_of_parents(life.foreign, life.foreign.everything())
+        assert now == without_links_of_parents(life.foreign, before)
+
+
+def without_links_of_parents(foreign: Foreign, rows: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The rows, and of parent tables only the keys: a restore changes no row of theirs, also no link that is NULL now."""
+    parents = [table.name for table in foreign.spec.tables.values() if table.kind == "+"]
+    return rows | {name: [row.partition(",")[0] for row in rows[name]] for name in parents}
+
+
+def newest(life: Life, tenant: str) -> str:
+    """The scheduled backup of a tenant."""
+    found = life.done("list", "--clinic", tenant, "--json").json()
+    return str(next(each["backup_id"] for each in found if not each["safety_of"]))
