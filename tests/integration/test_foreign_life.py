@@ -10,7 +10,8 @@ import pytest
 from clinic_backups.tenant.declarations import FILE
 from include.demo.postgres import EmbeddedPostgres
 from tests.foreign import Foreign, foreign_database
-from tests.integration.test_cli import Done, Run, run  # noqa: F401 - a fixture
+from tests.integration.test_cli import Done, Run
+from tests.integration.test_cli import run as command  # noqa: F401 - a fixture
 
 LINES = {
     "uuid_tenants": """\
@@ -45,8 +46,8 @@ DAMAGE = {
 class Life:
     """The commands, with the roles that the script of init makes."""
 
-    def __init__(self, run: Run, foreign: Foreign, folder: Path) -> None:
-        self._run, self.foreign = run, foreign
+    def __init__(self, call: Run, foreign: Foreign, folder: Path) -> None:
+        self._command, self.foreign = call, foreign
         roles = {role: f"{role}_{foreign.name}" for role in ("reader", "catalog", "restorer")}
         self._roles = roles
         uris = {role: foreign.server.uri(foreign.database, name, "pw") for role, name in roles.items()}
@@ -56,12 +57,12 @@ class Life:
             "AIRFLOW_CONN_RESTORE_DB": uris["restorer"],
             "CLINIC_BACKUPS_SQL_DIR": str(foreign.folder),
             "CLINIC_BACKUPS_STORE_URL": (folder / "store").as_uri(),
-            "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(folder / "identity")).out.strip(),
+            "CLINIC_BACKUPS_RECIPIENTS": call("keygen", str(folder / "identity")).out.strip(),
             "CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "identity"),
         }
 
     def run(self, *words: str) -> Done:
-        return self._run(*words, **self._variables)
+        return self._command(*words, **self._variables)
 
     def done(self, *words: str) -> Done:
         """Run a command that must succeed."""
@@ -73,7 +74,7 @@ class Life:
         """From the empty folder to a catalog and a store."""
         foreign = self.foreign
         owner = foreign.server.uri(foreign.database)
-        made = self._run(
+        made = self._command(
             "init", "--tenant", foreign.tenant_table, **self._variables | {"AIRFLOW_CONN_CLINIC_DB": owner}
         )
         assert made.code == 0, made.err
@@ -88,12 +89,12 @@ class Life:
 @pytest.fixture(params=["django_auth", "rails_loose", "uuid_tenants"])
 def life(
     request: pytest.FixtureRequest,
-    run: Run,
+    command: Run,  # noqa: F811
     postgres: EmbeddedPostgres,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> Iterator[Life]:
     with foreign_database(request.param, postgres, tmp_path / "sql") as foreign:
-        life = Life(run, foreign, tmp_path)
+        life = Life(command, foreign, tmp_path)
         life.begin()
         yield life
 
@@ -115,7 +116,7 @@ def test_every_row_comes_back_after_each_damage(life: Life) -> None:
 
 
 def without_links_of_parents(foreign: Foreign, rows: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The rows, and of parent tables only the keys: a restore changes no row of theirs, also no link that is NULL now."""
+    """The rows, and of parent tables only the keys: a restore changes no row of theirs, even if a link is NULL now."""
     parents = [table.name for table in foreign.spec.tables.values() if table.kind == "+"]
     return rows | {name: [row.partition(",")[0] for row in rows[name]] for name in parents}
 
