@@ -385,6 +385,22 @@ def test_the_report_of_a_restore_of_some_tables_undoes_only_these(language: str,
     assert said in plain(mail.text) and said in Page(mail.html).text
 
 
+@pytest.mark.parametrize("kind", ["restore_report", "approval"])
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("es", "Tablas comunes a varias clínicas public.u, public.f (solo se agregan las filas que faltan)"),
+        ("en", "Parent tables public.u, public.f (only missing rows are inserted)"),
+    ],
+)
+def test_parent_tables_are_named(kind: str, language: str, said: str) -> None:
+    without, with_them = (
+        SHIPPED.render(kind, language, FACTS[kind] | {"parents": names}) for names in ([], ["public.u", "public.f"])
+    )
+    assert said in Page(with_them.html).text and said.partition(" public")[0] not in Page(without.html).text
+    assert "public.u, public.f" in plain(with_them.text)
+
+
 QUIET: dict[str, Any] = {
     name: [] for name in ("failed", "overdue", "never", "shrunk", "undelivered", "replicas", "suspect")
 } | {"total": 120, "completed": 120}  # fmt: skip

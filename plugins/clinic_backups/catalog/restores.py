@@ -21,6 +21,11 @@ from clinic_backups.catalog.tables import restore
 RestoreMode = Literal["exact", "missing", "live"]
 
 
+def parents_of(plan: Mapping[str, Any]) -> list[str]:
+    """The parent tables of a plan in JSON; plans of before decision 0029 name none."""
+    return [table["table"] for table in plan.get("tables", ()) if table.get("is_parent")]
+
+
 @dataclass(frozen=True)
 class RestoreRecord:
     """One restore: who asked for what, what was approved, and what came of it.
@@ -67,6 +72,11 @@ class RestoreRecord:
         """The database that was written to, for people; empty in records of before version 0011."""
         target = self.plan.get("target")
         return f"{target['database']} at {target['host']}:{target['port']}" if target else ""
+
+    @property
+    def parents(self) -> list[str]:
+        """The parent tables of the plan: only missing rows are inserted there."""
+        return parents_of(self.plan)
 
     def rows(self, operation: Literal["insert", "update", "delete"]) -> int:
         """How many rows of all tables the plan inserts, updates or deletes."""

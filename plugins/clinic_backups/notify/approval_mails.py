@@ -14,6 +14,7 @@ from clinic_backups.base.plain import iso
 from clinic_backups.catalog.approvals import Announce, Approval, Approvals
 from clinic_backups.catalog.outbox import Notice, Outbox, queue
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.restores import parents_of
 from clinic_backups.notify.mime import ADDRESS
 
 Outcome = Literal["approved", "rejected", "lapsed"]
@@ -110,6 +111,7 @@ class ApprovalMails:
             "mode": "into" if request.get("into_schema") else request.get("mode", "exact"),
             "schema": request.get("into_schema") or "",
             "tables": list(request.get("tables") or ()),
+            "parents": parents_of(plan),
             "target": asked.target,
             "inserted": rows["insert"],
             "updated": rows["update"],

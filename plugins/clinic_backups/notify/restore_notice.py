@@ -45,6 +45,7 @@ def _facts(record: RestoreRecord, outcome: RestoreOutcome) -> dict[str, Any]:
         "backup_at": record.backup_at,
         "mode": record.mode,
         "tables": list(record.tables),
+        "parents": record.parents,
         "outcome": outcome,
         "finished_at": iso(record.finished_at or record.started_at),
         "seconds": record.seconds,

@@ -14,7 +14,7 @@ from clinic_backups.base.database_errors import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
-from clinic_backups.restore import parents
+from clinic_backups.restore import parent_tables
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, migrated
 from clinic_backups.restore.comparison import Comparison, Present
@@ -222,8 +222,8 @@ class ClinicRestore:
             # The safety backup of a restore of some tables brings back only these.
             chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
             of_itself += [only_taken_back(chosen)] if chosen else []
-            if source.is_undo and parents.parent_tables(backup_now.manifest.tables, folder.parents()):
-                of_itself.append(parents.STAY)
+            if source.is_undo and parent_tables.of_backup(backup_now.manifest.tables, folder.parents()):
+                of_itself.append(parent_tables.STAY)
             comparison = Comparison(
                 workspace,
                 self.database,

@@ -15,7 +15,7 @@ from clinic_backups.base.database_errors import is_taken
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.restore import former_parts, parents, plan_digest, table_notes
+from clinic_backups.restore import former_parts, parent_tables, plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.called_functions import CalledFunction, called_functions
 from clinic_backups.restore.choose_tables import ChosenTables
@@ -100,7 +100,7 @@ class Comparison:
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
         self._connection, self._wish, self._as_text = connection, wish, as_text
         self.folder, self._declared = folder, folder.declarations()
-        self._parents = parents.parent_tables(self.manifest.tables, folder.parents())
+        self._parents = parent_tables.of_backup(self.manifest.tables, folder.parents())
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
         self._refusals: list[Refusal] = [*refusals]
@@ -133,10 +133,10 @@ class Comparison:
         self._rules, self._references, self._former = choice.rules, choice.references, choice.former
         for name in sorted(self._parents & self._shapes.keys()):
             if not self._shapes[name].key:
-                self._refusals.append(parents.without_key(name))
+                self._refusals.append(parent_tables.without_key(name))
                 del self._shapes[name]
                 continue
-            for note in parents.notes(name, self.manifest.tables[name], self.folder.parents()):
+            for note in parent_tables.notes(name, self.manifest.tables[name], self.folder.parents()):
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
 
@@ -169,7 +169,7 @@ class Comparison:
         self.workspace.seals.require()
         for name, staged in converted.items():
             if name in self._parents:
-                self.diffs[name], self._kept[name] = parents.compute(self.workspace, staged)
+                self.diffs[name], self._kept[name] = parent_tables.compute(self.workspace, staged)
             else:
                 self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
             self._note(name, table_notes.filled(self.diffs[name]))
@@ -280,7 +280,7 @@ class Comparison:
             | {f"class {name}": PARENT for name in diffs if name in self._parents}
         )
         for name, count in self._kept.items():
-            self._note(name, parents.differing(count) if count else "")
+            self._note(name, parent_tables.differing(count) if count else "")
         for table, note in self._sequences.beside:
             self._note(table, note)
 

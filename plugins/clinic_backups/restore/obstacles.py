@@ -21,7 +21,7 @@ from clinic_backups.restore.obstacle_sql import (
     shown,
 )
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.parents import taken
+from clinic_backups.restore.parent_tables import taken
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rows_of_others import RowsOfOthers
 from clinic_backups.restore.table_rules import Reference, UniqueRule, with_child
@@ -134,7 +134,7 @@ class Obstacles:
             not_deleted=and_not_deleted(parent, "t"),
             not_inserted=and_not_inserted(parent, reference, "w"),
         )
-        with_it = parent is None and reference.parent in self._tables
+        with_it = parent is None and (reference.parent in self._tables or reference.parent in self._parents)
         where = ", ".join(reference.parent_columns)
 
         def says(count: int, keys: str, missing: str) -> Refusal:

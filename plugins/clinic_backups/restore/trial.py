@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.findings import Finding, Report
@@ -13,6 +14,7 @@ from clinic_backups.restore import hooks
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.table_rules import (
     Reference,
+    TableRules,
     cascading,
     read_references,
     read_rules,
@@ -31,8 +33,8 @@ from clinic_backups.tenant.strangers import refuse, strangers_code, strangers_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 CHECK = "restore"
-PARENT_RIGHTS = ("SELECT", "INSERT")
-"""What a restore does with a parent table."""
+INSERTING = ("SELECT", "INSERT")
+"""The rights on a parent table that a restore needs."""
 
 
 def findings(settings: Settings, connection: Connection | None) -> list[Finding]:
@@ -63,26 +65,22 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
             return
         clinics = read_clinics(workspace, folder, "all_clinics.sql")
         tables = workspace.tables([name for name in names if name in workspace.relations()])
-        rules = read_rules(workspace, sorted(tables))
+        rules = _of_parents(read_rules(workspace, sorted(tables)), folder.parents())
         role, replica = workspace.role(), may_replica(workspace)
         shut_out = _shut_out(workspace, connection, folder, names)
         done: dict[Tried, list[str]] = defaultdict(list)
-        parents = folder.parents().keys()
         for name, table in tables.items():
             rules[name] = with_row_key(rules[name], table, references)
             triggers = _triggers(workspace, name)
             quiet = _quiet_rules(report, name, triggers, replica=replica)
             trial = TrialRow(workspace, table, rules[name], references, shut_out, replica=replica, quiet=quiet)
             _check_told(report, name, trial.key, references)
-            lacking = [right for right in rules[name].missing_rights if name not in parents or right in PARENT_RIGHTS]
-            _check_rights(report, name, lacking, role)
+            _check_rights(report, name, rules[name], role)
             _check_triggers(report, name, triggers, replica=replica)
-            if name in parents and not lacking:
-                done["parent"].append(name)
-            if name in parents or lacking or quiet == "fire" or (not trial.key and cascading(references, name)):
+            if rules[name].missing_rights or quiet == "fire" or (not trial.key and cascading(references, name)):
                 continue
-            tried: Tried | None = "nothing"
-            for clinic in clinics:
+            tried: Tried | None = "parent" if name in folder.parents() else "nothing"
+            for clinic in clinics if tried == "nothing" else ():
                 query, tried = SqlExtract().rendered(folder, clinic.id)[name], None
                 with report.check(CHECK, f"{name}: "):
                     tried = trial.try_row(query)
@@ -116,7 +114,10 @@ def _sentences(done: dict[Tried, list[str]]) -> Iterator[str]:
     if names := done["nothing"]:
         yield f"Nothing was written to {', '.join(names)}: no clinic has a row there. Only the rights were checked."
     if names := done["parent"]:
-        yield f"Only the rights were checked on the parent tables, where a restore only inserts: {', '.join(names)}."
+        yield (
+            f"Nothing was written to {', '.join(names)}: a restore only inserts missing rows of a parent table. Only"
+            " the rights were checked."
+        )
     if names := done["rules"]:
         yield (
             f"Nothing was written to {', '.join(names)}: a restore turns off rules there first. The check does not,"
@@ -124,9 +125,19 @@ def _sentences(done: dict[Tried, list[str]]) -> Iterator[str]:
         )
 
 
-def _check_rights(report: Report, name: str, missing: Sequence[str], role: str) -> None:
-    if missing:
-        rights = ", ".join(missing)
+def _of_parents(rules: dict[str, TableRules], parents: Collection[str]) -> dict[str, TableRules]:
+    """The same, without the rights that no restore needs: rows of parent tables are neither changed nor deleted."""
+    return {
+        name: replace(found, missing_rights=tuple(each for each in found.missing_rights if each in INSERTING))
+        if name in parents
+        else found
+        for name, found in rules.items()
+    }
+
+
+def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> None:
+    if rules.missing_rights:
+        rights = ", ".join(rules.missing_rights)
         report.error(CHECK, f"The role {role} of connection restore_db may not {rights} in {name}.",
                      f"GRANT {rights} ON {table_in_sql(name)} TO {role};")  # fmt: skip
 

@@ -15,9 +15,9 @@ from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.restore.writing.published import unidentified
 from clinic_backups.restore.writing.quiet_triggers import How
 
-Tried = Literal["all", "changed", "no key", "nothing", "parent", "rules"]
+Tried = Literal["all", "changed", "no key", "nothing", "rules", "parent"]
 """What was done with one row: all three operations, only an UPDATE, only DELETE and INSERT, or nothing: there are no
-rows, it is a parent table, or the table has rules that only a restore turns off."""
+rows, or the table has rules that only a restore turns off, or it is a parent table."""
 
 
 class TrialRow:

@@ -10,7 +10,7 @@ from clinic_backups.archive.reader import TableContent
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff
-from clinic_backups.restore.parents import require_there
+from clinic_backups.restore.parent_tables import require_there
 from clinic_backups.restore.row_sets import ReadArchives, Unlike, other_rows, unlike
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.drift import FILE

@@ -30,7 +30,7 @@ STAY = (
 )
 
 
-def parent_tables(contents: Mapping[str, TableContent], of_folder: Collection[str]) -> frozenset[str]:
+def of_backup(contents: Mapping[str, TableContent], of_folder: Collection[str]) -> frozenset[str]:
     """Those of the backup's tables that are parent tables.
 
     :param contents: the backup's tables under their present names.
