@@ -15,6 +15,7 @@ import pytest
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.backup import preflight
 from clinic_backups.backup.preflight import Finding
+from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base import connections
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import PermanentError, TransientError
@@ -57,7 +58,7 @@ class Preflight:
     def write(self, name: str, text: str) -> None:
         (self.sql / name).write_text(text, encoding="utf-8")
 
-    def run(self, *, count_rows: bool = False) -> list[Finding]:
+    def run(self, *, count_rows: bool = False, rows: RowReport | None = None) -> list[Finding]:
         return preflight.run(
             settings=Settings(**self.settings),
             clinic_db=lambda: connections.parse("clinic_db", self.clinic_db),
@@ -65,6 +66,7 @@ class Preflight:
             now=machine_now,
             catalog_version=self.catalog,
             count_rows=count_rows,
+            rows=rows,
         )
 
     def found(self, level: str, check: str, *, count_rows: bool = False) -> list[str]:
@@ -403,3 +405,35 @@ def test_the_secret_key_at_hand_belongs_to_the_recipients(demo: Preflight, tmp_p
     demo.settings["operator_language"] = "fr"
     (message,) = demo.found("warning", "settings")
     assert "OPERATOR_LANGUAGE is fr" in message
+
+
+def test_the_report_of_rows_adds_up_and_names_one_key_of_each_violation(demo: Preflight) -> None:
+    ((one,), (other,)) = demo.execute(
+        "SELECT id FROM public.usuarios_paciente WHERE clinica_id = 1 ORDER BY id LIMIT 2"
+    )
+    demo.write(
+        "extract/usuarios_paciente.sql",
+        # One patient of clinic 1 is in clinic 2's backup, and another one in none.
+        f"SELECT p.* FROM public.usuarios_paciente AS p WHERE p.id <> {other} AND"
+        f" CASE WHEN p.id = {one} THEN 2 ELSE p.clinica_id END = {{{{ clinic_id }}}}",
+    )
+    report = RowReport(60)
+    demo.run(count_rows=True, rows=report)
+    assert set(report.tables) == {
+        name
+        for (name,) in demo.execute("SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname = 'public'")
+    }
+    for name, table in report.tables.items():
+        ((rows,),) = demo.execute(f"SELECT count(*) FROM {name}")
+        assert (table.rows, table.is_sum) == (rows, True) or name == "public.django_session"
+    assert report.tables["public.usuarios_paciente"].in_none == 1
+    assert report.tables["public.auth_group"].table_class == "shared"
+    of_patients = [each for each in report.violations if each.problem.table == "public.usuarios_paciente"]
+    by_text = {each.problem.reason.split(" ", 2)[2]: each for each in of_patients}
+    assert {text[:34]: each.example for text, each in by_text.items()} == {
+        "row of a backup belongs to another": (str(one),), "row is in no backup, but the colum": (str(other),),
+    }  # fmt: skip
+    for each in report.violations:
+        listed = demo.execute(each.statement)
+        assert each.problem.reason.startswith(f"{each.problem.table}: {len(listed)} row")
+        assert each.example in {tuple(map(str, row)) for row in listed}

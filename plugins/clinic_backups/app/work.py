@@ -15,6 +15,7 @@ from clinic_backups.archive.encryption import Encryption, load_identities, publi
 from clinic_backups.backup import preflight
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.backup_outcomes import Outcomes
+from clinic_backups.backup.row_report import RowReport
 from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clock import machine_now
@@ -215,12 +216,18 @@ class Parts(Shared):
             self.replicas().lose(record, url, problem, self.clock(), LossAlarm(self.clock))
 
     def preflight(
-        self, *, count_rows: bool = True, try_restores: bool = False, on_compared: preflight.OnCompared = nobody
+        self,
+        *,
+        count_rows: bool = True,
+        try_restores: bool = False,
+        on_compared: preflight.OnCompared = nobody,
+        rows: RowReport | None = None,
     ) -> list[preflight.Finding]:
         """Check everything that a backup needs.
 
         :param try_restores: a person asks: also write one row of each table with the restoring role, and roll it back.
             A table that nobody has classified is then an error.
+        :param rows: see :func:`clinic_backups.backup.preflight.run`.
         """
         found = preflight.run(
             settings=self.settings,
@@ -232,6 +239,7 @@ class Parts(Shared):
             count_rows=count_rows,
             on_compared=on_compared,
             require_classes=try_restores,
+            rows=rows,
             beat=lambda: self.catalog.beat(),
         )
         if try_restores:

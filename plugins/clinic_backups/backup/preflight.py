@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from clinic_backups.archive.object_keys import new_probe
 from clinic_backups.backup.row_findings import RowFindings
+from clinic_backups.backup.row_report import RowReport
 from clinic_backups.backup.server_checks import check_encoding, check_locks
 from clinic_backups.backup.setting_checks import check_clinics_of_settings, check_settings
 from clinic_backups.base.clock import DatabaseClock
@@ -52,6 +53,7 @@ def run(
     count_rows: bool = True,
     on_compared: OnCompared = nobody,
     require_classes: bool = False,
+    rows: RowReport | None = None,
     beat: Callable[[], object] = nobody,
 ) -> list[Finding]:
     """Run all checks, and return all findings in the order of the checks.
@@ -66,6 +68,7 @@ def run(
     :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
     :param require_classes: a table that nobody has classified is an error. Otherwise it is noted: it must not keep the
         clinics from being backed up tonight.
+    :param rows: gets what is known of each table's rows, if they are compared.
     :param beat: see :func:`clinic_backups.tenant.standby.check_standby`.
     :param on_compared: called with what was compared without a finding, if rows were compared.
     """
@@ -107,7 +110,7 @@ def run(
         with report.check("indexes"), snapshot.savepoint():
             database.check_indexes()
         if count_rows:
-            database.check_rows()
+            database.check_rows(rows)
     return list(dict.fromkeys(report.findings))
 
 
@@ -331,16 +334,16 @@ class _ClinicDatabase:
         if self._tables:
             self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
 
-    def check_rows(self) -> None:
+    def check_rows(self, rows: RowReport | None) -> None:
         """Compare the rows of all clinics with the extracts, and hand on which tables were compared."""
         if self._clinics_query is None:
             return
         type_ = number_type(self._clinic_ids)
-        rows = RowFindings(
+        found = RowFindings(
             self._snapshot, self._coverage, self._folder, self._report, self._clinics_query, type_=type_,
-            within_seconds=COUNT_TIMEOUT_SECONDS,
+            within_seconds=COUNT_TIMEOUT_SECONDS, rows=rows,
         )  # fmt: skip
-        compared = rows.check(self._tables, self._extracts)
+        compared = found.check(self._tables, self._extracts)
         source, folder = source_database.identity_of(self._snapshot), self._folder.digest()
         clinics = of_type(self._clinic_ids, type_)
         self._on_compared(ComparedRows(source, self._snapshot.definitions(), folder, compared, clinics))

@@ -6,6 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+from psycopg2 import sql
+
+from clinic_backups.backup.row_report import RowReport, TableRows
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.findings import Report
 from clinic_backups.base.table import Table
@@ -14,6 +17,7 @@ from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import for_every_clinic
 from clinic_backups.tenant.extract import PARENTS, SqlFolder
 from clinic_backups.tenant.parent_checks import ParentChecks
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_checks import RowChecks, RowCount
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
@@ -27,14 +31,16 @@ class RowFindings:
     :param clinics_query: the text of ``all_clinics.sql``.
     :param type_: the type of the clinics' numbers, see :func:`clinic_backups.tenant.every_clinic.number_type`.
     :param within_seconds: the longest time of each of the queries about one table.
+    :param rows: gets what is known of each table's rows, and an example of each problem.
     """
 
     def __init__(
         self, snapshot: Snapshot, coverage: Coverage, folder: SqlFolder, report: Report, clinics_query: str,
-        *, type_: str, within_seconds: float,
+        *, type_: str, within_seconds: float, rows: RowReport | None = None,
     ) -> None:  # fmt: skip
         self._snapshot, self._coverage, self._folder, self._report = snapshot, coverage, folder, report
         self._clinics_query, self._type, self._within_seconds = clinics_query, type_, within_seconds
+        self._rows = rows
 
     def check(self, wanted: Collection[Table], templates: Mapping[str, str]) -> frozenset[str]:
         """Check that each row of a clinic is in its backup exactly once.
@@ -74,7 +80,30 @@ class RowFindings:
                 if self._check_rows_of(table, checks, count) and table.name not in half:
                     compared.add(table.name)
         self._say_compared(counted)
-        return frozenset(compared) | self._check_parents(tables, extracts, checks)
+        compared |= self._check_parents(tables, extracts, checks)
+        if self._rows is not None:
+            self._report_rows(self._rows, tables, extracts, counted)
+        return frozenset(compared)
+
+    def _report_rows(
+        self, report: RowReport, tables: Mapping[str, Table], extracts: Mapping[str, str],
+        counted: Sequence[tuple[Table, RowCount]],
+    ) -> None:  # fmt: skip
+        declared = self._folder.declarations()
+        for table, count in counted:
+            held = count.in_table - count.left_out
+            why = declared.rows.get(table.name, "") if count.left_out else ""
+            report.tables[table.name] = TableRows(
+                table.name, "tenant", count.in_table, held, count.left_out, why, count.too_many
+            )
+        for name in sorted(self._coverage.parents.names & tables.keys()):
+            if tables[name].primary_key:
+                report.count_parent(self._snapshot, tables[name], self._clinics_query, extracts[name])
+        report.count_others(self._snapshot, self._coverage, declared)
+
+    def _found(self, problem: Problem, query: sql.Composable) -> None:
+        if self._rows is not None:
+            self._rows.violated(self._snapshot, problem, query)
 
     def _check_parents(
         self, tables: Mapping[str, Table], extracts: Mapping[str, str], checks: RowChecks
@@ -150,7 +179,7 @@ class RowFindings:
         # The expensive query runs only if the count shows that there is something to find.
         ask = partial(
             checks.problems, [table.name], within_seconds=self._within_seconds, missing=count.left_out > 0,
-            twice=too_many, several=too_many, in_part=count.left_out > 0,
+            twice=too_many, several=too_many, in_part=count.left_out > 0, on_found=self._found,
         )  # fmt: skip
         problems = self._in_time(table, "compared with the rows that they refer to", ask)
         for problem in problems or ():

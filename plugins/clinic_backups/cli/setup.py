@@ -11,11 +11,13 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.archive.encryption import generate_identity
-from clinic_backups.backup.preflight import require
+from clinic_backups.backup.preflight import COUNT_TIMEOUT_SECONDS, require
+from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import iso
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_json, print_table, styled
+from clinic_backups.cli.row_table import rows_as_json, show_rows
 
 
 def register(app: typer.Typer) -> None:
@@ -27,17 +29,29 @@ def register(app: typer.Typer) -> None:
 def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     count: Annotated[bool, typer.Option(help="Count the rows that belong to no clinic; reads every table.")] = True,
+    rows: Annotated[
+        bool,
+        typer.Option("--rows", help="Show where all rows of each table are, and one key of each problem with rows."),
+    ] = False,
 ) -> None:
     """Check settings, store, catalog, extracts and coverage, as every run does, and whether tables can be restored.
 
     With the connection restore_db, one row of each table is written as a test and rolled back.
     """
-    findings = parts().preflight(count_rows=count, try_restores=True)
+    if rows and not count:
+        raise SettingsError("--rows counts the rows, and --no-count does not.", hint="Give one of the two.")
+    report = RowReport(COUNT_TIMEOUT_SECONDS) if rows else None
+    findings = parts().preflight(count_rows=count, try_restores=True, rows=report)
     if json:
-        print_json([finding.to_json() for finding in findings])
+        found = [finding.to_json() for finding in findings]
+        print_json(found if report is None else {"findings": found, **rows_as_json(report)})
     else:
-        rows = [(found.check, styled(found.level), escape(_with_hint(found.message, found.hint))) for found in findings]
-        print_table("Preflight", (("check", False), ("level", False), ("found", False)), rows)
+        if report is not None:
+            show_rows(report)
+        lines = [
+            (found.check, styled(found.level), escape(_with_hint(found.message, found.hint))) for found in findings
+        ]
+        print_table("Preflight", (("check", False), ("level", False), ("found", False)), lines)
     require(findings)
 
 

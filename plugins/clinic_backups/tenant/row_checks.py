@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.every_clinic import CLINIC
 from clinic_backups.tenant.extract import SqlFolder
@@ -25,6 +26,8 @@ from clinic_backups.tenant.row_sql import (
 )
 from clinic_backups.tenant.structure import ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
+
+OnFound = Callable[[Problem, sql.Composable], object]
 
 
 def one_clinic(clinic_id: int) -> str:
@@ -54,10 +57,19 @@ class _Question:
     """The tables whose rows in the backups are counted."""
     counts: dict[str, sql.Composable] = field(default_factory=dict)
     """Further named queries, on those."""
+    lists: dict[int, sql.Composable] = field(default_factory=dict)
+    """By the number of a problem: the query of the rows that it counts, by their keys."""
 
-    def count(self, problem: Problem, arm: str, **parts: sql.Composable) -> None:
-        self.arms.append(template(arm).format(number=sql.Literal(len(self.arms)), **parts))
+    def count(
+        self, problem: Problem, arm: str, *, listed_by: sql.Composable | None = None, **parts: sql.Composable
+    ) -> None:
+        """:param listed_by: what identifies one of the rows that are counted."""
+        number = len(self.arms)
+        both = sql.SQL("{}, count(*)").format(sql.Literal(number))
+        self.arms.append(template(arm).format(number=sql.Literal(number), what=both, **parts))
         self.problems.append(problem)
+        if listed_by is not None:
+            self.lists[number] = template(arm).format(what=listed_by, **parts)
 
     def name(self, query: str, **parts: sql.Composable) -> sql.Identifier:
         """Add a named query."""
@@ -65,9 +77,9 @@ class _Question:
         self.counts[name] = template(query).format(name=sql.Identifier(name), **parts)
         return sql.Identifier(name)
 
-    def query(self, backups: Iterable[sql.Composable]) -> sql.Composable:
+    def query(self, backups: Iterable[sql.Composable], arms: Iterable[sql.Composable] | None = None) -> sql.Composable:
         named = sql.SQL(",\n").join([*backups, *self.counts.values()])
-        return sql.SQL("WITH {}\n{}").format(named, sql.SQL("\nUNION ALL\n").join(self.arms))
+        return sql.SQL("WITH {}\n{}").format(named, sql.SQL("\nUNION ALL\n").join(arms or self.arms))
 
 
 class RowChecks:
@@ -136,6 +148,7 @@ class RowChecks:
         twice: bool = True,
         several: bool = False,
         in_part: bool = False,
+        on_found: OnFound = nobody,
     ) -> list[Problem] | None:
         """The problems of the rows of some tables; ``None`` if it takes too long.
 
@@ -144,6 +157,7 @@ class RowChecks:
         :param several: look for rows that are in the backups of several clinics.
         :param in_part: look for rows in no backup whose foreign key of several columns is partly NULL. Their clinic is
             unknown, so use this for all clinics only.
+        :param on_found: called with each problem of rows with a key, and with the query of these rows.
         :raises PermanentError: an extract does not run with a column in place of a number.
         """
         ask = _Question()
@@ -157,21 +171,30 @@ class RowChecks:
                     self._ask_in_part(ask, link)
         for name in names:
             if self._tables[name].primary_key:
-                for wanted, kind in ((twice, "rows_twice"), (several, "rows_shared")):
-                    if wanted:
-                        ask.used.add(name)
-                        columns = listed(keys(self._tables[name], "b"))
-                        ask.count(self._problems.repeated(kind, name), kind, child=sql.Identifier(name), keys=columns)
+                self._ask_repeated(
+                    ask, name, [*(["rows_twice"] if twice else []), *(["rows_shared"] if several else [])]
+                )
             elif missing or twice:
                 self._ask_equal(ask, name, missing=missing and name not in self._declared.rows, twice=twice)
         if not ask.arms:
             return []
         doing = f"comparing the rows of {names[0] if len(names) == 1 else 'the clinic'}"
-        query = ask.query(map(self._backed_up, sorted(ask.used)))
-        found = self._snapshot.rows_within(within_seconds, query, doing, extracts=self._extracts)
+        backups = list(map(self._backed_up, sorted(ask.used)))
+        found = self._snapshot.rows_within(within_seconds, ask.query(backups), doing, extracts=self._extracts)
         if found is None:
             return None
+        for number, count in found:
+            if count and number in ask.lists:
+                on_found(counted(ask.problems[number], count), ask.query(backups, [ask.lists[number]]))
         return [counted(ask.problems[number], count) for number, count in sorted(found) if count]
+
+    def _ask_repeated(self, ask: _Question, name: str, kinds: Iterable[str]) -> None:
+        for kind in kinds:
+            ask.used.add(name)
+            ask.count(
+                self._problems.repeated(kind, name), kind, listed_by=sql.SQL("k.*"), child=sql.Identifier(name),
+                keys=listed(keys(self._tables[name], "b")),
+            )  # fmt: skip
 
     def _ask_equal(self, ask: _Question, name: str, *, missing: bool, twice: bool) -> None:
         """Count the equal rows of a table without a key, in the table and in the backups."""
@@ -216,13 +239,15 @@ class RowChecks:
             qualified(link.parent), same(link, "p")
         )
         ask.count(
-            self._problems.outside(link), "rows_outside", child=sql.Identifier(link.table),
+            self._problems.outside(link), "rows_outside", listed_by=self._keys_of(link.table),
+            child=sql.Identifier(link.table),
             parent=sql.Identifier(link.parent), given=given(link), same=same(link, "p"), exists=exists,
         )  # fmt: skip
 
     def _ask_missing(self, ask: _Question, link: ParentKey) -> None:
         ask.count(
-            self._problems.missing(link), "rows_missing", table=self._table(link.table),
+            self._problems.missing(link), "rows_missing", listed_by=self._keys_of(link.table),
+            table=self._table(link.table),
             child=sql.Identifier(link.table), parent=sql.Identifier(link.parent), same=same(link, "p"),
             same_row=self._same_row(self._tables[link.table]),
         )  # fmt: skip
@@ -230,10 +255,16 @@ class RowChecks:
     def _ask_in_part(self, ask: _Question, link: ParentKey) -> None:
         named = [given(each) for each in self._links if each.table == link.table]
         ask.count(
-            self._problems.in_part(link), "rows_in_part", table=self._table(link.table),
+            self._problems.in_part(link), "rows_in_part", listed_by=self._keys_of(link.table),
+            table=self._table(link.table),
             child=sql.Identifier(link.table), in_part=given_in_part(link), named=sql.SQL(" OR ").join(named),
             same_row=self._same_row(self._tables[link.table]),
         )  # fmt: skip
+
+    def _keys_of(self, name: str) -> sql.Composable | None:
+        """The primary key of the row r."""
+        table = self._tables[name]
+        return listed(keys(table, "r")) if table.primary_key else None
 
     def _same_row(self, table: Table) -> sql.Composable:
         if not table.primary_key:

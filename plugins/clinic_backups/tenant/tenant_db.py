@@ -280,6 +280,10 @@ class Snapshot:
                     require_column(error, extracts, text)
                 self._raise(error, doing, "extract" if extracts else None)
 
+    def text_of(self, query: sql.Composable) -> str:
+        """The text of a query, for a person to run."""
+        return str(query.as_string(self._db))
+
     def _execute(self, statement: str, doing: str) -> None:
         try:
             with self._db.cursor() as cursor:

@@ -1,6 +1,6 @@
 -- Rows of a table that are in no backup, refer to no row completely, and have a foreign key with values in some
 -- columns and NULL in others.
-SELECT {number}, count(*)
+SELECT {what}
   FROM {table} AS r
  WHERE {in_part}
    AND NOT ({named})

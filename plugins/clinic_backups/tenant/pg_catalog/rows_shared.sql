@@ -1,3 +1,3 @@
 -- Keys in the backups of several clinics.
-SELECT {number}, count(*)
-  FROM (SELECT FROM {child} AS b GROUP BY {keys} HAVING count(DISTINCT b.clinica_del_respaldo) > 1) AS k
+SELECT {what}
+  FROM (SELECT {keys} FROM {child} AS b GROUP BY {keys} HAVING count(DISTINCT b.clinica_del_respaldo) > 1) AS k
