@@ -21,7 +21,7 @@ from clinic_backups.restore.plan_text import as_lines, as_markdown
 from clinic_backups.restore.request import Wish
 from clinic_backups.restore.safety import SafetyBackup
 from tests.parents import EXTRACTS, LISTS, PARENTS, USERS, set_parents, with_parents
-from tests.postgres_fixtures import DemoDatabase
+from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.shapes import Shaped
 
 KEPT = "This is a parent table: only missing rows are inserted. Rows that are there are kept as they are."
@@ -267,6 +267,36 @@ def test_a_manifest_cannot_hide_a_table_from_the_proof_in_silence(
     assert rig.execute_rows("SELECT id, role FROM s.staff WHERE clinic_id = 1 ORDER BY 1") == [
         (100, "forged"), (101, "nurse")
     ]  # fmt: skip
+
+
+def test_a_manifest_cannot_put_rows_into_another_clinic(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = with_parents(demo_database, tmp_path)
+    extract = rig.settings.sql_dir / "extract" / "s.staff.sql"
+    right, rig.allow_gaps = extract.read_text(), True
+    extract.write_text("SELECT * FROM s.staff WHERE {{ clinic_id }} > 0")
+    with forged(monkeypatch, lambda name: name.startswith(("s.staff", "s.auth", "s.pic"))):
+        record = rig.run(1)
+    extract.write_text(right)
+    rig.execute("DELETE FROM s.staff WHERE id IN (100, 102)")
+    before = rig.everything()
+    (refusal,) = rig.plan(record).refusals
+    assert "s.staff would not be what the backup holds: 1 rows are missing" in refusal.message
+    assert rig.everything() == before
+
+
+def test_in_another_database_the_kept_rows_are_pointed_out(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = with_parents(demo_database, tmp_path)
+    record = rig.run(1)
+    rig.catalog.database._engine.dispose()
+    with copy_of(demo_database) as copy:
+        rig.use(copy)
+        plan = rig.plan(record, other_database=True)
+    assert (
+        "Rows of s.auth_user, s.picture that are there are kept, and in another database a key may belong to another"
+        " row. Compare them before you approve."
+    ) in plan.notes
 
 
 @pytest.mark.parametrize("class_", ["shared", None, 1])

@@ -358,6 +358,7 @@ class Comparison:
                 self._read_archives,
                 loose=loose,
                 parents=self._parents,
+                with_extract=self._parents - self.folder.parents().keys(),
             ),
         )
 
@@ -380,7 +381,7 @@ class Comparison:
             parts=self._parts,
             moment=self._moment,
             target=self._target,
-            notes=(*self._of_itself, *self._foreign_keys_elsewhere()),
+            notes=(*self._of_itself, *self._foreign_keys_elsewhere(), *self._parents_elsewhere()),
         )
 
     def _foreign_keys_elsewhere(self) -> list[str]:
@@ -390,6 +391,10 @@ class Comparison:
         written = {name for name, diff in self.diffs.items() if diff.plan.insert or diff.plan.update}
         parents = {each.parent for each in self._references if each.child in written} - self.manifest.tables.keys()
         return [table_notes.keys_of_elsewhere(sorted(parents))] if parents else []
+
+    def _parents_elsewhere(self) -> list[str]:
+        there = [name for name, diff in self.diffs.items() if name in self._parents and diff.plan.unchanged]
+        return [parent_tables.there_elsewhere(there)] if there and self._read_elsewhere else []
 
     def _note(self, table: str, note: str) -> None:
         if note:

@@ -6,7 +6,7 @@ or if the backup says so: a forged manifest can only take operations away, and t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from psycopg2 import sql
 
@@ -16,6 +16,7 @@ from clinic_backups.restore.diff import INSERT, TableDiff, described
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.tenant.lock_errors import some
 
 KEPT = "This is a parent table: only missing rows are inserted. Rows that are there are kept as they are."
 WAS_THE_CLINICS = "In the backup it was a table of the clinic. Its rows that are not in the backup stay, too."
@@ -130,3 +131,11 @@ def require_there(workspace: Workspace, diff: TableDiff) -> None:
 def differing(count: int) -> str:
     """About rows that are there with other values. Other clinics change them all the time."""
     return f"{count:,} row{'' if count == 1 else 's'} differ{'s' if count == 1 else ''} from the backup: kept."
+
+
+def there_elsewhere(tables: Sequence[str]) -> str:
+    """About rows that are there, in another database than the backup's."""
+    return (
+        f"Rows of {some(tables)} that are there are kept, and in another database a key may belong to another row."
+        " Compare them before you approve."
+    )
