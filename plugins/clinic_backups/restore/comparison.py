@@ -177,6 +177,10 @@ class Comparison:
                 self._note(name, table_notes.beside(self.diffs[name]))
             if self._since is not None:
                 self._leave_changed(name, self._since)
+        for name in sorted(self._parents & self.diffs.keys()):
+            outside = self._declared.columns
+            for note in parent_tables.empty_outside(self.workspace, self.diffs, name, self._references, outside):
+                self._note(name, note)
         # All at once: what code of the database did to one meanwhile is in the server's counts.
         self.workspace.seals.keep(*(diff.ops for diff in self.diffs.values()))
         if self._since is not None:
