@@ -20,8 +20,8 @@ from clinic_backups.restore.plan import RestorePlan, TablePlan
 from clinic_backups.restore.plan_text import as_lines, as_markdown
 from clinic_backups.restore.request import Wish
 from clinic_backups.restore.safety import SafetyBackup
-from tests.parents import EXTRACTS, LISTS, PARENTS, USERS, set_parents, with_parents
-from tests.postgres_fixtures import DemoDatabase
+from tests.parents import EXTRACTS, LISTS, OWN, PARENTS, USERS, set_parents, with_parents
+from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.shapes import Shaped
 
 KEPT = "This is a parent table: only missing rows are inserted. Rows that are there are kept as they are."
@@ -146,13 +146,56 @@ def test_a_user_that_came_back_meanwhile_needs_a_new_plan(demo_database: DemoDat
     assert of(rig.bring_back(record), "auth_user").insert == 0
 
 
-def test_a_row_that_names_a_lost_clinic_is_refused(demo_database: DemoDatabase, tmp_path: Path) -> None:
+EVERYTHING = (
+    "UPDATE s.auth_user SET last_clinic_id = 3 - last_clinic_id",
+    "DELETE FROM s.clinic; DELETE FROM s.auth_user; DELETE FROM s.picture",
+)
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+def test_clinics_whose_users_name_each_other_come_back_one_by_one(
+    demo_database: DemoDatabase, tmp_path: Path, mode: Any
+) -> None:
     rig = with_parents(demo_database, tmp_path)
+    rig.execute("DELETE FROM s.auth_user WHERE id = 14; DELETE FROM s.picture WHERE id = 4", EVERYTHING[0])
+    backups, before = {clinic: rig.run(clinic) for clinic in (1, 2)}, rig.everything()
+    rig.execute(EVERYTHING[1])
+    plan = rig.plan(backups[1], mode=mode)
+    assert of(plan, "auth_user").notes[1:] == (
+        "1 row that comes back names in last_clinic_id a row of s.clinic that does not exist: NULL is written there,"
+        " because not_backed_up.txt says that the column may name something outside of the backup.",
+    )
+    for clinic in (1, 2):
+        plan = rig.plan(backups[clinic], mode=mode)
+        rig.restore().apply(rig.source(backups[clinic]), Wish(mode=mode), approved=plan.digest, plan=plan)
+    # Ana's clinic was not there when she came back.
+    assert unlike(before, rig.everything()) == {
+        "s.auth_user": (["(10,ana,ana@x,1,13,2)"], ["(10,ana,ana@x,1,13,)"])
+    }  # fmt: skip
+
+
+def test_a_row_that_must_name_a_lost_clinic_is_refused(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = with_parents(
+        demo_database, tmp_path, more="DELETE FROM s.auth_user WHERE last_clinic_id IS NULL AND id = 14;"
+        "UPDATE s.auth_user SET last_clinic_id = 2; ALTER TABLE s.auth_user ALTER last_clinic_id SET NOT NULL",
+    )  # fmt: skip
     record = rig.run(1)
-    rig.execute(*GONE, "DELETE FROM s.staff WHERE clinic_id = 2; DELETE FROM s.auth_user WHERE id = 11",
-                "DELETE FROM s.clinic WHERE id = 2")  # fmt: skip
+    rig.execute("DELETE FROM s.staff; DELETE FROM s.membership; DELETE FROM s.auth_user; DELETE FROM s.clinic")
     (refusal,) = rig.plan(record).refusals
-    assert "rows of s.auth_user refer to rows of s.clinic that do not exist" in refusal.message
+    assert "3 rows of s.auth_user refer to rows of s.clinic that do not exist" in refusal.message
+
+
+def test_a_row_that_a_user_names_is_not_deleted(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    """ON DELETE SET NULL would change the user."""
+    rig = with_parents(
+        demo_database, tmp_path, extracts=EXTRACTS | {"branch": OWN}, lists=LISTS + "s.auth_user.branch_id: any\n",
+        more="CREATE TABLE s.branch (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic ON DELETE CASCADE);"
+        "ALTER TABLE s.auth_user ADD branch_id int REFERENCES s.branch ON DELETE SET NULL",
+    )  # fmt: skip
+    record = rig.run(1)
+    rig.execute("INSERT INTO s.branch VALUES (5, 1); UPDATE s.auth_user SET branch_id = 5 WHERE id = 12")
+    (refusal,) = rig.plan(record).refusals
+    assert "1 rows of s.auth_user refer to rows of s.branch that the restore would delete" in refusal.message
 
 
 def test_the_undo_leaves_the_users_that_came_back(demo_database: DemoDatabase, tmp_path: Path) -> None:
@@ -267,6 +310,36 @@ def test_a_manifest_cannot_hide_a_table_from_the_proof_in_silence(
     assert rig.execute_rows("SELECT id, role FROM s.staff WHERE clinic_id = 1 ORDER BY 1") == [
         (100, "forged"), (101, "nurse")
     ]  # fmt: skip
+
+
+def test_a_manifest_cannot_put_rows_into_another_clinic(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = with_parents(demo_database, tmp_path)
+    extract = rig.settings.sql_dir / "extract" / "s.staff.sql"
+    right, rig.allow_gaps = extract.read_text(), True
+    extract.write_text("SELECT * FROM s.staff WHERE {{ clinic_id }} > 0")
+    with forged(monkeypatch, lambda name: name.startswith(("s.staff", "s.auth", "s.pic"))):
+        record = rig.run(1)
+    extract.write_text(right)
+    rig.execute("DELETE FROM s.staff WHERE id IN (100, 102)")
+    before = rig.everything()
+    (refusal,) = rig.plan(record).refusals
+    assert "s.staff would not be what the backup holds: 1 rows are missing" in refusal.message
+    assert rig.everything() == before
+
+
+def test_in_another_database_the_kept_rows_are_pointed_out(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = with_parents(demo_database, tmp_path)
+    record = rig.run(1)
+    rig.catalog.database._engine.dispose()
+    with copy_of(demo_database) as copy:
+        rig.use(copy)
+        plan = rig.plan(record, other_database=True)
+    assert (
+        "Rows of s.auth_user, s.picture that are there are kept, and in another database a key may belong to another"
+        " row. Compare them before you approve."
+    ) in plan.notes
 
 
 @pytest.mark.parametrize("class_", ["shared", None, 1])

@@ -177,6 +177,10 @@ class Comparison:
                 self._note(name, table_notes.beside(self.diffs[name]))
             if self._since is not None:
                 self._leave_changed(name, self._since)
+        for name in sorted(self._parents & self.diffs.keys()):
+            outside = self._declared.columns
+            for note in parent_tables.empty_outside(self.workspace, self.diffs, name, self._references, outside):
+                self._note(name, note)
         # All at once: what code of the database did to one meanwhile is in the server's counts.
         self.workspace.seals.keep(*(diff.ops for diff in self.diffs.values()))
         if self._since is not None:
@@ -358,6 +362,7 @@ class Comparison:
                 self._read_archives,
                 loose=loose,
                 parents=self._parents,
+                with_extract=self._parents - self.folder.parents().keys(),
             ),
         )
 
@@ -380,7 +385,7 @@ class Comparison:
             parts=self._parts,
             moment=self._moment,
             target=self._target,
-            notes=(*self._of_itself, *self._foreign_keys_elsewhere()),
+            notes=(*self._of_itself, *self._foreign_keys_elsewhere(), *self._parents_elsewhere()),
         )
 
     def _foreign_keys_elsewhere(self) -> list[str]:
@@ -390,6 +395,10 @@ class Comparison:
         written = {name for name, diff in self.diffs.items() if diff.plan.insert or diff.plan.update}
         parents = {each.parent for each in self._references if each.child in written} - self.manifest.tables.keys()
         return [table_notes.keys_of_elsewhere(sorted(parents))] if parents else []
+
+    def _parents_elsewhere(self) -> list[str]:
+        there = [name for name, diff in self.diffs.items() if name in self._parents and diff.plan.unchanged]
+        return [parent_tables.there_elsewhere(there)] if there and self._read_elsewhere else []
 
     def _note(self, table: str, note: str) -> None:
         if note:

@@ -6,16 +6,21 @@ or if the backup says so: a forged manifest can only take operations away, and t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from psycopg2 import sql
 
 from clinic_backups.archive.manifest import TableContent
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.diff import INSERT, TableDiff, described
+from clinic_backups.restore.obstacle_sql import and_not_deleted, and_not_inserted, has_referred, none_null
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.table_rules import Reference, with_child
 from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.tenant.declarations import FILE
+from clinic_backups.tenant.lock_errors import some
 
 KEPT = "This is a parent table: only missing rows are inserted. Rows that are there are kept as they are."
 WAS_THE_CLINICS = "In the backup it was a table of the clinic. Its rows that are not in the backup stay, too."
@@ -94,6 +99,52 @@ def compute(workspace: Workspace, staged: Staged) -> tuple[TableDiff, int]:
     return described(workspace, staged, ops, int(in_backup)), int(others)
 
 
+def empty_outside(
+    workspace: Workspace, diffs: Mapping[str, TableDiff], name: str, references: Sequence[Reference],
+    declared: Collection[str],
+) -> Iterator[str]:  # fmt: skip
+    """Inserted rows of a parent table may name a row of another clinic that is gone: they get NULL there.
+
+    Otherwise two clinics whose users name each other's rows could never come back one after the other. Only columns
+    that are declared get NULL, and only if they may be NULL. Returns texts for the plan.
+
+    :param declared: columns that name something outside of the backup, as ``schema.table.column``.
+    """
+    diff = diffs[name]
+    shape, staged = diff.staged.shape, diff.staged
+    nullable = {column.name for column in shape.now.columns if not column.not_null}
+    for reference in with_child(references, name):
+        columns, parent = reference.columns, diffs.get(reference.parent)
+        is_outside = set(columns) <= nullable and any(f"{name}.{column}" in declared for column in columns)
+        if not diff.plan.insert or not is_outside or not set(columns) <= set(shape.columns):
+            continue
+        if not reference.whole or not reference.parent_readable or (parent and not has_referred(parent, reference)):
+            continue
+        lost = sql.SQL("""
+            SELECT w.ctid FROM {inserted}
+             WHERE {all_set} AND NOT EXISTS (SELECT FROM {table} AS t WHERE {refers} {not_deleted}) {not_inserted}
+            """).format(
+            inserted=diff.wanted_of(INSERT), all_set=none_null(columns, "w"), table=qualified(reference.parent),
+            refers=reference.refers("w", "t"), not_deleted=and_not_deleted(parent, "t"),
+            not_inserted=and_not_inserted(parent, reference, "w"),
+        )  # fmt: skip
+        statement = sql.SQL("UPDATE {} AS x SET {} WHERE x.ctid IN ({})").format(
+            staged.wanted,
+            sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(each)) for each in columns),
+            lost,
+        )
+        workspace.seals.require(staged.wanted)
+        count = workspace.execute(statement, f"looking for what rows of {name} refer to")
+        workspace.seals.wrote(staged.wanted, updated=count)
+        workspace.seals.keep(staged.wanted)
+        if count:
+            back = "1 row that comes back names" if count == 1 else f"{count:,} rows that come back name"
+            yield (
+                f"{back} in {', '.join(columns)} a row of {reference.parent} that does not exist: NULL is written"
+                f" there, because {FILE} says that the column may name something outside of the backup."
+            )
+
+
 def require_there(workspace: Workspace, diff: TableDiff) -> None:
     """Check that every row of the backup is in a parent table, by key, and the inserted ones with their values.
 
@@ -130,3 +181,11 @@ def require_there(workspace: Workspace, diff: TableDiff) -> None:
 def differing(count: int) -> str:
     """About rows that are there with other values. Other clinics change them all the time."""
     return f"{count:,} row{'' if count == 1 else 's'} differ{'s' if count == 1 else ''} from the backup: kept."
+
+
+def there_elsewhere(tables: Sequence[str]) -> str:
+    """About rows that are there, in another database than the backup's."""
+    return (
+        f"Rows of {some(tables)} that are there are kept, and in another database a key may belong to another row."
+        " Compare them before you approve."
+    )

@@ -24,6 +24,8 @@ class Proof:
     :param read_archives: reads the backup's archives again.
     :param loose: tables whose extract does not return every row of the clinic.
     :param parents: the parent tables. Their rows of the backup have to be there by key, whatever the mode is.
+    :param with_extract: those that have an extract now, and are parent tables by the backup's word alone. The extract
+        has to return what is inserted: a forged manifest must not put rows of others into a clinic's table.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class Proof:
         *,
         loose: Collection[str] = (),
         parents: Collection[str] = (),
+        with_extract: Collection[str] = (),
     ) -> None:
+        self._with_extract = with_extract
         self._loose, self._read_archives = loose, read_archives
         self._workspace, self._mode = workspace, mode
         self._diffs = {name: diff for name, diff in diffs.items() if name not in parents}
@@ -103,6 +107,8 @@ class Proof:
         for diff in self._parents:
             require_there(self._workspace, diff)
             self._require_filled(diff.name, diff)
+            if diff.name in self._with_extract and diff.plan.insert:
+                self._require_rows(diff.name, self._missing(diff.name, diff, self._given(diff.name), [INSERT]), 0)
 
     def _require_rows_of_archives(self, unsure: Mapping[str, Unlike]) -> None:
         """Different blocks may hold the same rows, because another collation orders some texts differently."""
