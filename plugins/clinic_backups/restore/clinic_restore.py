@@ -93,6 +93,22 @@ class ClinicRestore:
 
         return self._compared(source, wish, rehearse)
 
+    def rehearse_loss(self, source: Source) -> tuple[RestorePlan, int]:
+        """Delete all rows of the clinic, restore and prove the backup, and roll everything back.
+
+        Meanwhile the clinic's rows are locked.
+
+        :returns: the plan, whose refusals say what would keep the clinic from coming back, and the number of rows that
+            came back.
+        """
+
+        def rehearse(comparison: Comparison) -> tuple[RestorePlan, int]:
+            self.listener.step("rehearsing the loss of all rows")
+            rows = comparison.rehearse_loss()
+            return comparison.plan, rows
+
+        return self._compared(source, Wish(), rehearse, whole=True)
+
     def apply(
         self,
         source: Source,
@@ -152,11 +168,17 @@ class ClinicRestore:
                 raise _interrupted(error, committing) from None
 
     def _compared(
-        self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None = None
+        self,
+        source: Source,
+        wish: Wish,
+        use: Callable[[Comparison], T],
+        *,
+        since: RestorePlan | None = None,
+        whole: bool = False,
     ) -> T:
         """See :meth:`_compared_again`. :raises PermanentError: the role lacks a right; names role and database."""
         try:
-            return self._compared_again(source, wish, use, since=since)
+            return self._compared_again(source, wish, use, since=since, whole=whole)
         except PermanentError as error:
             refused = refusal_of(error)
             if refused is None or refused.state != "42501":
@@ -164,7 +186,7 @@ class ClinicRestore:
             raise lacking_right(self.database, error) from None
 
     def _compared_again(
-        self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None
+        self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None, whole: bool
     ) -> T:
         """Compare and continue.
 
@@ -175,7 +197,7 @@ class ClinicRestore:
         backup, tries, as_text = self.archives.fetch(source), 1, False
         while True:
             try:
-                with self._comparison(backup, source, wish, as_text=as_text, since=since) as comparison:
+                with self._comparison(backup, source, wish, as_text=as_text, since=since, whole=whole) as comparison:
                     return use(comparison)
             except Unfit:
                 if as_text:
@@ -198,7 +220,7 @@ class ClinicRestore:
 
     @contextmanager
     def _comparison(
-        self, backup: Fetched, source: Source, wish: Wish, *, as_text: bool, since: RestorePlan | None
+        self, backup: Fetched, source: Source, wish: Wish, *, as_text: bool, since: RestorePlan | None, whole: bool
     ) -> Iterator[Comparison]:
         folder = SqlFolder(self.settings.sql_dir)
         queries, drift = SqlExtract().rendered(folder, source.clinic_id), folder.drift()
@@ -247,7 +269,8 @@ class ClinicRestore:
             patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
             with Snapshot(self.database, same_as=workspace.export(), kept=workspace.beside, **patience) as reader:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
-                comparison.stage(staging, lambda wanted: self.archives.read(backup, backup_now.taker(wanted)))
+                read = self.archives.read
+                comparison.stage(staging, lambda wanted: read(backup, backup_now.taker(wanted)), whole=whole)
                 reader.require_settings("the clinic was read")
             workspace.renew_settings(code_ran=False)
             workspace.prove()

@@ -15,7 +15,7 @@ from clinic_backups.base.database_errors import is_taken
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.restore import former_parts, parent_tables, plan_digest, table_notes
+from clinic_backups.restore import former_parts, loss, parent_tables, plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.called_functions import CalledFunction, called_functions
 from clinic_backups.restore.choose_tables import ChosenTables
@@ -140,11 +140,12 @@ class Comparison:
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
 
-    def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
-        """Load the rows that differ."""
+    def stage(self, staging: Staging, read_archives: Callable[[Wanted], object], *, whole: bool = False) -> None:
+        """Load the rows that differ. :param whole: load all rows of both sides."""
         self._read_archives = read_archives
+        all_rows = whole
         for index, (name, shape) in enumerate(self._shapes.items()):
-            whole = name in self._parents
+            whole = all_rows or name in self._parents
             self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name], whole=whole)
         with WantedLoader(self.workspace, self._staged) as wanted:
             read_archives(wanted)
@@ -336,6 +337,40 @@ class Comparison:
                 self._note(written[0], table_notes.went_on(sequence, numbers))
             for name, count in rehearsed.hidden.items():
                 self._note(name, table_notes.hidden(count))
+
+    def rehearse_loss(self) -> int:
+        """Delete all rows of the clinic, bring all of the backup back, prove it, and roll everything back.
+
+        What cannot be done becomes a refusal. Rows of parent tables are not deleted, because they may be of others too.
+
+        :returns: the number of rows that came back.
+        """
+        workspace, rows = self.workspace, 0
+        own = {name: staged for name, staged in self._staged.items() if name not in self._parents}
+        parents = {name: diff for name, diff in self.diffs.items() if name in self._parents}
+        with workspace.savepoint():
+            for is_loss in (True, False):
+                if self._refusals:
+                    break
+                sides = {name: loss.one_side(workspace, staged, is_loss=is_loss) for name, staged in own.items()}
+                diffs = {name: compute(workspace, side, "exact", self._references) for name, side in sides.items()}
+                workspace.seals.keep(*(diff.ops for diff in diffs.values()))
+                self.diffs = diffs if is_loss else parents | diffs
+                self._look_around()
+                if is_loss and not self._refusals:
+                    self._lose()
+                elif not self._refusals:
+                    rows = self.writes
+                    self.rehearse()
+        return rows
+
+    def _lose(self) -> None:
+        """Write the deletions, as the transaction's beginning."""
+        try:
+            self._writing.lose()
+        except PermanentError as error:
+            self._refusals.append(explain(self.workspace, self.diffs, error, self._quiet))
+        self.workspace.begin_anew()
 
     def write(self, listener: Listener) -> None:
         """See :meth:`Writing.write`."""

@@ -92,6 +92,11 @@ class Workspace(Snapshot):
         with self._keeping:
             super().__exit__(kind, error, traceback)
 
+    def begin_anew(self) -> None:
+        """What was written so far is not part of what :class:`OnlyPlanned` counts."""
+        self.began = changes(self.rows)
+        self.taken_back, self.logged = Counter(), Counter()
+
     def _require_counts(self) -> None:
         """:raises PermanentError: the server does not count writes, so nothing could be proven."""
         ((counts,),) = self.rows("SHOW track_counts", None, "asking for track_counts")

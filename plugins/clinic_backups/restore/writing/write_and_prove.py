@@ -102,6 +102,11 @@ class Writing:
             self._workspace.seals.require()
         return Rehearsed(hidden, moved)
 
+    def lose(self) -> None:
+        """Write without a proof: the deletions before a rehearsal of the loss of all rows."""
+        if self._writes:
+            self._write()
+
     def write(self, listener: Listener) -> None:
         """Write for good, prove it, and move the sequences. The caller commits.
 
