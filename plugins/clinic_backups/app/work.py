@@ -21,6 +21,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
+from clinic_backups.base.findings import Finding
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.replica import ReplicaProblem
@@ -41,6 +42,7 @@ from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.copy_runner import CopyRunner
 from clinic_backups.restore.into_schema import IntoRestore
+from clinic_backups.restore.rehearse_clinics import rehearse
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.tenant.extract import SqlExtract
@@ -125,6 +127,10 @@ class Parts(Shared):
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
             archives=archives, listener=archives.listener,
         )  # fmt: skip
+
+    def rehearse_losses(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> list[Finding]:
+        """Lose and restore the smallest and the largest clinic, and roll it back. See :func:`rehearse`."""
+        return rehearse(self.clinic_restore(identity_file, **listening), self.catalog.extremes(self.clock()))
 
     def restores(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RestoreRunner:
         """Runs restores and keeps their records."""

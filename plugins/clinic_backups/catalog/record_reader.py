@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select, text
+from sqlalchemy import Select, func, or_, select, text, union_all
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
 from clinic_backups.base.clock import DatabaseClock
@@ -106,6 +106,27 @@ class RecordReader:
             return [
                 number for (number,) in db.execute(select(backup.c.clinic_id).distinct().order_by(backup.c.clinic_id))
             ]
+
+    def extremes(self, now: datetime) -> list[BackupRecord]:
+        """The newest good backups of the clinics with the fewest and the most rows: none, one or two."""
+        newest = (
+            select(backup.c.backup_id, backup.c.rows_total)
+            .distinct(backup.c.clinic_id)
+            .where(
+                backup.c.state == "completed", backup.c.safety_of.is_(None),
+                backup.c.started_at <= now + FUTURE_TOLERANCE,
+                or_(backup.c.suspect.is_(None), backup.c.accepted_at.is_not(None)),
+            )
+            .order_by(backup.c.clinic_id, backup.c.started_at.desc())
+            .cte()
+        )  # fmt: skip
+        ends = [
+            select(select(newest.c.backup_id).order_by(order, newest.c.backup_id).limit(1).subquery().c.backup_id)
+            for order in (newest.c.rows_total, newest.c.rows_total.desc())
+        ]
+        with self.database.statement("reading the catalog") as db:
+            found = list(dict.fromkeys(db.scalars(union_all(*ends))))
+        return [self.require(backup_id) for backup_id in found]
 
     def archive_keys(self, clinic_id: int) -> set[str]:
         """The keys of the archives of a clinic's backups, present and past, in any state."""

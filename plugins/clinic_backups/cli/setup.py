@@ -16,7 +16,7 @@ from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import iso
 from clinic_backups.cli.environment import parts
-from clinic_backups.cli.output import errors, print_json, print_table, styled
+from clinic_backups.cli.output import Steps, errors, print_json, print_table, styled
 from clinic_backups.cli.row_table import rows_as_json, show_rows
 
 
@@ -33,6 +33,15 @@ def check(
         bool,
         typer.Option("--rows", help="Show where all rows of each table are, and one key of each problem with rows."),
     ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse",
+            help="Delete, restore and prove the smallest and the largest clinic, and roll it back. Needs the secret"
+            " key. Meanwhile the rows of these clinics are locked.",
+        ),
+    ] = False,
+    identity: Annotated[Path | None, typer.Option(help="File with the secret key, for --rehearse.")] = None,
 ) -> None:
     """Check settings, store, catalog, extracts and coverage, as every run does, and whether tables can be restored.
 
@@ -41,7 +50,12 @@ def check(
     if rows and not count:
         raise SettingsError("--rows counts the rows, and --no-count does not.", hint="Give one of the two.")
     report = RowReport(COUNT_TIMEOUT_SECONDS) if rows else None
-    findings = parts().preflight(count_rows=count, try_restores=True, rows=report)
+    with_parts = parts()
+    findings = with_parts.preflight(count_rows=count, try_restores=True, rows=report)
+    if rehearse:
+        steps = Steps()
+        with steps:
+            findings += with_parts.rehearse_losses(identity, listener=steps.listener)
     if json:
         found = [finding.to_json() for finding in findings]
         print_json(found if report is None else {"findings": found, **rows_as_json(report)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from clinic_backups.archive.manifest import Manifest
@@ -21,7 +21,7 @@ from clinic_backups.restore.comparison import Comparison, Present
 from clinic_backups.restore.find_backup import only_taken_back
 from clinic_backups.restore.hooks import hooked, require_no_strangers_in_hooks, try_hooks
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.plan import RestorePlan, TablePlan, digest_of
+from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, digest_of
 from clinic_backups.restore.plan_digest import hooks, otherwise, unplanned
 from clinic_backups.restore.request import Wish
 from clinic_backups.restore.rights import lacking_right
@@ -48,6 +48,20 @@ TRIES = 3
 
 class ClinicChanged(PermanentError):
     """The clinic has changed since the plan was approved."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The rehearsal of the loss of a whole clinic.
+
+    :ivar refusals: why it could not come back.
+    :ivar rows: the number of rows that came back.
+    :ivar kept: tables whose rows stayed, because rows outside of the backup refer to them, or to what refers to them.
+    """
+
+    refusals: tuple[Refusal, ...]
+    rows: int
+    kept: tuple[str, ...]
 
 
 Save = Callable[[Present], object]
@@ -93,19 +107,16 @@ class ClinicRestore:
 
         return self._compared(source, wish, rehearse)
 
-    def rehearse_loss(self, source: Source) -> tuple[RestorePlan, int]:
+    def rehearse_loss(self, source: Source) -> Loss:
         """Delete all rows of the clinic, restore and prove the backup, and roll everything back.
 
         Meanwhile the clinic's rows are locked.
-
-        :returns: the plan, whose refusals say what would keep the clinic from coming back, and the number of rows that
-            came back.
         """
 
-        def rehearse(comparison: Comparison) -> tuple[RestorePlan, int]:
+        def rehearse(comparison: Comparison) -> Loss:
             self.listener.step("rehearsing the loss of all rows")
-            rows = comparison.rehearse_loss()
-            return comparison.plan, rows
+            rows, kept = comparison.rehearse_loss()
+            return Loss(comparison.plan.refusals, rows, tuple(kept))
 
         return self._compared(source, Wish(), rehearse, whole=True)
 

@@ -338,34 +338,44 @@ class Comparison:
             for name, count in rehearsed.hidden.items():
                 self._note(name, table_notes.hidden(count))
 
-    def rehearse_loss(self) -> int:
+    def rehearse_loss(self) -> tuple[int, list[str]]:
         """Delete all rows of the clinic, bring all of the backup back, prove it, and roll everything back.
 
-        What cannot be done becomes a refusal. Rows of parent tables are not deleted, because they may be of others too.
+        What cannot come back becomes a refusal. Rows of parent tables stay, because they may be of others too. So do
+        the rows of tables to which rows outside of the backup refer, and of those that these need.
 
-        :returns: the number of rows that came back.
+        :returns: the number of rows that came back, and the tables whose rows stayed.
         """
-        workspace, rows = self.workspace, 0
-        own = {name: staged for name, staged in self._staged.items() if name not in self._parents}
-        parents = {name: diff for name, diff in self.diffs.items() if name in self._parents}
-        with workspace.savepoint():
-            for is_loss in (True, False):
-                if self._refusals:
-                    break
-                sides = {name: loss.one_side(workspace, staged, is_loss=is_loss) for name, staged in own.items()}
-                diffs = {name: compute(workspace, side, "exact", self._references) for name, side in sides.items()}
-                workspace.seals.keep(*(diff.ops for diff in diffs.values()))
-                self.diffs = diffs if is_loss else parents | diffs
+        if self._refusals:
+            return 0, []
+        own, normal = {name: each for name, each in self._staged.items() if name not in self._parents}, self.diffs
+        sides = loss.Sides(self.workspace)
+        with self.workspace.savepoint():
+            lost = set(own)
+            while True:
+                self.diffs = self._all_of({name: sides.of_loss(own[name]) for name in sorted(lost)})
                 self._look_around()
-                if is_loss and not self._refusals:
-                    self._lose()
-                elif not self._refusals:
-                    rows = self.writes
-                    self.rehearse()
-        return rows
+                refused = {refusal.table for refusal in self._refusals} & lost
+                if not refused:
+                    break
+                self._refusals = []
+                lost -= loss.with_ancestors(refused, self._references)
+            self._lose()
+            self.diffs = normal | self._all_of({name: sides.of_return(own[name]) for name in sorted(lost)})
+            rows = self.writes
+            self._look_around()
+            self.rehearse()
+        return rows, sorted(own.keys() - lost)
+
+    def _all_of(self, sides: Mapping[str, Staged]) -> dict[str, TableDiff]:
+        found = {name: compute(self.workspace, side, "exact", self._references) for name, side in sides.items()}
+        self.workspace.seals.keep(*(diff.ops for diff in found.values()))
+        return found
 
     def _lose(self) -> None:
         """Write the deletions, as the transaction's beginning."""
+        if self._refusals:
+            return
         try:
             self._writing.lose()
         except PermanentError as error:

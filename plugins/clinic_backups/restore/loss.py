@@ -1,26 +1,46 @@
-"""One side of a comparison alone, to rehearse the loss of a whole clinic and its restore."""
+"""The loss of a whole clinic and its return, to be rehearsed."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from psycopg2 import sql
+
 from clinic_backups.restore.staging import Staged, compute_keys
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
 
 _APART = 10_000
-"""More than there are tables: the temporary tables of both steps get names of their own."""
+"""More than there are tables: the temporary tables of each comparison get names of their own."""
 
 
-def one_side(workspace: Workspace, staged: Staged, *, is_loss: bool) -> Staged:
-    """The comparison in which all present rows are deleted, or all rows of the backup are inserted.
+class Sides:
+    """Comparisons with one side alone: all present rows are deleted, or all rows of the backup are inserted."""
 
-    :param staged: all rows of both sides.
-    """
-    index = staged.index + _APART * (1 if is_loss else 2)
-    shape = staged.shape
-    empty = workspace.stage(f"none_{index}", [(name, shape.typed(name)) for name in shape.columns])
-    compute_keys(workspace, empty, shape)
-    workspace.seals.keep(empty)
-    if is_loss:
-        return replace(staged, index=index, wanted=empty)
-    return replace(staged, index=index, present=empty)
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace, self._next = workspace, _APART
+
+    def of_loss(self, staged: Staged) -> Staged:
+        """The backup has no row. :param staged: all rows of both sides."""
+        return replace(staged, wanted=self._empty(staged), index=self._next)
+
+    def of_return(self, staged: Staged) -> Staged:
+        """The clinic has no row. :param staged: all rows of both sides."""
+        return replace(staged, present=self._empty(staged), index=self._next)
+
+    def _empty(self, staged: Staged) -> sql.Identifier:
+        self._next += 1
+        shape = staged.shape
+        empty = self._workspace.stage(f"none_{self._next}", [(name, shape.typed(name)) for name in shape.columns])
+        compute_keys(self._workspace, empty, shape)
+        self._workspace.seals.keep(empty)
+        return empty
+
+
+def with_ancestors(tables: Collection[str], references: Iterable[Reference]) -> set[str]:
+    """These tables, and all to which they refer over any number of foreign keys."""
+    found, links = set(tables), list(references)
+    while more := {each.parent for each in links if each.child in found} - found:
+        found |= more
+    return found
