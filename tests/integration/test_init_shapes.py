@@ -270,3 +270,64 @@ def test_a_folder_of_another_schema_is_not_touched(shape: Shape) -> None:
     with pytest.raises(SettingsError, match=r"is for the table public\.comun_clinica"):
         shape.write()
     assert [path.name for path in shape.folder.iterdir()] == ["clinic_table.txt"]
+
+
+def test_the_script_of_rights_can_be_run_twice_and_gives_no_more_than_each_role_needs(shape: Shape) -> None:
+    shape.execute("""
+        CREATE TABLE person (id int PRIMARY KEY);
+        CREATE TABLE "Member" (id int PRIMARY KEY, org_id int NOT NULL REFERENCES org, person_id int REFERENCES person);
+        CREATE TABLE stray (id int PRIMARY KEY);
+        CREATE TABLE login (id int PRIMARY KEY, member_id int REFERENCES "Member");
+    """)
+    shape.write()
+    with (shape.folder / "not_backed_up.txt").open("a") as lists:
+        lists.write("public.login: current logins only\n")
+    shape.write()
+    roles = {role: f"rights_{role}" for role in ("reader", "catalog", "restorer")}
+    for _ in range(2):
+        shape.server.psql(DATABASE, shape.folder / "grants.sql", roles)
+    shape.execute("CREATE TABLE later (id int PRIMARY KEY)")
+    may = {
+        (role, table, right)
+        for role, name in roles.items()
+        for table in ("org", '"Member"', "person", "stray", "login", "later")
+        for right in ("SELECT", "INSERT", "UPDATE", "DELETE")
+        if shape.rows(f"SELECT has_table_privilege('{name}', 'public.{table}', '{right}')")[0][0]
+    }
+    every = {("restorer", table, right) for table in ("org", '"Member"') for right in ("INSERT", "UPDATE", "DELETE")}
+    assert may == every | {("restorer", "person", "INSERT"), ("restorer", "login", "SELECT")} | {
+        (role, table, "SELECT")
+        for role in ("reader", "restorer")
+        for table in ("org", '"Member"', "person", "stray", "later")
+    }
+
+
+def test_a_parent_that_was_named_once_stays_one(shape: Shape) -> None:
+    shape.execute("CREATE TABLE person (id int PRIMARY KEY, last_org_id int REFERENCES org)")
+    shape.execute(
+        "CREATE TABLE visit (id int PRIMARY KEY, org_id int NOT NULL REFERENCES org, by int REFERENCES person)"
+    )
+    assert shape.plan().choices[1].table_class == "tenant"
+    assert shape.write(parents=("public.person",))["public.person"] == "parent"
+    assert shape.write()["public.person"] == "parent"
+    assert "public.person.last_org_id: " in (shape.folder / "not_backed_up.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("public.note: x", "is not `schema.table"),
+        ("public.note (kind, ref): ", "is not `schema.table"),
+        ("public.note (kind, ref): Org = public.org and more", "does not exist"),
+        ("public.note (kind, nothing): Org = public.org", "no column public.note.nothing"),
+        ("public.nobody (kind, ref): Org = public.org", "no column public.nobody.kind"),
+        ("public.note (kind, ref): Org = public.nobody", "public.nobody does not exist"),
+    ],
+)
+def test_a_line_about_pairs_that_cannot_be_read_is_named(shape: Shape, line: str, message: str) -> None:
+    shape.execute("CREATE TABLE note (id int PRIMARY KEY, kind text, ref int)")
+    shape.folder.mkdir()
+    (shape.folder / "polymorphic.txt").write_text(f"# pairs\n\n{line}\n")
+    with pytest.raises(SettingsError, match=message) as raised:
+        shape.plan()
+    assert "polymorphic.txt, line 3" in str(raised.value)

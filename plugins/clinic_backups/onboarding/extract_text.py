@@ -36,12 +36,43 @@ class ExtractText:
     def of(self, table: str) -> str:
         """The extract of one table: exactly the rows of one tenant."""
         shared: Shared = {}
+        for each in self._needed(table):
+            self._shared(each, shared)
         text = self._query(table, shared, Names())
         return f"{with_queries(shared.values())}{text}\n"
 
     def rows_of(self, table: str) -> str:
         """The same without a line break at the end, as a part of another statement."""
         return self.of(table).rstrip("\n")
+
+    def _needed(self, table: str) -> list[str]:
+        """The tables whose rows the statement names before it begins, each after those that it needs itself."""
+        found: dict[str, None] = {}
+        waiting = [(table, iter(self._next_shared(table)))]
+        while waiting:
+            current, above = waiting[-1]
+            following = next((each for each in above if each not in found), None)
+            if following is not None:
+                waiting.append((following, iter(self._next_shared(following))))
+            else:
+                waiting.pop()
+                found[current] = None
+        return [each for each in found if each != table]
+
+    def _next_shared(self, table: str) -> list[str]:
+        """The next tables above a table whose rows are queries of their own."""
+        found = []
+        for way in self._owners[table].ways:
+            parent = way.parent
+            while self._owners[parent].ways and not self._is_query(parent):
+                parent = self._owners[parent].ways[0].parent
+            found += [parent] if self._is_query(parent) else []
+        return found
+
+    def _is_query(self, table: str) -> bool:
+        """Whether the rows of a table are not those of one chain of joins."""
+        owner = self._owners[table]
+        return len(owner.ways) > 1 or owner.itself is not None or bool(owner.text)
 
     def _query(self, table: str, shared: Shared, names: Names) -> str:
         """A SELECT of all columns.
@@ -69,22 +100,22 @@ class ExtractText:
             conditions = [f"{row}.{template_name(self._tenant.key)} = {CLINIC_ID}"]
         return "\n".join([*lines, *where(conditions)])
 
-    def _climb(
-        self, way: ParentKey, row: str, lines: list[str], shared: Shared, names: Names
-    ) -> list[str]:  # fmt: skip
+    def _climb(self, way: ParentKey, row: str, lines: list[str], shared: Shared, names: Names) -> list[str]:
         """Join the tables from a row up to the tenant. Returns the conditions."""
-        parent, tenant = self._owners[way.parent], self._tenant
-        if way.parent == tenant.table and way.parent_columns == (tenant.key,) and way.operators == (EQUAL,):
-            return [f"{row}.{template_name(way.columns[0])} = {CLINIC_ID}", *when(way, row)]
-        joined = names.of(way.parent)
-        on = same(way, joined, row)
-        if len(parent.ways) > 1 or parent.itself is not None or parent.text:
-            lines.append(f"  JOIN {self._shared(way.parent, shared)} AS {joined} ON {on}")
-            return []
-        lines.append(f"  JOIN {self._from(way.parent)} AS {joined} ON {on}")
-        if not parent.ways:
-            return [f"{joined}.{template_name(tenant.key)} = {CLINIC_ID}"]
-        return self._climb(parent.ways[0], joined, lines, shared, names)
+        tenant = self._tenant
+        while True:
+            parent = self._owners[way.parent]
+            if way.parent == tenant.table and way.parent_columns == (tenant.key,) and way.operators == (EQUAL,):
+                return [f"{row}.{template_name(way.columns[0])} = {CLINIC_ID}", *when(way, row)]
+            joined = names.of(way.parent)
+            on = same(way, joined, row)
+            if self._is_query(way.parent):
+                lines.append(f"  JOIN {self._shared(way.parent, shared)} AS {joined} ON {on}")
+                return []
+            lines.append(f"  JOIN {self._from(way.parent)} AS {joined} ON {on}")
+            if not parent.ways:
+                return [f"{joined}.{template_name(tenant.key)} = {CLINIC_ID}"]
+            way, row = parent.ways[0], joined
 
     def _shared(self, table: str, shared: Shared) -> str:
         """The name of the query of a table's rows, which the statement has once."""
@@ -140,5 +171,5 @@ class ExtractText:
 
     def _from(self, table: str) -> str:
         """The table, without the rows of tables that inherit from it."""
-        only = "ONLY " if self._schema.structure.descendants(table) else ""
+        only = "ONLY " if table in self._schema.inherited else ""
         return only + escaped(table_in_sql(table))

@@ -137,7 +137,7 @@ def _texts(schema: Schema, tenant: Tenant, classes: Classes, choices: Sequence[T
     """The files that follow from the catalog."""
     extracts = ExtractText(schema, tenant, classes.owners)
     parents = ParentText(schema, extracts, classes.referring)
-    found = {rights.FILE: rights.grants(schema, tenant, choices)}
+    found = {rights.FILE: rights.grants(schema, tenant, choices, classes.links)}
     for choice in choices:
         comment = f"-- {escaped(choice.reason)}\n"
         if choice.table_class == "tenant":

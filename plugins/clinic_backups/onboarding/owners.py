@@ -10,6 +10,8 @@ from clinic_backups.onboarding.polymorphic import PolymorphicKey
 from clinic_backups.onboarding.schema import Schema
 from clinic_backups.tenant.structure import ParentKey
 
+FURTHER = 3
+"""A further way may have so many more columns that may be NULL than the best one. Longer ones decide no real row."""
 Cost = tuple[int, int, int]
 """Of a way: columns that may be NULL, columns without a constraint, length. A smaller one is better."""
 
@@ -98,11 +100,11 @@ class Owners:
 
     def _sorted(self, table: str, found: Mapping[str, Owner], costs: Mapping[str, Cost]) -> list[ParentKey]:
         links = [link for link in self._links[table] if link.parent in found and link.parent != table]
-        enforced = [link for link in links if link.enforced]
-        return sorted(
-            enforced or links,
-            key=lambda link: (_sum(costs[link.parent], self._cost(link)), link.columns, link.parent),
-        )
+        enforced = [link for link in links if link.enforced] or links
+        of = {link: _sum(costs[link.parent], self._cost(link)) for link in enforced}
+        best = min(of.values(), default=(0, 0, 0))[0]
+        near = [link for link in enforced if of[link][0] <= best + FURTHER]
+        return sorted(near, key=lambda link: (of[link], link.columns, link.parent))
 
     def _with_later_ways(self, found: dict[str, Owner], costs: Mapping[str, Cost]) -> dict[str, Owner]:
         """Add ways to tables that were found later, unless a way would then lead back to its own table."""

@@ -42,7 +42,7 @@ class ParentText:
         conditions = [self._in(row, columns, selects) for columns, selects in wanted.items()]
         itself = [link for link in self._referring[table] if link.table == table]
         source = escaped(table_in_sql(table))
-        only = "ONLY " if self._schema.structure.descendants(table) else ""
+        only = "ONLY " if table in self._schema.inherited else ""
         begin = f"  FROM {only}{source} AS {row}"
         if not itself or table not in self._schema.primary_keys:
             return f"{with_queries(shared.values())}SELECT {row}.*\n{begin}\n WHERE {_OR.join(conditions)}"

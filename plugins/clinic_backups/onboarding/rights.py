@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.onboarding.classes import TableChoice, TableClass
 from clinic_backups.onboarding.schema import Schema, Tenant
+from clinic_backups.tenant.structure import ParentKey
 
 FILE = "grants.sql"
 _HEAD = """\
@@ -34,10 +35,13 @@ ALTER ROLE :"catalog" IN DATABASE :"DBNAME" SET search_path = clinic_backups;
 """
 
 
-def grants(schema: Schema, tenant: Tenant, choices: Sequence[TableChoice]) -> str:
+def grants(
+    schema: Schema, tenant: Tenant, choices: Sequence[TableChoice], links: Mapping[str, Sequence[ParentKey]]
+) -> str:
     """The script. It names only tables that exist.
 
     :param choices: the class of each table.
+    :param links: those of each table.
     """
     by_class: dict[TableClass, list[str]] = {}
     for choice in choices:
@@ -46,8 +50,9 @@ def grants(schema: Schema, tenant: Tenant, choices: Sequence[TableChoice]) -> st
     seen = [*own, *parents, *derived, *by_class.get("shared", []), *by_class.get("unknown", [])]
     schemas = sorted({table.split(".", 1)[0] for table in seen})
     lines = [_HEAD, *_on_schemas(schemas)]
+    referring = {table for table, keys in links.items() if any(key.parent in {*own, *parents} for key in keys)}
     lines += _grant("SELECT", seen, "reader", "Backups and checks read these.")
-    lines += _grant("SELECT", seen, "restorer", "A plan compares these.")
+    lines += _grant("SELECT", {*seen, *referring}, "restorer", "A plan reads these, and what refers to them.")
     lines += _grant("INSERT, UPDATE, DELETE", own, "restorer", "A restore writes these.")
     lines += _grant("INSERT", parents, "restorer", "A restore inserts rows that are missing, and changes none.")
     lines += _grant("DELETE", derived, "restorer", "A restore may delete these rows; the application makes them anew.")

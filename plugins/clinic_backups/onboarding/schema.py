@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from clinic_backups.base.errors import SettingsError
@@ -39,6 +40,11 @@ class Schema:
     """The extension that brought a table."""
     owners: Mapping[str, str]
     """The role that owns a table."""
+
+    @cached_property
+    def inherited(self) -> frozenset[str]:
+        """The tables from which others inherit."""
+        return frozenset(parent for each in self.structure.relations.values() for parent in each.inherits)
 
     def not_null(self, table: str) -> frozenset[str]:
         """The columns of a table that are never NULL."""
