@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
+
 BIGINT = 2**63
 """PostgreSQL's largest bigint plus one."""
-Visible = Sequence[int] | None
+Visible = Sequence[ClinicId] | None
 """The clinics that somebody may see; ``None``: all of them."""
 _TO_PLAIN = str.maketrans("áàäâãéèëêíìïîóòöôõúùüûñçÁÀÄÂÃÉÈËÊÍÌÏÎÓÒÖÔÕÚÙÜÛÑÇ", "aaaaaeeeeiiiiooooouuuunc" * 2)
 """The same mapping as in the column ``search_name`` of the table ``clinic``."""
@@ -52,8 +54,21 @@ class Search:
 
     @property
     def number(self) -> int | None:
-        """The text as an id, if it can be one."""
+        """The text as the number of a backup, if it can be one."""
         return number_in(self._clean)
+
+    @property
+    def clinic_id(self) -> ClinicId | None:
+        """The text as a clinic's id, if it can be one."""
+        try:
+            return clinic_id_of(self._clean)
+        except ValueError:
+            return None
+
+    @property
+    def clinic_text(self) -> str | None:
+        """The same as the catalog holds it."""
+        return None if self.clinic_id is None else str(self.clinic_id)
 
     @property
     def possible(self) -> bool:
@@ -71,6 +86,6 @@ def number_in(text: str) -> int | None:
     return number if number is not None and number < BIGINT else None
 
 
-def ids(visible: Visible) -> list[int] | None:
-    """The ids for ``CAST(:visible AS bigint[])``, without impossible ones."""
-    return None if visible is None else [number for number in visible if abs(number) < BIGINT]
+def ids(visible: Visible) -> list[str] | None:
+    """The ids for ``CAST(:visible AS text[])``."""
+    return None if visible is None else list(map(str, visible))
