@@ -263,11 +263,11 @@ def _numbers(
 
 def _matches(db: SqlConnection, sought: Search) -> ColumnElement[bool]:
     """The conditions use only columns that the indexes contain."""
-    named = or_(clinic.c.search_name.like(func.lower(sought.pattern)), clinic.c.clinic_id == sought.clinic_id)
+    by_id = clinic.c.clinic_id == _any_clinic(sought.clinic_ids)
+    named = or_(clinic.c.search_name.like(func.lower(sought.pattern)), by_id)
     clinic_ids = list(db.execute(select(clinic.c.clinic_id).where(named)).scalars())
     numbers = list(db.execute(select(backup.c.id).where(backup.c.backup_id == sought.text.strip())).scalars())
-    if sought.clinic_id is not None:
-        clinic_ids.append(sought.clinic_id)  # the clinic may be missing from the catalog's list
+    clinic_ids += sought.clinic_ids  # the clinic may be missing from the catalog's list
     if sought.number is not None:
         numbers.append(sought.number)
     in_clinics = backup.c.clinic_id == _any_clinic(clinic_ids)

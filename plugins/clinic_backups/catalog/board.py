@@ -145,7 +145,7 @@ class Board:
         if not sought.possible:
             return BoardPage((), 0, page, 1)
         values = {
-            **_values(visible, now, objective_hours), "pattern": sought.pattern, "sought_id": sought.clinic_text,
+            **_values(visible, now, objective_hours), "pattern": sought.pattern, "sought_ids": ids(sought.clinic_ids),
             "active": active, "standing": standing, "running_only": running_only, "failed_only": failed_only,
             "limit": per_page, "offset": part.offset,
         }  # fmt: skip

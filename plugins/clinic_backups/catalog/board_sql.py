@@ -66,7 +66,7 @@ def page(sort: Literal["standing", "name", "age", "size", "id"], descending: boo
              WHERE {_SEEN.format("c")}
                AND (CAST(:active AS boolean) IS NULL OR c.active = CAST(:active AS boolean))
                AND (CAST(:pattern AS text) IS NULL OR c.search_name LIKE lower(CAST(:pattern AS text))
-                    OR c.clinic_id = CAST(:sought_id AS text))
+                    OR c.clinic_id = ANY(CAST(:sought_ids AS text[])))
                AND (NOT :running_only
                     OR c.clinic_id IN (SELECT r.clinic_id FROM clinic_backups.backup AS r WHERE r.state = 'running'))
                AND (NOT :failed_only

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
@@ -58,17 +59,12 @@ class Search:
         return number_in(self._clean)
 
     @property
-    def clinic_id(self) -> ClinicId | None:
-        """The text as a clinic's id, if it can be one."""
-        try:
-            return clinic_id_of(self._clean)
-        except ValueError:
-            return None
-
-    @property
-    def clinic_text(self) -> str | None:
-        """The same as the catalog holds it."""
-        return None if self.clinic_id is None else str(self.clinic_id)
+    def clinic_ids(self) -> list[ClinicId]:
+        """The ids that the text may be: a number may be written with zeros before it."""
+        found: list[ClinicId] = [] if self.number is None else [self.number]
+        with suppress(ValueError):
+            found.append(clinic_id_of(self._clean))
+        return found
 
     @property
     def possible(self) -> bool:

@@ -54,6 +54,8 @@ backup = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     # As BackupRecord.is_trusted, completed, and no safety backup: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
+    # For the view respaldo. None of a clinic whose id is not a number.
+    Column("clinic_number", BigInteger, Computed("CASE WHEN clinic_id ~ ... END", persisted=True)),
     # As BackupRecord.data_time.
     Column("data_time", DateTime(timezone=True), Computed("coalesce(data_at, started_at)", persisted=True)),
     # For lists and trends, which must not open every record's JSON; none before it is completed.
