@@ -70,11 +70,18 @@ configured = for_schedules()
         "max_retry_delay": LONGEST_RETRY_DELAY,
     },
     params={
-        "clinic_id": Param(None, type=["null", "integer"], minimum=1, title="Clinic", description="Id of one clinic"),
+        "clinic_id": Param(
+            None,
+            type=["null", "integer", "string"],
+            minLength=1,
+            maxLength=200,
+            title="Clinic",
+            description="Id of one clinic",
+        ),
         "clinic_ids": Param(
             None,
             type=["null", "array"],
-            items={"type": "integer", "minimum": 1},
+            items={"type": ["integer", "string"], "minLength": 1, "maxLength": 200},
             minItems=1,
             title="Clinics",
             description="Their ids, as [7, 9]",

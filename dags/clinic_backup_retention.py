@@ -69,7 +69,14 @@ configured = for_schedules()
         "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
     },
     params={
-        "clinic_id": Param(None, type=["null", "integer"], minimum=1, title="Clinic", description="Empty: all"),
+        "clinic_id": Param(
+            None,
+            type=["null", "integer", "string"],
+            minLength=1,
+            maxLength=200,
+            title="Clinic",
+            description="Empty: all",
+        ),
         "dry_run": Param(False, type="boolean", title="Only show"),
         "sweep": Param(False, type="boolean", title="Sweep", description="Remove remains of unfinished uploads"),
         "read": Param(False, type="boolean", title="Read", description="Read every archive: costs the transfer"),

@@ -63,7 +63,14 @@ configured = for_schedules()
         "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
     },
     params={
-        "clinic_id": Param(None, type=["null", "integer"], minimum=1, title="Clinic", description="Id of the clinic"),
+        "clinic_id": Param(
+            None,
+            type=["null", "integer", "string"],
+            minLength=1,
+            maxLength=200,
+            title="Clinic",
+            description="Id of the clinic",
+        ),
         "backup_id": Param(None, type=["null", "string"], title="Backup", description="Empty: the newest"),
         "as_of": Param(None, type=["null", "string"], title="As of", description="The newest backup until this time"),
         "mode": Param("exact", type="string", enum=["exact", "missing", "live", "into"], title="Mode"),

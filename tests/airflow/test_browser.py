@@ -307,7 +307,7 @@ def sights(airflow: Airflow, people: People) -> Iterator[Sights]:
         airflow.execute(
             rename.format(name),
             "UPDATE clinic_backups.clinic SET name = (SELECT nombre FROM public.comun_clinica WHERE id = 2) "
-            "WHERE clinic_id = 2",
+            "WHERE clinic_id = '2'",
             f"UPDATE {STOCK} SET cantidad = cantidad - 1 WHERE clinica_id = 2",
         )
 
@@ -450,7 +450,8 @@ def opened(airflow: Airflow, archive: Path, folder: Path) -> dict[str, list[dict
 
 def audited(airflow: Airflow, since: list[tuple[object, ...]] | None = None) -> list[tuple[object, ...]]:
     """Who did what; ``since`` is an earlier answer, whose lines are left out."""
-    rows = airflow.execute("SELECT actor, action, clinic_id, backup_id, run_id FROM clinic_backups.audit ORDER BY id")
+    query = "SELECT actor, action, clinic_id::int, backup_id, run_id FROM clinic_backups.audit ORDER BY id"
+    rows = airflow.execute(query)
     return list(rows[len(since or ()) :])
 
 
@@ -488,7 +489,7 @@ def newest_backup(airflow: Airflow, clinic_id: int) -> tuple[int, BackupRecord]:
     """The newest completed backup, and its number."""
     rows = airflow.execute(
         "SELECT id, backup_id FROM clinic_backups.backup "
-        f"WHERE clinic_id = {clinic_id} AND state = 'completed' ORDER BY id DESC LIMIT 1"
+        f"WHERE clinic_id = '{clinic_id}' AND state = 'completed' ORDER BY id DESC LIMIT 1"
     )
     record = airflow.catalog.get(rows[0][1])
     assert record is not None

@@ -74,7 +74,7 @@ def test_a_clinic_that_is_late_alarms_the_operator_once_and_the_watch_is_red(air
     run_id, state = airflow.run(dag_id="clinic_backup_watch")
     assert state == "success", airflow.log(run_id, "watch", "clinic_backup_watch")
     before = len(airflow.mails())
-    airflow.execute("UPDATE clinic_backups.backup SET data_at = data_at - interval '3 days' WHERE clinic_id = 3")
+    airflow.execute("UPDATE clinic_backups.backup SET data_at = data_at - interval '3 days' WHERE clinic_id = '3'")
     for _ in range(2):
         run_id, state = airflow.run(dag_id="clinic_backup_watch")
         assert state == "failed"

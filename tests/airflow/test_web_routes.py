@@ -120,7 +120,7 @@ def world(airflow: Airflow) -> Iterator[World]:
     run_id, state = airflow.run({"clinic_ids": [OWN, OTHER]})
     assert state == "success"
     records = airflow.records(run_id)
-    numbers = dict(airflow.execute("SELECT clinic_id, max(id) FROM clinic_backups.backup GROUP BY 1"))
+    numbers = dict(airflow.execute("SELECT clinic_id::int, max(id) FROM clinic_backups.backup GROUP BY 1"))
     clients = {"anonymous": airflow.web()} | {role: airflow.web(user) for role, user in USERS.items()}
     clinics = {}
     with airflow.paused(*DAG_IDS):
@@ -227,7 +227,7 @@ def test_every_action_is_in_the_audit_and_nothing_edits_it(world: World) -> None
     world.ask("admin", "POST", "/ui/runs/clinic_restore/{run_id:path}/answer", clinic)  # nothing waits
     world.ask("lector", "GET", "/respaldos/{number}/descargar/", clinic)  # 403
     rows = world.airflow.execute(
-        "SELECT actor, role, action, clinic_id, backup_id, address FROM clinic_backups.audit "
+        "SELECT actor, role, action, clinic_id::int, backup_id, address FROM clinic_backups.audit "
         f"WHERE id > {since} ORDER BY id"
     )
     assert rows == [

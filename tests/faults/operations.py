@@ -146,7 +146,7 @@ class Chooser:
         return self.random.choice(found) if found else None
 
     def _being_erased(self) -> frozenset[int]:
-        rows = self.world.rows("SELECT clinic_id FROM clinic_backups.erasure WHERE finished_at IS NULL")
+        rows = self.world.rows("SELECT clinic_id::bigint FROM clinic_backups.erasure WHERE finished_at IS NULL")
         return frozenset(row["clinic_id"] for row in rows)
 
 

@@ -18,11 +18,12 @@ from tests.faults.clinics import Version
 from tests.faults.world import World
 
 _BACKUPS = """
-    SELECT backup_id, clinic_id, state, archive_key, sha256, size_bytes, rows, chain, safety_of, suspect, hold_reason
+    SELECT backup_id, clinic_id::bigint AS clinic_id, state, archive_key, sha256, size_bytes, rows, chain, safety_of,
+           suspect, hold_reason
       FROM clinic_backups.backup ORDER BY data_time, started_at, backup_id
 """
 _REPLICAS = "SELECT backup_id, store_url, state FROM clinic_backups.backup_replica"
-_ERASURES = "SELECT id, clinic_id, finished_at, remaining FROM clinic_backups.erasure"
+_ERASURES = "SELECT id, clinic_id::bigint, finished_at, remaining FROM clinic_backups.erasure"
 GONE = ("deleting", "deleted")
 
 

@@ -26,7 +26,7 @@ from tests.missing import lacking
 from tests.postgres_fixtures import DemoDatabase, copy_of, server_folder
 from tests.servers import Server, seaweedfs
 
-_COMPLETED = "SELECT archive_key FROM clinic_backups.backup WHERE clinic_id = %s AND state = 'completed'"
+_COMPLETED = "SELECT archive_key FROM clinic_backups.backup WHERE clinic_id = %s::text AND state = 'completed'"
 BUCKET, CLINICS, PATIENTS = "clinics", 4, 12
 SECONDS_OF_SILENCE = 2
 
@@ -137,7 +137,7 @@ class World:
                 else:
                     self.bucket.put_object(Bucket=BUCKET, Key=f"{self.prefix}/{key}", Body=data)
         older = ", ".join(f"{name} = {name} - interval '{days} days'" for name in times)
-        self.execute(f"UPDATE clinic_backups.backup SET {older} WHERE clinic_id = {clinic} AND state = 'completed'")
+        self.execute(f"UPDATE clinic_backups.backup SET {older} WHERE clinic_id = '{clinic}' AND state = 'completed'")
 
     def lose_catalog(self) -> None:
         """The schema is gone, with all that was known; an empty one is there."""

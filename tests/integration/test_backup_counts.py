@@ -32,7 +32,7 @@ INSERT = """
       FROM generate_series(%(first)s, %(last)s) AS n
 """
 TRUTH = """
-    SELECT (started_at AT TIME ZONE 'UTC')::date, NULL::bigint, trigger, kind, state, count(*)
+    SELECT (started_at AT TIME ZONE 'UTC')::date, NULL::text, trigger, kind, state, count(*)
       FROM clinic_backups.backup WHERE state <> 'running' GROUP BY 1, 3, 4, 5
      UNION ALL
     SELECT NULL, clinic_id, trigger, kind, state, count(*)
@@ -49,7 +49,7 @@ CHANGES = {
     "moments": "UPDATE clinic_backups.backup SET started_at = started_at + interval '30 hours'",
     "kinds": "UPDATE clinic_backups.backup SET kind = 'full', trigger = 'manual'",
     "other columns": "UPDATE clinic_backups.backup SET clinic_name = 'y'",
-    "fewer": "DELETE FROM clinic_backups.backup WHERE clinic_id = 2 OR state = 'deleted'",
+    "fewer": "DELETE FROM clinic_backups.backup WHERE clinic_id = '2' OR state = 'deleted'",
     "none": "DELETE FROM clinic_backups.backup",
     "truncated": "TRUNCATE clinic_backups.backup CASCADE",
 }
@@ -84,7 +84,7 @@ def test_they_are_those_of_the_records(catalog: Catalog, demo_database: DemoData
 def test_what_others_write_meanwhile_is_counted_too(catalog: Catalog, demo_database: DemoDatabase, how: str) -> None:
     with closing(demo_database.connect()) as db, db.cursor() as cursor:
         cursor.execute(INSERT, {"from": MIDNIGHT, "first": 201, "last": 260})
-        cursor.execute("DELETE FROM clinic_backups.backup WHERE clinic_id = 3")
+        cursor.execute("DELETE FROM clinic_backups.backup WHERE clinic_id = '3'")
         getattr(BackupCounts(catalog.database), how)()  # waits for nobody
         db.commit()
     assert rows(demo_database, COUNTED) == rows(demo_database, TRUTH)
@@ -92,7 +92,7 @@ def test_what_others_write_meanwhile_is_counted_too(catalog: Catalog, demo_datab
 
 def test_a_count_that_went_wrong_is_mended(catalog: Catalog, demo_database: DemoDatabase) -> None:
     with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
-        cursor.execute("DELETE FROM clinic_backups.backup_count WHERE day > '2026-11-25' OR clinic_id = 1")
+        cursor.execute("DELETE FROM clinic_backups.backup_count WHERE day > '2026-11-25' OR clinic_id = '1'")
     assert rows(demo_database, COUNTED) != rows(demo_database, TRUTH)
     BackupCounts(catalog.database).recount()
     assert rows(demo_database, COUNTED) == rows(demo_database, TRUTH)

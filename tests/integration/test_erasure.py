@@ -272,7 +272,7 @@ def test_the_weekly_run_goes_on_with_a_clinic_of_which_no_record_is_left(fleet: 
     cleaned = fleet.erase(1, 1, stores=down)
     assert (cleaned.problem, tombstone(fleet).finished_at) == ("out of reach", None)
     assert not any(key.startswith("backups/1/") for key in objects_of(one))
-    fleet.execute("DELETE FROM clinic_backups.backup WHERE clinic_id = 1")
+    fleet.execute("DELETE FROM clinic_backups.backup WHERE clinic_id = '1'")
     assert [cleaned.clinic_id for cleaned in fleet.clean(8, stores=down)] == [1, 2]
     for key in [key for key in objects_of(two) if key.startswith("backups/1/") and key.endswith(".json")]:
         two.delete(key)  # what no record knows and is whole would have to be looked at
@@ -353,7 +353,7 @@ def test_what_the_catalog_forgets_ends_with_the_moment_of_the_erasure(fleet: Fle
     fleet.erase(1, 4)
     assert tombstone(fleet).requested_at == START + timedelta(days=4)
     assert rows_about(fleet, 1) == {"backup": 0, "restore": 1, "notification": 1}
-    assert fleet.execute_rows("SELECT clinic_id FROM clinic_backups.clinic WHERE clinic_id = 1") == []
+    assert fleet.execute_rows("SELECT clinic_id FROM clinic_backups.clinic WHERE clinic_id = '1'") == []
 
 
 @pytest.mark.parametrize("note", ["a hold", "unreadable", "of no archive", "taken over"])

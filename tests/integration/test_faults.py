@@ -139,7 +139,7 @@ def test_a_row_that_vanished_is_seen(world: World, oracle: Oracle) -> None:
     right, wrong = oracle.before, oracle.read()
     world.run("backup", "--clinic", "2")
     oracle.now = oracle.before = wrong
-    (made,) = world.rows("SELECT backup_id FROM clinic_backups.backup WHERE clinic_id = 2")
+    (made,) = world.rows("SELECT backup_id FROM clinic_backups.backup WHERE clinic_id = '2'")
     oracle.holds[made["backup_id"]] = [right[2]]
     with pytest.raises(Violation, match="does not hold the rows of its moment"):
         oracle.check(Step())

@@ -646,7 +646,7 @@ def test_a_store_is_forgotten_in_a_few_statements_however_many_backups_it_held(f
     assert fleet.replicas.forget_store(one.url) == 1002
     assert len(sent) < 10
     states = dict(
-        fleet.execute_rows("SELECT clinic_id, array_agg(DISTINCT state) FROM clinic_backups.backup GROUP BY 1")
+        fleet.execute_rows("SELECT clinic_id::int, array_agg(DISTINCT state) FROM clinic_backups.backup GROUP BY 1")
     )
     assert states == {1: ["lost"], 2: ["completed"]}
     assert fleet.replicas.of_clinic(2)[kept[0]] == {two.url: "intact"}

@@ -75,7 +75,8 @@ class Tasks:
     def told(self) -> list[dict[str, Any]]:
         """What the outbox has to tell of plans and answers."""
         query = (
-            "SELECT key, kind, clinic_id, facts FROM clinic_backups.notification WHERE kind IN ('approval', 'answer')"
+            "SELECT key, kind, clinic_id::int, facts FROM clinic_backups.notification"
+            " WHERE kind IN ('approval', 'answer')"
         )
         rows = self.theatre.execute_rows(f"{query} ORDER BY id")
         return [{"what": key.split(":")[2], "kind": kind, "to": clinic, **facts} for key, kind, clinic, facts in rows]

@@ -9,6 +9,7 @@ from functools import cached_property
 from clinic_backups.archive.bounds import Bound, bound_of
 from clinic_backups.archive.encryption import parse_recipients
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError, TransientError
@@ -130,7 +131,7 @@ class Shared:
             self.clinic_db, SqlFolder(self.settings.sql_dir), trusted_owners=self.settings.trusted_owners
         )
 
-    def admins(self, clinic_id: int) -> list[Recipient]:
+    def admins(self, clinic_id: ClinicId) -> list[Recipient]:
         """The recipients of the mails about one clinic."""
         found = people.admins(
             self.clinic_db, SqlFolder(self.settings.sql_dir), clinic_id, trusted_owners=self.settings.trusted_owners
@@ -166,7 +167,7 @@ class Shared:
         """Creates the notices about outcomes."""
         return Announcer(self.settings.notify_success, self.settings.clinic_notify_success)
 
-    def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
+    def deliver(self, *, clinic_id: ClinicId | None = None, limit_seconds: float = 600) -> Delivered:
         """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""
         # Mail is imported and set up only when there is some.
         from clinic_backups.notify.sending import Post
@@ -213,7 +214,7 @@ class Shared:
         """The database for restores into a new schema: ``restore_target`` if defined, otherwise the clinics' own."""
         return self._find("restore_target") or self.restore_db
 
-    def belongs_to(self, name: str, clinic_id: int) -> bool:
+    def belongs_to(self, name: str, clinic_id: ClinicId) -> bool:
         """Whether the person with that name belongs to the clinic. A superadmin does not belong to any clinic."""
         return people.belongs_to(self.clinic_db, SqlFolder(self.settings.sql_dir), name, clinic_id)
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from clinic_backups.archive.object_keys import parse_key
 from clinic_backups.base.backup_facts import Gap
 from clinic_backups.base.backup_id import moment_of
+from clinic_backups.base.clinic_id import ClinicId, component_of
 from clinic_backups.base.documents import BIGINT, EARLIEST, LATEST
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.text import JOINERS, one_line
@@ -48,7 +49,7 @@ _WRONG = {
 _ENVELOPE = TypeAdapter(Envelope)
 
 
-def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
+def problem_of(envelope: Envelope, clinic_id: ClinicId, now: datetime) -> str:
     """The reason why an envelope in a clinic's folder cannot be used; empty if it can.
 
     Everything that reaches the catalog is checked: one value that cannot be read back would stop every clinic.
@@ -104,7 +105,7 @@ def _about_amounts(envelope: Envelope) -> str:
     return ""
 
 
-def _about_chain(envelope: Envelope, clinic_id: int) -> str:
+def _about_chain(envelope: Envelope, clinic_id: ClinicId) -> str:
     parent_id, chain = envelope.parent_id, envelope.chain
     if envelope.kind == "full":
         return "" if parent_id is None and not chain else "its envelope says that a full backup is built on another"
@@ -158,13 +159,17 @@ def _about_source(envelope: Envelope) -> str:
     return "its envelope names a source database that is not valid"
 
 
-def _is_backup_id(value: object, clinic_id: int) -> bool:
-    return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9]{{8}}T[0-9]{{6}}Z", value) is not None
+def _is_backup_id(value: object, clinic_id: ClinicId) -> bool:
+    return isinstance(value, str) and re.fullmatch(rf"{_begins(clinic_id)}-[0-9]{{8}}T[0-9]{{6}}Z", value) is not None
 
 
-def _names_one_of(value: object, clinic_id: int) -> bool:
+def _names_one_of(value: object, clinic_id: ClinicId) -> bool:
     """Less strict: this id is never looked up, and refusing it would forbid a safety backup and so the restore."""
-    return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9A-Za-z-]{{1,60}}", value) is not None
+    return isinstance(value, str) and re.fullmatch(rf"{_begins(clinic_id)}-[0-9A-Za-z-]{{1,60}}", value) is not None
+
+
+def _begins(clinic_id: ClinicId) -> str:
+    return re.escape(component_of(clinic_id))
 
 
 def _are_names(texts: Iterable[str], most: int) -> bool:

@@ -8,11 +8,13 @@ import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from uuid import uuid4
 
 from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId, component_of, from_component, name_of
 
 ROOT = "backups/"
 """All keys of backups begin with it."""
@@ -22,9 +24,9 @@ SUFFIX = f".tar{CODEC.SUFFIX}{ENCRYPTION.SUFFIX}"
 """The suffix of archives. It names the tools that open them without this package."""
 
 
-def prefix_of(clinic_id: int) -> str:
+def prefix_of(clinic_id: ClinicId) -> str:
     """The prefix of all keys of one clinic."""
-    return f"{ROOT}{clinic_id}/"
+    return f"{ROOT}{component_of(clinic_id)}/"
 
 
 def slug(name: str) -> str:
@@ -44,7 +46,7 @@ def archive_key_of(clinic: Clinic, started_at: datetime) -> str:
     It ends with 128 random bits, so that nobody can occupy it in advance.
     """
     utc = started_at.astimezone(UTC)
-    name = f"backup_{slug(clinic.name)}_{clinic.id}_{utc:%Y%m%d_%H%M%S}_{_random()}{SUFFIX}"
+    name = f"backup_{slug(clinic.name)}_{name_of(clinic.id)}_{utc:%Y%m%d_%H%M%S}_{_random()}{SUFFIX}"
     return f"{prefix_of(clinic.id)}{utc:%Y}/{utc:%m}/{name}"
 
 
@@ -52,11 +54,9 @@ def _random() -> str:
     return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
 
 
+_FOLDER = re.compile(ROOT + r"([^/]+)/[0-9]{4}/[0-9]{2}/(?=backup_)")
 # Keys of earlier versions end with the time.
-_ARCHIVE_KEY = re.compile(
-    ROOT + r"([0-9]{1,18})/[0-9]{4}/[0-9]{2}/"
-    r"backup_[a-z0-9_]+_([0-9]{1,18})_([0-9]{8}_[0-9]{6})(?:_[a-z2-7]{26})?(?=\.)"
-)
+_FILE = r"backup_[a-z0-9_]+_{}_([0-9]{{8}}_[0-9]{{6}})(?:_[a-z2-7]{{26}})?(?=\.)"
 _ENDINGS = {SUFFIX: "archive", ".json": "envelope", ".hold.json": "hold"}
 
 
@@ -64,7 +64,7 @@ _ENDINGS = {SUFFIX: "archive", ".json": "envelope", ".hold.json": "hold"}
 class KeyParts:
     """The parts of an object's key: its clinic, the archive it belongs to, its kind, and when it was begun."""
 
-    clinic_id: int
+    clinic_id: ClinicId
     archive_key: str
     part: str
     """archive, envelope or hold"""
@@ -82,11 +82,19 @@ class KeyParts:
 
 def parse_key(key: str) -> KeyParts | None:
     """The reverse of :func:`archive_key_of` and its neighbours; none for a key of any other form."""
-    found = _ARCHIVE_KEY.match(key)
-    if found is None or int(found[1]) != int(found[2]) or found[1] != str(int(found[1])):
+    folder = _FOLDER.match(key)
+    clinic_id = from_component(folder[1]) if folder else None
+    if folder is None or clinic_id is None:
         return None
-    part = _ENDINGS.get(key[found.end() :])
-    return KeyParts(int(found[1]), found[0] + SUFFIX, part, found[3]) if part else None
+    found = _files_of(clinic_id).match(key, folder.end())
+    part = _ENDINGS.get(key[found.end() :]) if found else None
+    return KeyParts(clinic_id, key[: found.end()] + SUFFIX, part, found[1]) if found and part else None
+
+
+@lru_cache(maxsize=4096)
+def _files_of(clinic_id: ClinicId) -> re.Pattern[str]:
+    """The names of one clinic's files, up to their endings."""
+    return re.compile(_FILE.format(re.escape(name_of(clinic_id))))
 
 
 def hold_key_of(archive_key: str) -> str:

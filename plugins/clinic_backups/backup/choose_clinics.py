@@ -8,12 +8,11 @@ from typing import Any
 
 from clinic_backups.base.backup_request import OPTION_KEYS, BackupOptions
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order, nearest
 from clinic_backups.base.conf_values import require_known_keys
 from clinic_backups.base.errors import PermanentError, SettingsError
 
 KEYS = ("clinic_id", "clinic_ids", *OPTION_KEYS)
-MAX_ID = 2**63 - 1
-MAX_DIGITS = 20
 SHOWN_CLINICS = 100
 
 
@@ -50,12 +49,12 @@ def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence
     else:
         known = {clinic.id: clinic for clinic in every}
         if missing := [id_ for id_ in wanted if id_ not in known]:
-            raise _wrong(f"No clinic has the id {', '.join(map(str, missing))}.", every)
+            raise _wrong(f"No clinic has the id {', '.join(map(str, missing))}.", every, near=missing[0])
         clinics = tuple(known[id_] for id_ in wanted)
     return Selection(clinics, BackupOptions.from_conf(conf))
 
 
-def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[int] | None:
+def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[ClinicId] | None:
     one, several = conf.get("clinic_id"), conf.get("clinic_ids")
     if one is not None and several is not None:
         raise _wrong("The conf has both clinic_id and clinic_ids.", every)
@@ -65,19 +64,21 @@ def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[int] | None:
         return None
     if not isinstance(several, list) or not several:
         raise _wrong("clinic_ids is not a list with at least one id.", every)
-    return sorted({_id(value, "clinic_ids", every) for value in several})
+    return in_order({_id(value, "clinic_ids", every) for value in several})
 
 
-def _id(value: object, key: str, every: Sequence[Clinic]) -> int:
-    # The trigger form sends typed numbers as text.
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_ID:
-        raise _wrong(f"{key}: {str(value)[:40]!r} is not the id of a clinic, which is a positive whole number.", every)
-    return value
+def _id(value: object, key: str, every: Sequence[Clinic]) -> ClinicId:
+    try:
+        return clinic_id_of(value)  # a form sends typed numbers as text
+    except ValueError as error:
+        raise _wrong(f"{key}: {str(value)[:40]!r} is not the id of a clinic: {error}.", every) from None
 
 
-def _wrong(message: str, every: Sequence[Clinic]) -> SettingsError:
+def _wrong(message: str, every: Sequence[Clinic], *, near: ClinicId | None = None) -> SettingsError:
+    alike = [] if near is None else nearest(near, [clinic.id for clinic in every])
+    meant = f"The nearest ids are {', '.join(map(str, alike))}. " if alike else ""
     names = ", ".join(f"{clinic.id} {clinic.name}" for clinic in every[:SHOWN_CLINICS])
     more = f" and {len(every) - SHOWN_CLINICS} more" if len(every) > SHOWN_CLINICS else ""
-    return SettingsError(message, hint=f"The clinics are: {names or 'none'}{more}.")
+    return SettingsError(
+        message, hint=f"{meant}The clinics are: {names or 'none'}{more}. all_clinics.sql returns their ids."
+    )

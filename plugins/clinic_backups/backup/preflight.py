@@ -13,6 +13,7 @@ from clinic_backups.backup.row_findings import RowFindings
 from clinic_backups.backup.row_report import RowReport
 from clinic_backups.backup.server_checks import check_encoding, check_locks
 from clinic_backups.backup.setting_checks import check_clinics_of_settings, check_settings
+from clinic_backups.base.clinic_id import ClinicId, in_order
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.connections import Connection
@@ -24,6 +25,7 @@ from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.tenant import declarations, drift, gate, lost_lines, people, source_database, structure
+from clinic_backups.tenant.clinic_key_check import require_key
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import number_type, of_type
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
@@ -96,6 +98,10 @@ def run(
                 one_clock.require_same_as("The clinics' database", snapshot.time)
         check_standby(snapshot, settings.standby_lag_seconds, report, beat)
         check_encoding(snapshot, report)
+        with report.check("extracts"):
+            database.check_key()
+        if report.has_errors("extracts"):
+            return list(dict.fromkeys(report.findings))  # no query can name a clinic
         with report.check("owners"):
             database.check_owners()
         if report.has_errors("owners"):
@@ -163,9 +169,9 @@ class _ClinicDatabase:
         self._folder = SqlFolder(settings.sql_dir)
         self._report = report
         self._on_compared = on_compared
-        self._clinic_ids: frozenset[int] = frozenset()
+        self._clinic_ids: frozenset[ClinicId] = frozenset()
         """The clinics that ``all_clinics.sql`` returns."""
-        self._clinic_id = 0
+        self._clinic_id: ClinicId = 0
         """The clinic that the extracts are tried with."""
         self._tables: list[Table] = []
         """The tables whose extract runs."""
@@ -184,6 +190,11 @@ class _ClinicDatabase:
     def _coverage(self) -> Coverage:
         return Coverage(self._structure, self._folder, self._extracts)
 
+    def check_key(self) -> None:
+        """Check the type of the clinics' key."""
+        self._clinic_id = self._folder.clinic_key.sample
+        require_key(self._snapshot, self._folder)
+
     def check_owners(self) -> None:
         """Check that reading the tables runs no code of strangers. The tables that extracts only join count too."""
         try:
@@ -200,13 +211,13 @@ class _ClinicDatabase:
         with report.check("extracts"):
             with snapshot.savepoint():
                 clinics = people.read_clinics(snapshot, folder, "all_clinics.sql")
-            self._clinic_id = clinics[0].id if clinics else 0
+            self._clinic_id = clinics[0].id if clinics else self._clinic_id
             self._clinic_ids = frozenset(clinic.id for clinic in clinics)
             self._clinics_query = folder.text("all_clinics.sql")
             check_clinics_of_settings(self._settings, [clinic.id for clinic in clinics], report)
             with snapshot.savepoint():
                 active = people.read_clinics(snapshot, folder, "active_clinics.sql")
-            if unknown := sorted({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
+            if unknown := in_order({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
                 report.error(
                     "extracts",
                     f"active_clinics.sql returns clinics that all_clinics.sql lacks: {', '.join(map(str, unknown))}.",
@@ -219,7 +230,9 @@ class _ClinicDatabase:
                     f"If clinics should be backed up, correct {folder.path / 'active_clinics.sql'}.",
                 )
         with report.check("extracts"), snapshot.savepoint():
-            admins = render(folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql")
+            admins = render(
+                folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql", key=self._folder.clinic_key
+            )
             # The query may end with a comment, so the parenthesis is on a line of its own.
             query = f"SELECT FROM (SELECT r.email, r.name FROM (\n{admins}\n) AS r) AS s LIMIT 1"  # noqa: S608
             snapshot.rows(
@@ -239,7 +252,7 @@ class _ClinicDatabase:
         )
         ((columns,),) = self._snapshot.rows(counted, who, doing, source="file")
         require_user_columns(columns)
-        names = ["clinic_id::bigint", "role::text", "user_id::bigint"][:columns]
+        names = [f"clinic_id::{self._folder.clinic_key.sql_type}", "role::text", "user_id::bigint"][:columns]
         wanted, called = ", ".join(names), ", ".join(name.partition("::")[0] for name in names)
         self._snapshot.rows(
             f"SELECT {wanted} FROM (\n{query}\n) AS r ({called})",  # noqa: S608
@@ -254,7 +267,9 @@ class _ClinicDatabase:
                 continue  # check_coverage reports views
             with self._report.check("extracts"), self._snapshot.savepoint():
                 table = self._snapshot.tables([name])[name]
-                self._snapshot.probe(table, render(text, self._clinic_id, name=f"extract/{name}"))
+                self._snapshot.probe(
+                    table, render(text, self._clinic_id, name=f"extract/{name}", key=self._folder.clinic_key)
+                )
                 self._tables.append(table)
         self._report.ok("extracts", f"{len(self._tables)} extracts run.")
 
@@ -266,7 +281,7 @@ class _ClinicDatabase:
         """Check that no table of clinics is left out without a reason, and that extracts read supported tables."""
         report, running = self._report, {table.name for table in self._tables}
         extracts = {
-            name: render(text, self._clinic_id, name=f"extract/{name}")
+            name: render(text, self._clinic_id, name=f"extract/{name}", key=self._folder.clinic_key)
             for name, text in self._extracts.items()
             if name in running
         }
@@ -301,7 +316,12 @@ class _ClinicDatabase:
         ``user_clinics.sql`` is not among them: it runs with the search path of its role.
         """
         templates = {name: self._folder.text(name) for name in ("all_clinics.sql", "active_clinics.sql")}
-        admins = render(self._folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql")
+        admins = render(
+            self._folder.text("clinic_admins.sql"),
+            self._clinic_id,
+            name="clinic_admins.sql",
+            key=self._folder.clinic_key,
+        )
         return operator_problems(self._structure, templates | {"clinic_admins.sql": admins}, what="The query of")
 
     def check_drift(self) -> None:
@@ -338,7 +358,7 @@ class _ClinicDatabase:
         """Compare the rows of all clinics with the extracts, and hand on which tables were compared."""
         if self._clinics_query is None:
             return
-        type_ = number_type(self._clinic_ids)
+        type_ = number_type(self._clinic_ids, self._folder.clinic_key)
         found = RowFindings(
             self._snapshot, self._coverage, self._folder, self._report, self._clinics_query, type_=type_,
             within_seconds=COUNT_TIMEOUT_SECONDS, rows=rows,

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from clinic_backups.archive.encryption import parse_recipients, public_keys
+from clinic_backups.base.clinic_id import ClinicId, in_order, order_of
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import Report
 from clinic_backups.base.settings import PREFIX, Settings
 from clinic_backups.notify.templates import FALLBACK_LANGUAGE, Templates
 
-NO_CLINIC = -1
+NO_CLINIC = ""
 """The settings with exceptions for single clinics. All other clinics have the general values."""
 OF_CLINICS = ("clinic_recipients", "clinic_retention", "clinic_notify_success")
 
@@ -22,7 +23,7 @@ def check_settings(settings: Settings, report: Report, now: datetime) -> None:
         settings.require_store_url()
     with report.check("settings"):
         parse_recipients(settings.recipients_of(NO_CLINIC))
-    for clinic_id, recipients in sorted(settings.clinic_recipients.items()):
+    for clinic_id, recipients in sorted(settings.clinic_recipients.items(), key=lambda pair: order_of(pair[0])):
         with report.check("settings", f"{PREFIX}CLINIC_RECIPIENTS, clinic {clinic_id}: "):
             parse_recipients(recipients)
     with report.check("settings"):
@@ -66,11 +67,11 @@ def _require_own_key(settings: Settings) -> None:
         )
 
 
-def check_clinics_of_settings(settings: Settings, clinic_ids: Iterable[int], report: Report) -> None:
+def check_clinics_of_settings(settings: Settings, clinic_ids: Iterable[ClinicId], report: Report) -> None:
     """Check that each clinic in a setting exists, because a wrong number would have no effect and go unnoticed."""
     known = set(clinic_ids)
     for name in OF_CLINICS:
-        if unknown := sorted(set(getattr(settings, name)) - known):
+        if unknown := in_order(set(getattr(settings, name)) - known):
             report.warn(
                 "settings",
                 f"{PREFIX}{name.upper()} names clinics that do not exist: {', '.join(map(str, unknown))}.",

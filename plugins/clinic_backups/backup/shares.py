@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId
 
 NOT_BEFORE = "not_before"
 """The key of a task's input with the moment at which it begins, ISO 8601. Without it the task begins at once."""
@@ -40,7 +41,7 @@ class Share:
         )
 
 
-def divide(clinics: Sequence[Clinic], tasks: int, seconds: Mapping[int, float]) -> list[Share]:
+def divide(clinics: Sequence[Clinic], tasks: int, seconds: Mapping[ClinicId, float]) -> list[Share]:
     """Divide clinics into at most so many shares of about the same duration, the longest first.
 
     With no more clinics than tasks each clinic has a task of its own, in the given order. Otherwise a clinic that takes
@@ -65,9 +66,9 @@ _LEAST_SECONDS = 0.01
 """No clinic counts as nothing, so that no share gets thousands of clinics."""
 
 
-def _large(clinics: Sequence[Clinic], tasks: int, cost: Mapping[int, float]) -> tuple[set[int], int]:
+def _large(clinics: Sequence[Clinic], tasks: int, cost: Mapping[ClinicId, float]) -> tuple[set[ClinicId], int]:
     """The clinics that take as long as an even share of the rest, and how many shares are left for the rest."""
-    alone, left, total = set[int](), tasks, sum(cost.values())
+    alone, left, total = set[ClinicId](), tasks, sum(cost.values())
     for clinic in sorted(clinics, key=lambda clinic: -cost[clinic.id]):
         if left == 1 or cost[clinic.id] < total / left:
             break
@@ -77,7 +78,9 @@ def _large(clinics: Sequence[Clinic], tasks: int, cost: Mapping[int, float]) -> 
     return alone, left
 
 
-def _in_even_parts(clinics: Sequence[Clinic], parts: int, cost: Mapping[int, float]) -> Iterator[tuple[Clinic, ...]]:
+def _in_even_parts(
+    clinics: Sequence[Clinic], parts: int, cost: Mapping[ClinicId, float]
+) -> Iterator[tuple[Clinic, ...]]:
     """Runs of clinics: each ends with the clinic that brings it to an even part of what is left."""
     left, part, spent = sum(cost[clinic.id] for clinic in clinics), list[Clinic](), 0.0
     for position, clinic in enumerate(clinics, 1):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import SkipValidation
 
 from clinic_backups.base import documents
-from clinic_backups.base.documents import Count, Sha256, Text
+from clinic_backups.base.documents import Count, Sha256, StoredId, Text
 
 Kind = Literal["full", "incremental"]
 Trigger = Literal["scheduled", "manual"]
@@ -48,7 +48,7 @@ class BackupFacts:
     """
 
     backup_id: str
-    clinic_id: Count
+    clinic_id: StoredId
     clinic_name: Text
     kind: Kind
     trigger: Trigger

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from clinic_backups.base.clinic_id import ClinicId, component_of, from_component
 
-def backup_id_of(clinic_id: int, started_at: datetime) -> str:
+
+def backup_id_of(clinic_id: ClinicId, started_at: datetime) -> str:
     """A readable and unique id: one clinic has at most one backup a second."""
-    return f"{clinic_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    return f"{component_of(clinic_id)}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def clinic_of(backup_id: str) -> ClinicId | None:
+    """The clinic of that backup; none for an id of another form."""
+    return from_component(backup_id.rpartition("-")[0])
 
 
 def moment_of(backup_id: str) -> datetime | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clinic_backups.base.documents import Code, Count, Name
+from clinic_backups.base.documents import Code, Name, StoredId
 
 
 @dataclass(frozen=True)
 class Clinic:
     """One tenant, as ``include/sql/all_clinics.sql`` names it."""
 
-    id: Count
+    id: StoredId
     name: Code
     language: Name = "es"
     clinic_class: Code = ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clinic_backups.base.clinic_id import ClinicId
+
 
 @dataclass(frozen=True)
 class ComparedRows:
@@ -19,4 +21,4 @@ class ComparedRows:
     folder: str
     """See :meth:`clinic_backups.tenant.extract.SqlFolder.digest`."""
     tables: frozenset[str]
-    clinics: frozenset[int]
+    clinics: frozenset[ClinicId]

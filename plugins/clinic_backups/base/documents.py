@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.base.text import one_line
 
 MAX_NAME, MAX_CODE, MAX_DEFINITION = 1_000, 100_000, 1024 * 1024
@@ -47,6 +48,14 @@ def usable_time(value: object) -> datetime | None:
     return moment.astimezone(UTC)
 
 
+def _stored_id(value: object) -> ClinicId:
+    """A clinic's id in JSON. :raises ValueError: it cannot be one, or is a number in a text."""
+    id_ = clinic_id_of(value)
+    if id_ != value:
+        raise ValueError("a number is written without quotes")
+    return id_
+
+
 _TEXT = r"^[^\x00]*$"  # PostgreSQL accepts no NUL. pydantic itself refuses half characters if there is a pattern.
 
 Text = Annotated[str, Field(strict=True, pattern=_TEXT)]
@@ -59,6 +68,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=BIGINT)]
 Format = Annotated[int, Field(strict=True, ge=1, lt=BIGINT)]
 ColumnNumber = Annotated[int, Field(strict=True, gt=0, lt=2**15)]
+StoredId = Annotated[ClinicId, PlainValidator(_stored_id)]
 Oid = Annotated[int, Field(strict=True, gt=0, lt=2**32)]
 Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{32}$")]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 
 Condition = Literal["intact", "missing", "damaged"]
 """The state of an archive in one store."""
@@ -18,7 +19,7 @@ LossProblem = Literal["missing", "damaged", "incomplete"]
 class Loss:
     """A replica that the catalog lists is missing in its store, or differs from what was stored."""
 
-    clinic_id: int
+    clinic_id: ClinicId
     clinic_name: str
     backup_id: str
     store_url: str

@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import croniter
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 from pydantic_settings import NoDecode
 
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order
 from clinic_backups.base.retention_rules import RetentionPolicy
 from clinic_backups.base.strict_json import once
 
@@ -53,24 +54,36 @@ def _json(value: object) -> object:
         raise ValueError("not readable JSON") from None
 
 
+_LIKE_A_NUMBER = re.compile(r"[\s+-]*[0-9][0-9.\s]*")
+
+
 def _by_clinic(value: object) -> object:
-    """A JSON object whose names are clinics' numbers, each in its shortest form."""
+    """A JSON object whose names are clinics' ids. One that looks like another form of a number is a mistake."""
     data = _json(value)
-    if isinstance(data, dict) and not all(re.fullmatch(r"0|-?[1-9][0-9]*", str(name)) for name in data):
-        raise ValueError('its names are the numbers of clinics, such as "7"')
+    if isinstance(data, dict) and not all(_is_id(name) for name in data):
+        raise ValueError('its names are the numbers of clinics, such as "7", or their other ids')
     return data
 
 
 def _by_clinic_or_class(value: object) -> object:
-    """A JSON object whose names are clinics' numbers, or classes of clinics."""
+    """A JSON object whose names are clinics' ids, or classes of clinics."""
     data = _json(value)
-    if isinstance(data, dict) and not all(re.fullmatch(r"0|[1-9][0-9]*|[^\W\d]\w*", str(name)) for name in data):
-        raise ValueError('its names are the numbers of clinics or their classes, such as "7" or "premium"')
+    if isinstance(data, dict) and not all(_is_id(name) and " " not in name for name in data):
+        raise ValueError(
+            'its names are the numbers of clinics or their classes, such as "7" or "premium", or other ids'
+        )
     return data
 
 
-def _none_without_key(value: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
-    if without := sorted(clinic_id for clinic_id, keys in value.items() if not keys):
+def _is_id(name: object) -> bool:
+    try:
+        return isinstance(clinic_id_of(name), int) or _LIKE_A_NUMBER.fullmatch(str(name)) is None
+    except ValueError:
+        return False
+
+
+def _none_without_key(value: dict[ClinicId, tuple[str, ...]]) -> dict[ClinicId, tuple[str, ...]]:
+    if without := in_order(clinic_id for clinic_id, keys in value.items() if not keys):
         raise ValueError(f"no key is given for clinic {', '.join(map(str, without))}: remove it, or give a key")
     return value
 
@@ -165,15 +178,16 @@ Keys = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_keys)]
 Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_mail_addresses)]
 StoreUrl = Annotated[str, AfterValidator(_without_blanks)]
 SomePath = Annotated[Path | None, BeforeValidator(_path_or_none)]
+NamedClinic = Annotated[ClinicId, PlainValidator(clinic_id_of)]
 ClinicKeys = Annotated[
-    dict[int, tuple[str, ...]], NoDecode, BeforeValidator(_by_clinic), AfterValidator(_none_without_key)
+    dict[NamedClinic, tuple[str, ...]], NoDecode, BeforeValidator(_by_clinic), AfterValidator(_none_without_key)
 ]
-ClinicPolicies = Annotated[dict[int, RetentionPolicy], NoDecode, BeforeValidator(_by_clinic)]
-ClinicFrequencies = Annotated[dict[int, Frequency], NoDecode, BeforeValidator(_by_clinic)]
+ClinicPolicies = Annotated[dict[NamedClinic, RetentionPolicy], NoDecode, BeforeValidator(_by_clinic)]
+ClinicFrequencies = Annotated[dict[NamedClinic, Frequency], NoDecode, BeforeValidator(_by_clinic)]
 ClinicSchedules = Annotated[
     dict[str, Annotated[str, AfterValidator(_schedule)]], NoDecode, BeforeValidator(_by_clinic_or_class)
 ]
-"""Schedules by a clinic's number, or by the class of clinics."""
+"""Schedules by a clinic's id, or by the class of clinics."""
 ClinicHours = Annotated[
     dict[str, Annotated[int, Field(ge=1, le=YEAR_HOURS)]], NoDecode, BeforeValidator(_by_clinic_or_class)
 ]

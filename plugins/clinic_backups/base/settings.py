@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.retention_rules import Days, Periods, RetentionPolicy
 from clinic_backups.base.setting_types import (
@@ -326,7 +327,7 @@ class Settings(BaseSettings):
             encryption = ("AES256", "")
         return {"encryption": encryption, "lock_mode": self.lock_mode}
 
-    def retention_of(self, clinic_id: int) -> RetentionPolicy:
+    def retention_of(self, clinic_id: ClinicId) -> RetentionPolicy:
         """The policy of a clinic: its own values, and the general ones where it has none."""
         fleet = RetentionPolicy(
             keep_days=self.keep_days,
@@ -358,7 +359,7 @@ class Settings(BaseSettings):
         schedule = self.own_schedule_of(clinic)
         return objective_of(schedule) if schedule else None
 
-    def recipients_of(self, clinic_id: int) -> tuple[str, ...]:
+    def recipients_of(self, clinic_id: ClinicId) -> tuple[str, ...]:
         """Public keys for one clinic's backups, without duplicates. :raises SettingsError: there are none."""
         own = self.clinic_recipients.get(clinic_id, ())
         found = tuple(dict.fromkeys(own if own and self.own_keys_only else self.recipients + own))

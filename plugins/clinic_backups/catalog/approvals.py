@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, func, insert, select, text, update
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.plain import iso
@@ -39,7 +40,7 @@ class Proposal:
     :param page: the text for the approver, in Markdown.
     """
 
-    clinic_id: int
+    clinic_id: ClinicId
     backup_id: str
     plan_digest: str
     target: str

@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, any_, bindparam, func, insert, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import BigInteger
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.paging import Slice, Visible, ids
+from clinic_backups.catalog.clinic_id_text import ClinicIdText
+from clinic_backups.catalog.paging import Slice, Visible
 from clinic_backups.catalog.tables import audit
 
 
@@ -28,7 +29,7 @@ class AuditEntry:
     actor: str
     role: str
     action: str
-    clinic_id: int | None = None
+    clinic_id: ClinicId | None = None
     backup_id: str | None = None
     run_id: str | None = None
     address: str = ""
@@ -67,7 +68,7 @@ class Audit:
         self,
         *,
         visible: Visible,
-        clinic_id: int | None = None,
+        clinic_id: ClinicId | None = None,
         actor: str | None = None,
         page: int = 1,
         per_page: int = 50,
@@ -75,8 +76,8 @@ class Audit:
         """The entries about the visible clinics. Entries about no clinic need the right to see all clinics."""
         part = Slice(page, per_page)
         where: list[ColumnElement[bool]] = []
-        if (seen := ids(visible)) is not None:
-            where.append(audit.c.clinic_id == any_(bindparam(None, seen, ARRAY(BigInteger))))
+        if visible is not None:
+            where.append(audit.c.clinic_id == any_(bindparam(None, list(visible), ARRAY(ClinicIdText))))
         if clinic_id is not None:
             where.append(audit.c.clinic_id == clinic_id)
         if actor is not None:

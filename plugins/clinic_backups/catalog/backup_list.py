@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, any_, bindparam, false, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, any_, bindparam, func, or_, select, true
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger
 
 from clinic_backups.base.backup_facts import Kind
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.replica import Condition
 from clinic_backups.catalog.backup_counts import Classes, Place, place_of, within
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible, ids
+from clinic_backups.catalog.clinic_id_text import ClinicIdText
+from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible
 from clinic_backups.catalog.progress import RunningBackup, running
 from clinic_backups.catalog.replicas import READ
 from clinic_backups.catalog.row_mapping import COLUMNS, record_of
@@ -119,7 +121,7 @@ class History:
         self,
         *,
         visible: Visible,
-        clinic_id: int | None = None,
+        clinic_id: ClinicId | None = None,
         types: Sequence[Type] = (),
         states: Sequence[Status] = (),
         since: datetime | None = None,
@@ -142,7 +144,7 @@ class History:
         classes, period = _classes(types, states), within(since, until)
         where = [*_seen(visible), *period]
         if clinic_id is not None:
-            where.append(backup.c.clinic_id == clinic_id if abs(clinic_id) < BIGINT else false())
+            where.append(backup.c.clinic_id == clinic_id)
         with self._database.transaction("reading the list of backups") as db:
             if sought.pattern is not None:
                 where.append(_matches(db, sought))
@@ -164,13 +166,13 @@ class History:
         """One backup; none if it does not exist or is not visible."""
         return self._one(visible, backup.c.backup_id == backup_id) if Search(backup_id).possible else None
 
-    def of_run(self, clinic_id: int, run_id: str, visible: Visible) -> HistoryEntry | None:
+    def of_run(self, clinic_id: ClinicId, run_id: str, visible: Visible) -> HistoryEntry | None:
         """The clinic's newest backup of an Airflow run; none if it does not exist or is not visible."""
-        if not Search(run_id).possible or abs(clinic_id) >= BIGINT:
+        if not Search(run_id).possible:
             return None
         return self._one(visible, backup.c.clinic_id == clinic_id, backup.c.run_id == run_id)
 
-    def moments(self, clinic_id: int) -> list[Moment]:
+    def moments(self, clinic_id: ClinicId) -> list[Moment]:
         """The backups that the clinic can be restored to, the newest first. Future-dated ones come last."""
         of_future = backup.c.started_at > func.clock_timestamp() + FUTURE_TOLERANCE
         statement = (
@@ -196,8 +198,7 @@ class History:
 
 
 def _seen(visible: Visible) -> list[ColumnElement[bool]]:
-    seen = ids(visible)
-    return [] if seen is None else [backup.c.clinic_id == _any(seen)]
+    return [] if visible is None else [backup.c.clinic_id == _any_clinic(visible)]
 
 
 def _classes(types: Sequence[Type], states: Sequence[Status]) -> Classes:
@@ -262,18 +263,23 @@ def _numbers(
 
 def _matches(db: SqlConnection, sought: Search) -> ColumnElement[bool]:
     """The conditions use only columns that the indexes contain."""
-    named = or_(clinic.c.search_name.like(func.lower(sought.pattern)), clinic.c.clinic_id == sought.number)
+    by_id = clinic.c.clinic_id == _any_clinic(sought.clinic_ids)
+    named = or_(clinic.c.search_name.like(func.lower(sought.pattern)), by_id)
     clinic_ids = list(db.execute(select(clinic.c.clinic_id).where(named)).scalars())
     numbers = list(db.execute(select(backup.c.id).where(backup.c.backup_id == sought.text.strip())).scalars())
+    clinic_ids += sought.clinic_ids  # the clinic may be missing from the catalog's list
     if sought.number is not None:
-        clinic_ids.append(sought.number)  # the clinic may be missing from the catalog's list
         numbers.append(sought.number)
-    in_clinics = backup.c.clinic_id == _any(clinic_ids)
+    in_clinics = backup.c.clinic_id == _any_clinic(clinic_ids)
     return or_(in_clinics, backup.c.id == _any(numbers)) if numbers else in_clinics
 
 
 def _any(numbers: Sequence[int]) -> Any:
     return any_(bindparam(None, list(numbers), ARRAY(BigInteger)))
+
+
+def _any_clinic(clinic_ids: Sequence[ClinicId]) -> Any:
+    return any_(bindparam(None, list(clinic_ids), ARRAY(ClinicIdText)))
 
 
 def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import and_, bindparam, literal, or_, select
 
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.row_mapping import COLUMNS, record_of
 from clinic_backups.catalog.tables import backup, backup_replica, erasure
 
@@ -71,7 +72,7 @@ _STATEMENT = (
 )
 
 
-def read_before_backup(db: SqlConnection, clinic_id: int, run_id: str | None, store_url: str) -> BeforeBackup:
+def read_before_backup(db: SqlConnection, clinic_id: ClinicId, run_id: str | None, store_url: str) -> BeforeBackup:
     """:param run_id: the run that the backup will belong to. :param store_url: the store that it will go to."""
     values = {"of_clinic": clinic_id, "of_run": run_id, "in_store": store_url}
     rows = db.execute(_STATEMENT, values).mappings().all()

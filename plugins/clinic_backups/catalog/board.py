@@ -11,6 +11,7 @@ from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups.base.backup_facts import Kind
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.catalog import board_sql as sql
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.paging import Search, Slice, Visible, ids
@@ -49,7 +50,7 @@ class BoardLine:
         backup is the last good one. ``suspect_id`` is the suspect backup's id.
     """
 
-    clinic_id: int
+    clinic_id: ClinicId
     name: str
     active: bool
     standing: Standing
@@ -95,7 +96,7 @@ class Counts:
 class ClinicMetrics:
     """Figures of one active clinic for a monitoring system. Totals count the records in the catalog."""
 
-    clinic_id: int
+    clinic_id: ClinicId
     name: str
     last_good_at: datetime | None
     last_duration_seconds: float | None
@@ -144,21 +145,20 @@ class Board:
         if not sought.possible:
             return BoardPage((), 0, page, 1)
         values = {
-            **_values(visible, now, objective_hours), "pattern": sought.pattern, "number": sought.number,
+            **_values(visible, now, objective_hours), "pattern": sought.pattern, "sought_ids": ids(sought.clinic_ids),
             "active": active, "standing": standing, "running_only": running_only, "failed_only": failed_only,
             "limit": per_page, "offset": part.offset,
         }  # fmt: skip
         with self._database.transaction("reading the board") as db:
-            total, clinic_ids = db.execute(_PAGES[sort, descending], values).one()
+            total, texts = db.execute(_PAGES[sort, descending], values).one()
+            clinic_ids = list(map(clinic_id_of, texts))
             lines = _lines(db, clinic_ids, values) if clinic_ids else {}
         return BoardPage(tuple(lines[clinic_id] for clinic_id in clinic_ids), total, page, part.pages(total))
 
-    def clinic(self, clinic_id: int, *, now: datetime, objective_hours: float) -> BoardLine | None:
+    def clinic(self, clinic_id: ClinicId, *, now: datetime, objective_hours: float) -> BoardLine | None:
         """One clinic's line, active or not; none if the catalog does not know the clinic."""
-        if not (seen := ids([clinic_id])):
-            return None
         with self._database.transaction("reading the board") as db:
-            return _lines(db, seen, _values(seen, now, objective_hours)).get(clinic_id)
+            return _lines(db, [clinic_id], _values([clinic_id], now, objective_hours)).get(clinic_id)
 
     def counts(self, *, visible: Visible, now: datetime, objective_hours: float) -> Counts:
         """The number of clinics in each state."""
@@ -170,7 +170,7 @@ class Board:
         # All rows are read before the first is returned, so that a slow client keeps no transaction open.
         with self._database.transaction("reading the metrics") as db:
             rows = db.execute(sql.METRICS, _values(visible, now, 0)).all()
-        return (ClinicMetrics(*row) for row in rows)
+        return (ClinicMetrics(clinic_id_of(row[0]), *row[1:]) for row in rows)
 
 
 def _values(visible: Visible, now: datetime, objective_hours: float) -> dict[str, Any]:
@@ -184,16 +184,16 @@ def _values(visible: Visible, now: datetime, objective_hours: float) -> dict[str
     }
 
 
-def _lines(db: SqlConnection, clinic_ids: Sequence[int], values: dict[str, Any]) -> dict[int, BoardLine]:
+def _lines(db: SqlConnection, clinic_ids: Sequence[ClinicId], values: dict[str, Any]) -> dict[ClinicId, BoardLine]:
     """The lines of these clinics, by id."""
-    values = values | {"clinic_ids": list(clinic_ids)}
+    values = values | {"clinic_ids": list(map(str, clinic_ids))}
     first_day = values["since"].astimezone(UTC).date()
     trends = {
-        clinic_id: tuple(
+        clinic_id_of(text): tuple(
             TrendPoint(first_day + timedelta(days=day), size_bytes, rows)
             for day, size_bytes, rows in zip(days, sizes, counts, strict=True)
         )
-        for clinic_id, days, sizes, counts in db.execute(sql.TREND, values | {"first_day": first_day})
+        for text, days, sizes, counts in db.execute(sql.TREND, values | {"first_day": first_day})
     }
     under_way = running(db, clinic_ids)
     return {

@@ -12,7 +12,9 @@ from typing import Literal
 
 from sqlalchemy import TextClause, text
 
-_SEEN = "(CAST(:visible AS bigint[]) IS NULL OR {}.clinic_id = ANY(CAST(:visible AS bigint[])))"
+from clinic_backups.catalog.clinic_id_text import ClinicIdText, in_sql_order
+
+_SEEN = "(CAST(:visible AS text[]) IS NULL OR {}.clinic_id = ANY(CAST(:visible AS text[])))"
 _OBJECTIVE = (
     "(CASE WHEN c.objective_hours IS NULL THEN :moment ELSE :now - make_interval(hours => c.objective_hours) END)"
 )
@@ -54,7 +56,7 @@ _ORDERS = {
 def page(sort: Literal["standing", "name", "age", "size", "id"], descending: bool) -> TextClause:
     """The number of matching clinics, and the ids on one page in order."""
     direction = "DESC NULLS LAST" if descending else "ASC NULLS FIRST"
-    order = ", ".join(f"{key} {direction}" for key in (*_ORDERS[sort], "f.clinic_id"))
+    order = ", ".join([*(f"{key} {direction}" for key in _ORDERS[sort]), in_sql_order("f.clinic_id", direction)])
     return text(f"""
         WITH {_RECENT},
         found AS MATERIALIZED (
@@ -64,7 +66,7 @@ def page(sort: Literal["standing", "name", "age", "size", "id"], descending: boo
              WHERE {_SEEN.format("c")}
                AND (CAST(:active AS boolean) IS NULL OR c.active = CAST(:active AS boolean))
                AND (CAST(:pattern AS text) IS NULL OR c.search_name LIKE lower(CAST(:pattern AS text))
-                    OR c.clinic_id = CAST(:number AS bigint))
+                    OR c.clinic_id = ANY(CAST(:sought_ids AS text[])))
                AND (NOT :running_only
                     OR c.clinic_id IN (SELECT r.clinic_id FROM clinic_backups.backup AS r WHERE r.state = 'running'))
                AND (NOT :failed_only
@@ -129,7 +131,7 @@ METRICS = text(f"""
       LEFT JOIN made ON made.clinic_id = c.clinic_id
       LEFT JOIN restored ON restored.clinic_id = c.clinic_id
      WHERE c.active AND {_SEEN.format("c")}
-     ORDER BY c.clinic_id""")  # noqa: S608
+     ORDER BY {in_sql_order("c.clinic_id")}""")  # noqa: S608
 
 LINES = text(f"""
     SELECT c.clinic_id, c.name, c.active, {_STANDING.format("good.data_time")} AS standing,
@@ -159,7 +161,7 @@ LINES = text(f"""
              AND d.safety_of IS NULL
            ORDER BY d.started_at DESC, d.id DESC
            LIMIT 1) AS doubtful ON doubtful.suspect IS NOT NULL AND NOT doubtful.good
-     WHERE c.clinic_id = ANY(CAST(:clinic_ids AS bigint[]))""")  # noqa: S608
+     WHERE c.clinic_id = ANY(CAST(:clinic_ids AS text[]))""").columns(clinic_id=ClinicIdText)  # noqa: S608
 # One row for each clinic, with an array for each column: rows for each day would cost more than the query.
 TREND = text("""
     SELECT d.clinic_id, array_agg(d.day ORDER BY d.day), array_agg(d.size_bytes ORDER BY d.day),
@@ -167,7 +169,7 @@ TREND = text("""
       FROM (SELECT DISTINCT ON (b.clinic_id, day) b.clinic_id, b.size_bytes, coalesce(b.rows_total, 0) AS rows_total,
                    (b.started_at AT TIME ZONE 'UTC')::date - CAST(:first_day AS date) AS day
               FROM clinic_backups.backup AS b
-             WHERE b.clinic_id = ANY(CAST(:clinic_ids AS bigint[])) AND b.state = 'completed'
+             WHERE b.clinic_id = ANY(CAST(:clinic_ids AS text[])) AND b.state = 'completed'
                AND b.started_at BETWEEN :since AND :until
              ORDER BY b.clinic_id, day, b.started_at DESC, b.id DESC) AS d
      GROUP BY d.clinic_id""")

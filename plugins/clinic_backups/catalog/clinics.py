@@ -11,7 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.clinic_id_text import IN_ORDER, ClinicIdText
 from clinic_backups.catalog.tables import backup, clinic
 
 
@@ -19,7 +21,7 @@ from clinic_backups.catalog.tables import backup, clinic
 class ClinicHealth:
     """One active clinic and the time of its last good backup; ``None``: it has none."""
 
-    clinic_id: int
+    clinic_id: ClinicId
     name: str
     last_good_at: datetime | None
     first_seen_at: datetime
@@ -39,7 +41,7 @@ class ClinicHealth:
 class Shrunk:
     """A clinic whose new backup has fewer rows or bytes of CSV than the one before."""
 
-    clinic_id: int
+    clinic_id: ClinicId
     name: str
     what: str
     before: int
@@ -57,8 +59,8 @@ class Clinics:
         *,
         active: Sequence[Clinic],
         every: Sequence[Clinic],
-        objective_hours: Mapping[int, int] | None = None,
-        schedules: Mapping[int, str] | None = None,
+        objective_hours: Mapping[ClinicId, int] | None = None,
+        schedules: Mapping[ClinicId, str] | None = None,
     ) -> None:
         """Record names, languages and which clinics are active. A clinic that is missing becomes inactive.
 
@@ -89,7 +91,7 @@ class Clinics:
             gone = clinic.c.clinic_id.not_in([row["clinic_id"] for row in rows])
             db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))
 
-    def active_ids(self) -> set[int]:
+    def active_ids(self) -> set[ClinicId]:
         """The active clinics of the last run."""
         with self._database.transaction("reading which clinics are known") as db:
             return set(db.execute(select(clinic.c.clinic_id).where(clinic.c.active)).scalars())
@@ -111,12 +113,12 @@ class Clinics:
         statement = (
             select(clinic.c.clinic_id, clinic.c.name, last_good_at, clinic.c.first_seen_at, clinic.c.objective_hours)
             .where(clinic.c.active)
-            .order_by(clinic.c.clinic_id)
+            .order_by(*IN_ORDER)
         )
         with self._database.transaction("reading how the clinics stand") as db:
             return [ClinicHealth(*row) for row in db.execute(statement)]
 
-    def seconds(self) -> dict[int, float]:
+    def seconds(self) -> dict[ClinicId, float]:
         """The duration of each active clinic's newest good backup. Clinics without one are left out."""
         newest = (
             select(backup.c.started_at, backup.c.finished_at)
@@ -143,10 +145,10 @@ class Clinics:
                              ORDER BY p.started_at DESC
                              LIMIT 1) AS p ON true
              WHERE n.run_id = :run_id AND n.state = 'completed'
-             ORDER BY n.clinic_id""")
+""").columns(clinic_id=ClinicIdText)
         found: list[Shrunk] = []
         with self._database.transaction("comparing with the backups before") as db:
-            for row in db.execute(statement, {"run_id": run_id}):
+            for row in sorted(db.execute(statement, {"run_id": run_id}), key=lambda row: order_of(row.clinic_id)):
                 for what, before, now in (("rows", row.old_rows, row.new_rows), ("size", row.old_bytes, row.new_bytes)):
                     if before and now <= before * (100 - percent) / 100:
                         found.append(Shrunk(row.clinic_id, row.clinic_name, what, int(before), int(now)))

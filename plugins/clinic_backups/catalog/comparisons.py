@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import func, text
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import comparison
@@ -15,7 +16,7 @@ VALID_HOURS = 24
 """A backup that begins later compares its own rows: the clinics have worked meanwhile. No run lasts as long."""
 _OF_RUN = text(
     "SELECT database, definitions, folder, tables,"
-    " ARRAY(SELECT unnest(clinics) INTERSECT SELECT unnest(CAST(:clinics AS bigint[])))"
+    " ARRAY(SELECT unnest(clinics) INTERSECT SELECT unnest(CAST(:clinics AS text[])))"
     " FROM clinic_backups.comparison WHERE run_id = :run_id AND compared_at > clock_timestamp() - :age * interval '1h'"
 )
 
@@ -33,22 +34,22 @@ class Comparisons:
             "definitions": compared.definitions,
             "folder": compared.folder,
             "tables": sorted(compared.tables),
-            "clinics": sorted(compared.clinics),
+            "clinics": in_order(compared.clinics),
             "compared_at": func.clock_timestamp(),
         }
         statement = insert(comparison).values(run_id=run_id, **values)
         with self._database.statement("recording which rows were compared") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["run_id"], set_=values))
 
-    def of_run(self, run_id: str, clinics: Iterable[int]) -> ComparedRows | None:
+    def of_run(self, run_id: str, clinics: Iterable[ClinicId]) -> ComparedRows | None:
         """What the preflight of this run compared, as far as it is about these clinics.
 
         ``None``: nothing, or it is older than ``VALID_HOURS``.
         """
-        values = {"run_id": run_id, "clinics": list(clinics), "age": VALID_HOURS}
+        values = {"run_id": run_id, "clinics": list(map(str, clinics)), "age": VALID_HOURS}
         with self._database.statement("asking which rows were compared") as db:
             row = db.execute(_OF_RUN, values).one_or_none()
         if row is None:
             return None
         database, definitions, folder, tables, of_clinics = row
-        return ComparedRows(database, definitions, folder, frozenset(tables), frozenset(of_clinics))
+        return ComparedRows(database, definitions, folder, frozenset(tables), frozenset(map(clinic_id_of, of_clinics)))

@@ -10,6 +10,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.plain import plain
 from clinic_backups.catalog.catalog_database import CatalogDatabase
@@ -24,7 +25,7 @@ class Erasure:
     """
 
     id: int
-    clinic_id: int
+    clinic_id: ClinicId
     requested_at: datetime
     requested_by: str
     reason: str
@@ -75,7 +76,7 @@ class Erasures:
         self._database = database
 
     def request(
-        self, clinic_id: int, *, reason: str, by: str, at: datetime, ignore_unknown_holds: bool = False
+        self, clinic_id: ClinicId, *, reason: str, by: str, at: datetime, ignore_unknown_holds: bool = False
     ) -> Erasure:
         """Request an erasure. An open one continues, and then also covers backups that were begun since.
 
@@ -98,7 +99,7 @@ class Erasures:
                 row = db.execute(insert(erasure).values(values).returning(*_COLUMNS)).one()
         return Erasure(*row)
 
-    def open_of(self, clinic_id: int) -> Erasure | None:
+    def open_of(self, clinic_id: ClinicId) -> Erasure | None:
         """The clinic's unfinished erasure, or ``None``."""
         with self._database.statement("reading the erasures") as db:
             row = db.execute(_OPEN_OF, {"of_clinic": clinic_id}).one_or_none()
@@ -109,7 +110,7 @@ class Erasures:
         with self._database.transaction("reading the erasures") as db:
             return [Erasure(*row) for row in db.execute(select(*_COLUMNS).order_by(erasure.c.id.desc()))]
 
-    def open_clinics(self) -> list[int]:
+    def open_clinics(self) -> list[ClinicId]:
         """The clinics with an unfinished erasure."""
         statement = select(erasure.c.clinic_id).where(erasure.c.finished_at.is_(None))
         with self._database.transaction("reading the erasures") as db:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
+from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import session_settings
@@ -36,7 +37,7 @@ _HOLDER = """
        AND a.usename <> current_user"""
 
 
-def lock_name(purpose: Purpose, clinic_id: int) -> str:
+def lock_name(purpose: Purpose, clinic_id: ClinicId) -> str:
     """The text whose hash is the lock's number."""
     return f"clinic_backups:{purpose}:{clinic_id}"
 
@@ -48,7 +49,7 @@ class AlreadyRunning(TransientError):
 class ClinicLock:
     """A lock on a clinic, held by an open transaction. It ends with the process."""
 
-    def __init__(self, db: Any, clinic_id: int) -> None:
+    def __init__(self, db: Any, clinic_id: ClinicId) -> None:
         self._db, self._clinic_id = db, clinic_id
 
     def require(self) -> None:
@@ -66,7 +67,7 @@ class ClinicLock:
 @contextmanager
 def lock_clinic(
     connection: Connection,
-    clinic_id: int,
+    clinic_id: ClinicId,
     *purposes: Purpose,
     clock: DatabaseClock | None = None,
     kept: KeptConnections | None = None,
@@ -147,7 +148,7 @@ def _kept_alive(db: Any) -> Iterator[None]:
         thread.join()  # so that no sign of life begins a transaction after the lock's end
 
 
-def _of_another_role(cursor: Any, clinic_id: int, purpose: Purpose) -> AlreadyRunning | None:
+def _of_another_role(cursor: Any, clinic_id: ClinicId, purpose: Purpose) -> AlreadyRunning | None:
     """The error if a session of another role holds the lock: then that is no backup or restore of this package.
 
     Any role that may connect to the catalog's database can take an advisory lock.
@@ -165,7 +166,7 @@ def _of_another_role(cursor: Any, clinic_id: int, purpose: Purpose) -> AlreadyRu
     )
 
 
-def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
+def _running(clinic_id: ClinicId, purpose: Purpose) -> AlreadyRunning:
     if purpose == "replicas":
         return AlreadyRunning(
             f"Clinic {clinic_id}'s backups are already being replicated. Nothing was started.",
@@ -173,6 +174,6 @@ def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
         )
     return AlreadyRunning(
         f"Clinic {clinic_id} is already being backed up or restored. Nothing was started.",
-        hint=f"Try again when it has ended. To see a backup: clinic-backups list --clinic {clinic_id} --state"
+        hint=f"Try again when it has ended. To see a backup: clinic-backups list --clinic {in_shell(clinic_id)} --state"
         " running. To see a restore: the page Backups, or the runs of clinic_restore.",
     )

@@ -13,6 +13,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.shared_round_trips import later
 from clinic_backups.catalog.tables import clinic, delivery, notification
@@ -39,7 +40,7 @@ class Notice:
     key: str
     kind: str
     facts: Mapping[str, Any]
-    clinic_id: int | None = None
+    clinic_id: ClinicId | None = None
     backup_id: str | None = None
     thread_id: int | None = None
     urgent: bool = False
@@ -60,7 +61,7 @@ class Letter:
 
     id: int
     kind: str
-    clinic_id: int | None
+    clinic_id: ClinicId | None
     language: str
     facts: Mapping[str, Any] = field(repr=False)
     recipient: Recipient
@@ -96,7 +97,7 @@ class Outbox:
         with self._database.transaction("writing into the outbox") as db:
             queue(db, notice, now)
 
-    def has_work(self, clinic_id: int, now: datetime) -> bool:
+    def has_work(self, clinic_id: ClinicId, now: datetime) -> bool:
         """Whether a notice or letter about this clinic is due now."""
         addressing = exists().where(notification.c.clinic_id == clinic_id, notification.c.addressed_at.is_(None))
         sending = (
@@ -114,7 +115,7 @@ class Outbox:
             row = db.execute(statement.order_by(notification.c.id.desc()).limit(1)).one_or_none()
         return (row.facts, row.created_at) if row else None
 
-    def unaddressed(self, clinic_id: int | None = None) -> list[tuple[int, int | None, bool]]:
+    def unaddressed(self, clinic_id: ClinicId | None = None) -> list[tuple[int, ClinicId | None, bool]]:
         """Notices without recipients yet: (id, clinic or ``None`` for the operator, to the approvers); oldest first."""
         columns = (notification.c.id, notification.c.clinic_id, notification.c.to_approvers)
         statement = select(*columns).where(notification.c.addressed_at.is_(None))
@@ -148,7 +149,7 @@ class Outbox:
                     ],
                 )
 
-    def last_recipients(self, clinic_id: int) -> list[Recipient]:
+    def last_recipients(self, clinic_id: ClinicId) -> list[Recipient]:
         """The recipients of the clinic's last addressed notice, for use when the clinics' database does not answer."""
         last = (
             select(delivery.c.notification_id)
@@ -170,7 +171,7 @@ class Outbox:
 
     @contextmanager
     def next_letter(
-        self, now: datetime, *, clinic_id: int | None = None, server_is_up: bool = False
+        self, now: datetime, *, clinic_id: ClinicId | None = None, server_is_up: bool = False
     ) -> Iterator[tuple[Letter, Settle] | None]:
         """The next due letter, with an object that takes its result. ``None``: no letter is due.
 

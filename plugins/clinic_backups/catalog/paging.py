@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 
 BIGINT = 2**63
 """PostgreSQL's largest bigint plus one."""
-Visible = Sequence[int] | None
+Visible = Sequence[ClinicId] | None
 """The clinics that somebody may see; ``None``: all of them."""
 _TO_PLAIN = str.maketrans("áàäâãéèëêíìïîóòöôõúùüûñçÁÀÄÂÃÉÈËÊÍÌÏÎÓÒÖÔÕÚÙÜÛÑÇ", "aaaaaeeeeiiiiooooouuuunc" * 2)
 """The same mapping as in the column ``search_name`` of the table ``clinic``."""
@@ -52,8 +55,16 @@ class Search:
 
     @property
     def number(self) -> int | None:
-        """The text as an id, if it can be one."""
+        """The text as the number of a backup, if it can be one."""
         return number_in(self._clean)
+
+    @property
+    def clinic_ids(self) -> list[ClinicId]:
+        """The ids that the text may be: a number may be written with zeros before it."""
+        found: list[ClinicId] = [] if self.number is None else [self.number]
+        with suppress(ValueError):
+            found.append(clinic_id_of(self._clean))
+        return found
 
     @property
     def possible(self) -> bool:
@@ -71,6 +82,6 @@ def number_in(text: str) -> int | None:
     return number if number is not None and number < BIGINT else None
 
 
-def ids(visible: Visible) -> list[int] | None:
-    """The ids for ``CAST(:visible AS bigint[])``, without impossible ones."""
-    return None if visible is None else [number for number in visible if abs(number) < BIGINT]
+def ids(visible: Visible) -> list[str] | None:
+    """The ids for ``CAST(:visible AS text[])``."""
+    return None if visible is None else list(map(str, visible))

@@ -11,9 +11,11 @@ from types import TracebackType
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import text
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import nobody
 from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.clinic_id_text import ClinicIdText
 
 SECONDS_BETWEEN_NOTES = 2.0
 
@@ -127,7 +129,7 @@ class ProgressNotes:
             db.execute(statement, {"backup_id": self._backup_id, "attempt": self._attempt, **vars(progress)})
 
 
-def running(db: SqlConnection, clinic_ids: Sequence[int]) -> dict[int, RunningBackup]:
+def running(db: SqlConnection, clinic_ids: Sequence[ClinicId]) -> dict[ClinicId, RunningBackup]:
     """The newest running backup of each of these clinics that has one."""
     statement = text("""
         SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.backup_id, b.id, b.started_at,
@@ -139,10 +141,10 @@ def running(db: SqlConnection, clinic_ids: Sequence[int]) -> dict[int, RunningBa
                  LIMIT 1) AS expected_bytes
           FROM clinic_backups.backup AS b
           LEFT JOIN clinic_backups.backup_progress AS p ON p.backup_id = b.backup_id
-         WHERE b.state = 'running' AND b.clinic_id = ANY(CAST(:clinic_ids AS bigint[]))
-         ORDER BY b.clinic_id, b.started_at DESC, b.id DESC""")
-    found: dict[int, RunningBackup] = {}
-    for row in db.execute(statement, {"clinic_ids": list(clinic_ids)}):
+         WHERE b.state = 'running' AND b.clinic_id = ANY(CAST(:clinic_ids AS text[]))
+         ORDER BY b.clinic_id, b.started_at DESC, b.id DESC""").columns(clinic_id=ClinicIdText)
+    found: dict[ClinicId, RunningBackup] = {}
+    for row in db.execute(statement, {"clinic_ids": list(map(str, clinic_ids))}):
         progress = None
         if row.table_name is not None:
             progress = BackupProgress(

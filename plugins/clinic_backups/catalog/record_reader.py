@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Select, func, or_, select, text, union_all
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
+from clinic_backups.base.clinic_id import ClinicId, in_order
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog import record_statements as statements
@@ -41,7 +42,7 @@ class RecordReader:
     def find(
         self,
         *,
-        clinic_id: int | None = None,
+        clinic_id: ClinicId | None = None,
         run_id: str | None = None,
         state: State | None = None,
         started_before: datetime | None = None,
@@ -65,7 +66,7 @@ class RecordReader:
         values = {name: value for name, value in asked.items() if value is not None}
         return self._select(statements.finding(frozenset(values)), values)
 
-    def latest(self, clinic_id: int, now: datetime | None = None) -> BackupRecord | None:
+    def latest(self, clinic_id: ClinicId, now: datetime | None = None) -> BackupRecord | None:
         """The clinic's newest completed backup that is not dated in the future.
 
         :param now: by default the database's time.
@@ -77,7 +78,7 @@ class RecordReader:
         with self.database.statement("reading the catalog") as db:
             return [record_of(row) for row in db.execute(statement, values).mappings()]
 
-    def before_backup(self, clinic_id: int, run_id: str | None, store_url: str) -> BeforeBackup:
+    def before_backup(self, clinic_id: ClinicId, run_id: str | None, store_url: str) -> BeforeBackup:
         """What is known of a clinic before its backup of this run, which goes to this store."""
         with self.database.statement("reading the catalog") as db:
             return read_before_backup(db, clinic_id, run_id, store_url)
@@ -100,12 +101,10 @@ class RecordReader:
                 yield backup_ids[place - 1], bytes(digests)
             read = len(few)
 
-    def clinic_ids(self) -> list[int]:
+    def clinic_ids(self) -> list[ClinicId]:
         """Every clinic that has a backup, active or not."""
         with self.database.transaction("reading the catalog") as db:
-            return [
-                number for (number,) in db.execute(select(backup.c.clinic_id).distinct().order_by(backup.c.clinic_id))
-            ]
+            return in_order(db.scalars(select(backup.c.clinic_id).distinct()))
 
     def extremes(self, now: datetime) -> list[BackupRecord]:
         """The newest good backups of the clinics with the fewest and the most rows: none, one or two."""
@@ -128,12 +127,12 @@ class RecordReader:
             found = list(dict.fromkeys(db.scalars(union_all(*ends))))
         return [self.require(backup_id) for backup_id in found]
 
-    def archive_keys(self, clinic_id: int) -> set[str]:
+    def archive_keys(self, clinic_id: ClinicId) -> set[str]:
         """The keys of the archives of a clinic's backups, present and past, in any state."""
         with self.database.transaction("reading the catalog") as db:
             return set(db.scalars(select(backup.c.archive_key).where(backup.c.clinic_id == clinic_id)))
 
-    def recipients_of_others(self, clinic_id: int) -> set[str]:
+    def recipients_of_others(self, clinic_id: ClinicId) -> set[str]:
         """The public keys that backups of other clinics are encrypted to."""
         key = func.jsonb_array_elements_text(backup.c.recipients).table_valued("value")
         statement = select(key.c.value).distinct().where(backup.c.clinic_id != clinic_id)

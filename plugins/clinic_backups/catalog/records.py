@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.backup_record import BackupRecord, State
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.envelope import Envelope
@@ -86,7 +87,7 @@ class Catalog(RecordReader):
         with self.database.transaction("reading the catalog's version") as db:
             migrate.require_newest(db)
 
-    def lock(self, clinic_id: int, *purposes: Purpose) -> AbstractContextManager[ClinicLock]:
+    def lock(self, clinic_id: ClinicId, *purposes: Purpose) -> AbstractContextManager[ClinicLock]:
         """Lock this clinic for the given purposes, by default for backups and restores.
 
         :raises AlreadyRunning: another process works on it.
@@ -104,7 +105,7 @@ class Catalog(RecordReader):
             )
         return replace(record, number=number)
 
-    def resume(self, clinic_id: int, run_id: str, started_at: datetime) -> BackupRecord | None:
+    def resume(self, clinic_id: ClinicId, run_id: str, started_at: datetime) -> BackupRecord | None:
         """Continue the unfinished record of an earlier attempt of the same run. ``None``: no attempt is unfinished."""
         values = {"of_clinic": clinic_id, "of_run": run_id, "new_start": started_at}
         with self.database.statement("continuing a backup's record") as db:

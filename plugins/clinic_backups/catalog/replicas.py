@@ -11,6 +11,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.replica import Condition, Loss, ReplicaProblem
 from clinic_backups.catalog.catalog_database import CatalogDatabase
@@ -43,7 +44,7 @@ class Replicas:
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
-    def of_clinic(self, clinic_id: int) -> dict[str, dict[str, Condition]]:
+    def of_clinic(self, clinic_id: ClinicId) -> dict[str, dict[str, Condition]]:
         """The state of each replica, by backup id and store URL."""
         statement = (
             select(backup_replica.c.backup_id, backup_replica.c.store_url, backup_replica.c.state)
@@ -126,7 +127,9 @@ class Replicas:
         with self._database.transaction(f"noting that {backup_id} was read") as db:
             db.execute(update(backup_replica).where(here).values(etag=etag))
 
-    def waiting(self, store_urls: Sequence[str], *, clinic_id: int | None = None) -> list[tuple[int, str, str]]:
+    def waiting(
+        self, store_urls: Sequence[str], *, clinic_id: ClinicId | None = None
+    ) -> list[tuple[ClinicId, str, str]]:
         """Completed backups that a store lacks, as (clinic, backup, store), the newest first."""
         missing = _missing(store_urls)
         statement = select(backup.c.clinic_id, backup.c.backup_id, missing.c.store_url).select_from(
@@ -259,7 +262,7 @@ def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list
 
     :param store_url: the store that the losses name.
     """
-    changes: dict[str, Row[tuple[str, str, int, str, datetime]]] = {}
+    changes: dict[str, Row[tuple[str, str, ClinicId, str, datetime]]] = {}
     waiting = sorted(backup_ids)
     while waiting:
         changed = db.execute(_SETTLE, {"ids": waiting}).all()

@@ -12,6 +12,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.backup_record import State
+from clinic_backups.base.clinic_id import ClinicId, component_of
 from clinic_backups.base.errors import PermanentError, TransientError, to_record
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.plain import plain
@@ -37,7 +38,7 @@ class RestoreRecord:
     """
 
     restore_id: str
-    clinic_id: int
+    clinic_id: ClinicId
     clinic_name: str
     backup_id: str
     mode: RestoreMode
@@ -110,9 +111,9 @@ _FIELDS = [field.name for field in fields(RestoreRecord)]
 _COLUMNS = [restore.c[name] for name in _FIELDS]
 
 
-def restore_id_of(clinic_id: int, started_at: datetime) -> str:
+def restore_id_of(clinic_id: ClinicId, started_at: datetime) -> str:
     """Readable and unique: one clinic has at most one restore a second."""
-    return f"r-{clinic_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    return f"r-{component_of(clinic_id)}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 class Restores:
@@ -194,7 +195,7 @@ class Restores:
     def find(
         self,
         *,
-        clinic_id: int | None = None,
+        clinic_id: ClinicId | None = None,
         run_id: str | None = None,
         state: State | None = None,
         safety_backup_id: str | None = None,

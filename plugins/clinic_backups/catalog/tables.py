@@ -23,6 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.catalog.clinic_id_text import ClinicIdText
 
 SCHEMA = "clinic_backups"
 metadata = MetaData(schema=SCHEMA)
@@ -31,6 +33,8 @@ metadata = MetaData(schema=SCHEMA)
 def _column(name: str, hint: Any) -> Column[Any]:
     """The column of a field of :class:`BackupRecord`: a text, a number, a time, or JSON for everything else."""
     kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
+    if hint == ClinicId:
+        return Column(name, ClinicIdText, nullable=False)
     of: Any = str if get_origin(kinds[0]) is Literal else kinds[0]
     known: dict[Any, Any] = {str: Text(), int: BigInteger(), bool: Boolean(), datetime: DateTime(timezone=True)}
     column = known.get(of) or JSONB(none_as_null=True)
@@ -50,6 +54,8 @@ backup = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     # As BackupRecord.is_trusted, completed, and no safety backup: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
+    # For the view respaldo. None of a clinic whose id is not a number.
+    Column("clinic_number", BigInteger, Computed("CASE WHEN clinic_id ~ ... END", persisted=True)),
     # As BackupRecord.data_time.
     Column("data_time", DateTime(timezone=True), Computed("coalesce(data_at, started_at)", persisted=True)),
     # For lists and trends, which must not open every record's JSON; none before it is completed.
@@ -74,7 +80,7 @@ backup_count = Table(
     "backup_count",
     metadata,
     Column("day", Date),
-    Column("clinic_id", BigInteger),
+    Column("clinic_id", ClinicIdText),
     Column("trigger", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -91,7 +97,7 @@ comparison = Table(
     Column("definitions", Text, nullable=False),
     Column("folder", Text, nullable=False),
     Column("tables", ARRAY(Text), nullable=False),
-    Column("clinics", ARRAY(BigInteger), nullable=False),
+    Column("clinics", ARRAY(ClinicIdText), nullable=False),
 )
 
 # Who did what. A trigger refuses every change and removal.
@@ -103,7 +109,7 @@ audit = Table(
     Column("actor", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("action", Text, nullable=False),
-    Column("clinic_id", BigInteger),
+    Column("clinic_id", ClinicIdText),
     Column("backup_id", Text),
     Column("run_id", Text),
     Column("address", Text, nullable=False, server_default=""),
@@ -150,7 +156,7 @@ erasure = Table(
     "erasure",
     metadata,
     Column("id", BigInteger, primary_key=True),
-    Column("clinic_id", BigInteger, nullable=False),
+    Column("clinic_id", ClinicIdText, nullable=False),
     Column("requested_at", DateTime(timezone=True), nullable=False),
     Column("requested_by", Text, nullable=False),
     Column("reason", Text, nullable=False),
@@ -179,7 +185,7 @@ restore = Table(
     metadata,
     Column("restore_id", Text, primary_key=True),
     Column("id", BigInteger, nullable=False, unique=True, autoincrement=True),
-    Column("clinic_id", BigInteger, nullable=False),
+    Column("clinic_id", ClinicIdText, nullable=False),
     Column("clinic_name", Text, nullable=False),
     Column("backup_id", Text, nullable=False),
     Column("mode", Text, nullable=False),
@@ -206,7 +212,7 @@ approval = Table(
     "approval",
     metadata,
     Column("id", BigInteger, primary_key=True),
-    Column("clinic_id", BigInteger, nullable=False),
+    Column("clinic_id", ClinicIdText, nullable=False),
     Column("backup_id", Text, nullable=False),
     Column("plan_digest", Text, nullable=False),
     Column("target", Text, nullable=False),
@@ -234,7 +240,7 @@ approval = Table(
 clinic = Table(
     "clinic",
     metadata,
-    Column("clinic_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("clinic_id", ClinicIdText, primary_key=True, autoincrement=False),
     Column("name", Text, nullable=False),
     Column("language", Text, nullable=False),
     Column("active", Boolean, nullable=False),
@@ -251,7 +257,7 @@ notification = Table(
     Column("id", BigInteger, primary_key=True),
     Column("key", Text, nullable=False, unique=True),
     Column("kind", Text, nullable=False),
-    Column("clinic_id", BigInteger),
+    Column("clinic_id", ClinicIdText),
     Column("backup_id", Text),
     Column("thread_id", BigInteger),
     Column("facts", JSONB, nullable=False),

@@ -17,6 +17,7 @@ from clinic_backups.backup.clinics_at_once import Outcome, Section, outcome_of, 
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, Interrupted
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.text import one_line
@@ -65,7 +66,7 @@ class BackingUp:
 
         When a clinic has ended, its lines are printed together, and the last of them names it.
         """
-        ended: dict[int, BackupRecord | Failure] = {}
+        ended: dict[ClinicId, BackupRecord | Failure] = {}
         with self._parts.kept.keeping(), self._bars, closing(self._outcomes()) as outcomes:
             for outcome in outcomes:
                 ended[outcome.clinic.id] = self._ended(outcome)

@@ -10,9 +10,11 @@ from rich.markup import escape
 from clinic_backups.app import Parts
 from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.backup_record import BackupRecord, State
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.back_up import BackingUp, Failure
+from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import (
     BACKUP_COLUMNS,
@@ -39,7 +41,10 @@ def register(app: typer.Typer) -> None:
 
 
 def backup(
-    clinic: Annotated[list[int] | None, typer.Option(help="Id of a clinic, active or not; may be repeated.")] = None,
+    clinic: Annotated[
+        list[Any] | None,
+        typer.Option(parser=clinic_arg, metavar="ID", help="Id of a clinic, active or not; may be repeated."),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="All active clinics.")] = False,
     kind: Annotated[str, typer.Option(help="auto, full, or incremental if possible.")] = "auto",
     notes: Annotated[str, typer.Option(help="One line that is stored with the backup; no patients' data.")] = "",
@@ -81,7 +86,7 @@ def backup(
 
 
 def list_(
-    clinic: Annotated[int | None, typer.Option(help="Only backups of this clinic.")] = None,
+    clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Only backups of this clinic.")] = None,
     state: Annotated[str | None, typer.Option(help=f"Only backups in this state: {', '.join(STATES)}.")] = None,
     run: Annotated[str | None, typer.Option(help="Only backups of this Airflow run.")] = None,
     limit: Annotated[
@@ -133,7 +138,7 @@ def show(backup_id: str, json: Json = False) -> None:
         print_error(ClinicBackupsError(*record.error.split("\n"), hint=record.hint or ""))
 
 
-def replicate_now(with_parts: Parts, clinic_ids: list[int]) -> None:
+def replicate_now(with_parts: Parts, clinic_ids: list[ClinicId]) -> None:
     """Replicate to the further stores. A replica that failed is made later; the backups are complete without it."""
     if len(with_parts.stores.urls) == 1:
         return

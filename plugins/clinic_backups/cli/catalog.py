@@ -12,8 +12,10 @@ from rich.markup import escape
 
 from clinic_backups.app import Parts
 from clinic_backups.archive.object_keys import ROOT, parse_key
+from clinic_backups.base.clinic_id import in_order
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
 from clinic_backups.base.text import one_line
+from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
 from clinic_backups.maintenance.discrepancies import BAD, KINDS, Discrepancy
@@ -54,7 +56,7 @@ def migrate() -> None:
 
 @catalog.command()
 def verify(
-    clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
+    clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Only this clinic.")] = None,
     store: Annotated[str | None, typer.Option(help="URL of one store; by default all.")] = None,
     read: Annotated[bool, typer.Option("--read", help="Read every archive and compare its SHA-256.")] = False,
     record: Annotated[bool, typer.Option("--record", help="Record in the catalog what is lost or found.")] = False,
@@ -275,7 +277,9 @@ def _wrong(items: list[Discrepancy]) -> PermanentError:
             "A lost backup stays lost until its archive is back, or retention or an erasure deletes its record."
             " Back the clinic up again: `clinic-backups backup --clinic ID --kind full`."
         )
-    if erased := sorted({item.clinic_id for item in items if item.kind == "erased backup" and item.clinic_id}):
+    if erased := in_order(
+        {item.clinic_id for item in items if item.kind == "erased backup" and item.clinic_id is not None}
+    ):
         said.append(f"Backups of erased clinics are there again: clinics {', '.join(map(str, erased))}.")
         hints.append("Perhaps an old copy of the store was put back. " + " ".join(f"{again(each)}." for each in erased))
     return PermanentError(" ".join(said), hint=" ".join(hints))

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from clinic_backups.app import Parts
 from clinic_backups.base import connections
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.load_settings import load
@@ -17,7 +18,7 @@ def parts() -> Parts:
     return Parts(load(), _find)
 
 
-def require_known_clinic(with_parts: Parts, clinic_id: int | None) -> None:
+def require_known_clinic(with_parts: Parts, clinic_id: ClinicId | None) -> None:
     """:raises SettingsError: the catalog has no backup of the clinic, so the command would silently do nothing."""
     if clinic_id is None or clinic_id in (known := with_parts.catalog.clinic_ids()):
         return

@@ -5,18 +5,20 @@ from __future__ import annotations
 import getpass
 import sys
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from clinic_backups.app import Parts
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import require_same_clock
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
 from clinic_backups.base.plain import iso
 from clinic_backups.base.retention_rules import Decision
 from clinic_backups.catalog.erasures import Erasure
+from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, human_size, print_json, print_table
 from clinic_backups.maintenance.holds import require_reason
@@ -31,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def erase_clinic(
-    clinic: Annotated[int, typer.Argument(help="Id of the clinic.")],
+    clinic: Annotated[Any, typer.Argument(parser=clinic_arg, metavar="ID", help="Id of the clinic.")],
     reason: Annotated[str, typer.Option(help="The reason, for instance the contract's number; it is kept.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     ignore_unknown_holds: Annotated[
@@ -102,7 +104,7 @@ def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
         )
 
 
-def _show_unknown_holds(with_parts: Parts, clinic: int, *, ignored: bool) -> None:
+def _show_unknown_holds(with_parts: Parts, clinic: ClinicId, *, ignored: bool) -> None:
     """Print unknown hold notes.
 
     Anybody who may write to a store can put one there, so the user decides if it counts.
@@ -121,10 +123,10 @@ def _show_unknown_holds(with_parts: Parts, clinic: int, *, ignored: bool) -> Non
         errors.print("The backups of these notes stay. If nobody needs them: --ignore-unknown-holds.")
 
 
-def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
+def _require_confirmation(with_parts: Parts, clinic: ClinicId, *, yes: bool) -> None:
     records = with_parts.catalog.find(clinic_id=clinic)
     there = [record for record in records if record.state in ("completed", "lost", "deleting")]
-    errors.print(f"{len(there)} backups of clinic {clinic} are to be deleted for good, {_size(there)}.")
+    errors.print(f"{len(there)} backups of clinic {escape(str(clinic))} are to be deleted for good, {_size(there)}.")
     for record in there:
         if record.hold_reason:
             errors.print(f"{record.backup_id} is on hold and stays: {escape(record.hold_reason)}")

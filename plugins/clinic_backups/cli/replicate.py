@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from clinic_backups.base.errors import SettingsError, TransientError
+from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table
 
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def replicate(
-    clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
+    clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Only this clinic.")] = None,
     json: Json = False,
 ) -> None:
     """Make the replicas that stores lack: in further stores, and those that the primary store lost."""

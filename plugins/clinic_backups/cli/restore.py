@@ -5,15 +5,17 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from clinic_backups.app import Parts
+from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.restore.archives import Source
@@ -34,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def restore(
-    clinic: Annotated[int, typer.Option(help="Id of the clinic.")],
+    clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Id of the clinic.")],
     backup: Annotated[str | None, typer.Option(help="Id of the backup; by default the newest.")] = None,
     as_of: Annotated[str | None, typer.Option(help="The newest backup at or before this time.")] = None,
     archive: Annotated[str, typer.Option(help="Key or URL of the archive, to restore without the catalog.")] = "",
@@ -125,10 +127,12 @@ def _without_catalog(
         raise typer.Exit(1)
     with steps:
         done = service.apply(source, request, approved=made.digest, plan=made)
-    errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {done.writes:,} rows were written.")
+    errors.print(
+        f"Clinic {escape(str(request.clinic_id))} is restored from {made.backup_id}: {done.writes:,} rows were written."
+    )
 
 
-def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
+def source_in_store(with_parts: Parts, archive: str, clinic_id: ClinicId) -> Source:
     """The backup with this key or URL, from its envelope. :raises PermanentError: it is of another clinic."""
     with_parts.without_catalog()
     key = _key(with_parts, archive)
@@ -136,7 +140,7 @@ def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
     if envelope.clinic_id != clinic_id:
         raise PermanentError(
             f"{key} is a backup of clinic {envelope.clinic_id}, not of {clinic_id}.",
-            hint=f"Give --clinic {envelope.clinic_id}, or another archive.",
+            hint=f"Give --clinic {in_shell(envelope.clinic_id)}, or another archive.",
         )
     return Source.of(envelope, with_parts.settings.unpack_ratio)
 

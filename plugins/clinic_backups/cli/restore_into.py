@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,7 @@ from clinic_backups.app import Reading
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
+from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.cli.restore import Json, source_in_store
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def restore_into(
-    clinic: Annotated[int, typer.Option(help="Id of the clinic.")],
+    clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Id of the clinic.")],
     schema: Annotated[str, typer.Option(help="Name of the new schema; it must not exist.")],
     backup: Annotated[str, typer.Option(help="Id of the backup; by default the newest.")] = "",
     as_of: Annotated[str, typer.Option(help="The newest backup at or before this time.")] = "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,6 +11,7 @@ from rich.markup import escape
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
+from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.maintenance.retention_result import Cleaned
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def retention(
-    clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
+    clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Only this clinic.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show which backups would be deleted, and why the others stay.")
     ] = False,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from clinic_backups.archive.object_keys import hold_key_of, parse_key
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound
 from clinic_backups.base.replica import Condition
 from clinic_backups.stores import condition as stored
@@ -50,7 +51,7 @@ class Discrepancy:
     store_url: str
     kind: Kind
     key: str
-    clinic_id: int | None = None
+    clinic_id: ClinicId | None = None
     backup_id: str | None = None
     size_bytes: int | None = None
     action: Literal["", "recorded", "written again", "removed"] = ""
@@ -70,7 +71,7 @@ class Discrepancy:
 
 def compare(
     store_url: str,
-    clinic_id: int,
+    clinic_id: ClinicId,
     records: Iterable[BackupRecord],
     replicas: Mapping[str, Condition | None],
     objects: Iterable[ObjectInfo],

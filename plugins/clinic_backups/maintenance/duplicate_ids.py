@@ -8,6 +8,7 @@ from datetime import datetime
 
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.object_keys import prefix_of
+from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
 from clinic_backups.stores import condition as stored
@@ -41,7 +42,7 @@ class DuplicateIds:
     def __init__(self, now: datetime, others: Sequence[ObjectStore] = (), opens: Opens | None = None) -> None:
         self._now, self._others, self._opens = now, others, opens
 
-    def elsewhere(self, clinic_id: int, here: Mapping[str, Mapping[str, ObjectInfo]]) -> Iterator[Claim]:
+    def elsewhere(self, clinic_id: ClinicId, here: Mapping[str, Mapping[str, ObjectInfo]]) -> Iterator[Claim]:
         """A clinic's archives in the other stores that this store lacks or has with another size.
 
         A store that does not answer is left out, because it may be the lost one.
@@ -95,7 +96,8 @@ def refusals(backup_id: str, claims: Sequence[Claim], chosen: Claim | None) -> I
         if chosen is None:
             then = (
                 "Nobody can tell which is right, so neither was taken over: look at each with `clinic-backups restore"
-                f" --clinic {claim.envelope.clinic_id} --archive KEY --plan`, which needs the secret key; move the"
+                f" --clinic {in_shell(claim.envelope.clinic_id)} --archive KEY --plan`, which needs the secret key;"
+                " move the"
                 " objects of the wrong one away by hand, and run this again"
             )
         else:

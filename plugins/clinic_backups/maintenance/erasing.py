@@ -7,6 +7,7 @@ from datetime import datetime
 
 from clinic_backups.archive.object_keys import KeyParts, keys_beside, parse_key, prefix_of
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, PermanentError, TransientError
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.catalog.locks import ClinicLock
@@ -45,7 +46,7 @@ def purge_rest(
             f"{url} has {len(held)} archives of clinic {erasure.clinic_id} that the catalog does not know. They have"
             f" no valid envelope but a hold note: {', '.join(held[:3])}.",
             hint="No catalog can take them over. Look at the notes beside them (they end with .hold.json). If nobody"
-            f" needs them: `clinic-backups erase-clinic {erasure.clinic_id} --ignore-unknown-holds`.",
+            f" needs them: `clinic-backups erase-clinic {in_shell(erasure.clinic_id)} --ignore-unknown-holds`.",
         )
     if unknown := [key for key in unknown if key not in nobodys]:
         # They may be on hold. Only a catalog that knows them can tell.
@@ -80,7 +81,7 @@ def purge_rest(
     return len(left)
 
 
-def keys_of(store: ObjectStore, clinic_id: int) -> set[KeyParts]:
+def keys_of(store: ObjectStore, clinic_id: ClinicId) -> set[KeyParts]:
     """The keys of a clinic's remaining objects in a store, including hidden versions."""
     return {parts for key in store.all_keys(prefix_of(clinic_id)) if (parts := parse_key(key))}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.identified import answers
@@ -16,9 +17,9 @@ class Failures:
 
     def __init__(self) -> None:
         self.count, self.given_up = 0, False
-        self._clinics: set[int | None] = set()
+        self._clinics: set[ClinicId | None] = set()
 
-    def note(self, error: ClinicBackupsError, store: ObjectStore, clinic_id: int | None) -> None:
+    def note(self, error: ClinicBackupsError, store: ObjectStore, clinic_id: ClinicId | None) -> None:
         if not isinstance(error, TransientError):
             self.passed()
             return

@@ -12,6 +12,7 @@ from typing import Any
 from clinic_backups.archive.envelope_checks import harmless
 from clinic_backups.archive.object_keys import ROOT, parse_key, prefix_of
 from clinic_backups.base.backup_record import BackupRecord, State
+from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
@@ -60,7 +61,7 @@ class Rebuilt:
     held: int = 0
     conflicts: list[tuple[str, str]] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
-    busy: list[int] = field(default_factory=list)
+    busy: list[ClinicId] = field(default_factory=list)
     other_objects: int = 0
 
     @property
@@ -112,7 +113,7 @@ def rebuild(
     return report
 
 
-def _looked_over(group: Iterable[ObjectInfo], report: Rebuilt) -> int | None:
+def _looked_over(group: Iterable[ObjectInfo], report: Rebuilt) -> ClinicId | None:
     """The clinic of a folder's objects; none if all are of other programs. Those are counted."""
     clinic_id = None
     for info in group:
@@ -128,7 +129,7 @@ class _Clinic:
     """One clinic's part of a store, under both of the clinic's locks, so that nobody stores or deletes meanwhile."""
 
     def __init__(
-        self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
+        self, clinic_id: ClinicId, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
         lock: ClinicLock, listener: Listener, erasure: Erasure | None,
         duplicates: DuplicateIds,
     ) -> None:  # fmt: skip
@@ -310,11 +311,11 @@ class _Clinic:
         self._report.conflicts.append((key, problem))
 
 
-def again(clinic_id: int) -> str:
+def again(clinic_id: ClinicId) -> str:
     """How to delete backups of an erased clinic that have reappeared."""
     return (
-        f"run `clinic-backups erase-clinic {clinic_id} --reason TEXT`, then `clinic-backups catalog rebuild`, and the"
-        " first one again: it deletes them"
+        f"run `clinic-backups erase-clinic {in_shell(clinic_id)} --reason TEXT`, then `clinic-backups catalog rebuild`,"
+        " and the first one again: it deletes them"
     )
 
 

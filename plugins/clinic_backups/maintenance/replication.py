@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.clock import ClocksDiffer, require_same_clock
 from clinic_backups.base.errors import (
     ClinicBackupsError,
@@ -39,7 +40,7 @@ CLOCK_TOLERANCE = timedelta(seconds=1)
 class NewReplica:
     """One replica that was made, or that failed with ``error``."""
 
-    clinic_id: int
+    clinic_id: ClinicId
     backup_id: str
     store_url: str
     size_bytes: int
@@ -83,7 +84,7 @@ class Replicator:
         self._replicas, self._alarm = Replicas(catalog.database), LossAlarm(now)
         self._outages = Outages()
 
-    def run(self, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
+    def run(self, clinic_id: ClinicId | None = None, *, patient: bool = False) -> Replication:
         """Replicate for one clinic or all, each clinic's newest backup first.
 
         Failures are reported and do not stop the others.
@@ -95,7 +96,7 @@ class Replicator:
         result = Replication()
         waiting = self._replicas.waiting(self._stores.urls, clinic_id=clinic_id)
         resting = self._replicas.resting(self._now()) if waiting and not patient else set()
-        by_clinic = sorted((item for item in waiting if item[2] not in resting), key=lambda item: item[0])
+        by_clinic = sorted((item for item in waiting if item[2] not in resting), key=lambda item: order_of(item[0]))
         for number, items in groupby(by_clinic, key=lambda item: item[0]):
             todo = [(backup_id, url) for _, backup_id, url in items]
             try:

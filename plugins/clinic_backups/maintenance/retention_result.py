@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.replica import Loss
 from clinic_backups.base.retention_rules import Decision
@@ -20,7 +21,7 @@ class Cleaned:
     :param losses: replicas that should be there but are not.
     """
 
-    clinic_id: int
+    clinic_id: ClinicId
     decisions: list[Decision] = field(default_factory=list)
     deleted: int = 0
     problem: str = ""

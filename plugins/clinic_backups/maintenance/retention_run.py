@@ -12,6 +12,7 @@ from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups.archive.object_keys import keys_beside
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId, in_order
 from clinic_backups.base.clock import DatabaseClock, require_same_clock, require_same_server
 from clinic_backups.base.errors import ClinicBackupsError, ObjectLocked
 from clinic_backups.base.plain import iso
@@ -47,7 +48,7 @@ class Cleaner:
         self._replicas, self._erasures = Replicas(catalog.database), Erasures(catalog.database)
         self._decider = Decider(settings=settings, catalog=catalog, stores=self._stores, now=now)
 
-    def run(self, *, clinic_id: int | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
+    def run(self, *, clinic_id: ClinicId | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
         """Clean one clinic, or all clinics that have backups or are being erased, active or not.
 
         A clinic that is being backed up, restored or replicated is tried once more at the end, and otherwise left for
@@ -61,8 +62,8 @@ class Cleaner:
         require_same_clock(self._now)
         if not dry_run:
             self._require_stores_clocks()
-        every = sorted({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
-        busy: list[int] = []
+        every = in_order({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
+        busy: list[ClinicId] = []
         for number in every if clinic_id is None else [clinic_id]:
             cleaned = self._cleaned(number, dry_run=dry_run)
             if cleaned.busy:
@@ -98,7 +99,7 @@ class Cleaner:
             self._stores.give_up(url, error)
             return None
 
-    def _cleaned(self, clinic_id: int, *, dry_run: bool) -> Cleaned:
+    def _cleaned(self, clinic_id: ClinicId, *, dry_run: bool) -> Cleaned:
         cleaned = Cleaned(clinic_id)
         try:
             with self._catalog.lock(clinic_id, "clinic", "replicas") as lock:
@@ -120,7 +121,7 @@ class Cleaner:
         BackupCounts(self._catalog.database).recount()
         return forgotten
 
-    def unknown_holds(self, clinic_id: int) -> Iterator[tuple[BackupRecord, str, envelopes.Hold]]:
+    def unknown_holds(self, clinic_id: ClinicId) -> Iterator[tuple[BackupRecord, str, envelopes.Hold]]:
         """Hold notes beside the clinic's archives that the catalog did not write, with their stores."""
         for record in self._catalog.find(clinic_id=clinic_id):
             if record.state not in ("completed", "lost"):

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 
-from clinic_backups.archive.object_keys import PROBES, ROOT, parse_key
+from clinic_backups.archive.object_keys import PROBES, ROOT, parse_key, prefix_of
 from clinic_backups.base.backup_facts import ArchiveInfo
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId, from_component, in_order
 from clinic_backups.base.clock import require_same_clock, require_same_server
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import NOBODY, Listener
@@ -35,7 +36,7 @@ from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 
-_CLINIC = re.compile(ROOT + r"(0|[1-9][0-9]{0,17})/")
+_CLINIC = re.compile(ROOT + r"([^/]+)/")
 _PROBE = re.compile(PROBES + r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _Read = dict[str, tuple[ArchiveInfo, Condition]]
 """The condition of each archive that was read, by backup id."""
@@ -59,9 +60,9 @@ class StoreCheck:
         self._catalog, self._now, self._listener = catalog, now, listener
         self._replicas, self._alarm = Replicas(catalog.database), LossAlarm(now)
         self._failures = Failures()
-        self._erased: dict[int, datetime] = {}
+        self._erased: dict[ClinicId, datetime] = {}
 
-    def run(self, store: ObjectStore, task: Task, *, clinic_id: int | None = None) -> Inventory:
+    def run(self, store: ObjectStore, task: Task, *, clinic_id: ClinicId | None = None) -> Inventory:
         """Check one store, or one clinic in it. An error of one clinic or object does not stop the others.
 
         :raises ClocksDiffer: something is to be changed, but this machine's clock differs from the catalog's; or
@@ -77,25 +78,25 @@ class StoreCheck:
         if (task.record or task.sweep) and store.url in self._replicas.store_urls():
             # If the store is down or is the wrong one, nothing may be recorded as lost or swept.
             stored.require_any(store, self._catalog.archive_keys)
-        prefix = ROOT if clinic_id is None else f"{ROOT}{clinic_id}/"
+        prefix = ROOT if clinic_id is None else prefix_of(clinic_id)
         found, self._failures = Inventory(store.url), Failures()
         erasures = Erasures(self._catalog.database).find()
         self._erased = {each.clinic_id: each.requested_at for each in reversed(erasures) if each.finished_at}
-        uploads: dict[int, list[UnfinishedUpload]] = {}
+        uploads: dict[ClinicId, list[UnfinishedUpload]] = {}
         if task.only is None:
             with self._noting(found, "unfinished uploads", store):
                 uploads = _by_clinic(store.unfinished(prefix))
-        seen: set[int] = set()
+        seen: set[ClinicId] = set()
         for number, group in groupby(store.list(prefix), key=lambda info: _clinic_of(info.key)):
             objects = list(group)
             ours = [info for info in objects if parse_key(info.key) is not None]
             found.objects += len(ours)
             found.other_objects += len(objects) - len(ours)
-            if number is not None:
+            if number is not None and ours:
                 seen.add(number)
                 self._clinic(_Part(store, number, uploads.get(number, [])), ours, task, found)
         everybody = self._catalog.clinic_ids() if clinic_id is None else [clinic_id]
-        for number in sorted({*everybody, *uploads} - seen):
+        for number in in_order({*everybody, *uploads} - seen):
             self._clinic(_Part(store, number, uploads.get(number, [])), [], task, found)
         if clinic_id is None and not self._failures.given_up:
             try:
@@ -107,7 +108,9 @@ class StoreCheck:
         return found
 
     @contextmanager
-    def _noting(self, found: Inventory, what: str, store: ObjectStore, clinic_id: int | None = None) -> Iterator[None]:
+    def _noting(
+        self, found: Inventory, what: str, store: ObjectStore, clinic_id: ClinicId | None = None
+    ) -> Iterator[None]:
         """Record an error about one object as a problem, and continue."""
         try:
             yield
@@ -290,7 +293,7 @@ class _Part:
     """One clinic's part of a store."""
 
     store: ObjectStore
-    id: int
+    id: ClinicId
     uploads: Sequence[UnfinishedUpload]
 
 
@@ -319,13 +322,13 @@ def _is_counted_on(record: BackupRecord, store: ObjectStore) -> bool:
     return record.state in ("completed", "lost") and store.url in record.stores
 
 
-def _clinic_of(key: str) -> int | None:
+def _clinic_of(key: str) -> ClinicId | None:
     found = _CLINIC.match(key)
-    return int(found[1]) if found else None
+    return from_component(found[1]) if found else None
 
 
-def _by_clinic(uploads: Iterable[UnfinishedUpload]) -> dict[int, list[UnfinishedUpload]]:
-    found: dict[int, list[UnfinishedUpload]] = {}
+def _by_clinic(uploads: Iterable[UnfinishedUpload]) -> dict[ClinicId, list[UnfinishedUpload]]:
+    found: dict[ClinicId, list[UnfinishedUpload]] = {}
     for upload in uploads:
         if parts := parse_key(upload.key):
             found.setdefault(parts.clinic_id, []).append(upload)

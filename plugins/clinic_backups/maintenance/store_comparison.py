@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.replica import Condition, Loss
 from clinic_backups.maintenance.discrepancies import WRONG, Discrepancy
@@ -54,7 +55,7 @@ class Inventory:
     lost: list[Discrepancy] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     problems: list[tuple[str, ClinicBackupsError]] = field(default_factory=list)
-    unchecked: list[int] = field(default_factory=list)
+    unchecked: list[ClinicId] = field(default_factory=list)
 
     @property
     def wrong(self) -> list[Discrepancy]:

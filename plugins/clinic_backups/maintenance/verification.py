@@ -8,6 +8,7 @@ from datetime import datetime
 
 from clinic_backups.base.backup_facts import ChainArchive
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId, in_json, in_shell
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.replica import Condition, Loss
@@ -52,7 +53,7 @@ class Verification:
     """
 
     backup_id: str
-    clinic_id: int
+    clinic_id: ClinicId
     replicas: list[CheckedReplica] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     problems: list[ClinicBackupsError] = field(default_factory=list)
@@ -99,7 +100,8 @@ class Verification:
         if gone:
             return (
                 f"No replica of {', '.join(gone)} is left. Put the archive back where it was and verify again, or make"
-                f' a new backup: clinic_backup with {{"clinic_id": {self.clinic_id}}}. Find out who changed the store.'
+                f' a new backup: clinic_backup with {{"clinic_id": {in_json(self.clinic_id)}}}. Find out who'
+                " changed the store."
             )
         return (
             "Another store has it: `clinic-backups replicate`, or the DAG clinic_backup_retention, makes it again from"
@@ -139,7 +141,7 @@ class Verifier:
         if record.state not in ("completed", "lost"):
             raise PermanentError(
                 f"Backup {backup_id} is {record.state}: there is no archive to verify.",
-                hint=f"See clinic-backups list --clinic {record.clinic_id} --state completed",
+                hint=f"See clinic-backups list --clinic {in_shell(record.clinic_id)} --state completed",
             )
         done = Verification(backup_id, record.clinic_id)
         needed = [record.archive, *record.chain]
@@ -185,7 +187,7 @@ class Verifier:
 
 
 def _checked(
-    archive: ChainArchive, url: str, before: Condition, now: Condition | None, found: Inventory, clinic_id: int
+    archive: ChainArchive, url: str, before: Condition, now: Condition | None, found: Inventory, clinic_id: ClinicId
 ) -> CheckedReplica:
     """The condition on which the reading and the catalog agree. If they differ, the replica changed in between."""
     read = found.read.get(archive.backup_id)

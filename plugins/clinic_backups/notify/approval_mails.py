@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.plain import iso
 from clinic_backups.catalog.approvals import Announce, Approval, Approvals
@@ -35,7 +36,7 @@ class ApprovalMails:
         self,
         catalog: Catalog,
         outbox: Outbox,
-        belongs_to: Callable[[str, int], bool],
+        belongs_to: Callable[[str, ClinicId], bool],
         url: str,
         now: Callable[[], datetime],
     ) -> None:
@@ -82,7 +83,7 @@ class ApprovalMails:
         key = f"approval:{asked.id}:{'reminder' if reminder else 'asked'}"
         return Notice(key, "approval", facts, urgent=True, to_approvers=True)
 
-    def _answered(self, answered: Approval, outcome: Outcome, addressee: int | None) -> Notice:
+    def _answered(self, answered: Approval, outcome: Outcome, addressee: ClinicId | None) -> Notice:
         facts = self._facts(answered) | {
             "outcome": outcome,
             "answered_by": answered.answered_by or "",
@@ -91,7 +92,7 @@ class ApprovalMails:
         }
         return Notice(f"approval:{answered.id}:answer", "answer", facts, addressee)
 
-    def _addressee(self, asked: Approval) -> int | None:
+    def _addressee(self, asked: Approval) -> ClinicId | None:
         """The clinic of the person who asked; none for the operator, or if that cannot be found out."""
         try:
             return asked.clinic_id if self._belongs_to(asked.requested_by, asked.clinic_id) else None

@@ -12,6 +12,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import text
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import Interrupted, TransientError
 from clinic_backups.base.plain import iso
 from clinic_backups.catalog.outbox import Notice, queue
@@ -83,7 +84,7 @@ class Announcer:
     """
 
     wish: NotifySuccess = "each"
-    clinic_wishes: Mapping[int, NotifySuccess] = field(default_factory=dict)
+    clinic_wishes: Mapping[ClinicId, NotifySuccess] = field(default_factory=dict)
 
     def completed(self, db: SqlConnection, record: BackupRecord) -> None:
         """:param record: a completed record that was already written."""
@@ -131,7 +132,7 @@ def _history(db: SqlConnection, record: BackupRecord, now: datetime) -> MailHist
     row = db.execute(
         _HISTORY,
         {
-            "clinic_id": record.clinic_id,
+            "clinic_id": str(record.clinic_id),
             "backup_id": record.backup_id,
             "week": now - WEEK,
             # Records with later dates come from a wrong clock.

@@ -8,6 +8,7 @@ from typing import Any
 
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.plain import iso
 from clinic_backups.catalog.clinics import ClinicHealth, Shrunk
 
@@ -19,8 +20,8 @@ def digest_facts(
     run_id: str,
     run_url: str,
     clinics: Sequence[Clinic],
-    records: Mapping[int, BackupRecord],
-    urls: Mapping[int, str],
+    records: Mapping[ClinicId, BackupRecord],
+    urls: Mapping[ClinicId, str],
     health: Iterable[ClinicHealth],
     shrunk: Iterable[Shrunk],
     undelivered: Sequence[Mapping[str, Any]],

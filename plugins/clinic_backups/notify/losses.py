@@ -7,11 +7,13 @@ from datetime import datetime
 from itertools import count
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Text, any_, literal, select, update
+from sqlalchemy import ARRAY, Text, any_, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.plain import iso
 from clinic_backups.base.replica import Loss
+from clinic_backups.catalog.clinic_id_text import ClinicIdText
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.replicas import PRESENT
 from clinic_backups.catalog.tables import backup, backup_replica, notification
@@ -77,7 +79,10 @@ def _facts(db: SqlConnection, told: Mapping[str, Any], losses: Iterable[Loss], n
         "checked_at": iso(now),
         "lost": sorted(lost, key=lambda entry: bool(entry["left"]))[:LISTED],
         "count": told["count"] + len(new),
-        "without": [{"clinic_id": clinic_id, "clinic_name": name} for clinic_id, name in sorted(without.items())],
+        "without": [
+            {"clinic_id": clinic_id, "clinic_name": name}
+            for clinic_id, name in sorted(without.items(), key=lambda pair: order_of(pair[0]))
+        ],
     }
 
 
@@ -95,8 +100,8 @@ def _left(db: SqlConnection, backup_ids: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _with_good_backup(db: SqlConnection, clinic_ids: list[int]) -> set[int]:
+def _with_good_backup(db: SqlConnection, clinic_ids: list[ClinicId]) -> set[ClinicId]:
     statement = select(backup.c.clinic_id).where(
-        backup.c.clinic_id == any_(literal(clinic_ids, ARRAY(BigInteger))), backup.c.state == "completed"
+        backup.c.clinic_id == any_(literal(clinic_ids, ARRAY(ClinicIdText))), backup.c.state == "completed"
     )
     return {clinic_id for (clinic_id,) in db.execute(statement.distinct())}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.catalog.outbox import Letter, Outbox, Recipient, Settle
@@ -35,7 +36,7 @@ class Post:
         outbox: Outbox,
         server: Connection | None,
         templates: Templates,
-        admins: Callable[[int], Sequence[Recipient]],
+        admins: Callable[[ClinicId], Sequence[Recipient]],
         operators: Sequence[str],
         approvers: Sequence[str] = (),
         operator_language: str,
@@ -47,7 +48,7 @@ class Post:
         self._operator_language = operator_language
         self._now = now
 
-    def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
+    def deliver(self, *, clinic_id: ClinicId | None = None, limit_seconds: float = 600) -> Delivered:
         """Send the due letters of one clinic or of all. Letters that cannot be sent wait for a later call.
 
         :param limit_seconds: no letter is begun after this time.
@@ -78,9 +79,9 @@ class Post:
         """Give up letters that have waited for a week."""
         self._outbox.expire(self._now())
 
-    def _address(self, clinic_id: int | None, domain: str, now: datetime, done: Delivered) -> None:
+    def _address(self, clinic_id: ClinicId | None, domain: str, now: datetime, done: Delivered) -> None:
         """Look up the recipients. If the clinics' database does not answer, use those of the last mail."""
-        known: dict[int | None, Sequence[Recipient] | None] = {None: self._operators}
+        known: dict[ClinicId | None, Sequence[Recipient] | None] = {None: self._operators}
         for notice_id, addressee, to_approvers in self._outbox.unaddressed(clinic_id):
             if addressee is not None and addressee not in known:
                 try:
@@ -92,7 +93,7 @@ class Post:
             if recipients is not None:
                 self._outbox.address(notice_id, recipients, domain=domain, now=now)
 
-    def _send_next(self, server: MailServer, clinic_id: int | None, now: datetime, done: Delivered) -> bool:
+    def _send_next(self, server: MailServer, clinic_id: ClinicId | None, now: datetime, done: Delivered) -> bool:
         """Send one letter; returns whether there may be more."""
         with self._outbox.next_letter(now, clinic_id=clinic_id, server_is_up=done.sent > 0) as found:
             if found is None:

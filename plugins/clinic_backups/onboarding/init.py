@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from clinic_backups.onboarding.parent_text import ParentText
 from clinic_backups.onboarding.schema import Schema, Tenant, read, tenant_of
 from clinic_backups.onboarding.sql_parts import escaped
 from clinic_backups.tenant import declarations, drift
+from clinic_backups.tenant.clinic_key import ClinicKey
 from clinic_backups.tenant.declarations import Declarations, spelled
 from clinic_backups.tenant.extract import file_of
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -122,10 +122,9 @@ def _tenant_table(folder: Path, wanted: str | None) -> str:
 def _key(folder: Path) -> str | None:
     """The column that ``clinic_table.txt`` names as the key."""
     path = folder / "clinic_table.txt"
-    found = (
-        re.search(r"^key: (.+) \S+(?: varying)?$", path.read_text(encoding="utf-8"), re.M) if path.exists() else None
-    )
-    return found[1] if found else None
+    lines = path.read_text(encoding="utf-8").split("\n")[1:] if path.exists() else []
+    keys = [key for line in lines if (key := ClinicKey.of_line(line)) is not None]
+    return keys[0].column if keys else None
 
 
 def _declared(folder: Path) -> Declarations:

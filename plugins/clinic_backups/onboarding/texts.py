@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clinic_backups.base.text import table_in_sql
+from clinic_backups.base.text import quoted, table_in_sql
 from clinic_backups.onboarding.schema import Tenant
 from clinic_backups.onboarding.sql_parts import escaped, template_name
 
@@ -45,7 +45,8 @@ SELECT NULL::{type} AS clinic_id, NULL::text AS role WHERE false
 
 def clinic_table(tenant: Tenant, *, is_primary: bool) -> str:
     """``clinic_table.txt``: the table, and its key unless that is the primary key and a whole number."""
-    key = "" if is_primary and tenant.type in INTEGERS else f"key: {tenant.key} {tenant.type}\n"
+    column = quoted(tenant.key) if '"' in tenant.key else tenant.key
+    key = "" if is_primary and tenant.type in INTEGERS else f"key: {column} {tenant.type}\n"
     return f"{tenant.table}\n{key}"
 
 

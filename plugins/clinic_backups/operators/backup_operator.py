@@ -20,6 +20,7 @@ from clinic_backups.backup.shares import NOT_BEFORE, Share
 from clinic_backups.backup.stream import Progress
 from clinic_backups.base.backup_request import BackupOptions, BackupRequest
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId, in_order
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import (
     ClinicBackupsError,
@@ -136,7 +137,7 @@ class ClinicBackupOperator(BaseOperator):
             self.log.info(
                 "%s of %s clinics have their backup already.", len(share.clinics) - len(wanted), len(share.clinics)
             )
-        results, failed = list[dict[str, Any]](), dict[int, ClinicBackupsError]()
+        results, failed = list[dict[str, Any]](), dict[ClinicId, ClinicBackupsError]()
         mails, turns, at_once = Pace(), Turns(), min(parts.settings.clinics_at_once, len(wanted))
         work = partial(self._back_up, parts, context, turns=turns, name_in_progress=at_once > 1)
         with closing(outcomes_of(wanted, work, at_once=at_once, stop=self._stop_all)) as outcomes:
@@ -243,10 +244,10 @@ def _own_failure(error: BaseException) -> ClinicBackupsError:
     return error if isinstance(error, ClinicBackupsError) else TransientError(to_record(error)[0])
 
 
-def _of_all(failed: Mapping[int, ClinicBackupsError], clinics: int) -> ClinicBackupsError:
+def _of_all(failed: Mapping[ClinicId, ClinicBackupsError], clinics: int) -> ClinicBackupsError:
     """One error for the clinics of a task that failed; it may pass if one of them may."""
     lasting = all(isinstance(error, PermanentError) for error in failed.values())
-    ids = ", ".join(map(str, sorted(failed)))
+    ids = ", ".join(map(str, in_order(failed)))
     return (PermanentError if lasting else TransientError)(
         f"{len(failed)} of the {clinics} clinics of this task have no backup: {ids}.",
         hint="The log above names the reason of each. Clear the task to back up those that have no backup of this run.",

@@ -8,6 +8,8 @@ from urllib.parse import quote
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf as airflow_conf
 
+from clinic_backups.base.clinic_id import clinic_id_of, component_of
+
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
@@ -32,4 +34,5 @@ class BackupLink(BaseOperatorLink):
         """
         if "clinics" in operator.clinic:
             return f"{airflow_url()}/backups/ui/"
-        return f"{airflow_url()}/backups/ui/clinics/{operator.clinic['id']}/runs/{quote(ti_key.run_id, safe='')}"
+        clinic = quote(component_of(clinic_id_of(operator.clinic["id"])), safe="")
+        return f"{airflow_url()}/backups/ui/clinics/{clinic}/runs/{quote(ti_key.run_id, safe='')}"

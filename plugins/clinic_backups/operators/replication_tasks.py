@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.conf_values import flag
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import Listener
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def log_replication(
-    logger: Any, parts: AirflowParts, clinic_id: int | None = None, *, patient: bool = False
+    logger: Any, parts: AirflowParts, clinic_id: ClinicId | None = None, *, patient: bool = False
 ) -> Replication:
     """Make missing replicas, and log them. A later run tries again if a replica fails."""
     replicator = parts.replicator(
@@ -35,7 +36,7 @@ def log_replication(
     return done
 
 
-def replicate_without_failing(logger: Any, parts: AirflowParts, clinic_id: int) -> None:
+def replicate_without_failing(logger: Any, parts: AirflowParts, clinic_id: ClinicId) -> None:
     """Replicate after a backup. The backup is complete in its own store even if this fails."""
     if len(parts.stores.urls) == 1:
         return

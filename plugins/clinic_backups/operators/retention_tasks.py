@@ -10,6 +10,7 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.backup.choose_clinics import select
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.conf_values import flag, require_known_keys
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.replica import Loss
@@ -29,7 +30,7 @@ def conf_of(context: Any, keys: tuple[str, ...] = KEYS) -> dict[str, Any]:
     return conf
 
 
-def wanted_clinic(parts: AirflowParts, conf: dict[str, Any]) -> int | None:
+def wanted_clinic(parts: AirflowParts, conf: dict[str, Any]) -> ClinicId | None:
     """The clinic in the conf; none means all. :raises SettingsError: there is no such clinic."""
     if "clinic_id" not in conf:
         return None

@@ -18,6 +18,7 @@ from clinic_backups.backup.preflight import require
 from clinic_backups.backup.shares import NOT_BEFORE, Share, divide
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
@@ -111,7 +112,7 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
     context = get_current_context()
     run_id = context["dag_run"].run_id
     task_of = {clinic: index for index, item in enumerate(shares or ()) for clinic in Share.from_item(item).clinics}
-    wanted = sorted(task_of, key=lambda clinic: clinic.id)
+    wanted = sorted(task_of, key=lambda clinic: order_of(clinic.id))
     with failing_clearly(log):
         # The operator must be told even if wrong settings made the run fail.
         usable, wrong = load_usable()
@@ -209,7 +210,7 @@ def _queue_digest(
     parts: AirflowParts,
     context: Any,
     task_of: Mapping[Clinic, int],
-    records: dict[int, BackupRecord],
+    records: dict[ClinicId, BackupRecord],
     problem: Mapping[str, str] | None,
 ) -> None:
     settings, now = parts.settings, parts.clock()
@@ -220,7 +221,7 @@ def _queue_digest(
     facts = digest_facts(
         run_id=run_id,
         run_url=run_url,
-        clinics=sorted(task_of, key=lambda clinic: clinic.id),
+        clinics=sorted(task_of, key=lambda clinic: order_of(clinic.id)),
         records=records,
         urls={
             clinic.id: f"{run_url}/tasks/back_up/mapped/{index}" if run_url else "" for clinic, index in task_of.items()

@@ -10,6 +10,7 @@ from clinic_backups.archive.blocks import OWN_ARCHIVE
 from clinic_backups.archive.bounds import RATIO, Bound, believed, guess
 from clinic_backups.archive.reader import Manifest, Segment, read_archive
 from clinic_backups.base.backup_facts import ArchiveInfo, ChainArchive
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
 from clinic_backups.base.listening import NOBODY, Listener, nobody
@@ -39,7 +40,7 @@ class Source:
     """
 
     backup_id: str
-    clinic_id: int
+    clinic_id: ClinicId
     archive: ArchiveInfo
     chain: tuple[ChainArchive, ...] = ()
     bound: Bound | None = None

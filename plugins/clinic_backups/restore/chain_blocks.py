@@ -15,6 +15,7 @@ from clinic_backups.archive.blocks import Block, BlockList
 from clinic_backups.archive.known_blocks import POSITION_BITS, index_entry, sorted_index
 from clinic_backups.archive.reader import Segment, TableContent, read_archive
 from clinic_backups.archive.writer import SEGMENT_BYTES, ArchiveWriter
+from clinic_backups.base.clinic_id import in_shell
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.pipeline import Cancelled, Channel
@@ -93,7 +94,8 @@ class Merge:
         return PermanentError(
             f"{self._manifest.backup_id} cannot be consolidated: blocks of {table} come more often than {backup_id}"
             " stores them, or in another order, and too many would have to wait in memory.",
-            hint=f"Make a full backup instead: clinic-backups backup --clinic {self._manifest.clinic.id} --kind full",
+            hint="Make a full backup instead: clinic-backups backup --clinic"
+            f" {in_shell(self._manifest.clinic.id)} --kind full",
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from clinic_backups.archive.manifest import Manifest
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database_errors import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
@@ -339,7 +340,7 @@ def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientE
     return told
 
 
-def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> ClinicChanged:
+def _changed(clinic_id: ClinicId, now: RestorePlan, plan: RestorePlan | None) -> ClinicChanged:
     where = ""
     if plan is not None and plan.parts:
         found = otherwise(now.parts, plan.parts)
@@ -354,7 +355,7 @@ def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> Clin
     )
 
 
-def _otherwise(clinic_id: int, parts: Sequence[str]) -> ClinicChanged:
+def _otherwise(clinic_id: ClinicId, parts: Sequence[str]) -> ClinicChanged:
     parts = [PARTS_IN_WORDS.get(part, part) for part in parts]
     more = f", and {len(parts) - SHOWN_PARTS} more" if len(parts) > SHOWN_PARTS else ""
     return ClinicChanged(

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from clinic_backups.archive.bounds import bound_of
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import in_shell, nearest
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog.approvals import AGAIN, NotApproved
 from clinic_backups.catalog.records import Catalog
@@ -59,7 +60,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
         if found is None or found.clinic_id != request.clinic_id:
             raise PermanentError(
                 f"Clinic {request.clinic_id} has no backup {request.backup_id!r}.",
-                hint=f"See clinic-backups list --clinic {request.clinic_id}",
+                hint=f"See clinic-backups list --clinic {in_shell(request.clinic_id)}",
             )
         require_completed(found)
         return found
@@ -88,8 +89,16 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
         )
     raise PermanentError(
         f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
-        hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",
+        hint=f"See clinic-backups list --clinic {in_shell(request.clinic_id)}.{by_id}{_alike(catalog, request)}",
     )
+
+
+def _alike(catalog: Catalog, request: RestoreRequest) -> str:
+    """Which ids the catalog has, if it knows nothing of the clinic."""
+    known = catalog.clinic_ids()
+    if request.clinic_id in known or not (near := nearest(request.clinic_id, known)):
+        return ""
+    return f" The nearest ids of clinics with backups are {', '.join(map(str, near))}."
 
 
 def require_completed(record: BackupRecord) -> None:

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 
 import psycopg2
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect
 from clinic_backups.base.database_errors import raise_database_error
@@ -48,12 +49,12 @@ class _Looking(Snapshot):
         return connect(connection, own_path=False)
 
 
-def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) -> list[StrangersCode]:
+def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: ClinicId) -> list[StrangersCode]:
     """What the hooks name and a stranger owns. Only texts are looked at: no hook is run.
 
     :param snapshot: one whose session has the search path of the role as its default.
     """
-    texts = [render(folder.text(name), clinic_id, name=name) for name in present_hooks(folder)]
+    texts = [render(folder.text(name), clinic_id, name=name, key=folder.clinic_key) for name in present_hooks(folder)]
     if not texts:
         return []
     query = "SELECT reset_val, current_user FROM pg_settings WHERE name = 'search_path'"
@@ -67,14 +68,19 @@ def present_hooks(folder: SqlFolder) -> list[str]:
     return [name for name in (BEFORE, AFTER) if (folder.path / name).is_file()]
 
 
-def require_no_strangers_in_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: int) -> None:
+def require_no_strangers_in_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: ClinicId) -> None:
     """:raises PermanentError: a hook names something of a stranger. See :func:`strangers_of_hooks`."""
     refuse(strangers_of_hooks(snapshot, folder, clinic_id), f"The SQL of {BEFORE} or {AFTER}")
 
 
 @contextmanager
 def hooked(
-    connection: Connection, folder: SqlFolder, clinic_id: int, listener: Listener, *, trusted_owners: Sequence[str] = ()
+    connection: Connection,
+    folder: SqlFolder,
+    clinic_id: ClinicId,
+    listener: Listener,
+    *,
+    trusted_owners: Sequence[str] = (),
 ) -> Iterator[None]:
     """Run the first hook, and the second one whatever happens inside.
 
@@ -102,7 +108,7 @@ def hooked(
         raise AfterHookFailed(*failure.lines, hint=failure.hint) from None
 
 
-def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, listener: Listener) -> None:
+def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: ClinicId, listener: Listener) -> None:
     if not (statements := _statements(folder, name, clinic_id)):
         return
     listener.step(f"running {name}")
@@ -124,15 +130,15 @@ def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, l
             raise PermanentError(*failed.lines, hint=f"{done} correct {folder.path / name}. {PATH_HINT}") from None
 
 
-def _statements(folder: SqlFolder, name: str, clinic_id: int) -> str:
+def _statements(folder: SqlFolder, name: str, clinic_id: ClinicId) -> str:
     """The statements of a hook; empty if there is no such file, or only comments in it."""
     if not (folder.path / name).is_file():
         return ""
-    statements = render(folder.text(name), clinic_id, name=name)
+    statements = render(folder.text(name), clinic_id, name=name, key=folder.clinic_key)
     return statements if _COMMENT.sub("", statements).strip(" ;\t\r\n") else ""
 
 
-def try_hooks(connection: Connection, folder: SqlFolder, clinic_id: int) -> None:
+def try_hooks(connection: Connection, folder: SqlFolder, clinic_id: ClinicId) -> None:
     """:func:`try_hook` for both. A hook that only waits for somebody is not tried to its end.
 
     :raises PermanentError: a hook would fail.
@@ -142,7 +148,7 @@ def try_hooks(connection: Connection, folder: SqlFolder, clinic_id: int) -> None
             try_hook(connection, folder, name, clinic_id)
 
 
-def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: int) -> None:
+def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: ClinicId) -> None:
     """Run a hook as a restore would, and roll it back. Nothing happens if the folder has no such file.
 
     :raises ClinicBackupsError: the hook fails, or it ends its transaction itself, so that it cannot be tried.

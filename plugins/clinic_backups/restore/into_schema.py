@@ -13,6 +13,7 @@ from psycopg2 import sql
 
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.reader import Manifest, TableContent
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.plain import iso
@@ -50,7 +51,7 @@ class IntoTable:
 class IntoReport:
     """The result."""
 
-    clinic_id: int
+    clinic_id: ClinicId
     clinic_name: str
     backup_id: str
     snapshot_at: datetime

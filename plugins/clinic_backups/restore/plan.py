@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from clinic_backups.base.documents import read
+from clinic_backups.base.documents import StoredId, read
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.restores import RestoreMode
@@ -115,7 +115,7 @@ class Refusal:
 class RestorePlan:
     """What a restore would do. ``digest`` identifies exactly these writes: only they are applied after an approval."""
 
-    clinic_id: int
+    clinic_id: StoredId
     clinic_name: str
     backup_id: str
     snapshot_at: datetime

@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from clinic_backups.backup.choose_clinics import MAX_DIGITS, select
+from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import MAX_COMPONENT, clinic_id_of
 from clinic_backups.base.conf_values import flag, notes, require_known_keys, unknown_word
-from clinic_backups.base.documents import read
+from clinic_backups.base.documents import StoredId, read
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import plain
 from clinic_backups.catalog.restores import RestoreMode
@@ -25,6 +26,7 @@ KEYS = (
     "notes",
 )  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+LONGEST_BACKUP_ID = MAX_COMPONENT + 20
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class RestoreRequest(Wish):
     :param into_schema: do not restore the clinic, but make a copy in a new schema of this name.
     """
 
-    clinic_id: int
+    clinic_id: StoredId
     backup_id: str | None = None
     as_of: datetime | None = None
     into_schema: str | None = None
@@ -116,19 +118,19 @@ def require_schema_name(schema: str) -> None:
 
 
 def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
-    """The number of a clinic that no longer exists, in the type that its backups have."""
-    is_number = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS
-    number = int(str(value)) if is_number else value
-    if not isinstance(number, int) or isinstance(number, bool) or number in {clinic.id for clinic in every}:
+    """A clinic that no longer exists, in the type that its backups have."""
+    try:
+        clinic_id = clinic_id_of(value)
+    except ValueError:
         return []
-    return [Clinic(number, f"clinic {number}")]
+    return [] if clinic_id in {clinic.id for clinic in every} else [Clinic(clinic_id, f"clinic {clinic_id}")]
 
 
 def _text(conf: Mapping[str, Any], key: str) -> str | None:
     value = conf.get(key)
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > 100 or not value.isprintable():
+    if not isinstance(value, str) or len(value) > LONGEST_BACKUP_ID or not value.isprintable():
         raise SettingsError(f"{key} is not the id of a backup.", hint="See `clinic-backups list --clinic N`.")
     return value
 

@@ -10,6 +10,7 @@ from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.settings import Settings
@@ -69,7 +70,7 @@ class SafetyBackup:
                 )
         return saved
 
-    def _is_empty(self, clinic_id: int, snapshot: str) -> bool:
+    def _is_empty(self, clinic_id: ClinicId, snapshot: str) -> bool:
         """Whether no table has a row of the clinic, including tables that the plan does not compare."""
         queries = SqlExtract().rendered(SqlFolder(self._settings.sql_dir), clinic_id)
         with Snapshot(self._restore_db, same_as=snapshot, **self._settings.timeouts) as reader:

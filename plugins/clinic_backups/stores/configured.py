@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, PlaceMissing, SettingsError, StoreAway, TransientError
 from clinic_backups.base.listening import nobody
 from clinic_backups.stores.base import ObjectStore
@@ -146,14 +147,14 @@ class Outages:
 
     def __init__(self) -> None:
         self._down: dict[str, ClinicBackupsError] = {}
-        self._failed: dict[str, set[int]] = {}
+        self._failed: dict[str, set[ClinicId]] = {}
 
     def require(self, url: str) -> None:
         """:raises ClinicBackupsError: the store at that URL is down. This is the error that it gave."""
         if url in self._down:
             raise self._down[url]
 
-    def note(self, url: str, store: ObjectStore | None, clinic_id: int, error: ClinicBackupsError) -> bool:
+    def note(self, url: str, store: ObjectStore | None, clinic_id: ClinicId, error: ClinicBackupsError) -> bool:
         """Record an error, and return whether the store counts as down from now on.
 
         A store that shows its marker is up. It still counts as down after it has failed for ``CLINICS_IN_A_ROW``
@@ -194,7 +195,7 @@ class AnsweringStores:
         self._outages.give_up(url, error)
 
     @contextmanager
-    def at(self, url: str, clinic_id: int) -> Iterator[ObjectStore]:
+    def at(self, url: str, clinic_id: ClinicId) -> Iterator[ObjectStore]:
         """The store at a URL, for work on a clinic. If it is down, its error is raised: see :class:`Outages`.
 
         :raises TransientError, SettingsError: it did not answer, or cannot be opened.

@@ -6,14 +6,16 @@ whole number, and the number stands where a column may stand. Everything else is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
-from jinja2 import nodes
 from psycopg2 import sql
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.tenant.extract import ended, parsed
+from clinic_backups.tenant.clinic_key import NUMBER, ClinicKey
+from clinic_backups.tenant.extract import ended
 from clinic_backups.tenant.sql_tokens import Token, tokens
+from clinic_backups.tenant.templates import is_part, parts_of, places
 
 CLINICS = "clinica_del_respaldo"
 """The name of ``all_clinics.sql`` in such a statement."""
@@ -28,14 +30,18 @@ _HINT = (
 )
 
 
-def number_type(clinic_ids: Collection[int]) -> str:
-    """The type that PostgreSQL gives to the clinics' numbers, or to the larger ones of them."""
-    return "int8" if max(map(abs, clinic_ids), default=0) > _LARGEST_INT4 else "int4"
+def number_type(clinic_ids: Collection[ClinicId], key: ClinicKey = NUMBER) -> str:
+    """The type of the clinics' ids: that of a key, or the one that PostgreSQL gives to the larger ones of numbers."""
+    if key.type != "integer":
+        return key.type
+    return "int8" if any(abs(id_) > _LARGEST_INT4 for id_ in clinic_ids if isinstance(id_, int)) else "int4"
 
 
-def of_type(clinic_ids: Collection[int], type_: str) -> frozenset[int]:
-    """The clinics whose statement has a number of that type."""
-    return frozenset(id_ for id_ in clinic_ids if number_type([id_]) == type_)
+def of_type(clinic_ids: Collection[ClinicId], type_: str) -> frozenset[ClinicId]:
+    """The clinics whose statement has an id of that type."""
+    if type_ not in ("int4", "int8"):
+        return frozenset(clinic_ids)
+    return frozenset(id_ for id_ in clinic_ids if isinstance(id_, int) and number_type([id_]) == type_)
 
 
 def for_every_clinic(text: str, *, name: str, type_: str = "int4") -> str:
@@ -45,7 +51,7 @@ def for_every_clinic(text: str, *, name: str, type_: str = "int4") -> str:
     :param type_: see :func:`number_type`.
     :raises SettingsError: the statement of some clinic may mean something else.
     """
-    parts = _parts(text)
+    parts = parts_of(text)
     if parts is None:
         raise _refused(name, "it computes with clinic_id.")
     if reason := _other_meaning(parts):
@@ -57,50 +63,21 @@ def _refused(name: str, reason: str) -> SettingsError:
     return SettingsError(f"{name} cannot be compared for all clinics at once: {reason}", hint=_HINT)
 
 
-def _parts(text: str) -> list[str] | None:
-    """The texts between the clinic's numbers; ``None`` if the template does more than to write it."""
-    parts = [""]
-    for output in parsed(text).body:
-        if not isinstance(output, nodes.Output):
-            return None
-        for node in output.nodes:
-            if isinstance(node, nodes.TemplateData):
-                parts[-1] += node.data
-            elif isinstance(node, nodes.Name) and node.name == "clinic_id":
-                parts.append("")
-            else:
-                return None
-    return parts
-
-
 def _other_meaning(parts: Sequence[str]) -> str | None:
     """Why the statement may mean something else with a column in place of the number. ``None``: it cannot."""
-    whole, places = "0".join(parts), set(_places(parts))
+    whole, at = "0".join(parts), set(places(parts))
     found = list(tokens(whole))
     if any(token.is_name and token.value == CLINICS for token in found):
         return f"it has a name {CLINICS}."
     for index, token in enumerate(found):
-        if places.isdisjoint(range(token.start, token.end)):
+        if at.isdisjoint(range(token.start, token.end)):
             continue
         before = found[index - 1] if index else None
-        if token.kind != "number" or token.end != token.start + 1 or _goes_on(before, token):
+        if is_part(token, before):
             return "{{ clinic_id }} is part of a text, a name or a longer number there."
         if _is_position(found, index):
             return "{{ clinic_id }} may be the position of a column there, as in GROUP BY 1."
     return None
-
-
-def _places(parts: Sequence[str]) -> Iterator[int]:
-    """Where the numbers are, of one digit each. One in a comment is in no token."""
-    at = -1
-    for part in parts[:-1]:
-        at += len(part) + 1
-        yield at
-
-
-def _goes_on(before: Token | None, number: Token) -> bool:
-    """Whether a fraction's digits follow, or, before a negative number, a comment."""
-    return before is not None and before.is_(".", "-") and before.end == number.start
 
 
 def _is_position(found: Sequence[Token], index: int) -> bool:

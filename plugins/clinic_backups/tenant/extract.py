@@ -6,25 +6,26 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.tenant import declarations, drift
+from clinic_backups.tenant.clinic_key import NUMBER, ClinicKey
 from clinic_backups.tenant.declarations import Declarations
 from clinic_backups.tenant.drift import Drift
+from clinic_backups.tenant.templates import IN_COMMENTS, template, written_alone
 
 _COMPARED = re.compile(
     r"""(?: "(?P<quoted>[^"]+)" | (?P<plain>\w+) ) \s* = \s* \{\{ \s* clinic_id \s* \}\}
       | \{\{ \s* clinic_id \s* \}\} \s* = \s* (?:\w+\.)? (?P<after>\w+)""",
     re.VERBOSE,
 )
-"""A column compared with the clinic's number; quoted names after the number are not read."""
+"""A column compared with the clinic's id; quoted names after the id are not read."""
 
 
 USER_CLINICS = "user_clinics.sql"
@@ -34,14 +35,21 @@ _END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""
 """The semicolon that ends a query, with comments after it but no quote, so that it is not inside a text."""
 
 
-def render(text: str, clinic_id: int, *, name: str) -> str:
+def render(text: str, clinic_id: ClinicId, *, name: str, key: ClinicKey = NUMBER) -> str:
     """Put a clinic's id into a template. There is no other variable.
 
+    A number is rendered by Jinja. An id of another type is only put where a value of SQL stands: it is a text of
+    somebody else.
+
     :param name: the file, for the error.
-    :raises SettingsError: the template has an error or names another variable.
+    :param key: the key of the clinics' table.
+    :raises SettingsError: the template has an error or names another variable, or the key cannot be that id.
     """
+    value = key.literal(clinic_id)
     try:
-        return ended(_template(text).render(clinic_id=clinic_id))
+        if key.type != "integer":
+            return ended(_with_value(text, value, name))
+        return ended(template(text).render(clinic_id=clinic_id))
     except TemplateError as error:
         raise SettingsError(
             f"{name} cannot be rendered: {error}", hint="{{ clinic_id }} is the only variable of these templates."
@@ -53,24 +61,22 @@ def render(text: str, clinic_id: int, *, name: str) -> str:
         ) from None
 
 
+def _with_value(text: str, value: str, name: str) -> str:
+    found = written_alone(text)
+    if found is None:
+        raise SettingsError(
+            f"{name} cannot be rendered: it does more than to write clinic_id as a value, and clinic_id is no number.",
+            hint="Write {{ clinic_id }} alone, without quotes around it: organization_id = {{ clinic_id }}. It is"
+            " rendered with its quotes and its type.",
+        )
+    parts, are_values = found
+    rest = zip(are_values, parts[1:], strict=True)
+    return parts[0] + "".join((value if is_value else IN_COMMENTS) + part for is_value, part in rest)
+
+
 def ended(query: str) -> str:
     """A query without the semicolon at its end, so that it can be part of another."""
     return _END.sub("", query.strip())
-
-
-def parsed(text: str) -> nodes.Template:
-    """What a template consists of."""
-    return _environment().parse(text)
-
-
-@lru_cache(maxsize=1024)
-def _template(text: str) -> Template:
-    return _environment().from_string(text)
-
-
-@lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
 @dataclass(frozen=True)
@@ -102,13 +108,30 @@ class SqlFolder:
     @property
     def clinic_table(self) -> str:
         """``schema.table`` of the table whose rows are the clinics."""
-        name = self.text("clinic_table.txt").strip()
+        name = self._clinic_lines()[0]
         if name.count(".") != 1:
             raise SettingsError(
                 f"{self.path / 'clinic_table.txt'} does not hold one schema.table.",
                 hint="Write the clinics' table there, for instance public.comun_clinica",
             )
         return name
+
+    @property
+    def clinic_key(self) -> ClinicKey:
+        """The key of that table, which the second line names: ``key: id uuid``."""
+        lines = self._clinic_lines()[1:]
+        key = ClinicKey.of_line(lines[0]) if len(lines) == 1 else None
+        if lines and key is None:
+            raise SettingsError(
+                f"{self.path / 'clinic_table.txt'} has more than a table and its key.",
+                hint="The second line names the key's column and its type, which is integer, bigint, smallint, uuid,"
+                " text or varchar. For instance: key: id uuid",
+            )
+        return key or NUMBER
+
+    def _clinic_lines(self) -> list[str]:
+        lines = [line.strip() for line in self.text("clinic_table.txt").strip().splitlines()]
+        return [line for line in lines if line] or [""]
 
     def extracts(self, subfolder: str = "extract") -> dict[str, str]:
         """Template text of each extract by ``schema.table``; ``table.sql`` means ``public.table``.
@@ -152,13 +175,13 @@ class SqlFolder:
 
     def digest(self) -> str:
         """A digest that changes with the path, the list of extracts, or any text that decides what a backup holds."""
-        texts = [str(self.path), self.clinic_table, self.text(declarations.FILE), *chain(*self.extracts().items())]
+        texts = [str(self.path), *self._clinic_lines(), self.text(declarations.FILE), *chain(*self.extracts().items())]
         if parents := self.parents():
             texts += [PARENTS, *chain(*parents.items())]
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
     def clinic_columns(self) -> dict[str, frozenset[str]]:
-        """The columns that each extract compares with the clinic's number. They show which clinic a row belongs to.
+        """The columns that each extract compares with the clinic's id. They show which clinic a row belongs to.
 
         Without foreign keys in the database, nothing else shows it.
         """
@@ -212,23 +235,28 @@ def require_user_columns(count: int) -> None:
 class RenderedExtracts(str):
     """The extracts of a task's clinics as one script, for people to read; ``of`` gives the statements themselves."""
 
-    __slots__ = ("_templates",)
+    __slots__ = ("_key", "_templates")
     _templates: Mapping[str, str]
+    _key: ClinicKey
 
-    def __new__(cls, templates: Mapping[str, str], shown: Mapping[str, str]) -> RenderedExtracts:
+    def __new__(
+        cls, templates: Mapping[str, str], shown: Mapping[str, str], key: ClinicKey = NUMBER
+    ) -> RenderedExtracts:
         """:param templates: by ``schema.table``. :param shown: what people see of each."""
         text = super().__new__(cls, "\n\n".join(f"-- {name}\n{query};" for name, query in shown.items()))
-        text._templates = templates
+        text._templates, text._key = templates, key
         return text
 
-    def of(self, clinic_id: int) -> dict[str, str]:
+    def of(self, clinic_id: ClinicId) -> dict[str, str]:
         """The SELECT of each table for one clinic. :raises SettingsError: a template has an error."""
-        return rendered(self._templates, clinic_id)
+        return rendered(self._templates, clinic_id, key=self._key)
 
 
-def rendered(templates: Mapping[str, str], clinic_id: int, subfolder: str = "extract") -> dict[str, str]:
+def rendered(
+    templates: Mapping[str, str], clinic_id: ClinicId, subfolder: str = "extract", *, key: ClinicKey = NUMBER
+) -> dict[str, str]:
     """The SELECT of each table for one clinic, by ``schema.table``. :raises SettingsError: a template has an error."""
-    return {name: render(text, clinic_id, name=f"{subfolder}/{name}") for name, text in templates.items()}
+    return {name: render(text, clinic_id, name=f"{subfolder}/{name}", key=key) for name, text in templates.items()}
 
 
 @dataclass(frozen=True)
@@ -241,17 +269,18 @@ class SqlExtract:
 
     subfolder: str = "extract"
 
-    def rendered(self, folder: SqlFolder, clinic_id: int) -> dict[str, str]:
+    def rendered(self, folder: SqlFolder, clinic_id: ClinicId) -> dict[str, str]:
         """See :func:`rendered`."""
-        own = rendered(folder.extracts(self.subfolder), int(clinic_id))
-        return own | rendered(folder.parents(), int(clinic_id), PARENTS)
+        own = rendered(folder.extracts(self.subfolder), clinic_id, key=folder.clinic_key)
+        return own | rendered(folder.parents(), clinic_id, PARENTS, key=folder.clinic_key)
 
     def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> RenderedExtracts:
         from clinic_backups.base.load_settings import load
 
-        templates = SqlFolder(load().sql_dir).queries(self.subfolder)
-        item = context["task"].clinic
-        return RenderedExtracts(templates, templates if "clinics" in item else rendered(templates, int(item["id"])))
+        folder = SqlFolder(load().sql_dir)
+        templates, key, item = folder.queries(self.subfolder), folder.clinic_key, context["task"].clinic
+        shown = templates if "clinics" in item else rendered(templates, clinic_id_of(item["id"]), key=key)
+        return RenderedExtracts(templates, shown, key)
 
 
 def file_of(table: str) -> str:

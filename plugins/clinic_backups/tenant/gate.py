@@ -20,6 +20,7 @@ from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
+from clinic_backups.tenant.clinic_key_check import require_key
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.key_names import nouns, table_names
@@ -96,6 +97,7 @@ def passed(
     known: _Known | None = MEMORY.get(question, snapshot.version)
     if known is None:
         # Whoever became a stranger by a changed right alone is found by the next process.
+        require_key(snapshot, folder)
         require_no_strangers(snapshot, folder, queries, f"The backup of clinic {request.clinic.id}")
         facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
         coverage = Coverage(facts, folder, queries)
@@ -109,7 +111,7 @@ def passed(
         known = replace(known, tables=snapshot.tables(sorted(queries)))
         MEMORY.keep(question, snapshot.version, known)
     facts, coverage, tables = known.facts, known.coverage, dict(known.tables)
-    values = ValueChecks(snapshot, facts, queries, one_clinic(request.clinic.id), folder)
+    values = ValueChecks(snapshot, facts, queries, one_clinic(request.clinic.id, folder.clinic_key), folder)
     for table in tables.values():
         changed = values.problems(table, within_seconds=WITHIN_SECONDS)
         if changed is None:
@@ -122,7 +124,8 @@ def passed(
     compared = _compared_before(snapshot, folder, request, queries, (source, digest))
     if left := [name for name in tables if name not in compared]:
         checks = RowChecks(
-            snapshot, facts, tables, queries, one_clinic(request.clinic.id), coverage.links(), folder, materialized=True
+            snapshot, facts, tables, queries, one_clinic(request.clinic.id, folder.clinic_key),
+            coverage.links(), folder, materialized=True,
         )  # fmt: skip
         rows = checks.problems(left, within_seconds=WITHIN_SECONDS)
         if rows is None:
@@ -145,7 +148,8 @@ def _of_parents(
     left = coverage.parents.names & tables.keys() - compared
     if not left:
         return []
-    checks = ParentChecks(snapshot, coverage.parents, tables, queries, one_clinic(request.clinic.id), folder)
+    clinic = one_clinic(request.clinic.id, folder.clinic_key)
+    checks = ParentChecks(snapshot, coverage.parents, tables, queries, clinic, folder)
     problems = checks.problems(sorted(left), within_seconds=WITHIN_SECONDS)
     if problems is None:
         on_unchecked(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, order_of
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.tenant.extract import SqlFolder, render
@@ -23,11 +25,11 @@ def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> list[Clini
     found = snapshot.rows(folder.text(file), None, f"running {file}", source="file")
     try:
         clinics = [
-            Clinic(int(id_), str(name), str(language or "es"), *(str(group or "") for group in rest[:1]))
+            Clinic(_id(id_), str(name), str(language or "es"), *(str(group or "") for group in rest[:1]))
             for id_, name, language, *rest in found
             if len(rest) <= 1
         ]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         clinics = []
     if len({clinic.id for clinic in clinics}) != len(found):
         raise PermanentError(
@@ -35,7 +37,18 @@ def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> list[Clini
             " number and comes once.",
             hint=f"Correct {folder.path / file}.",
         )
-    return sorted(clinics, key=lambda clinic: clinic.id)
+    return sorted(clinics, key=lambda clinic: order_of(clinic.id))
+
+
+def _id(value: object) -> ClinicId:
+    return clinic_id_of(int(value) if isinstance(value, Decimal) and value == int(value) else value)
+
+
+def _is(value: object, clinic_id: ClinicId) -> bool:
+    try:
+        return _id(value) == clinic_id
+    except (ValueError, ArithmeticError):
+        return False
 
 
 def clinics(
@@ -53,14 +66,14 @@ def clinics(
 
 
 def admins(
-    clinic_db: Connection, folder: SqlFolder, clinic_id: int, *, trusted_owners: Sequence[str] = ()
+    clinic_db: Connection, folder: SqlFolder, clinic_id: ClinicId, *, trusted_owners: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
     """The addresses and names of those who get the mails about one clinic, from ``clinic_admins.sql``.
 
     :raises PermanentError: the query would run code of a stranger.
     """
     file = "clinic_admins.sql"
-    query = render(folder.text(file), clinic_id, name=file)
+    query = render(folder.text(file), clinic_id, name=file, key=folder.clinic_key)
     with Snapshot(clinic_db, trusted_owners=trusted_owners) as snapshot:
         _require_no_strangers(snapshot, folder, query, doing="The list of a clinic's administrators")
         rows = snapshot.rows(query, None, f"running {file}", source="file")
@@ -71,7 +84,7 @@ def _require_no_strangers(snapshot: Snapshot, folder: SqlFolder, *queries: str, 
     refuse(strangers_code(snapshot, folder.queries(), folder.clinic_table, unlocked=queries), doing)
 
 
-def belongs_to(clinic_db: Connection, folder: SqlFolder, name: str, clinic_id: int) -> bool:
+def belongs_to(clinic_db: Connection, folder: SqlFolder, name: str, clinic_id: ClinicId) -> bool:
     """Whether the person with that name belongs to the clinic, as ``user_clinics.sql`` says.
 
     A superadmin does not belong to any clinic.
@@ -83,5 +96,5 @@ def belongs_to(clinic_db: Connection, folder: SqlFolder, name: str, clinic_id: i
             found += snapshot.rows(
                 query, {"email": email, "name": name}, "looking up the clinics of a person", source="file"
             )
-    roles = [role for clinic, role, *_ in found if role == "superadmin" or clinic == clinic_id]
+    roles = [role for clinic, role, *_ in found if role == "superadmin" or _is(clinic, clinic_id)]
     return bool(roles) and "superadmin" not in roles

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from psycopg2 import sql
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.database import qualified
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
+from clinic_backups.tenant.clinic_key import ClinicKey
 from clinic_backups.tenant.every_clinic import CLINIC
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.problems import Problem
@@ -30,9 +32,9 @@ from clinic_backups.tenant.tenant_db import Snapshot
 OnFound = Callable[[Problem, sql.Composable], object]
 
 
-def one_clinic(clinic_id: int) -> str:
+def one_clinic(clinic_id: ClinicId, key: ClinicKey) -> str:
     """The replacement of ``all_clinics.sql`` for comparing the rows of one clinic."""
-    return f"SELECT {int(clinic_id)}, ''::text, ''::text"
+    return f"SELECT {key.literal(clinic_id)}, ''::text, ''::text"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import table_in_sql
 from clinic_backups.tenant.extract import SqlFolder, render
@@ -129,7 +130,7 @@ def _named(queries: Iterable[str]) -> dict[str, list[str]]:
 
 
 def strangers_of_folder(
-    snapshot: Snapshot, folder: SqlFolder, clinic_id: int, *, written: Iterable[str] | None = None
+    snapshot: Snapshot, folder: SqlFolder, clinic_id: ClinicId, *, written: Iterable[str] | None = None
 ) -> list[StrangersCode]:
     """Look for it in everything that the extracts and the queries of clinics and people mention.
 
@@ -138,10 +139,10 @@ def strangers_of_folder(
     :param clinic_id: the clinic that the extracts are rendered for.
     :raises SettingsError: the folder is not complete.
     """
-    extracts, table = folder.queries(), folder.clinic_table
-    queries = [render(text, clinic_id, name=f"extract/{name}") for name, text in extracts.items()]
+    extracts, table, key = folder.queries(), folder.clinic_table, folder.clinic_key
+    queries = [render(text, clinic_id, name=f"extract/{name}", key=key) for name, text in extracts.items()]
     lists = [
-        render(folder.text("clinic_admins.sql"), clinic_id, name="clinic_admins.sql"),
+        render(folder.text("clinic_admins.sql"), clinic_id, name="clinic_admins.sql", key=key),
         folder.text("all_clinics.sql"),
         folder.text("active_clinics.sql"),
     ]

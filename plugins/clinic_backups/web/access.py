@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
+from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.search_path import APPLICATION_PATH
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.operators.airflow_internals import GetUserDep
-from clinic_backups.tenant.extract import SqlFolder, require_user_columns
+from clinic_backups.tenant.extract import USER_CLINICS, SqlFolder, require_user_columns
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import CrossSite
 from clinic_backups.web.threads import run
@@ -63,20 +65,33 @@ def is_airflow_admin(user: Any) -> bool:
 
 
 def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
-    clinics: dict[int, Role] = {}
-    users: dict[int | None, int] = {}
+    clinics: dict[ClinicId, Role] = {}
+    users: dict[ClinicId | None, int] = {}
     for row in rows:
         require_user_columns(len(row))
-        clinic_id, role, user_id = (*row, None)[:3]
+        named, role, user_id = (*row, None)[:3]
         if role == "superadmin":
             return Viewer(name, email, superadmin=True, users={} if user_id is None else {None: int(user_id)})
-        if clinic_id is not None and user_id is not None:
-            users.setdefault(int(clinic_id), int(user_id))
+        if named is None:
+            continue
+        clinic_id = _clinic(named)
+        if user_id is not None:
+            users.setdefault(clinic_id, int(user_id))
         known: Role = "administrador" if role == "administrador" else "lector"
         # If a person has two roles in one clinic, the stronger one counts.
-        if clinic_id is not None and clinics.get(int(clinic_id)) != "administrador":
-            clinics[int(clinic_id)] = known
+        if clinics.get(clinic_id) != "administrador":
+            clinics[clinic_id] = known
     return Viewer(name, email, clinics=clinics, users=users)
+
+
+def _clinic(named: object) -> ClinicId:
+    try:
+        return clinic_id_of(named)
+    except ValueError as error:
+        raise SettingsError(
+            f"{USER_CLINICS} returns a clinic_id that cannot be one: {error}.",
+            hint="Let it return the key of the clinics' table.",
+        ) from None
 
 
 def refuse_other_sites(request: Request) -> None:

@@ -13,6 +13,7 @@ from secrets import token_hex
 from typing import Any
 
 from clinic_backups.base.backup_request import WantedKind
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.documents import MAX_REASON
 from clinic_backups.base.text import is_line, one_line
 from clinic_backups.catalog.backup_list import HistoryEntry
@@ -44,7 +45,7 @@ class Started:
 
     dag_id: str
     run_id: str
-    clinic_id: int
+    clinic_id: ClinicId
 
 
 class Actions:
@@ -62,7 +63,7 @@ class Actions:
         recorder: Recorder,
         runs: Runs,
         seen: SeenRuns,
-        exists: Callable[[int], bool],
+        exists: Callable[[ClinicId], bool],
         now: Callable[[], datetime],
     ) -> None:
         self._database, self._recorder, self._runs = database, recorder, runs
@@ -71,7 +72,7 @@ class Actions:
     def back_up(
         self,
         caller: Caller,
-        clinic_id: int,
+        clinic_id: ClinicId,
         *,
         kind: WantedKind = "auto",
         notes: str = "",
@@ -181,7 +182,7 @@ class Actions:
         caller: Caller,
         action: str,
         dag_id: str,
-        clinic_id: int,
+        clinic_id: ClinicId,
         conf: dict[str, Any],
         *,
         backup: HistoryEntry | None = None,
@@ -198,7 +199,7 @@ class Actions:
             self._runs.start(dag_id, conf, by=caller.viewer.name, run_id=run_id)
         return Started(dag_id, run_id, clinic_id)
 
-    def _refuse_while_running(self, clinic_id: int) -> None:
+    def _refuse_while_running(self, clinic_id: ClinicId) -> None:
         """:raises Conflict: a backup of this clinic is running or waiting."""
         if self._seen.queued(clinic_id) is not None:
             raise Conflict(f"A backup of clinic {clinic_id} was already requested.", hint="Wait until it is done.")
@@ -208,7 +209,7 @@ class Actions:
                 raise Conflict(f"Clinic {clinic_id} is being backed up or restored now.", hint="Wait until it is done.")
 
     @contextmanager
-    def _alone(self, clinic_id: int, dag_id: str) -> Iterator[None]:
+    def _alone(self, clinic_id: ClinicId, dag_id: str) -> Iterator[None]:
         """Allow only one person between check and start. :raises Conflict: somebody else is doing the same."""
         with self._database.transaction("asking for a run") as db:
             if not db.exec_driver_sql(TRY_LOCK, (f"clinic_backups web {dag_id} {clinic_id}",)).scalar():

@@ -11,13 +11,14 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.base.backup_request import WantedKind
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import Sort, Standing
-from clinic_backups.catalog.paging import BIGINT
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.chain_download import parts_of
+from clinic_backups.web.clinic_values import Clinica
 from clinic_backups.web.downloads import LINK_LASTS
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
@@ -91,7 +92,7 @@ def list_backups(
     response: Response,
     caller: CallerDep,
     services: ServicesDep,
-    clinica: Annotated[int | None, Query(ge=0, le=BIGINT - 1)] = None,
+    clinica: Annotated[Clinica | None, Query()] = None,
     tipo: Annotated[list[Type], Query(), Chosen] = [],  # noqa: B006 - FastAPI copies it
     estado: Annotated[list[Status], Query(), Chosen] = [],  # noqa: B006
     desde: Moment | None = None,
@@ -135,7 +136,7 @@ def list_backups(
 def back_up(
     request: Request, caller: CallerDep, services: ServicesDep, asked: Annotated[NuevoRespaldo, Depends(new_backup)]
 ) -> Iniciado:
-    clinic_id = asked.clinica
+    clinic_id: ClinicId | None = asked.clinica
     if clinic_id is None:
         own = caller.viewer.clinics_where("back_up")
         if own is None or len(own) != 1:

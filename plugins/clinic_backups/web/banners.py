@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approval
@@ -58,7 +59,7 @@ def of_airflow(runs: Runs, settings: Settings) -> list[Banner]:
     return found
 
 
-def of_clinics(active: Callable[[], Sequence[Clinic]], seen: Container[int]) -> list[Banner]:
+def of_clinics(active: Callable[[], Sequence[Clinic]], seen: Container[ClinicId]) -> list[Banner]:
     """A banner about active clinics that no run has seen, and that the board therefore does not count."""
     try:
         unseen = [f"{clinic.id} {clinic.name}" for clinic in active() if clinic.id not in seen]

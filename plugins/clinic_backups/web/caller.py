@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.web.problems import Denied, NotVisible
 from clinic_backups.web.viewer import Action, Viewer
 
@@ -26,7 +27,7 @@ class Caller:
         if self.viewer.clinics_where(action) == ():
             raise Denied("Your role allows that in no clinic.", hint="Ask the clinic's administrator, or the operator.")
 
-    def require(self, action: Action, clinic_id: int) -> None:
+    def require(self, action: Action, clinic_id: ClinicId) -> None:
         """:raises NotVisible: the clinic is not visible to this person.
 
         :raises Denied: the role in this clinic does not allow it."""

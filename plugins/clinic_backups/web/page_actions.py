@@ -8,10 +8,12 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from clinic_backups.base.backup_request import WantedKind
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.web import forms
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started
+from clinic_backups.web.clinic_values import ClinicPath
 from clinic_backups.web.problems import NotVisible, WrongValue
 from clinic_backups.web.render import PageLinks, archive_path, whole_path
 from clinic_backups.web.runs import RESTORE
@@ -32,7 +34,7 @@ def back_up(
     request: Request,
     caller: CallerDep,
     services: ServicesDep,
-    clinic_id: int,
+    clinic_id: Annotated[ClinicId, ClinicPath],
     kind: Annotated[WantedKind, Form()] = "auto",
     notes: Line = "",
 ) -> Response:
@@ -45,7 +47,7 @@ def restore(
     request: Request,
     caller: CallerDep,
     services: ServicesDep,
-    clinic_id: int,
+    clinic_id: Annotated[ClinicId, ClinicPath],
     backup: Annotated[int, Form()],
     mode: Annotated[RestoreMode, Form()] = "exact",
     tables: Annotated[list[forms.TableName], Form(max_length=forms.MOST_TABLES)] = [],  # noqa: B006

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web import forms, page_actions, render
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.clinic_values import ClinicPath, clinic_in_query
 from clinic_backups.web.next_backup import next_backups
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.runs import BACKUP, RunView
@@ -82,7 +84,9 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
 
 @ui.get("/clinics/{clinic_id}", name="clinic")
 @on_threads
-def clinic(request: Request, caller: CallerDep, services: ServicesDep, clinic_id: int) -> Response:
+def clinic(
+    request: Request, caller: CallerDep, services: ServicesDep, clinic_id: Annotated[ClinicId, ClinicPath]
+) -> Response:
     line = line_of(caller, services, clinic_id)
     history = services.history.page(
         visible=caller.viewer.visible,
@@ -114,7 +118,9 @@ def clinic(request: Request, caller: CallerDep, services: ServicesDep, clinic_id
 
 @ui.get("/clinics/{clinic_id}/runs/{run_id:path}", name="backup_of_run")
 @on_threads
-def backup_of_run(request: Request, caller: CallerDep, services: ServicesDep, clinic_id: int, run_id: str) -> Response:
+def backup_of_run(
+    request: Request, caller: CallerDep, services: ServicesDep, clinic_id: Annotated[ClinicId, ClinicPath], run_id: str
+) -> Response:
     line = line_of(caller, services, clinic_id)
     entry = services.history.of_run(clinic_id, run_id, caller.viewer.visible)
     if entry is not None:
@@ -125,7 +131,9 @@ def backup_of_run(request: Request, caller: CallerDep, services: ServicesDep, cl
 
 @ui.get("/clinics/{clinic_id}/restore", name="restore_dialog")
 @on_threads
-def restore_dialog(request: Request, caller: CallerDep, services: ServicesDep, clinic_id: int) -> Response:
+def restore_dialog(
+    request: Request, caller: CallerDep, services: ServicesDep, clinic_id: Annotated[ClinicId, ClinicPath]
+) -> Response:
     caller.require("restore", clinic_id)
     line = line_of(caller, services, clinic_id)
     moments = services.history.moments(clinic_id)
@@ -210,7 +218,7 @@ def audit(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
     wanted = {"clinic": forms.words(params, "clinic"), "actor": forms.words(params, "actor")}
     found = services.audit.page(
         visible=caller.viewer.clinics_where("audit"),
-        clinic_id=forms.number(params, "clinic"),
+        clinic_id=clinic_in_query(params, "clinic"),
         actor=wanted["actor"] or None,
         page=forms.page_of(params),
     )
@@ -261,7 +269,7 @@ def show(
     template: str,
     caller: Caller,
     services: Services,
-    clinic_id: int | None = None,
+    clinic_id: ClinicId | None = None,
     **facts: object,
 ) -> HTMLResponse:
     """Render a page, with the actions that the caller may do with that clinic."""
@@ -271,7 +279,7 @@ def show(
     return render.page(request, template, zone=zone, **known | facts)
 
 
-def line_of(caller: Caller, services: Services, clinic_id: int) -> BoardLine:
+def line_of(caller: Caller, services: Services, clinic_id: ClinicId) -> BoardLine:
     """The clinic's line of the board. :raises NotVisible: it does not exist or is not visible to this person."""
     line = _line(services, clinic_id) if caller.viewer.may("see", clinic_id) else None
     if line is None:
@@ -279,7 +287,7 @@ def line_of(caller: Caller, services: Services, clinic_id: int) -> BoardLine:
     return line
 
 
-def _line(services: Services, clinic_id: int) -> BoardLine | None:
+def _line(services: Services, clinic_id: ClinicId) -> BoardLine | None:
     return services.board.clinic(clinic_id, now=services.now(), objective_hours=services.settings.rpo_hours)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.backup_list import HistoryEntry
@@ -28,7 +29,7 @@ class Recorder:
         self,
         caller: Caller,
         action: str,
-        clinic_id: int,
+        clinic_id: ClinicId,
         *,
         backup: HistoryEntry | None = None,
         run_id: str | None = None,
@@ -53,7 +54,7 @@ class Recorder:
 
     @contextmanager
     def telling_failure(
-        self, caller: Caller, action: str, clinic_id: int, *, run_id: str, backup: HistoryEntry | None = None
+        self, caller: Caller, action: str, clinic_id: ClinicId, *, run_id: str, backup: HistoryEntry | None = None
     ) -> Iterator[None]:
         """Add a second line to the audit if the recorded action fails."""
         try:

@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 
 from clinic_backups.archive import by_hand
 from clinic_backups.base.backup_id import moment_of
+from clinic_backups.base.clinic_id import clinic_id_of, component_of
 from clinic_backups.base.plain import iso
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.stores.kinds import name_of
@@ -78,6 +79,8 @@ class PageLinks:
 
     def url(self, *parts: object, query: Mapping[str, str] | None = None) -> str:
         """The same without HTML escapes."""
+        if parts[:1] == ("clinics",):  # the route reads one part, whatever characters the id has
+            parts = ("clinics", *(component_of(clinic_id_of(part)) for part in parts[1:2]), *parts[2:])
         path = "/".join(quote(str(part), safe="") for part in parts)
         return f"{self.root}/ui/{path}" + (f"?{urlencode(query)}" if query else "")
 

@@ -9,6 +9,9 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.web.clinic_values import possible_clinic
+
 Model = TypeVar("Model", bound=BaseModel)
 NOT_JSON: dict[str, Any] = {
     "type": "json_invalid",
@@ -44,9 +47,6 @@ def read_body(model: type[Model], given: object) -> Model:
         raise RequestValidationError(found) from None
 
 
-def clinic_named(given: object) -> int | None:
+def clinic_named(given: object) -> ClinicId | None:
     """The clinic's id in a body, before anything else in it is checked; ``None`` if there is no possible id."""
-    named: Any = given.get("clinica") if isinstance(given, dict) else None
-    if isinstance(named, str) and named.isascii() and named.isdigit() and len(named) < 20:
-        named = int(named)
-    return named if isinstance(named, int) and not isinstance(named, bool) else None
+    return possible_clinic(given.get("clinica")) if isinstance(given, dict) else None

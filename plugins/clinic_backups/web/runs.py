@@ -16,6 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clinic_backups.backup.choose_clinics import for_all_clinics
+from clinic_backups.base.backup_id import clinic_of
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.base.setting_types import BY_HAND
 from clinic_backups.base.settings import Settings
 from clinic_backups.operators import pool
@@ -80,7 +82,7 @@ class RunView:
     dag_id: str
     run_id: str
     state: str
-    clinic_id: int | None
+    clinic_id: ClinicId | None
     conf: Mapping[str, Any]
     requested_by: str
     queued_at: datetime | None
@@ -167,7 +169,7 @@ class Runs:
             found = session.scalars(_runs(dag_id).where(DagRun.state.in_(UNFINISHED)))
             return [_view(run) for run in found]
 
-    def of_clinic(self, dag_id: str, clinic_id: int, limit: int) -> list[RunView]:
+    def of_clinic(self, dag_id: str, clinic_id: ClinicId, limit: int) -> list[RunView]:
         """The newest runs whose conf names that clinic, with their tasks."""
         named = DagRun.conf["clinic_id"].as_string() == str(clinic_id)
         with _session() as session:
@@ -335,12 +337,12 @@ def _full_view(run: DagRun, tasks: Sequence[TaskView], said: Mapping[tuple[str, 
     )
 
 
-def _clinic_of(conf: Mapping[str, Any]) -> int | None:
+def _clinic_of(conf: Mapping[str, Any]) -> ClinicId | None:
     """The clinic of a run. A backup's id begins with its clinic's id."""
-    named = conf.get("clinic_id")
-    if named is None and isinstance(conf.get("backup_id"), str):
-        named = conf["backup_id"].partition("-")[0]
+    named, backup_id = conf.get("clinic_id"), conf.get("backup_id")
+    if named is None and isinstance(backup_id, str):
+        return clinic_of(backup_id)
     try:
-        return int(named) if named is not None and not isinstance(named, bool) else None
-    except (TypeError, ValueError):
+        return clinic_id_of(named)
+    except ValueError:
         return None

@@ -11,12 +11,14 @@ from babel import Locale
 from fastapi import Path, Query
 from pydantic import AfterValidator, AliasPath, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import BoardLine, Standing
 from clinic_backups.catalog.paging import BIGINT
 from clinic_backups.notify.formats import Formats
 from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.clinic_values import Clinica
 from clinic_backups.web.forms import LARGEST_PAGE, MOST_TABLES, TableName
 
 SPANISH = Formats(Locale("es"), ZoneInfo("UTC"))
@@ -32,7 +34,7 @@ def _not_like_a_number(value: object) -> object:
     return value
 
 
-Clinica = Annotated[int, Field(ge=0, le=BIGINT - 1), BeforeValidator(_not_like_a_number)]
+UserNumber = Annotated[int, Field(ge=0, le=BIGINT - 1), BeforeValidator(_not_like_a_number)]
 
 
 def _without_blanks(values: object) -> object:
@@ -108,7 +110,7 @@ class Respaldo(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: int = _taken_from("number")
-    clinica: int = _taken_from("record.clinic_id")
+    clinica: ClinicId = _taken_from("record.clinic_id")
     clinica_nombre: str = _taken_from("record.clinic_name")
     tipo: Type = _taken_from("type")
     estado: Status = _taken_from("status")
@@ -152,7 +154,7 @@ class NuevoRespaldo(Asked):
     clinica: Clinica | None = None
     tipo: Literal["auto", "completo", "incremental"] = "auto"
     notas: Line = Field(default="", description="One line without patients' data")
-    creado_por: Clinica | None = Field(
+    creado_por: UserNumber | None = Field(
         default=None, description="The application's user on whose behalf a service asks; only for superadmins"
     )
 
@@ -179,7 +181,7 @@ class Iniciado(BaseModel):
 
     dag_id: str
     run_id: str
-    clinica: int
+    clinica: ClinicId
     url: str
 
 
@@ -210,7 +212,7 @@ class Enlace(BaseModel):
 class ClinicState(BaseModel):
     """The state of one clinic's backups."""
 
-    id: int
+    id: ClinicId
     name: str
     active: bool
     standing: Standing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.plan import RestorePlan
@@ -29,12 +30,12 @@ class SeenRuns:
         visible = caller.viewer.superadmin if run.clinic_id is None else caller.viewer.may("see", run.clinic_id)
         return self._with_plans([run])[0] if visible else None
 
-    def restores(self, caller: Caller, clinic_id: int, limit: int = 20) -> list[RunView]:
+    def restores(self, caller: Caller, clinic_id: ClinicId, limit: int = 20) -> list[RunView]:
         """The newest restores of a clinic, including waiting ones."""
         caller.require("see", clinic_id)
         return self._with_plans(self._runs.of_clinic(RESTORE, clinic_id, limit))
 
-    def queued(self, clinic_id: int) -> RunView | None:
+    def queued(self, clinic_id: ClinicId) -> RunView | None:
         """A requested backup of this clinic that has not ended."""
         return next((run for run in self._runs.unfinished(BACKUP) if run.clinic_id == clinic_id), None)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from clinic_backups.base import load_settings
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import DatabaseClock, Now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import Settings
@@ -115,7 +116,7 @@ class Services:
         """Records what people do."""
         return Recorder(self.audit, per_hour=self.settings.actions_per_hour, now=self.now)
 
-    def _exists(self, clinic_id: int) -> bool:
+    def _exists(self, clinic_id: ClinicId) -> bool:
         """Whether the clinic exists. A new clinic may not be in the catalog yet."""
         known = self.board.clinic(clinic_id, now=self.now(), objective_hours=self.settings.rpo_hours)
         return known is not None or any(clinic.id == clinic_id for clinic in AirflowParts().clinics()[1])

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from clinic_backups.base.clinic_id import ClinicId, in_order
+
 Role = Literal["superadmin", "administrador", "lector"]
 Action = Literal["see", "back_up", "download", "restore", "audit", "hold", "release", "verify", "approve"]
 
@@ -30,30 +32,30 @@ class Viewer:
     name: str
     email: str = ""
     superadmin: bool = False
-    clinics: Mapping[int, Role] = field(default_factory=dict)
-    users: Mapping[int | None, int] = field(default_factory=dict)
+    clinics: Mapping[ClinicId, Role] = field(default_factory=dict)
+    users: Mapping[ClinicId | None, int] = field(default_factory=dict)
 
     @property
-    def visible(self) -> tuple[int, ...] | None:
+    def visible(self) -> tuple[ClinicId, ...] | None:
         """The clinics that this person may see; ``None``: all of them."""
-        return None if self.superadmin else tuple(sorted(self.clinics))
+        return None if self.superadmin else tuple(in_order(self.clinics))
 
-    def role_in(self, clinic_id: int) -> Role | None:
+    def role_in(self, clinic_id: ClinicId) -> Role | None:
         """The role in one clinic; ``None``: the clinic is not visible to this person."""
         return "superadmin" if self.superadmin else self.clinics.get(clinic_id)
 
-    def user_in(self, clinic_id: int) -> int | None:
+    def user_in(self, clinic_id: ClinicId) -> int | None:
         """This person's user id in the clinics' application; ``None`` if unknown."""
         return self.users.get(clinic_id, self.users.get(None))
 
-    def may(self, action: Action, clinic_id: int) -> bool:
+    def may(self, action: Action, clinic_id: ClinicId) -> bool:
         """Whether this person may do that with this clinic's backups."""
         role = self.role_in(clinic_id)
         return role is not None and action in MAY[role]
 
-    def clinics_where(self, action: Action) -> tuple[int, ...] | None:
+    def clinics_where(self, action: Action) -> tuple[ClinicId, ...] | None:
         """The clinics in which this person may do that; ``None``: in all of them."""
-        return None if self.superadmin else tuple(sorted(c for c in self.clinics if self.may(action, c)))
+        return None if self.superadmin else tuple(in_order(c for c in self.clinics if self.may(action, c)))
 
     @property
     def best_role(self) -> Role | None:

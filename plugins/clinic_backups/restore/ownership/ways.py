@@ -7,6 +7,7 @@ from functools import cached_property
 
 from psycopg2 import sql
 
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import quoted, quoted_table
@@ -14,7 +15,7 @@ from clinic_backups.restore.table_rules import Reference, with_child
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage
-from clinic_backups.tenant.every_clinic import CLINIC, for_every_clinic
+from clinic_backups.tenant.every_clinic import CLINIC, for_every_clinic, number_type
 from clinic_backups.tenant.extract import SqlFolder, render
 from clinic_backups.tenant.gate import names_of
 from clinic_backups.tenant.key_names import KeyNames
@@ -30,7 +31,9 @@ class Ways:
     :param queries: the extract of each table, rendered for the clinic.
     """
 
-    def __init__(self, workspace: Workspace, folder: SqlFolder, queries: Mapping[str, str], clinic_id: int) -> None:
+    def __init__(
+        self, workspace: Workspace, folder: SqlFolder, queries: Mapping[str, str], clinic_id: ClinicId
+    ) -> None:
         self._workspace, self._folder, self.clinic_id = workspace, folder, clinic_id
         self._given, self._made = queries, 0
 
@@ -42,6 +45,8 @@ class Ways:
     @cached_property
     def clinics_key(self) -> str | None:
         """The column of the clinics' table that holds a clinic's number; none if it cannot be told."""
+        if self._folder.clinic_key.column is not None:
+            return self._folder.clinic_key.column
         compared = self._folder.clinic_columns().get(self.clinic_table, frozenset[str]())
         # If the clinics' table has no extract, the column that most foreign keys refer to.
         named = [
@@ -57,7 +62,8 @@ class Ways:
         queries = dict(self._given)
         if self.clinic_table not in queries and self.clinics_key is not None:
             table, key = quoted_table(self.clinic_table), quoted(self.clinics_key)
-            queries[self.clinic_table] = f"SELECT * FROM {table} WHERE {key} = {self.clinic_id:d}"  # noqa: S608 - quoted
+            own = self._folder.clinic_key.literal(self.clinic_id)
+            queries[self.clinic_table] = f"SELECT * FROM {table} WHERE {key} = {own}"  # noqa: S608 - quoted
         return queries
 
     @cached_property
@@ -137,22 +143,25 @@ class Ways:
         doing = f"looking for other clinics' rows of {table}"
         clinics = sql.SQL(self._folder.text("all_clinics.sql").strip().rstrip(";"))
         making = sql.SQL("SELECT {} FROM {} WHERE {}")
-        file = f"extract/{table}.sql"
+        file, key = f"extract/{table}.sql", self._folder.clinic_key
+        others_id = sql.SQL("clinica_del_respaldo.id" + ("" if key.type == "integer" else f"::{key.type}"))
         try:
             everybody = sql.SQL(
                 "(\n{}\n) AS clinica_del_respaldo (id, name, language) CROSS JOIN LATERAL (\n{}\n) AS r"
-            ).format(clinics, sql.SQL(for_every_clinic(template, name=file)))
-            others = sql.SQL("clinica_del_respaldo.id <> {} AND {}").format(sql.Literal(self.clinic_id), among)
+            ).format(clinics, sql.SQL(for_every_clinic(template, name=file, type_=number_type((), key))))
+            others = sql.SQL("{} <> {} AND {}").format(others_id, sql.SQL(key.literal(self.clinic_id)), among)
             made = self._workspace.derive(name, making.format(columns, everybody, others), doing)
         except PermanentError:
             # The extract runs with a number alone, or means something else with a column.
             own = sql.SQL("(\n{}\n) AS r").format(sql.SQL(self.queries[table]))
             made = self._workspace.derive(name, making.format(columns, own, sql.SQL("false")), doing)
-            ids = sql.SQL("SELECT {0}.id FROM (\n{1}\n) AS {0} (id, name, language) WHERE {0}.id <> {2}").format(
-                CLINIC, clinics, sql.Literal(self.clinic_id)
+            ids = sql.SQL("SELECT {0}.id FROM (\n{1}\n) AS {0} (id, name, language) WHERE {3} <> {2}").format(
+                CLINIC, clinics, sql.SQL(key.literal(self.clinic_id)), others_id
             )
-            for (number,) in self._workspace.rows(ids, None, "asking for the clinics"):
-                given = sql.SQL("(\n{}\n) AS r").format(sql.SQL(render(template, int(number), name=file)))
+            for (other,) in self._workspace.rows(ids, None, "asking for the clinics"):
+                given = sql.SQL("(\n{}\n) AS r").format(
+                    sql.SQL(render(template, clinic_id_of(other), name=file, key=key))
+                )
                 statement = sql.SQL("INSERT INTO {} {}").format(made, making.format(columns, given, among))
                 self._workspace.execute(statement, doing)
         self._workspace.analyze(made, doing)
