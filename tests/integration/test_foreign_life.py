@@ -109,7 +109,9 @@ def test_every_row_comes_back_after_each_damage(life: Life) -> None:
         life.foreign.execute(damage.format(tenant=tenant))
         lost = {name for name, rows in life.foreign.everything().items() if rows != before[name]}
         assert lost
-        for each in life.foreign.tenants:
+        # In the schema of a hundred tables, each damage is that of one tenant.
+        damaged = [tenant] if life.foreign.name == "uuid_tenants" else life.foreign.tenants
+        for each in damaged:
             life.done("restore", "--clinic", str(each), "--yes", "--backup", newest(life, str(each)))
         now = without_links_of_parents(life.foreign, life.foreign.everything())
         assert now == without_links_of_parents(life.foreign, before)
