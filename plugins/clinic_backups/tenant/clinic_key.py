@@ -18,7 +18,9 @@ _TYPES: dict[str, KeyType] = {
     "uuid": "uuid",
     "text": "text", "varchar": "text", "character varying": "text",
 }  # fmt: skip
-_LINE = re.compile(r"key:\s*(?P<column>.*\S)\s+(?P<type>character\s+varying|\w+)\s*(?:\(\s*[0-9]+\s*\))?")
+_LINE = re.compile(
+    r"""key:\s*(?P<column>"(?:[^"]|"")+"|\S+)\s+(?P<type>character\s+varying|\w+)\s*(?:\(\s*[0-9]+\s*\))?"""
+)
 _QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 
 
