@@ -175,12 +175,13 @@ class Comparison:
             self._note(name, table_notes.filled(self.diffs[name]))
             if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
                 self._note(name, table_notes.beside(self.diffs[name]))
-            if self._since is not None:
-                self._leave_changed(name, self._since)
         for name in sorted(self._parents & self.diffs.keys()):
             outside = self._declared.columns
             for note in parent_tables.empty_outside(self.workspace, self.diffs, name, self._references, outside):
                 self._note(name, note)
+        if self._since is not None:
+            for name in self.diffs:
+                self._leave_changed(name, self._since)
         # All at once: what code of the database did to one meanwhile is in the server's counts.
         self.workspace.seals.keep(*(diff.ops for diff in self.diffs.values()))
         if self._since is not None:
