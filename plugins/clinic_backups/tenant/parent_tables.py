@@ -95,8 +95,8 @@ class ParentTables:
                     key.table,
                     f"{key.table} is a parent table, and its column {columns} refers to rows of {key.parent}, which"
                     " belong to clinics. They may be another clinic's than that of the backup.",
-                    f"Add the line `{spelled(key.table, key.columns[-1])}: reason` to {FILE}. If the row of"
-                    f" {key.parent} that a missing row names is gone, a restore inserts the missing row with NULL there.",
+                    f"Add the line `{spelled(key.table, key.columns[-1])}: reason` to {FILE}. If a missing row names a"
+                    f" row of {key.parent} that is gone, too, a restore inserts it with NULL there.",
                     check="parents",
                 )
 
