@@ -169,25 +169,29 @@ class Comparison:
         self._adopt({name: staged for name, staged in converted.items() if name not in self._parents})
         self.workspace.seals.require()
         for name, staged in converted.items():
-            if name in self._parents:
-                self.diffs[name], self._kept[name] = parent_tables.compute(self.workspace, staged)
-            else:
-                self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
-            self._note(name, table_notes.filled(self.diffs[name]))
-            if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
-                self._note(name, table_notes.beside(self.diffs[name]))
-            if self._since is not None:
-                self._leave_changed(name, self._since)
+            self._compute(name, staged)
         for name in sorted(self._parents & self.diffs.keys()):
             outside = self._declared.columns
             for note in parent_tables.empty_outside(self.workspace, self.diffs, name, self._references, outside):
                 self._note(name, note)
+        if self._since is not None:
+            for name in self.diffs:
+                self._leave_changed(name, self._since)
         # All at once: what code of the database did to one meanwhile is in the server's counts.
         self.workspace.seals.keep(*(diff.ops for diff in self.diffs.values()))
         if self._since is not None:
             self._keep_derived(self._since)
             self._leave_impossible()
         self._look_around()
+
+    def _compute(self, name: str, staged: Staged) -> None:
+        if name in self._parents:
+            self.diffs[name], self._kept[name] = parent_tables.compute(self.workspace, staged)
+        else:
+            self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
+        self._note(name, table_notes.filled(self.diffs[name]))
+        if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
+            self._note(name, table_notes.beside(self.diffs[name]))
 
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
         for name, found in adopt(self.workspace, staged, self._ways, self._references):

@@ -71,6 +71,8 @@ class ParentTables:
         for key in self._needed():
             needed.setdefault(key.parent, []).append(key)
         for parent, keys in sorted(needed.items()):
+            own = [key for key in self._structure.references if key.table == key.parent == parent]
+            keys_of_own = [key for key in own if not self._links.is_declared(key)]
             children = ", ".join(f"{key.table} ({', '.join(key.columns)})" for key in keys)
             yield Problem(
                 parent,
@@ -78,7 +80,7 @@ class ParentTables:
                 f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
                 f" If they belong to a clinic, write {self._remedies.extract(parent)}. If several clinics may refer to"
                 f" the same row, write {self._remedies.extract(parent, PARENTS)}:"
-                f" {proposal(parent, keys, self._folder.queries())}",
+                f" {proposal(parent, [*keys, *keys_of_own], self._folder.queries())}",
                 is_gap=False,
                 check="parents",
             )
@@ -93,8 +95,8 @@ class ParentTables:
                     key.table,
                     f"{key.table} is a parent table, and its column {columns} refers to rows of {key.parent}, which"
                     " belong to clinics. They may be another clinic's than that of the backup.",
-                    f"Add the line `{spelled(key.table, key.columns[-1])}: reason` to {FILE}. A restore leaves rows as"
-                    f" they are, and inserts a missing one only if the row of {key.parent} that it names is there.",
+                    f"Add the line `{spelled(key.table, key.columns[-1])}: reason` to {FILE}. If a missing row names a"
+                    f" row of {key.parent} that is gone, too, a restore inserts it with NULL there.",
                     check="parents",
                 )
 
@@ -102,18 +104,34 @@ class ParentTables:
 def proposal(parent: str, keys: Collection[ParentKey], templates: Mapping[str, str]) -> str:
     """The query of a parent table, on one line: the rows that the rows of the other tables' queries refer to.
 
-    :param keys: the foreign keys to it.
+    :param keys: the foreign keys to it. Those of its own rows are followed if they have one column.
     :param templates: the text of each query.
     """
+    table = table_in_sql(parent)
     others = [(key, _on_one_line(templates[key.table])) for key in keys if key.table != parent]
-    first = others[0][0].parent_columns if others else ()
-    if all(key.parent_columns == first and set(key.operators) == {EQUAL} for key, _ in others):
-        named = " UNION ALL ".join(f"SELECT {_columns(key.columns, 'r')} FROM ({query}) AS r" for key, query in others)  # noqa: S608
-        own = _columns(first, "p")
-        where = f"{own if len(first) == 1 else f'({own})'} IN ({named})"
-    else:
+    own = [key for key in keys if key.table == parent]
+    first = others[0][0].parent_columns
+    if any(key.parent_columns != first or set(key.operators) != {EQUAL} for key in keys):
         where = " OR ".join(f"EXISTS (SELECT FROM ({query}) AS r WHERE {_same(key)})" for key, query in others)
-    return f"SELECT p.* FROM {table_in_sql(parent)} AS p WHERE {where};"  # noqa: S608 - for a person to copy
+    elif own and len(first) == 1:
+        # Both terms of a recursion need the same type.
+        type_, named = own[0].type, [(key.columns[0], f"({query})") for key, query in others]
+        begins = " UNION ALL ".join(f"SELECT r.{in_sql(name)}::{type_} FROM {query} AS r" for name, query in named)  # noqa: S608
+        up = ", ".join(f"(p.{in_sql(key.columns[0])}::{type_})" for key in own)
+        column = in_sql(first[0])
+        return (
+            f"WITH RECURSIVE needed (key) AS (({begins}) UNION SELECT v.key FROM {table} AS p JOIN needed AS n"  # noqa: S608
+            f" ON p.{column} = n.key CROSS JOIN LATERAL (VALUES {up}) AS v (key))"
+            f" SELECT p.* FROM {table} AS p WHERE p.{column} IN (SELECT n.key FROM needed AS n);"
+        )
+    else:
+        named_rows = " UNION ALL ".join(
+            f"SELECT {_columns(key.columns, 'r')} FROM ({query}) AS r"  # noqa: S608
+            for key, query in others
+        )
+        columns = _columns(first, "p")
+        where = f"{columns if len(first) == 1 else f'({columns})'} IN ({named_rows})"
+    return f"SELECT p.* FROM {table} AS p WHERE {where};"  # noqa: S608 - for a person to copy
 
 
 def _columns(names: Iterable[str], alias: str) -> str:
