@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -86,7 +86,8 @@ class ClinicRestore:
 
         def rehearse(comparison: Comparison) -> RestorePlan:
             self.listener.step("rehearsing")
-            try_hooks(self.database, comparison.folder, source.clinic_id)
+            with suppress(TransientError):  # a hook that waits for somebody says nothing against the plan
+                try_hooks(self.database, comparison.folder, source.clinic_id)
             comparison.rehearse()
             return comparison.plan
 
