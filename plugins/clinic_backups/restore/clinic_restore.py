@@ -317,7 +317,10 @@ def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> Clin
 
 
 def _otherwise(clinic_id: int, parts: Sequence[str]) -> ClinicChanged:
-    parts = [PARTS_IN_WORDS.get(part, part) for part in parts]
+    parts = [
+        PARTS_IN_WORDS.get(part, part.replace("shape ", "the columns of ", 1) if part.startswith("shape ") else part)
+        for part in parts
+    ]
     more = f", and {len(parts) - SHOWN_PARTS} more" if len(parts) > SHOWN_PARTS else ""
     return ClinicChanged(
         f"The restore of clinic {clinic_id} would not do what the plan says, because this has changed since the plan"
