@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clinic_backups.restore.clinic_restore import ClinicChanged
+from clinic_backups.restore.request import Wish
 from tests.integration.test_shapes import require_extensions
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase
@@ -268,3 +270,13 @@ def test_a_value_in_an_added_column_is_named_as_the_reason(demo_database: DemoDa
     own = next(refusal for refusal in rig.plan(record).refusals if refusal.table == "s.patient")
     assert "with a value in a column that the backup does not have: 1. So it cannot be told" in own.message
     assert "Another row may" not in own.message
+
+
+def test_a_table_that_changed_after_its_plan_is_said_in_words(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"parent": OWN, "child": OWN})
+    record = rig.run()
+    rig.execute("DELETE FROM s.child WHERE id = 1")
+    plan = rig.plan(record)
+    rig.execute("ALTER TABLE s.child ADD note text")
+    with pytest.raises(ClinicChanged, match=r"changed since the plan was made: the columns of s\.child\."):
+        rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)

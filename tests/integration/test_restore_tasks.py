@@ -61,8 +61,12 @@ class Tasks:
     def answer(
         self, user: dict[str, str] | None, option: str = "Approve", instance: str = "try-1", reason: str | None = None
     ) -> Any:
-        given = {} if reason is None else {"reason": reason}
-        event = {"chosen_options": [option], "params_input": given, "responded_by_user": user}
+        return self.answer_with(user, [option], {} if reason is None else {"reason": reason}, instance)
+
+    def answer_with(
+        self, user: dict[str, str] | None, options: list[str], given: dict[str, Any], instance: str = "try-1"
+    ) -> Any:
+        event = {"chosen_options": options, "params_input": given, "responded_by_user": user}
         return self._operator().execute_complete(
             self.context(instance), event | {"responded_at": datetime(2026, 11, 24, tzinfo=UTC)}
         )
@@ -97,6 +101,32 @@ def theatre(demo_database: DemoDatabase, tmp_path: Path) -> Theatre:
     theatre.back_up()
     theatre.execute(DAMAGE)
     return theatre
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        (["Approve"], {"raeson": "Ana Pérez"}), (["Reject"], {"raeson": "Ana Pérez"}),
+        (["Approve"], {"reason": "Ana Pérez", "by": "jefa"}), (["Approve"], {"reason": ["Ana Pérez"]}),
+        (["Approve", "Reject"], {}), (["Later"], {}), ([], {}),
+    ],
+)  # fmt: skip
+def test_an_answer_that_airflow_will_refuse_is_not_recorded(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, options: list[str], given: dict[str, Any]
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    tasks = Tasks(theatre, monkeypatch, approvers=("jefa",), user="pedro")
+    tasks.propose()
+    tasks.approve()
+    with pytest.raises(AirflowFailException, match=r"(?s)was not recorded.*Clear the task approve") as caught:
+        tasks.answer_with({"id": "7", "name": "jefa"}, options, given)
+    assert "Ana" not in str(caught.value)
+    with pytest.raises(AirflowFailException, match=r"was not approved by anybody"):
+        tasks.apply()
+    tasks.approve("try-2")
+    tasks.answer({"id": "7", "name": "jefa"}, instance="try-2")
+    assert tasks.apply()["rows"] > 0
 
 
 @pytest.mark.parametrize(

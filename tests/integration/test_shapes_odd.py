@@ -100,6 +100,18 @@ def edited(column: str, one: str, two: str, three: str, *, new: tuple[str, str],
     return replace(found, after=f"UPDATE s.u SET v = {new[0]} WHERE id = 1; UPDATE s.u SET v = {new[1]} WHERE id = 2")
 
 
+def null_moved(row: int) -> Odd:
+    """Another row had the only NULL that the index takes. Each case is about one order of the rows."""
+    return Odd(
+        "CREATE TABLE s.u (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v int, w int NOT NULL DEFAULT 1,"
+        " UNIQUE NULLS NOT DISTINCT (clinic_id, v, w));"
+        f"INSERT INTO s.u VALUES (1, 1, 1), (2, 1, 2), (3, 2, NULL); UPDATE s.u SET v = NULL WHERE id = {3 - row}"
+        + NOTES,
+        {"u": OWN, "note": NOTE_OF},
+        f"UPDATE s.u SET v = 9 WHERE id = {3 - row}; UPDATE s.u SET v = NULL WHERE id = {row}",
+    )
+
+
 EDITED = {
     "under a CHECK": edited("v text NOT NULL UNIQUE CHECK (v LIKE '%@%')", "'a@x'", "'b@x'", "'c@x'", new=("'d@x'", "'e@x'")),
     "of a domain": edited("v s.short NOT NULL UNIQUE", "'a'", "'b'", "'c'", new=("'A'", "'B'")),
@@ -112,6 +124,20 @@ EDITED = {
         "INSERT INTO s.u VALUES (1, 1, 1), (2, 1, 2), (3, 2, 3)" + NOTES,
         {"u": OWN, "note": NOTE_OF},
         "UPDATE s.u SET v = v + 10 WHERE clinic_id = 1; INSERT INTO s.u VALUES (4, 1, 1), (5, 1, 2)",
+    ),
+    **{f"of which the row {row} has the only NULL now": null_moved(row) for row in (1, 2)},
+    "of which another clinic has the only NULL now": Odd(
+        "CREATE TABLE s.u (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v int UNIQUE NULLS NOT DISTINCT);"
+        "INSERT INTO s.u VALUES (1, 1, NULL), (2, 1, 2), (3, 2, 3)",
+        {"u": OWN}, "UPDATE s.u SET v = 9 WHERE id = 1; UPDATE s.u SET v = NULL WHERE id = 3",
+        says=r"1 rows of the backup have unique values in s\.u that rows outside of the restore have now \(u_v_key\): 1\.",
+        always=True,
+    ),
+    "of which an expression gives NULL a value that is used": Odd(
+        "CREATE TABLE s.u (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v int);"
+        "CREATE UNIQUE INDEX one ON s.u (COALESCE(v, -1)); INSERT INTO s.u VALUES (1, 1, 1), (2, 1, 2), (3, 1, NULL)" + NOTES,
+        {"u": OWN, "note": NOTE_OF},
+        "UPDATE s.u SET v = 9 WHERE id = 1; UPDATE s.u SET v = 1 WHERE id = 2; UPDATE s.u SET v = 2 WHERE id = 1",
     ),
 }  # fmt: skip
 

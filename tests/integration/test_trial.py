@@ -63,7 +63,14 @@ HOOKS = {
     "VACUUM s.t": "VACUUM cannot run inside a transaction block",
     "CREATE INDEX CONCURRENTLY n ON s.t (id)": "CREATE INDEX CONCURRENTLY cannot run inside",
     "UPDATE s.state SET v = {{ clinic_id }}; COMMIT": "has the statement COMMIT",
-    "/* x */ BEGIN; UPDATE s.state SET v = 1": "has the statement BEGIN",
+    "/* x */ BEGIN; UPDATE s.state SET v = 1; END": "has the statement END",
+    "UPDATE s.state SET v = 1; ROLLBACK AND CHAIN": "has the statement ROLLBACK",
+    "UPDATE s.state SET v = 1; PREPARE TRANSACTION 'x'": "has the statement PREPARE TRANSACTION",
+    "DO $$ BEGIN IF true THEN UPDATE s.state SET v = 1; END IF; END $$": "",
+    "DO 'BEGIN COMMIT; END'": "SQLSTATE 2D000",
+    "UPDATE s.state SET v = 1 WHERE 'a; commit' <> ''; /* ** ; commit */": "",
+    "SAVEPOINT a; UPDATE s.state SET v = 1; ROLLBACK TO SAVEPOINT a": "",
+    "CREATE FUNCTION pg_temp.f() RETURNS int BEGIN ATOMIC SELECT 1; END; UPDATE s.state SET v = 1": "",
     "UPDATE s.states SET v = 1": 'relation "s.states" does not exist',
     "DELETE FROM s.hidden": "permission denied for table hidden",
     "UPDATE s.state SET v = {{ clinic_id }}": "",
@@ -84,6 +91,20 @@ def test_a_hook_is_tried_and_rolled_back(
     assert len(found) == bool(said)
     assert all(said in finding.message and name in finding.message for finding in found)
     assert rig.execute_rows("SELECT v FROM s.state") == [(0,)]
+
+
+SHUT = "INSERT INTO s.state VALUES ({{ clinic_id }})"
+OPEN = "SELECT 1 / count(*) FROM s.state WHERE v = {{ clinic_id }}; DELETE FROM s.state"
+
+
+def test_the_second_hook_is_tried_after_the_first_one(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, f"{DDL}; CREATE TABLE s.state (v int PRIMARY KEY)", EXTRACTS)
+    (tmp_path / "sql" / "after_restore.sql").write_text(OPEN)
+    (alone,) = [finding for finding in trial(rig) if finding.level != "ok"]
+    assert "DivisionByZero" in alone.message and "after_restore.sql" in alone.message
+    (tmp_path / "sql" / "before_restore.sql").write_text(f"{SHUT}; SET LOCAL search_path = ''")
+    assert [finding for finding in trial(rig) if finding.level != "ok"] == []
+    assert rig.execute_rows("SELECT v FROM s.state") == []
 
 
 @pytest.mark.parametrize(

@@ -53,3 +53,10 @@ def test_a_row_counts_as_often_as_it_is_there() -> None:
     twice.add(b"1,a\n", times=2)
     assert twice == set_of(b"1,a\n1,a\n")
     assert twice != set_of(b"1,a\n")
+
+
+def test_a_value_of_many_lines_is_read_once() -> None:
+    # Counting the quotes of all earlier lines again for each line took minutes here, while rows were locked.
+    value = "línea\n" * 300_000
+    block = f'1,"{value}"\n2,x\n'.encode()
+    assert list(rows_of(block)) == [f'1,"{value}"\n'.encode(), b"2,x\n"]

@@ -118,6 +118,7 @@ class PlanApproval(ApprovalOperator):
         if "error" in event:
             super().execute_complete(context=context, event=event)
         with failing_clearly(self.log):
+            self._require_valid(event)
             by = approver_of(parts.settings.approvers, event.get("responded_by_user"))
             answer: Answer = "approved" if list(event["chosen_options"]) == [self.APPROVE] else "rejected"
             announce = mails.announcer(asked)
@@ -127,6 +128,24 @@ class PlanApproval(ApprovalOperator):
             self.log.info("%s by %s%s", answer.capitalize(), by, f": {reason}" if reason else ".")
         super().execute_complete(context=context, event=event)
         return {f"{answer}_by": by}
+
+    def _require_valid(self, event: dict[str, Any]) -> None:
+        """Check the answer before it is recorded. Airflow checks it too, but only afterwards.
+
+        :raises NotApproved: it is not one of both options, or has another field than the reason.
+        """
+        try:
+            self.validate_chosen_options(event["chosen_options"])
+            self.validate_params_input(event["params_input"] or {})
+            is_valid = len(event["chosen_options"]) == 1
+        except ValueError:  # its message holds what somebody has written
+            is_valid = False
+        if not is_valid:
+            raise NotApproved(
+                f"The answer to the plan was not recorded: it has to be one of {' and '.join(self.options)}, with no"
+                f" other field than {REASON}, which is a text.",
+                hint="Nothing was changed. Clear the task approve to be asked again.",
+            )
 
 
 @task(retries=0, multiple_outputs=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -102,7 +102,8 @@ class ClinicRestore:
 
         def rehearse(comparison: Comparison) -> RestorePlan:
             self.listener.step("rehearsing")
-            try_hooks(self.database, comparison.folder, source.clinic_id)
+            with suppress(TransientError):  # a hook that waits for somebody says nothing against the plan
+                try_hooks(self.database, comparison.folder, source.clinic_id)
             comparison.rehearse()
             return comparison.plan
 
@@ -356,7 +357,10 @@ def _changed(clinic_id: ClinicId, now: RestorePlan, plan: RestorePlan | None) ->
 
 
 def _otherwise(clinic_id: ClinicId, parts: Sequence[str]) -> ClinicChanged:
-    parts = [PARTS_IN_WORDS.get(part, part) for part in parts]
+    parts = [
+        PARTS_IN_WORDS.get(part, part.replace("shape ", "the columns of ", 1) if part.startswith("shape ") else part)
+        for part in parts
+    ]
     more = f", and {len(parts) - SHOWN_PARTS} more" if len(parts) > SHOWN_PARTS else ""
     return ClinicChanged(
         f"The restore of clinic {clinic_id} would not do what the plan says, because this has changed since the plan"

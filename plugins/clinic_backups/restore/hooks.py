@@ -7,9 +7,10 @@ no longer fit. They are the application's SQL, so they run under the search path
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from typing import Any
 
 import psycopg2
 
@@ -17,13 +18,13 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect
 from clinic_backups.base.database_errors import raise_database_error
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError, afterwards
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.search_path import APPLICATION_PATH
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.base.text import one_line
 from clinic_backups.tenant.extract import SqlFolder, render
-from clinic_backups.tenant.sql_tokens import names_in
+from clinic_backups.tenant.sql_tokens import names_in, split, tokens
 from clinic_backups.tenant.strangers import StrangersCode, refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -33,12 +34,6 @@ PATH_HINT = "Names without a schema are looked up in the search path of the role
 
 class AfterHookFailed(PermanentError):
     """The restore is done, but the second hook failed: the clinic may still be shut."""
-
-
-_ENDS = re.compile(
-    r"(?:^|;)\s*(COMMIT|ROLLBACK|ABORT|END|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
-)
-_COMMENT = re.compile(r"--[^\n]*|/\*[^*]*\*/")
 
 
 class _Looking(Snapshot):
@@ -135,38 +130,59 @@ def _statements(folder: SqlFolder, name: str, clinic_id: ClinicId) -> str:
     if not (folder.path / name).is_file():
         return ""
     statements = render(folder.text(name), clinic_id, name=name, key=folder.clinic_key)
-    return statements if _COMMENT.sub("", statements).strip(" ;\t\r\n") else ""
+    return statements if any(token.value != ";" for token in tokens(statements)) else ""
 
 
 def try_hooks(connection: Connection, folder: SqlFolder, clinic_id: ClinicId) -> None:
-    """:func:`try_hook` for both. A hook that only waits for somebody is not tried to its end.
+    """Run both hooks as a restore would, and roll them back. The second one sees what the first one did.
 
-    :raises PermanentError: a hook would fail.
+    :raises PermanentError: a hook would fail, or it ends its transaction itself, so that it cannot be tried.
+    :raises TransientError: a hook only waits for somebody.
     """
-    for name in present_hooks(folder):
-        with suppress(TransientError):
-            try_hook(connection, folder, name, clinic_id)
-
-
-def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: ClinicId) -> None:
-    """Run a hook as a restore would, and roll it back. Nothing happens if the folder has no such file.
-
-    :raises ClinicBackupsError: the hook fails, or it ends its transaction itself, so that it cannot be tried.
-    """
-    if not (statements := _statements(folder, name, clinic_id)):
+    texts = {name: text for name in (BEFORE, AFTER) if (text := _statements(folder, name, clinic_id))}
+    for name, text in texts.items():
+        if ends := _ends_transaction(text):
+            raise PermanentError(
+                f"{name} has the statement {ends}, which ends its transaction.", hint=_trying_hint(folder, name)
+            )
+    if not texts:
         return
-    hint = f"Correct {folder.path / name}. A hook is one transaction, and a restore commits it. {PATH_HINT}"
-    if found := _ENDS.search(_COMMENT.sub("", statements)):
-        raise PermanentError(f"{name} has the statement {found[1].upper()}, which ends its transaction.", hint=hint)
-    with closing(connect(connection, own_path=False)) as db, db.cursor() as cursor:
+    with closing(connect(connection, own_path=False)) as db, db.cursor() as cursor, afterwards(db.rollback):
+        for name, text in texts.items():
+            _try(cursor, folder, name, text)
+
+
+def _try(cursor: Any, folder: SqlFolder, name: str, statements: str) -> None:
+    # A role and settings of the first hook end with its own transaction in a restore.
+    timeouts = "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'"
+    try:
+        cursor.execute(f"RESET ROLE; {timeouts}; {APPLICATION_PATH}")
+        cursor.execute(statements)
+    except psycopg2.Error as error:
         try:
-            with afterwards(db.rollback):
-                cursor.execute(
-                    f"SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'; {APPLICATION_PATH}"
-                )
-                cursor.execute(statements)
-        except psycopg2.Error as error:
-            try:
-                raise_database_error(error, f"trying {name}")
-            except PermanentError as failed:
-                raise PermanentError(*failed.lines, hint=hint) from None
+            raise_database_error(error, f"trying {name}")
+        except PermanentError as failed:
+            raise PermanentError(*failed.lines, hint=_trying_hint(folder, name)) from None
+
+
+def _trying_hint(folder: SqlFolder, name: str) -> str:
+    return f"Correct {folder.path / name}. A hook is one transaction, and a restore commits it. {PATH_HINT}"
+
+
+def _ends_transaction(statements: str) -> str:
+    """The first words of a statement that ends a transaction; empty if there is none.
+
+    Words in a text, such as the body of DO, are no statements. PostgreSQL refuses COMMIT there.
+    """
+    in_body = False
+    for statement in split(list(tokens(statements)), ";"):
+        words = [token.value for token in statement if token.kind == "word"]
+        if in_body:  # of a function in standard SQL, whose END stands alone
+            in_body = words[:1] != ["end"]
+        elif ("begin", "atomic") in pairwise(words):
+            in_body = True
+        elif words[:1] in (["commit"], ["end"], ["abort"]) or (words[:1] == ["rollback"] and "to" not in words):
+            return words[0].upper()
+        elif words[:2] == ["prepare", "transaction"]:
+            return "PREPARE TRANSACTION"
+    return ""

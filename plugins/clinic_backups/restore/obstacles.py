@@ -86,19 +86,23 @@ class Obstacles:
             SELECT {shown}, o.ctid, NULL FROM {wanted} AS a JOIN {there} AS b ON {same_values}
               JOIN {ops} AS o ON o.op <> 'delete' AND {own}
              WHERE NOT ({same_key})
-               AND NOT EXISTS (SELECT FROM {ops} AS d WHERE d.op <> 'insert' AND {in_ops})""").format(
-            shown=shown(shape.now, "a", shape.op_key),
-            wanted=values_of(shape, rule, sql.SQL("({})").format(diff.written)),
-            there=values_of(shape, rule, shape.in_sql),
-            same_values=same_values(rule, "a", "b"),
-            same_key=shape.same_op_key("a", "b"),
-            ops=diff.ops,
-            in_ops=shape.same_op_key("d", "b"),
-            own=shape.same_op_key("o", "a"),
-        )
+               AND NOT EXISTS (SELECT FROM {ops} AS d WHERE d.op <> 'insert' AND {in_ops})""")
+        queries = [
+            query.format(
+                shown=shown(shape.now, "a", shape.op_key),
+                wanted=values_of(shape, rule, sql.SQL("({})").format(diff.written)),
+                there=values_of(shape, rule, shape.in_sql),
+                same_values=same,
+                same_key=shape.same_op_key("a", "b"),
+                ops=diff.ops,
+                in_ops=shape.same_op_key("d", "b"),
+                own=shape.same_op_key("o", "a"),
+            )
+            for same in same_values(shape, rule, "a", "b")
+        ]
         yield Obstacle(
             diff,
-            query,
+            sql.SQL(" UNION ALL ").join(queries),
             lambda count, keys, missing: (
                 taken(shape.name, count, rule.name)
                 if shape.name in self._parents

@@ -52,12 +52,14 @@ class Unlike:
 
 def rows_of(block: bytes) -> Iterator[bytes]:
     """The rows of a block of CSV. A line break inside of quotes is part of a value."""
-    row = b""
-    for line in block.split(b"\n")[:-1]:
-        row += line + b"\n"
-        if row.count(b'"') % 2 == 0:
-            yield row
-            row = b""
+    begin = at = 0
+    is_whole = True
+    while end := block.find(b"\n", at) + 1:
+        is_whole ^= block.count(b'"', at, end) % 2 == 1
+        at = end
+        if is_whole:
+            yield block[begin:end]
+            begin = end
 
 
 def unlike(snapshot: Snapshot, table: Table, query: str, blocks: BlockList) -> Unlike:

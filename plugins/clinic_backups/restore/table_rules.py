@@ -10,6 +10,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
+from clinic_backups.base.text import in_sql, quoted
 from clinic_backups.tenant.operators import Operator, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -45,6 +46,10 @@ class UniqueRule:
     """Its columns, if they identify every row of the table; none of them may be NULL."""
     collations: tuple[str | None, ...] = ()
     """As :attr:`TableRules.collations`."""
+
+    def has_itself(self, column: str) -> bool:
+        """Whether it compares this column itself, and not only an expression of it."""
+        return not {in_sql(column), quoted(column)}.isdisjoint(self.expressions)
 
 
 @dataclass(frozen=True)

@@ -91,10 +91,9 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         for name in sorted({each.child for each in references} & set(folder.declarations().derived) - set(tables)):
             _check_triggers(report, name, _triggers(workspace, name), replica=replica, derived=True)
         _check_sequences(report, workspace, sorted(tables), role)
-        for name in (hooks.BEFORE, hooks.AFTER):
-            for clinic in clinics[:1]:
-                with report.check(CHECK):
-                    hooks.try_hook(connection, folder, name, clinic.id)
+        for clinic in clinics[:1]:
+            with report.check(CHECK):
+                hooks.try_hooks(connection, folder, clinic.id)
         if said := list(_sentences(done)):
             report.ok(CHECK, " ".join(said))
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import combinations
 
 from psycopg2 import sql
 
+from clinic_backups.base.text import in_sql, quoted
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import UniqueRule, compare
 from clinic_backups.restore.workspace import Workspace
+
+MOST_NULLABLE = 4
+"""An index for which NULLs are equal needs a query for each set of expressions that may be NULL together."""
 
 
 def is_comparable(shape: Shape, rule: UniqueRule) -> bool:
@@ -20,6 +25,7 @@ def is_comparable(shape: Shape, rule: UniqueRule) -> bool:
         and not rule.of_partition
         and len(rule.operators) == len(rule.expressions)
         and set(rule.columns) <= known
+        and (rule.nulls_distinct or len(_nullable(shape, rule)) <= MOST_NULLABLE)
     )
 
 
@@ -34,14 +40,33 @@ def values_of(shape: Shape, rule: UniqueRule, rows: sql.Composable) -> sql.Compo
     )
 
 
-def same_values(rule: UniqueRule, left: str, right: str) -> sql.Composed:
-    """SQL: two aliases of :func:`values_of` have the same values for the index."""
+def same_values(shape: Shape, rule: UniqueRule, left: str, right: str) -> Iterator[sql.Composed]:
+    """SQL: two aliases of :func:`values_of` have the same values for the index.
+
+    If NULLs are equal for it (NULLS NOT DISTINCT), there is one condition for each set of NULLs. PostgreSQL can use an
+    index or a hash for each of them, but not for all together.
+    """
+    nullable = [] if rule.nulls_distinct else _nullable(shape, rule)
+    for count in range(len(nullable) + 1):
+        for nulls in combinations(nullable, count):
+            yield _same_values(rule, left, right, nulls)
+
+
+def _same_values(rule: UniqueRule, left: str, right: str, nulls: Collection[int]) -> sql.Composed:
     names = _names(rule)
-    return compare(
-        [sql.SQL("{}.{}").format(sql.Identifier(left), name) for name in names],
-        rule.operators,
-        [sql.SQL("{}.{}").format(sql.Identifier(right), name) for name in names],
-    )
+    compared = [number for number, _ in enumerate(names) if number not in nulls]
+    given = [
+        compare([sql.SQL("{}.{}").format(sql.Identifier(left), names[number])], [rule.operators[number]],
+                [sql.SQL("{}.{}").format(sql.Identifier(right), names[number])])
+        for number in compared
+    ]  # fmt: skip
+    # IS NULL can use an index, but it looks into a composite value. num_nulls does not.
+    given += [
+        sql.SQL("{0}.{1} IS NULL AND num_nulls({0}.{1}) = 1").format(sql.Identifier(side), names[number])
+        for number in sorted(nulls)
+        for side in (left, right)
+    ]
+    return sql.SQL(" AND ").join(given)
 
 
 def held_by(
@@ -67,18 +92,26 @@ def held_by(
               FROM {wanted} AS a JOIN {present} AS b ON {same_values}
               JOIN {ops} AS gets ON gets.op = 'update' AND {is_a}
               JOIN {ops} AS held ON held.op = 'update' AND {is_b}
-             WHERE NOT ({same_key})""").format(
-            wanted=values_of(shape, rule, staged.wanted),
-            present=values_of(shape, rule, staged.present),
-            same_values=same_values(rule, "a", "b"),
-            ops=ops,
-            is_a=shape.same_op_key("gets", "a"),
-            is_b=shape.same_op_key("held", "b"),
-            same_key=shape.same_op_key("a", "b"),
-        )
-        places.update(place for (place,) in workspace.as_application(query, 1, "comparing unique values"))
+             WHERE NOT ({same_key})""")
+        for same in same_values(shape, rule, "a", "b"):
+            found = query.format(
+                wanted=values_of(shape, rule, staged.wanted),
+                present=values_of(shape, rule, staged.present),
+                same_values=same,
+                ops=ops,
+                is_a=shape.same_op_key("gets", "a"),
+                is_b=shape.same_op_key("held", "b"),
+                same_key=shape.same_op_key("a", "b"),
+            )
+            places.update(place for (place,) in workspace.as_application(found, 1, "comparing unique values"))
     return places, frozenset(unknown)
 
 
 def _names(rule: UniqueRule) -> list[sql.Identifier]:
     return [sql.Identifier(f"e{number}") for number, _ in enumerate(rule.expressions)]
+
+
+def _nullable(shape: Shape, rule: UniqueRule) -> list[int]:
+    """The numbers of the index's expressions that may be NULL: all but columns that may not."""
+    never = {form for each in shape.now.columns if each.not_null for form in (in_sql(each.name), quoted(each.name))}
+    return [number for number, expression in enumerate(rule.expressions) if expression not in never]

@@ -43,8 +43,8 @@ def _is_of(diff: TableDiff, columns: tuple[str, ...]) -> bool:
 class Parking:
     """Gives the rows to move values that no row has.
 
-    If the column may be NULL, the value is NULL. Otherwise it is made up: a text, a number below all others, a day
-    before all others, an empty range, or a UUID.
+    If the column may be NULL, and its indexes hold any number of NULLs, the value is NULL. Otherwise it is made up: a
+    text, a number below all others, a day before all others, an empty range, or a UUID.
 
     :param reference: why the rows may not be deleted instead.
     :param quiet: how triggers and foreign keys are kept from acting.
@@ -116,7 +116,8 @@ def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:
         return sql.SQL("left(md5(random()::text || o.number), {})").format(longest)
     if name in (*_WHOLE, *_BROKEN):
         lowest = sql.SQL("min({})" if name in _WHOLE else "floor(min({}))").format(at)
-        return sql.SQL("(SELECT LEAST({}, 0) FROM {}) - o.number::{}").format(
+        # Below -10, because an expression may stand for NULL with -1.
+        return sql.SQL("(SELECT LEAST({}, -10) FROM {}) - o.number::{}").format(
             lowest, qualified(diff.name), sql.SQL(name)
         )
     if column.type.startswith(_TIMES) or name.startswith("timestamp"):
@@ -128,8 +129,12 @@ def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:
 
 
 def _takes_null(diff: TableDiff, name: str) -> bool:
-    """Whether any number of rows may be NULL there."""
-    return all(rule.nulls_distinct for rule in diff.staged.shape.rules.unique if name in rule.columns)
+    """Whether any number of rows may be NULL there.
+
+    An index of an expression, such as ``COALESCE(price, 0)``, may give NULL a value that another row has or gets.
+    """
+    rules = [rule for rule in diff.staged.shape.rules.unique if name in rule.columns]
+    return all(rule.nulls_distinct and rule.has_itself(name) for rule in rules)
 
 
 def _compared_for_equality(diff: TableDiff, name: str) -> bool:
