@@ -9,6 +9,7 @@ import typer
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.cli import (
     backups,
+    bucket,
     catalog,
     consolidate,
     erasure,
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 backups.register(app)
+bucket.register(app)
 setup.register(app)
 catalog.register(app)
 consolidate.register(app)
