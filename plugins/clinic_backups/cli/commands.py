@@ -12,6 +12,7 @@ from clinic_backups.cli import (
     bucket,
     catalog,
     consolidate,
+    doctor,
     erasure,
     grant,
     init,
@@ -38,6 +39,7 @@ bucket.register(app)
 setup.register(app)
 catalog.register(app)
 consolidate.register(app)
+doctor.register(app)
 replicate.register(app)
 erasure.register(app)
 grant.register(app)

@@ -40,6 +40,8 @@ STYLES = {
     "damaged": "red",
     "chain broken": "red",
     "ok": "green",
+    "missing": "yellow",
+    "lost": "red",
     "warning": "yellow",
     "error": "red",
 }

@@ -1,0 +1,256 @@
+"""Looks at everything that backups and restores need, and names the situation and the next commands.
+
+For the person who does not know what is broken. It stops at nothing, needs no secret key, and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from clinic_backups.app.work import Parts
+from clinic_backups.archive.encryption import parse_recipients, public_keys
+from clinic_backups.archive.object_keys import ROOT, parse_key
+from clinic_backups.base.clock import machine_now
+from clinic_backups.base.errors import ClinicBackupsError, PlaceMissing, SettingsError
+from clinic_backups.base.plain import iso
+from clinic_backups.base.text import one_line
+from clinic_backups.catalog import migrate
+from clinic_backups.catalog.board import Board, Counts
+from clinic_backups.stores import condition
+from clinic_backups.stores.marker import read_marker
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.tenant_db import Snapshot
+
+SightState = Literal["ok", "missing", "lost", "error"]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One part of the installation as it is now.
+
+    :ivar state: ``missing``: not there yet or not given here. ``lost``: it is there, and its content is not.
+        ``error``: it does not answer, or is wrong.
+    """
+
+    part: str
+    state: SightState
+    said: str
+
+
+@dataclass
+class Diagnosis:
+    """All parts, the situation in a sentence, and the next commands in their order."""
+
+    sights: list[Sight] = field(default_factory=list)
+    situation: str = ""
+    steps: list[str] = field(default_factory=list)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing has to be done."""
+        return not self.steps
+
+
+class Doctor:
+    """Looks once. Every part that fails becomes a sight."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._found = parts, Diagnosis()
+        self._stored = 0
+        self._counts: Counts | None = None
+
+    def look(self) -> Diagnosis:
+        """Look at all parts, then say what to do."""
+        self._see("SQL folder", self._folder)
+        self._see("public keys", self._recipients)
+        self._see("store", self._store)
+        self._see("catalog", self._catalog)
+        self._see("clinics' database", self._clinic_db)
+        self._see("secret key", self._identity)
+        self._see("restore_db", self._restore_db)
+        self._see("backups", self._backups)
+        self._conclude()
+        return self._found
+
+    def _see(self, part: str, look: Callable[[], tuple[SightState, str]]) -> None:
+        try:
+            state, said = look()
+        except ClinicBackupsError as error:
+            state, said = "error", f"{error.message} {error.hint}".strip()
+        self._found.sights.append(Sight(part, state, one_line(said)))
+
+    def _state(self, part: str) -> SightState:
+        return next(sight.state for sight in self._found.sights if sight.part == part)
+
+    def _folder(self) -> tuple[SightState, str]:
+        folder = SqlFolder(self._parts.settings.sql_dir)
+        if not (folder.path / "clinic_table.txt").exists():
+            return "missing", f"{folder.path} does not say which tables there are."
+        return "ok", f"{folder.path}: {len(folder.queries())} tables, the clinics are in {folder.clinic_table}."
+
+    def _recipients(self) -> tuple[SightState, str]:
+        recipients = self._parts.settings.recipients
+        if not recipients:
+            return "missing", "CLINIC_BACKUPS_RECIPIENTS is not set: nothing can be encrypted."
+        parse_recipients(recipients)
+        return "ok", f"Backups are encrypted to {len(recipients)} public keys."
+
+    def _store(self) -> tuple[SightState, str]:
+        if not self._parts.settings.store_url:
+            return "missing", "CLINIC_BACKUPS_STORE_URL is not set."
+        store = self._parts.bare_stores.primary
+        try:
+            marker = read_marker(store)
+        except PlaceMissing as error:
+            return "missing", error.message
+        keys = condition.by_archive(store.list(ROOT))
+        whole = [key for key, objects in keys.items() if condition.is_whole(objects)]
+        self._stored = len(whole)
+        if marker is None and not whole:
+            return "missing", f"{store.url} answers and is empty: no marker and no backup."
+        began = [at for key in whole if (parts := parse_key(key)) and (at := parts.began_at)]
+        newest = f", the newest of {iso(max(began))}" if began else ""
+        return "ok", f"{store.url} holds {len(whole):,} backups{newest}."
+
+    def _catalog(self) -> tuple[SightState, str]:
+        with self._parts.catalog.database.transaction("looking at the catalog") as db:
+            version = migrate.current(db)
+        if version is None:
+            return "lost" if self._stored else "missing", "The catalog's schema clinic_backups does not exist."
+        if version != migrate.newest():
+            return "missing", f"The catalog has version {version}, and this package needs {migrate.newest()}."
+        known = self._parts.identities.find()
+        if not known:
+            return "missing", "The catalog knows no store yet."
+        self._parts.store.identified()
+        return "ok", f"The catalog is at its newest version and knows {len(known)} stores."
+
+    def _clinic_db(self) -> tuple[SightState, str]:
+        folder = SqlFolder(self._parts.settings.sql_dir)
+        with Snapshot(self._parts.clinic_db) as snapshot:
+            if folder.clinic_table not in snapshot.relations():
+                return "lost", f"It answers, and has no table {folder.clinic_table}."
+        active, every = self._parts.clinics()
+        if not every:
+            return "lost", f"It answers, and {folder.clinic_table} has no clinic."
+        return "ok", f"{len(active):,} active clinics, {len(every):,} in all."
+
+    def _identity(self) -> tuple[SightState, str]:
+        file = self._parts.settings.identity_file
+        if file is None:
+            return "missing", "CLINIC_BACKUPS_IDENTITY_FILE is not set here. Only restores need it."
+        keys, recipients = public_keys(file), self._parts.settings.recipients
+        if recipients and not set(keys) & {recipient.strip() for recipient in recipients}:
+            return (
+                "error",
+                f"The key in {file} opens no backup that is made now: it belongs to none of the public keys.",
+            )
+        return "ok", f"{file} holds {len(keys)} keys."
+
+    def _restore_db(self) -> tuple[SightState, str]:
+        try:
+            connection = self._parts.restore_db
+        except SettingsError:
+            return "missing", "The connection restore_db is not defined here. Only restores need it."
+        with Snapshot(connection) as snapshot:
+            ((database,),) = snapshot.rows("SELECT current_database()", None, "asking for the database")
+        return "ok", f"It leads to the database {database}."
+
+    def _backups(self) -> tuple[SightState, str]:
+        if self._state("catalog") != "ok":
+            return "missing", "Not known without the catalog."
+        hours, now = self._parts.settings.rpo_hours, self._now()
+        board = Board(self._parts.catalog.database)
+        counts = board.counts(visible=None, now=now, objective_hours=hours)
+        self._counts = counts
+        if not counts.clinics:  # no run has told the catalog which clinics there are
+            return "missing", "The catalog knows no clinic yet."
+        text = f"{counts.ok:,} clinics are in time, {counts.late:,} late, {counts.never:,} without any backup."
+        failed = f" The newest backup of {counts.failed:,} clinics failed." if counts.failed else ""
+        return "error" if counts.late + counts.never + counts.failed else "ok", text + failed
+
+    def _now(self) -> datetime:
+        try:
+            return self._parts.clock()
+        except ClinicBackupsError:
+            return machine_now()
+
+    def _conclude(self) -> None:
+        """The first situation that fits decides: what comes later needs what comes before."""
+        at = {sight.part: sight.state for sight in self._found.sights}
+        steps: list[str]
+        if at["SQL folder"] != "ok":
+            self._say("There is no SQL folder for this schema.", "clinic-backups init --tenant schema.table")
+        elif at["public keys"] != "ok":
+            self._say(
+                "There is no key to encrypt to.", "clinic-backups keygen identity.txt",
+                "Set CLINIC_BACKUPS_RECIPIENTS to the line that it prints.",
+            )  # fmt: skip
+        elif self._is_store_away(at):
+            self._say(
+                "The store does not answer, or is not set. Nothing can be backed up or restored without it.",
+                "Correct CLINIC_BACKUPS_STORE_URL and its connection. Then run clinic-backups doctor again.",
+            )
+        elif at["catalog"] == "lost":
+            self._say(
+                "The catalog is lost, and the store still has the backups.",
+                "clinic-backups bucket", "clinic-backups catalog migrate", "clinic-backups catalog rebuild",
+                "clinic-backups list",
+            )  # fmt: skip
+        elif at["catalog"] == "missing":
+            self._say(
+                "The catalog is new, or older than this package.",
+                "clinic-backups catalog migrate", "clinic-backups store init", "clinic-backups check",
+            )  # fmt: skip
+        elif at["catalog"] == "error":
+            steps = [
+                "Correct the connection backup_catalog, or the store's marker. Then run clinic-backups doctor again."
+            ]
+            if self._stored:
+                steps.append("To restore meanwhile: clinic-backups bucket, then clinic-backups restore --archive KEY")
+            self._say("The catalog does not answer, or does not know this store.", *steps)
+        elif at["clinics' database"] == "lost":
+            self._say(
+                "The clinics' database answers, and its clinics are gone.",
+                "Make the tables again: with the application's migrations, or from pg_dump --schema-only.",
+                "clinic-backups list",
+                "clinic-backups restore --clinic ID",
+            )  # fmt: skip
+        elif at["clinics' database"] == "error":
+            self._say(
+                "The clinics' database does not answer. The backups are safe in the store.",
+                "Correct the connection clinic_db, or start the server. Then run clinic-backups doctor again.",
+            )
+        elif at["backups"] != "ok":
+            self._of_backups()
+        elif at["secret key"] == "error":
+            self._say(
+                "The key at hand does not open the backups that are made now.",
+                "Find the secret key that belongs to CLINIC_BACKUPS_RECIPIENTS.",
+                "If it is lost, set CLINIC_BACKUPS_RECIPIENTS to a key that you have, and back up again.",
+            )
+        else:
+            self._say("All is well. `clinic-backups check --rows --rehearse` proves it to the row.")
+
+    def _is_store_away(self, at: Mapping[str, SightState]) -> bool:
+        """A store that is not there is new, unless the catalog expects one."""
+        is_expected = at["catalog"] in ("ok", "error")
+        return (
+            at["store"] == "error" or not self._parts.settings.store_url or (at["store"] == "missing" and is_expected)
+        )
+
+    def _of_backups(self) -> None:
+        counts = self._counts
+        if counts is not None and counts.never == counts.clinics:
+            self._say("No clinic has a backup yet.", "clinic-backups check", "clinic-backups backup --all")
+            return
+        self._say(
+            "Some clinics' backups are late, failed or missing.",
+            "clinic-backups list --state failed", "clinic-backups check", "clinic-backups backup --all",
+        )  # fmt: skip
+
+    def _say(self, situation: str, *steps: str) -> None:
+        self._found.situation, self._found.steps = situation, list(steps)

@@ -1,0 +1,90 @@
+"""``clinic-backups doctor``: each situation is named, with the next commands."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.postgres_fixtures import DemoDatabase
+
+NOWHERE = "postgres://nobody:nothing@127.0.0.1:9/nowhere?connect_timeout=1"
+EARLIER = ", ".join(f"{name} = {name} - interval '3 days'" for name in ("started_at", "finished_at", "data_at"))
+Break = Callable[[DemoDatabase, Path], dict[str, str | None]]
+
+
+def _statement(text: str) -> Break:
+    def breaks(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
+        with database.session.transaction() as cursor:
+            cursor.execute(text)
+        return {}
+
+    return breaks
+
+
+def _variable(**variables: str | None) -> Break:
+    return lambda database, folder: variables
+
+
+def _without_store(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
+    shutil.rmtree(folder / "store")
+    return {}
+
+
+def _other_key(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
+    return {"CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "another")}
+
+
+SITUATIONS: dict[str, tuple[Break, str, str]] = {
+    "well": (_variable(), "All is well", ""),
+    "no folder": (_variable(CLINIC_BACKUPS_SQL_DIR="/nonexistent"), "no SQL folder", "init --tenant"),
+    "no keys": (_variable(CLINIC_BACKUPS_RECIPIENTS=None), "no key to encrypt to", "keygen"),
+    "no store": (_variable(CLINIC_BACKUPS_STORE_URL=None), "store does not answer, or is not set", "STORE_URL"),
+    "store gone": (_without_store, "store does not answer, or is not set", "STORE_URL"),
+    "catalog lost": (_statement("DROP SCHEMA clinic_backups CASCADE"), "catalog is lost", "catalog rebuild"),
+    "catalog away": (
+        _variable(AIRFLOW_CONN_BACKUP_CATALOG=NOWHERE), "catalog does not answer", "restore --archive KEY",
+    ),
+    "clinics gone": (_statement("TRUNCATE public.comun_clinica CASCADE"), "clinics are gone", "restore --clinic ID"),
+    "tables gone": (_statement("DROP TABLE public.comun_clinica CASCADE"), "its clinics are gone", "the tables again"),
+    "database away": (_variable(AIRFLOW_CONN_CLINIC_DB=NOWHERE), "database does not answer", "clinic_db"),
+    "late": (_statement(f"UPDATE clinic_backups.backup SET {EARLIER} WHERE clinic_id = '3'"),
+             "late, failed or missing", "list --state failed"),
+    "another key": (_other_key, "does not open the backups", "secret key"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_situation_is_named_with_the_next_commands(
+    name: str, run: Run, demo_database: DemoDatabase, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    breaks, situation, step = SITUATIONS[name]
+    keys = {"CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(tmp_path / "key")).out.strip()}
+    run("keygen", str(tmp_path / "another"))
+    variables: dict[str, str | None] = {
+        **keys, "CLINIC_BACKUPS_IDENTITY_FILE": str(tmp_path / "key"),
+        "AIRFLOW_CONN_RESTORE_DB": demo_database.restorer_uri,
+    }  # fmt: skip
+    for words in (("catalog", "migrate"), ("store", "init"), ("backup", "--all")):
+        assert run(*words, **variables).code == 0
+    broken = breaks(demo_database, tmp_path)
+    found = run("doctor", "--json", **variables | broken)
+    told = found.json()
+    assert situation in told["situation"]
+    assert (found.code, step in " ".join(told["steps"])) == (int(bool(step)), True)
+    shown = run("doctor", **variables | broken)
+    assert (shown.code, situation in shown.out) == (found.code, True)
+
+
+def test_a_new_installation_is_led_from_step_to_step(
+    run: Run, new_database: DemoDatabase  # noqa: F811
+) -> None:  # fmt: skip
+    first = run("doctor", "--json").json()
+    assert first["steps"] == ["clinic-backups catalog migrate", "clinic-backups store init", "clinic-backups check"]
+    run("catalog", "migrate")
+    run("store", "init")
+    second = run("doctor", "--json").json()
+    assert second["situation"] == "No clinic has a backup yet."
