@@ -114,7 +114,8 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
         ),
         f"comparing {shape.name}",
     )
-    workspace.analyze(ops, analyzing, shape.op_key)
+    # Without the numbers of operations, the planner expects few and compares each row with each.
+    workspace.analyze(ops, analyzing, ("op", *shape.op_key) if shape.key else ())
     # The mode `live` removes operations later, so not all rows are inserted then.
     whole = bool(shape.key) and not is_there and mode != "live"
     return described(workspace, staged, ops, staged.matched + int(in_wanted), references, whole=whole)

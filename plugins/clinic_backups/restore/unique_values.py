@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import combinations
 
 from psycopg2 import sql
@@ -13,6 +14,7 @@ from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import UniqueRule, compare
 from clinic_backups.restore.workspace import Workspace
 
+DOING = "comparing unique values"
 MOST_NULLABLE = 4
 """An index for which NULLs are equal needs a query for each set of expressions that may be NULL together."""
 
@@ -103,8 +105,17 @@ def held_by(
                 is_b=shape.same_op_key("held", "b"),
                 same_key=shape.same_op_key("a", "b"),
             )
-            places.update(place for (place,) in workspace.as_application(found, 1, "comparing unique values"))
+            with _without_nested_loops(workspace):
+                places.update(place for (place,) in workspace.as_application(found, 1, DOING))
     return places, frozenset(unknown)
+
+
+@contextmanager
+def _without_nested_loops(workspace: Workspace) -> Iterator[None]:
+    """PostgreSQL does not know how many values are NULL, expects few, and would compare each row with each."""
+    workspace.execute("SET LOCAL enable_nestloop = off", DOING)
+    yield
+    workspace.execute("SET LOCAL enable_nestloop TO DEFAULT", DOING)
 
 
 def _names(rule: UniqueRule) -> list[sql.Identifier]:
