@@ -186,8 +186,10 @@ def _check_sequences(report: Report, workspace: Workspace, names: list[str], rol
 def _strangers(report: Report, workspace: Workspace, folder: SqlFolder, names: Iterable[str]) -> bool:
     """Report whose code would run in a restore, before any of it runs."""
     found = [
-        *strangers_of_folder(workspace, folder, 0, written={*names, *folder.declarations().derived}),
-        *hooks.strangers_of_hooks(workspace, folder, 0),
+        *strangers_of_folder(
+            workspace, folder, folder.clinic_key.sample, written={*names, *folder.declarations().derived}
+        ),
+        *hooks.strangers_of_hooks(workspace, folder, folder.clinic_key.sample),
     ]
     for each in dict.fromkeys(found):
         report.error(CHECK, each.said, each.remedy)
