@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clinic_backups.archive.envelope_checks import problem_of
 from clinic_backups.base.clinic_id import ClinicId, component_of
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
@@ -265,3 +270,35 @@ def test_an_archive_in_another_tenants_folder_is_of_nobody(
     life.rig.execute("DELETE FROM clinic_backups.backup_replica", "TRUNCATE clinic_backups.backup CASCADE")
     life.run("catalog", "rebuild", **life.variables)
     assert {each["backup_id"]: each["clinic_id"] for each in life("list", "--json").json()} == known
+
+
+FORGED_IDS: list[Any] = [
+    "7",
+    7.0,
+    True,
+    None,
+    "",
+    " x",
+    "x\n",
+    "../x",
+    "y" * 300,
+    2**63,
+    ["acme-dental.es"],
+    "ACME-dental.es",
+]
+
+
+def test_an_envelope_names_the_clinic_of_its_folder_in_one_form(
+    demo_database: DemoDatabase, tmp_path: Path, run: Run  # noqa: F811
+) -> None:  # fmt: skip
+    life = life_of(KINDS["varchar"], demo_database, tmp_path, run)
+    life("store", "init")
+    life("backup", "--clinic", life.kind.ids[0])
+    (path,) = (tmp_path / "store" / "backups" / "acme-dental.es").rglob("*.json")
+    data, now = json.loads(path.read_bytes()), datetime.now(UTC)
+    assert problem_of(Envelope.from_json(data), "acme-dental.es", now) == ""
+    for forged in FORGED_IDS:
+        with suppress(ValueError):
+            assert problem_of(Envelope.from_json(data | {"clinic_id": forged}), "acme-dental.es", now), forged
+    for forged in ("acme-dental.es", "7-20261126T020003Z", "acme%2Ddental.es-20261126T020003Z"):
+        assert problem_of(Envelope.from_json(data | {"backup_id": forged}), "acme-dental.es", now), forged
