@@ -55,7 +55,7 @@ class BackupsClient:
             raise ImproperlyConfigured("CLINIC_BACKUPS has neither TOKEN nor USERNAME and PASSWORD.")
 
     def back_up(
-        self, clinic_id: int, *, tipo: str = "auto", notas: str = "", creado_por: int | None = None
+        self, clinic_id: int | str, *, tipo: str = "auto", notas: str = "", creado_por: int | None = None
     ) -> dict[str, Any]:
         """Request a backup now; returns the run. :raises BackupsError: it was refused."""
         asked: dict[str, Any] = {"clinica": clinic_id, "tipo": tipo, "notas": notas}
@@ -73,7 +73,7 @@ class BackupsClient:
             raise BackupsError(503, UNREACHABLE) from None
         return found | links
 
-    def restore(self, number: int, clinic_id: int, **asked: Any) -> dict[str, Any]:
+    def restore(self, number: int, clinic_id: int | str, **asked: Any) -> dict[str, Any]:
         """Ask for a restore, which waits for its approval.
 
         :raises BackupsError: it was refused, or the backup is of another clinic.

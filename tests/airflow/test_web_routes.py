@@ -15,6 +15,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
+from clinic_backups.base.clinic_id import component_of
 from clinic_backups.web.application import make_app
 from clinic_backups.web.runs import DAG_IDS
 from tests.airflow.conftest import Airflow
@@ -252,6 +253,22 @@ def test_people_of_a_clinic_have_a_limit_and_operators_none(world: World) -> Non
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.json()["remedy"]
         assert client.get("/backups/respaldos/").status_code == 200
+
+
+def test_the_page_of_a_clinic_whose_id_is_a_text_is_found(world: World) -> None:
+    """The server decodes an address once."""
+    odd = "../a/b é"
+    insert = "INSERT INTO clinic_backups.clinic (clinic_id, name, language, active) VALUES ('{}', 'Odd', 'es', false)"
+    world.airflow.execute(insert.format(odd))
+    try:
+        address = f"/backups/ui/clinics/{quote(component_of(odd), safe='')}"
+        found = world.clients["admin"].get(address)
+        assert (found.status_code, "Odd" in found.text, f"{address}/back-up" in found.text) == (200, True, True)
+        assert world.clients["lector"].get(address).status_code == 404
+        for forged in ("..%2Fa%2Fb%20%C3%A9", "%2e%2e", "%252e%252e%252Fa", "07"):
+            assert world.clients["admin"].get(f"/backups/ui/clinics/{forged}").status_code == 404
+    finally:
+        world.airflow.execute(f"DELETE FROM clinic_backups.clinic WHERE clinic_id = '{odd}'")
 
 
 def test_what_fails_is_told_in_part_and_logged_whole(world: World) -> None:

@@ -344,13 +344,13 @@ class TestPresign:
     def test_downloads_as_the_file_without_credentials(self, provider: str, store: ObjectStore) -> None:
         import requests
 
-        put(store, "a/Ñ.age", CONTENT[:1000])
+        put(store, "a/%2E%2e%20/Ñ.age", CONTENT[:1000])
         if provider == "file":
             with pytest.raises(PermanentError, match="no download links") as caught:
-                store.presign("a/Ñ.age", expires_in=timedelta(hours=1), filename=self.FILENAME)
+                store.presign("a/%2E%2e%20/Ñ.age", expires_in=timedelta(hours=1), filename=self.FILENAME)
             assert caught.value.hint
             return
-        link = store.presign("a/Ñ.age", expires_in=timedelta(hours=1), filename=self.FILENAME)
+        link = store.presign("a/%2E%2e%20/Ñ.age", expires_in=timedelta(hours=1), filename=self.FILENAME)
         answer = requests.get(link, timeout=10)
         assert (answer.status_code, answer.content) == (200, CONTENT[:1000])
         if provider != "gcs":  # fake-gcs-server ignores response-content-disposition.

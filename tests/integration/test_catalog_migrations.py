@@ -10,9 +10,11 @@ from alembic import command
 from sqlalchemy import Connection, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
+from clinic_backups.base.clinic_id import clinic_id_of, in_order
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog import migrate
-from clinic_backups.catalog.tables import SCHEMA, metadata, notification, restore
+from clinic_backups.catalog.clinic_id_text import IN_ORDER, in_sql_order
+from clinic_backups.catalog.tables import SCHEMA, backup, clinic, comparison, metadata, notification, restore
 from tests.postgres_fixtures import DemoDatabase
 
 BEFORE_RESTORES = {"success", "weekly", "failure", "recovery", "digest", "alarm"}
@@ -187,3 +189,52 @@ def test_triggers_look_names_up_in_pg_catalog_whoever_fires_them(catalog: Connec
         WHERE nspname = 'clinic_backups' AND prorettype = 'trigger'::regtype
           AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)""")
     assert catalog.execute(asked).all() == []
+
+
+BACKUP = """INSERT INTO clinic_backups.backup (backup_id, clinic_id, clinic_name, kind, trigger, state, started_at,
+    archive_key, finished_at, error)
+    VALUES (:id || '-x', :id, 'x', 'full', 'scheduled', 'failed', now(), 'a', now(), 'e')"""
+IDS = ("-5", "0", "7", "10", "9223372036854775807", "007", "9223372036854775808", "Z", "a", "Ñ", "漢")
+"""In their order: numbers by value, then texts."""
+
+
+def test_ids_become_texts_and_the_view_keeps_its_numbers_and_rights(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    command.downgrade(migrate._config(catalog), "0029")
+    catalog.execute(text("GRANT SELECT (id, clinica_id) ON clinic_backups.respaldo TO PUBLIC"))
+    for number in (9, 10):
+        catalog.execute(text(BACKUP), {"id": number})
+    catalog.execute(text("INSERT INTO clinic_backups.comparison VALUES ('r', now(), 'd', 'd', 'f', '{t}', '{9,10}')"))
+    migrate.upgrade(catalog)
+    assert catalog.execute(select(backup.c.clinic_id).order_by(backup.c.clinic_id)).scalars().all() == [10, 9]
+    assert catalog.execute(select(comparison.c.clinics)).scalars().all() == [[9, 10]]
+    rows = catalog.execute(text("SELECT clinica_id, clinica_clave FROM clinic_backups.respaldo ORDER BY 1")).all()
+    assert [tuple(row) for row in rows] == [(9, "9"), (10, "10")]
+    granted = (
+        "SELECT attacl::text FROM pg_attribute WHERE attrelid = 'clinic_backups.respaldo'::regclass AND attnum = 2"
+    )
+    assert "=r/" in catalog.execute(text(granted)).scalar_one()
+    assert catalog.execute(text("DELETE FROM clinic_backups.respaldo")).rowcount == 0
+    assert catalog.execute(text("SELECT sum(n) FROM clinic_backups.backup_count WHERE clinic_id = '9'")).scalar() == 1
+    catalog.execute(text("UPDATE clinic_backups.backup SET clinic_id = '11' WHERE clinic_id = '9'"))
+    assert catalog.execute(text("SELECT sum(n) FROM clinic_backups.backup_count WHERE clinic_id = '9'")).scalar() == 0
+
+
+def test_version_0029_is_not_gone_back_to_with_ids_that_are_texts(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    catalog.execute(text(BACKUP), {"id": "a-text"})
+    row = catalog.execute(text("SELECT clinica_id, clinica_clave FROM clinic_backups.respaldo")).one()
+    assert tuple(row) == (None, "a-text")
+    with pytest.raises(PermanentError, match="whose id is not a number"), catalog.begin_nested():
+        command.downgrade(migrate._config(catalog), "0029")
+    assert migrate.upgrade(catalog) == migrate.newest()
+
+
+def test_the_catalog_orders_ids_as_the_code_does(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    for id_ in IDS:
+        catalog.execute(clinic.insert().values(clinic_id=clinic_id_of(id_), name="x", language="es", active=True))
+    found = list(catalog.execute(select(clinic.c.clinic_id).order_by(*IN_ORDER)).scalars())
+    assert list(map(str, found)) == list(IDS) and found == in_order(found)
+    backwards = text(in_sql_order("clinic_id", "DESC NULLS LAST"))
+    assert list(catalog.execute(select(clinic.c.clinic_id).order_by(backwards)).scalars()) == found[::-1]

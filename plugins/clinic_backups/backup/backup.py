@@ -44,6 +44,7 @@ from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant import gate, source_database
+from clinic_backups.tenant.clinic_key_check import telling_of_the_key
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.outside import Outside
 from clinic_backups.tenant.standby import lag_of
@@ -189,7 +190,8 @@ class ClinicBackup:
         for tries_left in reversed(range(TRIES)):
             try:
                 locked_until = self._settings.lock_end(self._now())
-                read, stored = self._read_and_store(record, request, queries, recipients, locked_until, seen)
+                with telling_of_the_key(self._clinic_db, seen.folder):
+                    read, stored = self._read_and_store(record, request, queries, recipients, locked_until, seen)
                 envelope = stored.envelope(
                     read,
                     recipients,

@@ -212,7 +212,7 @@ class StoreCheck:
     def _standing(self, clinic: _Part, read: _Read, task: Task, found: Inventory, *, locked: bool) -> list[Discrepancy]:
         """The differences that still exist: objects may have been stored or deleted since the listing."""
         records = {record.backup_id: record for record in self._catalog.find(clinic_id=clinic.id)}
-        objects = [info for info in clinic.store.list(f"{ROOT}{clinic.id}/") if parse_key(info.key) is not None]
+        objects = [info for info in clinic.store.list(prefix_of(clinic.id)) if parse_key(info.key) is not None]
         items: list[Discrepancy] = []
         known: dict[str, set[Kind]] = {}
         seen = self._replicas.etags(records, clinic.store.url)

@@ -206,7 +206,7 @@ def _strangers(report: Report, workspace: Workspace, folder: SqlFolder, names: I
         *strangers_of_folder(
             workspace, folder, folder.clinic_key.sample, written={*names, *folder.declarations().derived}
         ),
-        *hooks.strangers_of_hooks(workspace, folder, 0),
+        *hooks.strangers_of_hooks(workspace, folder, folder.clinic_key.sample),
     ]
     for each in dict.fromkeys(found):
         report.error(CHECK, each.said, each.remedy)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import quoted
 from clinic_backups.tenant.clinic_key import FILE, type_of
@@ -13,7 +17,24 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 _CONVERTED = re.compile(r"\{\{\s*clinic_id\s*\}\}\s*(?:::|'|\"|AS\b)", re.IGNORECASE)
 """A number that the extract makes a text of: its key may be a text that holds numbers."""
+UNKNOWN_OPERATOR = "42883"
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+@contextmanager
+def telling_of_the_key(connection: Connection, folder: SqlFolder) -> Iterator[None]:
+    """If the database knows no operator for a comparison inside, look whether the key's type is the reason.
+
+    :raises PermanentError: it is.
+    """
+    try:
+        yield
+    except PermanentError as error:
+        refused = refusal_of(error)
+        if refused is not None and refused.state == UNKNOWN_OPERATOR:
+            with Snapshot(connection) as snapshot:
+                require_key(snapshot, folder)
+        raise
 
 
 def require_key(snapshot: Snapshot, folder: SqlFolder) -> None:

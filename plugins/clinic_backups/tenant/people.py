@@ -23,18 +23,19 @@ def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> list[Clini
     :raises PermanentError: the query returns other columns, or an id twice.
     """
     found = snapshot.rows(folder.text(file), None, f"running {file}", source="file")
+    wrong = ""
     try:
         clinics = [
             Clinic(_id(id_), str(name), str(language or "es"), *(str(group or "") for group in rest[:1]))
             for id_, name, language, *rest in found
             if len(rest) <= 1
         ]
-    except (TypeError, ValueError, ArithmeticError):
-        clinics = []
+    except (TypeError, ValueError, ArithmeticError) as error:
+        clinics, wrong = [], f" One id cannot be used: {error}."
     if len({clinic.id for clinic in clinics}) != len(found):
         raise PermanentError(
-            f"{file} must return three columns (id, name, language), or four (the class too); each id is a whole"
-            " number and comes once.",
+            f"{file} must return three columns (id, name, language), or four (the class too); each id is a number or"
+            f" a text, and comes once.{wrong}",
             hint=f"Correct {folder.path / file}.",
         )
     return sorted(clinics, key=lambda clinic: order_of(clinic.id))

@@ -21,7 +21,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Define the options."""
         which = parser.add_mutually_exclusive_group(required=True)
-        which.add_argument("--clinica", type=int, action="append", help="número de la clínica; se puede repetir")
+        which.add_argument(
+            "--clinica", type=_id, action="append", help="la clínica: número u otra clave; repetible"
+        )
         which.add_argument("--todas", action="store_true", help="todas las clínicas activas")
         parser.add_argument("--tipo", choices=("auto", "completo", "incremental"), default="auto")
         parser.add_argument("--notas", default="", help="una línea; sin datos de pacientes")
@@ -37,7 +39,7 @@ class Command(BaseCommand):
         if failed:
             raise CommandError(f"{failed} de {len(clinics)} respaldos no se pudieron pedir.")
 
-    def _ask(self, service: BackupsClient, clinic_id: int, options: dict[str, Any]) -> bool:
+    def _ask(self, service: BackupsClient, clinic_id: int | str, options: dict[str, Any]) -> bool:
         try:
             run = service.back_up(clinic_id, tipo=options["tipo"], notas=options["notas"])
         except BackupsError as error:
@@ -47,11 +49,19 @@ class Command(BaseCommand):
         return True
 
 
-def _active() -> list[int]:
+def _id(value: Any) -> int | str:
+    """A clinic's key as the API takes it: a number, or the text of any other key."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdecimal() and text == str(int(text)) else text
+
+
+def _active() -> list[int | str]:
     model = apps.get_model(conf().clinic_model)
     found = model._default_manager.order_by("pk")
     try:
         model._meta.get_field("activa")
     except FieldDoesNotExist:
-        return list(found.values_list("pk", flat=True))
-    return list(found.filter(activa=True).values_list("pk", flat=True))
+        active = found
+    else:
+        active = found.filter(activa=True)
+    return [_id(key) for key in active.values_list("pk", flat=True)]
