@@ -167,7 +167,7 @@ class Case:
 
 
 GIVES = r"The extract of s\.t does not return the column {}, which the table has\."
-ADD = r"Add {} to the columns in include/sql/extract/s\.t\.sql, or write SELECT t\.\* there\."
+ADD = r"Add {} to the columns in s\.t\.sql in include/sql, or write SELECT t\.\* there\."
 WITHOUT = r"restore --archive URL.*catalog migrate.*catalog rebuild"
 LOST = r"^The catalog cannot be reached\. Connection 'backup_catalog': .*refused"
 CASES = [

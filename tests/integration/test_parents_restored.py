@@ -20,6 +20,7 @@ from clinic_backups.restore.plan import RestorePlan, TablePlan
 from clinic_backups.restore.plan_text import as_lines, as_markdown
 from clinic_backups.restore.request import Wish
 from clinic_backups.restore.safety import SafetyBackup
+from clinic_backups.restore.seals import Seals
 from tests.parents import EXTRACTS, LISTS, OWN, PARENTS, USERS, set_parents, with_parents
 from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.shapes import Shaped
@@ -400,6 +401,43 @@ def test_code_that_changes_parents_undoes_the_restore(
     before = rig.everything()
     refusals = rig.plan(record).refusals
     assert any(says in refusal.message for refusal in refusals), refusals
+    assert rig.everything() == before
+
+
+FORGES = """
+    CREATE TABLE s.go (id int); GRANT SELECT ON s.go TO PUBLIC;
+    CREATE FUNCTION s.does() RETURNS void VOLATILE LANGUAGE plpgsql AS $f$BEGIN
+        IF EXISTS (SELECT FROM s.go) THEN UPDATE pg_temp.wanted_0 SET mail = 'forged' WHERE id = 10; END IF;
+        EXCEPTION WHEN others THEN NULL; END$f$;
+    CREATE FUNCTION s.is(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+    CREATE INDEX planned ON s.staff (id) WHERE s.is(1);
+    CREATE OR REPLACE FUNCTION s.is(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+        'BEGIN PERFORM s.does(); RETURN true; END';
+"""
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_values_that_are_not_the_archives_are_not_believed(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """Code of the database changes the rows that the restore has loaded; also if nothing watched them."""
+    rig = with_parents(demo_database, tmp_path, more=FORGES, lists=LISTS + "s.go: a switch\n")
+    record = rig.run(1)
+    rig.execute(*GONE)
+    plan = rig.plan(record)
+    assert plan.refusals == ()
+    rig.execute("INSERT INTO s.go VALUES (1)")
+    before = rig.everything()
+    if not sealed:
+        monkeypatch.setattr(Seals, "keep", lambda *given: None)
+        monkeypatch.setattr(Seals, "require", lambda *given: None)
+    says = (
+        "changed wanted_0"
+        if sealed
+        else r"s\.auth_user would not hold the backup's rows: those that were loaded are not"
+    )
+    with pytest.raises(IntegrityError, match=says):
+        rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
     assert rig.everything() == before
 
 

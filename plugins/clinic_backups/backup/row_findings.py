@@ -70,17 +70,19 @@ class RowFindings:
         compared: set[str] = set()
         for table in tables.values():
             ask = partial(values.problems, table, within_seconds=self._within_seconds)
-            for problem in self._in_time(table, "compared with their values", ask) or ():
+            for problem in self._in_time(table.name, "compared with their values", ask) or ():
                 self._report.error(problem.check, problem.reason, problem.remedy)
             if table.name in self._coverage.parents.names:
                 continue
-            count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=self._within_seconds))
+            count = self._in_time(
+                table.name, "counted", partial(checks.count, table, within_seconds=self._within_seconds)
+            )
             if count is not None:
                 counted.append((table, count))
                 if self._check_rows_of(table, checks, count) and table.name not in half:
                     compared.add(table.name)
         self._say_compared(counted)
-        compared |= self._check_parents(tables, extracts, checks)
+        compared |= self._check_parents(tables, extracts)
         if self._rows is not None:
             self._report_rows(self._rows, tables, extracts, counted)
         return frozenset(compared)
@@ -105,30 +107,24 @@ class RowFindings:
         if self._rows is not None:
             self._rows.violated(self._snapshot, problem, query)
 
-    def _check_parents(
-        self, tables: Mapping[str, Table], extracts: Mapping[str, str], checks: RowChecks
-    ) -> frozenset[str]:
+    def _check_parents(self, tables: Mapping[str, Table], extracts: Mapping[str, str]) -> frozenset[str]:
         """Compare the rows of parent tables. Returns those without a finding."""
         of_parents = ParentChecks(
             self._snapshot, self._coverage.parents, tables, extracts, self._clinics_query, self._folder
         )
-        compared = set[str]()
-        for name in of_parents.comparable():
-            ask = partial(of_parents.problems, [name], within_seconds=self._within_seconds)
-            twice = partial(checks.problems, [name], within_seconds=self._within_seconds)
-            found = self._in_time(tables[name], "compared with those that refer to them", ask)
-            again = self._in_time(tables[name], "counted", twice)
-            for problem in (*(found or ()), *(again or ())):
-                self._report.error(problem.check, problem.reason, problem.remedy)
-            if found == [] == again:
-                compared.add(name)
-        if compared:
-            self._report.note(
-                "rows",
-                f"Each clinic's backup holds those rows of {', '.join(sorted(compared))} that rows of the clinic refer"
-                " to, and no others.",
-            )
-        return frozenset(compared)
+        names = of_parents.comparable()
+        if not names:
+            return frozenset()
+        said = ", ".join(names)
+        ask = partial(of_parents.problems, names, within_seconds=self._within_seconds)
+        problems = self._in_time(said, "compared with those that refer to them", ask)
+        for problem in problems or ():
+            self._report.error(problem.check, problem.reason, problem.remedy)
+        if problems != []:
+            return frozenset()
+        others = "" if self._folder.declarations().rows.keys() & set(names) else ", and no others"
+        self._report.note("rows", f"Each clinic's backup holds the rows of {said} that its rows refer to{others}.")
+        return frozenset(names)
 
     def _say_compared(self, counted: Sequence[tuple[Table, RowCount]]) -> None:
         """Report what was compared, leaving out what was not."""
@@ -150,17 +146,17 @@ class RowFindings:
             f" {', '.join([f'{rows - meant - others:,} rows are in one backup each', *left])}.",
         )
 
-    def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
+    def _in_time(self, name: str, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
         """The answer. ``None``: it took longer than ``within_seconds``, and a warning says so."""
         try:
             answer = ask()
         except ClinicBackupsError as error:
-            self._report.warn("rows", f"The rows of {table.name} were not {what}: {error.message}", error.hint)
+            self._report.warn("rows", f"The rows of {name} were not {what}: {error.message}", error.hint)
             return None
         if answer is None:
             self._report.warn(
                 "rows",
-                f"The rows of {table.name} were not {what} within {self._within_seconds:g} s.",
+                f"The rows of {name} were not {what} within {self._within_seconds:g} s.",
                 "Each backup compares its own clinic's rows. Use EXPLAIN: an extract that is not a plain join runs once"
                 " for each clinic.",
             )
@@ -181,7 +177,7 @@ class RowFindings:
             checks.problems, [table.name], within_seconds=self._within_seconds, missing=count.left_out > 0,
             twice=too_many, several=too_many, in_part=count.left_out > 0, on_found=self._found,
         )  # fmt: skip
-        problems = self._in_time(table, "compared with the rows that they refer to", ask)
+        problems = self._in_time(table.name, "compared with the rows that they refer to", ask)
         for problem in problems or ():
             self._report.error(problem.check, problem.reason, problem.remedy)
         self._say_left_out(table.name, count.left_out, count.in_table)

@@ -118,6 +118,8 @@ class Comparison:
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
+        self._rewritten: set[str] = set()
+        """Parent tables some of whose rows get NULL in a column."""
         self._kept: dict[str, int] = {}
         """For each parent table, how many rows are there with other values."""
         self.diffs: dict[str, TableDiff] = {}
@@ -174,6 +176,7 @@ class Comparison:
             outside = self._declared.columns
             for note in parent_tables.empty_outside(self.workspace, self.diffs, name, self._references, outside):
                 self._note(name, note)
+                self._rewritten.add(name)
         if self._since is not None:
             for name in self.diffs:
                 self._leave_changed(name, self._since)
@@ -412,6 +415,7 @@ class Comparison:
                 loose=loose,
                 parents=self._parents,
                 with_extract=self._parents - self.folder.parents().keys(),
+                rewritten=self._rewritten,
             ),
         )
 

@@ -16,6 +16,7 @@ from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.diff import INSERT, TableDiff, described
 from clinic_backups.restore.obstacle_sql import and_not_deleted, and_not_inserted, has_referred, none_null
 from clinic_backups.restore.plan import Refusal
+from clinic_backups.restore.row_sets import ReadArchives, other_rows, unlike
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import Reference, with_child
 from clinic_backups.restore.workspace import Workspace, row_text
@@ -175,6 +176,24 @@ def require_there(workspace: Workspace, diff: TableDiff) -> None:
             " them.",
             hint="Nothing was changed. A trigger, a default or a function of the table's types changes what is"
             " written.",
+        )
+
+
+def require_archives(workspace: Workspace, diff: TableDiff, content: TableContent, read: ReadArchives) -> None:
+    """Check that the rows which the restore loaded, and inserted some of, are those of the archives.
+
+    :raises IntegrityError: they differ.
+    """
+    shape = diff.staged.shape
+    if not (diff.plan.insert and shape.same) or shape.unnulled:
+        return
+    query = sql.SQL("SELECT w.* FROM {} AS w").format(diff.staged.wanted).as_string(workspace.connection)
+    found = unlike(workspace, shape.now, query, content.blocks)
+    if found and other_rows({diff.name: found}, {diff.name: content.blocks}, read):
+        raise IntegrityError(
+            f"{diff.name} would not hold the backup's rows: those that were loaded are not the archive's.",
+            hint="Nothing was changed. A function of the database changed them while they were loaded or written: that"
+            " of a type, a cast, a domain or an index.",
         )
 
 

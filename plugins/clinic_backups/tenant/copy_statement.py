@@ -53,7 +53,7 @@ def require_column(error: psycopg2.Error, extracts: Mapping[str, str], statement
         name = column["name"].replace('""', '"')
         raise PermanentError(
             f"The extract of {table} does not return the column {name}, which the table has.",
-            hint=f"Add {name} to the columns in include/sql/extract/{file_of(table)}, or write SELECT t.* there.",
+            hint=f"Add {name} to the columns in {file_of(table)} in include/sql, or write SELECT t.* there.",
         ) from None
 
 

@@ -122,7 +122,7 @@ def passed(
         found += changed or ()
     _require(found, request)
     compared = _compared_before(snapshot, folder, request, queries, (source, digest))
-    if left := [name for name in tables if name not in compared]:
+    if left := [name for name in tables if name not in compared and name not in coverage.parents.names]:
         checks = RowChecks(
             snapshot, facts, tables, queries, one_clinic(request.clinic.id, folder.clinic_key),
             coverage.links(), folder, materialized=True,

@@ -18,7 +18,7 @@ from clinic_backups.tenant.every_clinic import CLINIC
 from clinic_backups.tenant.extract import PARENTS, SqlFolder, file_of
 from clinic_backups.tenant.parent_tables import ParentTables
 from clinic_backups.tenant.problems import Problem
-from clinic_backups.tenant.row_problems import counted
+from clinic_backups.tenant.row_problems import RowProblems, counted
 from clinic_backups.tenant.row_sql import all_of, given, keys, listed, same, template
 from clinic_backups.tenant.structure import ParentKey
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -46,6 +46,7 @@ class ParentChecks:
         self._snapshot, self._parents, self._tables, self._queries = snapshot, parents, tables, queries
         self._clinics = sql.SQL(clinics.strip().rstrip(";"))
         self._declared, self._says = folder.declarations(), _Says(folder.path)
+        self._rows_say = RowProblems(folder.path, folder.clinic_table)
 
     def comparable(self) -> list[str]:
         """The parent tables that can be compared."""
@@ -54,7 +55,10 @@ class ParentChecks:
         return sorted((self._parents.names & there) - half)
 
     def problems(self, names: Collection[str], *, within_seconds: float) -> list[Problem] | None:
-        """The problems of the rows of some parent tables; ``None`` if it takes too long."""
+        """The problems of the rows of some parent tables; ``None`` if it takes too long.
+
+        One question for all: the query of a parent's parent contains that of the parent.
+        """
         without_key = [self._says.without_key(name) for name in names if not self._tables[name].primary_key]
         asked = list(self._asked([name for name in names if self._tables[name].primary_key]))
         if not asked:
@@ -83,6 +87,7 @@ class ParentChecks:
                 rows = sql.SQL("FROM {} AS r WHERE {}").format(sql.Identifier(key.table), given(key))
                 yield self._says.unsettled(key), rows, (key.table,)
         for name in names:
+            yield self._rows_say.repeated("rows_twice", name), self._twice(name), (name,)
             if name not in self._declared.rows:
                 children = [key for key in self._parents.references() if key.parent == name]
                 yield self._says.unused(name), self._unused(name, children), (name, *(key.table for key in children))
@@ -96,6 +101,12 @@ class ParentChecks:
             child=sql.Identifier(key.table), given=given(key), table=qualified(key.parent),
             parent=sql.Identifier(key.parent), clinic=CLINIC, same=same(key, "p"),
         )  # fmt: skip
+
+    def _twice(self, name: str) -> sql.Composed:
+        """Keys that one backup has more than once."""
+        return sql.SQL("FROM (SELECT FROM {} AS b GROUP BY b.{}, {} HAVING count(*) > 1) AS k").format(
+            sql.Identifier(name), CLINIC, listed(keys(self._tables[name], "b"))
+        )
 
     def _unused(self, name: str, children: Iterable[ParentKey]) -> sql.Composed:
         """Rows of the backup to which no other row of it refers."""

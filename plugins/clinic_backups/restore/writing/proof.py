@@ -10,7 +10,7 @@ from clinic_backups.archive.reader import TableContent
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff
-from clinic_backups.restore.parent_tables import require_there
+from clinic_backups.restore.parent_tables import require_archives, require_there
 from clinic_backups.restore.row_sets import ReadArchives, Unlike, other_rows, unlike
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.drift import FILE
@@ -26,6 +26,7 @@ class Proof:
     :param parents: the parent tables. Their rows of the backup have to be there by key, whatever the mode is.
     :param with_extract: those that have an extract now, and are parent tables by the backup's word alone. The extract
         has to return what is inserted: a forged manifest must not put rows of others into a clinic's table.
+    :param rewritten: those whose rows get NULL where the backup names a row that is gone.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Proof:
         loose: Collection[str] = (),
         parents: Collection[str] = (),
         with_extract: Collection[str] = (),
+        rewritten: Collection[str] = (),
     ) -> None:
-        self._with_extract = with_extract
+        self._with_extract, self._rewritten = with_extract, rewritten
         self._loose, self._read_archives = loose, read_archives
         self._workspace, self._mode = workspace, mode
         self._diffs = {name: diff for name, diff in diffs.items() if name not in parents}
@@ -87,6 +89,9 @@ class Proof:
         :raises IntegrityError: they differ.
         """
         self._require_parents()
+        for diff in self._parents:
+            if diff.name not in self._rewritten:
+                require_archives(self._workspace, diff, self._contents[diff.name], self._read_archives)
         unsure: dict[str, Unlike] = {}
         for name, diff in self._diffs.items():
             shape = diff.staged.shape
