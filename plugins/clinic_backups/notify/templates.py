@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 from babel import Locale, UnknownLocaleError
 from jinja2 import (
     BytecodeCache,
+    Environment,
     FileSystemLoader,
     StrictUndefined,
     Template,
@@ -33,6 +34,7 @@ from jinja2.bccache import Bucket
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.tenant_word import AS_WRITTEN, TenantWords
 from clinic_backups.base.text import one_line
 from clinic_backups.notify.formats import FILTERS, Formats
 
@@ -80,17 +82,33 @@ def _compiled(language: str, form: Form, zone: str) -> _Compiled:
     return _Compiled()
 
 
+class _Loader(FileSystemLoader):
+    """Reads the templates of one language, with the word for a clinic in them."""
+
+    def __init__(self, folders: list[Path], language: str, words: TenantWords) -> None:
+        super().__init__(folders)
+        self._language, self._words = language, words
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        source, filename, is_fresh = super().get_source(environment, template)
+        return self._words.template(self._language, source), filename, is_fresh
+
+
 class Templates:
     """The folder ``include/email``.
 
     :param zone: the time zone of shown times.
     :param support_contact: the contact for a clinic's administrator; if empty, the sentence is left out.
+    :param words: what a clinic is called.
     """
 
-    def __init__(self, folder: Path, zone: ZoneInfo, *, support_contact: str = "") -> None:
+    def __init__(
+        self, folder: Path, zone: ZoneInfo, *, support_contact: str = "", words: TenantWords = AS_WRITTEN
+    ) -> None:
         self._folder = folder
         self._zone = zone
         self._support_contact = support_contact
+        self._words = words
         self._environments: dict[tuple[str, Form], ImmutableSandboxedEnvironment] = {}
 
     def languages(self) -> tuple[str, ...]:
@@ -184,7 +202,7 @@ class Templates:
                     f"{self._folder / folder} is not named after a language.", hint="Name it like es, pt or es_MX."
                 ) from None
             environment = ImmutableSandboxedEnvironment(
-                loader=FileSystemLoader([self._folder / folder, self._folder / form]),
+                loader=_Loader([self._folder / folder, self._folder / form], folder, self._words),
                 undefined=StrictUndefined,
                 # The same file is HTML and plain text, so its name cannot tell whether values are escaped. In HTML a
                 # name like <b> must not become markup. In plain text it would be read as &lt;b&gt;.
