@@ -78,6 +78,6 @@ def _id(value: object, key: str, every: Sequence[Clinic]) -> int:
 
 
 def _wrong(message: str, every: Sequence[Clinic]) -> SettingsError:
-    names = ", ".join(f"{clinic.id} {clinic.name}" for clinic in every[:SHOWN_CLINICS])
+    names = ", ".join(f"{clinic.id} {clinic.name!r}" for clinic in every[:SHOWN_CLINICS])
     more = f" and {len(every) - SHOWN_CLINICS} more" if len(every) > SHOWN_CLINICS else ""
     return SettingsError(message, hint=f"The clinics are: {names or 'none'}{more}.")

@@ -192,7 +192,7 @@ _CLINIC = re.compile(
 )
 _VOWEL = re.compile(r"(?!uni|use|usu|eu|one)[aeiou]|hour|honou?r|honest|heir", re.IGNORECASE)
 _QUOTED = re.compile(r"""(`[^`\n]*`|(?<!\w)"(?:[^"\\\n]|\\.)*"|(?<!\w)'(?:[^'\\\n]|\\.)*'(?!\w))""")
-_LAST_WORD = re.compile(r"\w+(?=\s+\Z)")
+_LAST_WORD = re.compile(r"(?:belong to|as many as|\w+)(?=\s+\Z)")
 _NUMBER = re.compile(r"\s+\d")
 _NO_NAME_FOLLOWS = frozenset(
     re.findall(
@@ -203,4 +203,4 @@ _NO_NAME_FOLLOWS = frozenset(
         """,
     )
 )
-_NO_NAME_FOLLOWS |= {word.capitalize() for word in _NO_NAME_FOLLOWS}
+_NO_NAME_FOLLOWS |= {"belong to", "as many as", *map(str.capitalize, _NO_NAME_FOLLOWS)}

@@ -14,6 +14,7 @@ from clinic_backups.app import Parts
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.restore.archives import Source
@@ -97,9 +98,10 @@ def restore(
         print_json(record.to_json())
         return
     where = f" in {made.target.name}" if made.target else ""
-    print(f"Clinic {clinic} is restored from {made.backup_id}{where}: {record.plan['writes']:,} rows were written.")
+    writes = f"{record.plan['writes']:,} rows were written."
+    print(f"{in_words(f'Clinic {clinic}')} is restored from {made.backup_id}{where}: {writes}")
     for line in left_as_they_are(record):
-        print(line)
+        print(in_words(line))
     if record.safety_backup_id is not None:
         print(f"The state before was backed up as {record.safety_backup_id}.")
         print(f"To undo: {undo_command(record, request)}")
@@ -125,7 +127,8 @@ def _without_catalog(
         raise typer.Exit(1)
     with steps:
         done = service.apply(source, request, approved=made.digest, plan=made)
-    errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {done.writes:,} rows were written.")
+    restored = in_words(f"Clinic {request.clinic_id} is restored")
+    errors.print(f"{restored} from {made.backup_id}: {done.writes:,} rows were written.")
 
 
 def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
@@ -175,7 +178,7 @@ def _show_plan(made: RestorePlan, *, json: bool) -> None:
         print_json(made.to_json())
     else:
         for line in as_lines(made):
-            errors.print(escape(line))
+            errors.print(escape(in_words(line)))
 
 
 def _approved(made: RestorePlan, *, yes: bool) -> bool:
@@ -187,4 +190,6 @@ def _approved(made: RestorePlan, *, yes: bool) -> bool:
             "Nobody can approve the plan: there is no terminal.", hint="Look at it with --plan, then give --yes."
         )
     where = f" in {made.target.name}" if made.target else ""
-    return bool(typer.confirm(f"Write {made.writes:,} rows of clinic {made.clinic_id}{where}?", err=True))
+    return bool(
+        typer.confirm(f"{in_words(f'Write {made.writes:,} rows of clinic {made.clinic_id}')}{where}?", err=True)
+    )

@@ -49,10 +49,15 @@ class ErrorTexts(BaseModel):
         """A message or remedy. Messages of other parts of the system are quoted in English."""
         if not english:
             return ""
+        said = self.known(english)
+        return self.unknown.format(english=english) if said is None else said
+
+    def known(self, english: str) -> str | None:
+        """The same; none if it is of another part of the system."""
         for pattern, translated in self._patterns:
             if found := pattern.fullmatch(english):
                 return translated.format(**{name: self._word(value) for name, value in found.groupdict().items()})
-        return self.unknown.format(english=english)
+        return None
 
     def wrong_value(self, kind: str, context: Mapping[str, Any]) -> str:
         """The fault of a value, never the value itself. :param kind: the type of pydantic's error."""
@@ -76,10 +81,10 @@ def of(language: str, words: TenantWords = AS_WRITTEN) -> ErrorTexts | None:
 
 def in_english(sentence: str, words: TenantWords) -> str:
     """An English message or remedy, with the word for a clinic. The values in it stay as they are."""
-    if words.en is None or not sentence:
+    if words.en is None:
         return sentence
-    said = _english(words).sentence(sentence)
-    return words.message(sentence) if said == sentence else said
+    said = _english(words).known(sentence)
+    return words.message(sentence) if said is None else said
 
 
 @cache
@@ -89,7 +94,7 @@ def _english(words: TenantWords) -> ErrorTexts:
     said = {
         kind: {text: words.text("en", text) for text in known[kind]} for kind in ("sentences", "words", "beginnings")
     }
-    return ErrorTexts.model_validate(known | said | {"unknown": "{english}"})
+    return ErrorTexts.model_validate(known | said)
 
 
 def pattern_of(english: str) -> re.Pattern[str]:

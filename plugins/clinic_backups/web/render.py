@@ -131,7 +131,9 @@ def _environment(language: str, zone: str, words: TenantWords) -> Environment:
         finalize=lambda value: tidy(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters.update({name: _marked(getattr(formats, name)) for name in (*FILTERS, "clock", "weekday")})
-    environment.filters.update(backup_at=moment_of, iso=iso, short=lambda text: tidy(text, LONGEST_NAME))
+    environment.filters.update(
+        backup_at=moment_of, iso=iso, in_words=words.message, short=lambda text: tidy(text, LONGEST_NAME)
+    )
     environment.globals.update(dag_of=DAG_OF, by_hand=by_hand, store_name=name_of)
     environment.globals.update(
         t=Texts(language, formats, words), lang=language, trend=charts.trend, places=charts.places

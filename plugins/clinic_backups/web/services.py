@@ -135,7 +135,7 @@ def words_of(request: Request) -> TenantWords:
     try:
         return services.settings.tenant_words
     except SettingsError:
-        return load_settings.load_usable()[0].tenant_words
+        return load_settings.words()
 
 
 ServicesDep = Annotated[Services, Depends(services_of)]
