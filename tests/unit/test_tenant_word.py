@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import tomllib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from clinic_backups.base.tenant_word import AS_WRITTEN, EnglishWord, SpanishWord
 from clinic_backups.cli.output import print_error, print_table
 from clinic_backups.notify.formats import Formats
 from clinic_backups.notify.templates import FORMS, Templates
+from clinic_backups.operators.airflow_connections import log_error
 from clinic_backups.web import api_errors, language
 from tests.fake_web import Fake
 from tests.servers import CHECKOUT
@@ -245,6 +247,16 @@ def test_every_mail_has_the_word_and_keeps_the_clinics_names(kind: str, tongue: 
             assert bool(NEW_WORD[tongue].search(said)) == bool(OLD_WORD[tongue].search(without_names(unescape(was))))
 
 
+def test_a_mail_says_the_word_in_our_messages_and_not_in_those_of_others() -> None:
+    templates = Templates(EMAIL, ZoneInfo("UTC"), words=WORDS)
+    failed = {"clinic_id": 7, "clinic_name": "The Clinic", "error": "Clinic 7 'The Clinic' is locked.",
+              "hint": "Ask the clinic.", "url": ""}  # fmt: skip
+    refused = {"address": "a@b.example", "clinic_name": "", "since": "2026-05-01T07:05:00Z", "error": "550 the clinic"}
+    text = templates.render("digest", "es", FACTS["digest"] | {"failed": [failed], "undelivered": [refused]}).text
+    assert "The Clinic (7)" in text and "Organization 7 'The Clinic' is locked." in text
+    assert "Ask the organization." in text and "550 the clinic" in text
+
+
 class Shown(HTMLParser):
     """What a page shows or reads aloud."""
 
@@ -316,6 +328,7 @@ def test_errors_of_the_api_have_the_word_and_keep_their_values() -> None:
         ("The backup has columns that public.a lacks now: Clinic, clinic.", None),
         ("GRANT SELECT ON public.a TO clinics; SELECT clinic FROM a AS clinic", None),
         ('Start clinic_restore with {"clinic_id": 7}, or clinic-backups list; all_clinics.sql, --clinic', None),
+        ("%s of %s clinics: clinic %s (%r)", "%s of %s organizations: organization %s (%r)"),
         ("CLINIC_BACKUPS_CLINIC_RECIPIENTS is read from s3://bucket/clinics and /srv/clinic.", None),
     ],
 )  # fmt: skip
@@ -335,7 +348,7 @@ def messages() -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.JoinedStr):
                 text = "".join(str(part.value) if isinstance(part, ast.Constant) else "7" for part in node.values)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
-                text = re.sub("%s|{}", "7", node.value)
+                text = node.value.replace("{}", "7")
             else:
                 continue
             if " " in text and CLINIC.search(text):
@@ -347,7 +360,9 @@ def test_the_rules_find_the_word_in_every_message() -> None:
     assert left == {"Restore clinic {{ params.clinic_id }}?"}, "only that one, which Airflow renders"
 
 
-def test_commands_print_the_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_and_logs_of_tasks_have_the_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv(EN, "organization/organizations")
     monkeypatch.setenv("CLINIC_BACKUPS_KEEP_DAYS", "wrong")  # the word is known even then
     load_settings.words.cache_clear()
@@ -355,10 +370,15 @@ def test_commands_print_the_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         error = PermanentError("Clinic 7 'Clinic One' has no backup.", hint="`clinic-backups list` shows the clinics.")
         error.add_note("The clinic's lock is free.")
         print_error(error)
+        log_error(logging.getLogger("a task"), error)
         print_table("Of clinic 7", (("clinic", False), ("rows", True)), [("The Clinic", "1")])
     finally:
         load_settings.words.cache_clear()
     out, err = capsys.readouterr()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Organization 7 'Clinic One' has no backup.\nHINT: `clinic-backups list` shows the organizations.",
+        "The organization's lock is free.",
+    ]
     assert err == (
         "Error: Organization 7 'Clinic One' has no backup.\nHINT: `clinic-backups list` shows the organizations.\n"
         "The organization's lock is free.\n"

@@ -66,7 +66,8 @@ class EnglishWord:
         """The same for a message with its values in it.
 
         A value in quotes or backticks stays. So does the word where it may be the name of a column, a role or a
-        database: it is replaced only after a word that no name follows, or before a number.
+        database: it is replaced only after a word that no name follows, or before a number. The format of a log line,
+        with ``%s`` for its values, is such a message too.
         """
         pieces = _QUOTED.split(text)
         pieces[::2] = [_CLINIC.sub(self._if_ours, piece) for piece in pieces[::2]]
@@ -192,8 +193,8 @@ _CLINIC = re.compile(
 )
 _VOWEL = re.compile(r"(?!uni|use|usu|eu|one)[aeiou]|hour|honou?r|honest|heir", re.IGNORECASE)
 _QUOTED = re.compile(r"""(`[^`\n]*`|(?<!\w)"(?:[^"\\\n]|\\.)*"|(?<!\w)'(?:[^'\\\n]|\\.)*'(?!\w))""")
-_LAST_WORD = re.compile(r"(?:belong to|as many as|\w+)(?=\s+\Z)")
-_NUMBER = re.compile(r"\s+\d")
+_LAST_WORD = re.compile(r"(?:belong to|as many as|%s|\w+)(?=\s+\Z)")
+_NUMBER = re.compile(r"\s+(?:\d|%s)")
 _NO_NAME_FOLLOWS = frozenset(
     re.findall(
         r"\w+",
@@ -203,4 +204,4 @@ _NO_NAME_FOLLOWS = frozenset(
         """,
     )
 )
-_NO_NAME_FOLLOWS |= {"belong to", "as many as", *map(str.capitalize, _NO_NAME_FOLLOWS)}
+_NO_NAME_FOLLOWS |= {"belong to", "as many as", "%s", *map(str.capitalize, _NO_NAME_FOLLOWS)}

@@ -137,7 +137,7 @@ class Templates:
         """
         folder = self.folder_for(language) or FALLBACK_LANGUAGE
         name = f"{kind}.jinja"
-        known = _clean({**facts, "support_contact": self._support_contact})
+        known = _clean({**facts, "support_contact": self._support_contact}, self._words)
         subject, _, text = self._render(folder, "text", name, known).partition("\n")
         if not one_line(subject) or not text.startswith("\n"):
             raise SettingsError(
@@ -230,14 +230,18 @@ def _refuse_old_form(folder: Path) -> None:
             )
 
 
-def _clean(value: Any) -> Any:
-    """The facts, with every text in them reduced to one line of limited length."""
+def _clean(value: Any, words: TenantWords) -> Any:
+    """The facts, with every text in them reduced to one line of limited length.
+
+    An error with its hint is a message of this program. Other texts are of others, and keep their words.
+    """
     if isinstance(value, str):
         line = one_line(value)
         return line if len(line) <= TEXT_LIMIT else f"{line[: TEXT_LIMIT - 1]}…"
     if isinstance(value, Mapping):
-        return {key: _clean(item) for key, item in value.items()}
-    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value
+        said = [key for key in ("error", "hint") if {"error", "hint"} <= {*value} and isinstance(value[key], str)]
+        return {key: _clean(words.message(item) if key in said else item, words) for key, item in value.items()}
+    return [_clean(item, words) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_web_address(value: object) -> bool:
