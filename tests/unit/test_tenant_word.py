@@ -324,6 +324,7 @@ def test_errors_of_the_api_have_the_word_and_keep_their_values() -> None:
          """Organization 7 "Ana's clinic" waits for the organization."""),
         (r"Clinic 7 'The \'clinic\' \" of a clinic' waits.", r"Organization 7 'The \'clinic\' \" of a clinic' waits."),
         ("Column clinic of public.clinic: the role clinic in database clinics at h:5432.", None),
+        ("3 values of clinic differ, for clinic_id of clinic.", None),
         ("public.a has no index on its foreign key (clinic, day) to public.clinic.", None),
         ("The backup has columns that public.a lacks now: Clinic, clinic.", None),
         ("GRANT SELECT ON public.a TO clinics; SELECT clinic FROM a AS clinic", None),

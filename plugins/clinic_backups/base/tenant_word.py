@@ -78,7 +78,8 @@ class EnglishWord:
         last = _LAST_WORD.search(before)
         begins = found["noun"][0] == "C" and before.rstrip()[-1:] in ("", ".", ":", ";") and after[:1].isspace()
         counted = _NUMBER.match(after) or (last and last[0].isdecimal())
-        is_ours = begins or counted or found["owns"] or (last and last[0] in _NO_NAME_FOLLOWS)
+        known = _NO_NAME_FOLLOWS | _CLINICS_FOLLOW if found["s"] else _NO_NAME_FOLLOWS
+        is_ours = begins or counted or found["owns"] or (last and last[0] in known)
         return self._noun(found) if is_ours else found[0]
 
     def _noun(self, found: re.Match[str]) -> str:
@@ -199,9 +200,11 @@ _NO_NAME_FOLLOWS = frozenset(
     re.findall(
         r"\w+",
         """
-        a active all an another any different each erased every fewer for if its many more names no of one other own
-        returns same several single such that the their these this those which whose your
+        a active all an another any different each erased every fewer its many more no one other own same several single
+        such that the their these this those which whose your
         """,
     )
 )
-_NO_NAME_FOLLOWS |= {"belong to", "as many as", "%s", *map(str.capitalize, _NO_NAME_FOLLOWS)}
+_NO_NAME_FOLLOWS |= {"%s", *map(str.capitalize, _NO_NAME_FOLLOWS)}
+_CLINICS_FOLLOW = frozenset(("as many as", "belong to", "for", "If", "if", "names", "of", "returns"))
+"""Before the plural. A table, a column or a role is hardly ever called ``clinics`` without a word such as *role*."""
