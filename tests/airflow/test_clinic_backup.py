@@ -70,7 +70,7 @@ def test_a_wrong_conf_fails_at_once_with_the_list_and_touches_nothing(airflow: A
     assert (state, airflow.states(run_id)) == ("failed", {
         "active_clinics": "failed", "preflight": "upstream_failed", "back_up": "upstream_failed", "summary": "failed",
     })  # fmt: skip
-    assert "The clinics are: 1 Clínica Sonrisas, 2 Odontología" in airflow.log(run_id, "active_clinics")
+    assert "The clinics are: 1 'Clínica Sonrisas', 2 'Odontología" in airflow.log(run_id, "active_clinics")
     assert airflow.tasks(run_id)["active_clinics"]["try_number"] == 1
     assert "No clinic was backed up. active_clinics: No clinic has the id 99." in airflow.log(run_id, "summary")
     assert airflow.records(run_id) == {}

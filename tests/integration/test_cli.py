@@ -171,8 +171,8 @@ def test_several_clinics_are_under_way_at_once(
     [
         (["backup"], {}, "--clinic ID, once or more, or --all"),
         (["backup", "--all", "--clinic", "1"], {}, "--clinic ID, once or more, or --all"),
-        (["backup", "--clinic", "99"], {}, "1 Clínica Sonrisas, 2 Odontología"),
-        (["backup", "--clinic", "-1"], {}, "The clinics are: 1 Clínica Sonrisas"),
+        (["backup", "--clinic", "99"], {}, "1 'Clínica Sonrisas', 2 'Odontología"),
+        (["backup", "--clinic", "-1"], {}, "The clinics are: 1 'Clínica Sonrisas'"),
         (["backup", "--all", "--notes", "a\nb"], {}, "notes is not one line"),
         (["backup", "--all"], {"AIRFLOW_CONN_CLINIC_DB": None}, "AIRFLOW_CONN_CLINIC_DB=postgres://"),
         (["backup", "--all"], {"AIRFLOW_CONN_CLINIC_DB": "un secreto"}, "neither a connection URI nor JSON"),

@@ -32,3 +32,4 @@ def test_the_page_leads_to_a_proven_restore(postgres: EmbeddedPostgres, tmp_path
         done = subprocess.run(["bash", "-eu", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert foreign.everything() == before
+        assert re.search("┃ +company +┃", done.stdout), "the list of backups says what the tenants are called"

@@ -179,7 +179,12 @@ class Shared:
         post = Post(
             outbox=self.outbox,
             server=self._find("smtp_default"),
-            templates=Templates(settings.email_dir, settings.zone, support_contact=settings.support_contact),
+            templates=Templates(
+                settings.email_dir,
+                settings.zone,
+                support_contact=settings.support_contact,
+                words=settings.tenant_words,
+            ),
             admins=self.admins,
             operators=settings.operator_emails,
             approvers=settings.approvers,

@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.settings import PREFIX, Settings
+from clinic_backups.base.tenant_word import TenantWords
 
 _LIKE_PREFIX = re.compile(r"CLINICS?_?BACKUPS?_?")
 
@@ -51,6 +53,17 @@ def load_usable() -> tuple[Settings, str]:
 def for_schedules() -> Settings:
     """Settings for parsing a DAG file, even if some are wrong. Its tasks read the settings again, and fail then."""
     return load_usable()[0]
+
+
+def in_words(message: str) -> str:
+    """A message for people, with this process's word for a clinic. It is known even if other settings are wrong."""
+    return words().message(message)
+
+
+@cache
+def words() -> TenantWords:
+    """What this process calls a clinic. Reading the settings takes milliseconds, and some lists have many lines."""
+    return load_usable()[0].tenant_words
 
 
 def _unknown(environment: Iterable[str]) -> list[str]:

@@ -18,6 +18,7 @@ from pydantic_settings import NoDecode
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order
 from clinic_backups.base.retention_rules import RetentionPolicy
 from clinic_backups.base.strict_json import once
+from clinic_backups.base.tenant_word import english, spanish
 
 YEAR_HOURS = 366 * 24
 LONGEST_MILLISECONDS = 2**31 - 1
@@ -170,6 +171,16 @@ def _language(value: str) -> str:
     return value
 
 
+def _spanish_word(value: str) -> str:
+    spanish(value)
+    return value
+
+
+def _english_word(value: str) -> str:
+    english(value)
+    return value
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 """Separated by spaces or commas."""
 Frequency = Literal["each", "weekly", "never"]
@@ -196,6 +207,8 @@ Schedule = Annotated[str, AfterValidator(_schedule)]
 """A cron expression, or ``none``: only by hand."""
 ZoneName = Annotated[str, AfterValidator(_known_zone)]
 Language = Annotated[str, AfterValidator(_language)]
+TenantWordEs = Annotated[str, AfterValidator(_spanish_word)]
+TenantWordEn = Annotated[str, AfterValidator(_english_word)]
 WebAddress = Annotated[SecretStr, AfterValidator(_web_address)]
 Percent = Annotated[int, Field(ge=1, le=100)]
 Timeout = Annotated[int, Field(ge=1, le=LONGEST_MILLISECONDS // 1000)]

@@ -32,12 +32,15 @@ from clinic_backups.base.setting_types import (
     Schedule,
     SomePath,
     StoreUrl,
+    TenantWordEn,
+    TenantWordEs,
     Timeout,
     WebAddress,
     Words,
     ZoneName,
     objective_of,
 )
+from clinic_backups.base.tenant_word import TenantWords, english, spanish
 
 Own = TypeVar("Own")
 PREFIX = "CLINIC_BACKUPS_"
@@ -184,6 +187,14 @@ class Settings(BaseSettings):
     operator_language: Language = Field(
         default="es", description="Language of the operator's mails: the name of a folder in EMAIL_DIR"
     )
+    tenant_word_es: TenantWordEs = Field(
+        default="",
+        description="The Spanish word for a tenant and its plural, in place of clínica/clínicas: organización/"
+        "organizaciones. With articles if the ending does not show the gender: el cliente/los clientes",
+    )
+    tenant_word_en: TenantWordEn = Field(
+        default="", description="The English word, in place of clinic/clinics: organization/organizations"
+    )
     rpo_hours: int = Field(
         default=26,
         ge=1,
@@ -283,6 +294,11 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The time zone of the schedules."""
         return ZoneInfo(self.time_zone)
+
+    @cached_property
+    def tenant_words(self) -> TenantWords:
+        """The words for a tenant that people read."""
+        return TenantWords(spanish(self.tenant_word_es), english(self.tenant_word_en))
 
     @property
     def bytes_per_second(self) -> float | None:

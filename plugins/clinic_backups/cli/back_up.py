@@ -19,6 +19,7 @@ from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, Interrupted
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.output import Bars, errors, state_of
@@ -46,7 +47,7 @@ class _Lines:
     """Prints lines to the error output, as :meth:`Section.show` wants it."""
 
     def warning(self, text: str) -> None:
-        errors.print(escape(text))
+        errors.print(escape(in_words(text)))
 
 
 class BackingUp:

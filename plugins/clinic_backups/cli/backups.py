@@ -12,6 +12,7 @@ from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.backup_record import BackupRecord, State
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.back_up import BackingUp, Failure
 from clinic_backups.cli.clinic_param import clinic_arg
@@ -78,7 +79,7 @@ def backup(
         for record in records:
             print_gaps(record)
         for failure in failures:
-            errors.print(f"\nClinic {failure.clinic.id} {escape(one_line(failure.clinic.name))}:")
+            errors.print(f"\n{in_words(f'Clinic {failure.clinic.id}')} {escape(one_line(failure.clinic.name))}:")
             print_error(failure.error)
     if failures:
         codes = {exit_code(failure.error) for failure in failures}

@@ -14,6 +14,7 @@ from clinic_backups.app import Parts
 from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.clinic_id import in_order
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
@@ -211,8 +212,9 @@ def _show_rebuilt(report: Rebuilt) -> None:
         f" already known. {report.other_objects} other objects were left alone."
     )
     if report.busy:
-        print(f"Skipped, because another process works on them: clinics {', '.join(map(str, report.busy))}.")
-    rows = [(escape(key), escape(one_line(problem))) for key, problem in report.conflicts]
+        busy = ", ".join(map(str, report.busy))
+        print(in_words(f"Skipped, because another process works on them: clinics {busy}."))
+    rows = [(escape(key), escape(in_words(one_line(problem)))) for key, problem in report.conflicts]
     rows += [(escape(key), "not a backup: archive or envelope is missing") for key in report.incomplete]
     if rows:
         print_table("Does not fit", (("object", False), ("why", False)), rows)
@@ -316,7 +318,7 @@ def _show(inventory: Inventory) -> None:
             "Discrepancies",
             columns,
             [
-                (found.kind, escape(found.key), human_size(found.size_bytes), found.action, KINDS[found.kind])
+                (found.kind, escape(found.key), human_size(found.size_bytes), found.action, in_words(KINDS[found.kind]))
                 for found in told
             ],
         )
@@ -330,4 +332,4 @@ def _show(inventory: Inventory) -> None:
         if found.needed_by:
             print(f"{found.backup_id} is needed by {', '.join(found.needed_by)}. They cannot be restored from here.")
     for what, error in inventory.problems:
-        errors.print(f"{escape(what)}: {escape(error.message)}\nHINT: {escape(error.hint)}")
+        errors.print(f"{escape(what)}: {escape(in_words(error.message))}\nHINT: {escape(in_words(error.hint))}")

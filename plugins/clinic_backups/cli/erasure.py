@@ -15,6 +15,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import require_same_clock
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.retention_rules import Decision
 from clinic_backups.catalog.erasures import Erasure
@@ -97,10 +98,12 @@ def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
     others = {key for other, own in settings.clinic_recipients.items() if other != clinic_id for key in own}
     others |= {*settings.recipients, *with_parts.catalog.recipients_of_others(clinic_id)}
     if shared := [key for key in keys if key in others]:
-        errors.print(f"Other clinics' backups need {escape(', '.join(shared))}. Do not destroy it.")
+        errors.print(in_words(f"Other clinics' backups need {escape(', '.join(shared))}. Do not destroy it."))
     else:
         errors.print(
-            "No other clinic's backup needs them. If they are destroyed, nobody can read the remaining backups."
+            in_words(
+                "No other clinic's backup needs them. If they are destroyed, nobody can read the remaining backups."
+            )
         )
 
 
@@ -126,7 +129,8 @@ def _show_unknown_holds(with_parts: Parts, clinic: ClinicId, *, ignored: bool) -
 def _require_confirmation(with_parts: Parts, clinic: ClinicId, *, yes: bool) -> None:
     records = with_parts.catalog.find(clinic_id=clinic)
     there = [record for record in records if record.state in ("completed", "lost", "deleting")]
-    errors.print(f"{len(there)} backups of clinic {escape(str(clinic))} are to be deleted for good, {_size(there)}.")
+    said = in_words(f"{len(there)} backups of clinic {clinic} are to be deleted for good, {_size(there)}.")
+    errors.print(escape(said))
     for record in there:
         if record.hold_reason:
             errors.print(f"{record.backup_id} is on hold and stays: {escape(record.hold_reason)}")
@@ -138,7 +142,7 @@ def _require_confirmation(with_parts: Parts, clinic: ClinicId, *, yes: bool) -> 
         return
     if not sys.stdin.isatty():
         raise SettingsError("Nobody can confirm this: there is no terminal.", hint="Give --yes.")
-    if typer.prompt("Write the clinic's id once more to delete them", err=True) != str(clinic):
+    if typer.prompt(in_words("Write the clinic's id once more to delete them"), err=True) != str(clinic):
         raise ClinicBackupsError(f"That is not the id {clinic}. Nothing was deleted.")
 
 
@@ -163,8 +167,9 @@ def _show(found: list[Erasure]) -> None:
     for erasure in found:
         for item in erasure.evidence:
             known_as = f" (store {item['store_id']})" if item["store_id"] else ""
+            clinic = in_words(f"Clinic {erasure.clinic_id}")
             print(
-                f"Clinic {erasure.clinic_id} in {item['store_url']}{known_as}: {item['deleted']} objects deleted,"
+                f"{clinic} in {item['store_url']}{known_as}: {item['deleted']} objects deleted,"
                 f" {item['left']} left, listed at {item['listed_at']}."
             )
 

@@ -26,6 +26,7 @@ from clinic_backups.backup.stream import Progress as BackupProgress
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
+from clinic_backups.base.load_settings import in_words, words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 
@@ -58,11 +59,11 @@ def exit_code(error: ClinicBackupsError) -> int:
 
 def print_error(error: ClinicBackupsError) -> None:
     """Print an error and its hint to the error output."""
-    errors.print(f"[red]Error:[/] {escape(error.message)}")
+    errors.print(f"[red]Error:[/] {escape(in_words(error.message))}")
     if error.hint:
-        errors.print(f"HINT: {escape(error.hint)}")
+        errors.print(f"HINT: {escape(in_words(error.hint))}")
     for note in getattr(error, "__notes__", ()):
-        errors.print(escape(note))
+        errors.print(escape(in_words(note)))
 
 
 def print_json(value: object) -> None:
@@ -75,9 +76,9 @@ def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[
 
     :param columns: name, and whether the column holds figures.
     """
-    table = Table(title=title)
+    table = Table(title=in_words(title))
     for name, figures in columns:
-        table.add_column(name, justify="right" if figures else "left", no_wrap=True)
+        table.add_column(words().text("en", name), justify="right" if figures else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)
@@ -113,7 +114,7 @@ def print_gaps(record: BackupRecord) -> None:
     if record.gaps:
         errors.print(f"\n[yellow]Backup {escape(record.backup_id)} is incomplete:[/]")
         for gap in record.gaps:
-            errors.print(f"- {escape(one_line(gap.reason))}")
+            errors.print(f"- {escape(in_words(one_line(gap.reason)))}")
 
 
 def backup_cells(record: BackupRecord) -> list[str]:
@@ -226,7 +227,7 @@ class Steps:
 
     def step(self, text: str) -> None:
         """Show the next step, whose duration is unknown."""
-        shown = escape(one_line(text))
+        shown = escape(in_words(one_line(text)))
         if self._bar is None:
             errors.print(f"[dim]… {shown}[/]")
         else:

@@ -15,6 +15,7 @@ from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
@@ -99,9 +100,10 @@ def restore(
         print_json(record.to_json())
         return
     where = f" in {made.target.name}" if made.target else ""
-    print(f"Clinic {clinic} is restored from {made.backup_id}{where}: {record.plan['writes']:,} rows were written.")
+    writes = f"{record.plan['writes']:,} rows were written."
+    print(f"{in_words(f'Clinic {clinic}')} is restored from {made.backup_id}{where}: {writes}")
     for line in left_as_they_are(record):
-        print(line)
+        print(in_words(line))
     if record.safety_backup_id is not None:
         print(f"The state before was backed up as {record.safety_backup_id}.")
         print(f"To undo: {undo_command(record, request)}")
@@ -127,9 +129,8 @@ def _without_catalog(
         raise typer.Exit(1)
     with steps:
         done = service.apply(source, request, approved=made.digest, plan=made)
-    errors.print(
-        f"Clinic {escape(str(request.clinic_id))} is restored from {made.backup_id}: {done.writes:,} rows were written."
-    )
+    restored = escape(in_words(f"Clinic {request.clinic_id} is restored"))
+    errors.print(f"{restored} from {made.backup_id}: {done.writes:,} rows were written.")
 
 
 def source_in_store(with_parts: Parts, archive: str, clinic_id: ClinicId) -> Source:
@@ -179,7 +180,7 @@ def _show_plan(made: RestorePlan, *, json: bool) -> None:
         print_json(made.to_json())
     else:
         for line in as_lines(made):
-            errors.print(escape(line))
+            errors.print(escape(in_words(line)))
 
 
 def _approved(made: RestorePlan, *, yes: bool) -> bool:
@@ -191,4 +192,6 @@ def _approved(made: RestorePlan, *, yes: bool) -> bool:
             "Nobody can approve the plan: there is no terminal.", hint="Look at it with --plan, then give --yes."
         )
     where = f" in {made.target.name}" if made.target else ""
-    return bool(typer.confirm(f"Write {made.writes:,} rows of clinic {made.clinic_id}{where}?", err=True))
+    return bool(
+        typer.confirm(f"{in_words(f'Write {made.writes:,} rows of clinic {made.clinic_id}')}{where}?", err=True)
+    )

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from clinic_backups.app import Reading
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
@@ -78,4 +79,4 @@ def _show(report: IntoReport) -> None:
     )
     for made in report.tables:
         for note in made.notes:
-            print(f"{one_line(made.name)}: {note}")
+            print(f"{one_line(made.name)}: {in_words(note)}")

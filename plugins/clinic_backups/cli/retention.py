@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.base.errors import TransientError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
@@ -54,8 +55,10 @@ def retention(
         print_json([{"backup_id": backup, "decision": decision, "reason": why} for backup, decision, why in rows])
     else:
         title = "Retention, dry run" if dry_run else "Retention"
+        # The reason of a hold is a person's, and stays as it is.
+        shown = [(backup, said, why if said == "keep" else in_words(why)) for backup, said, why in rows]
         print_table(
-            title, (("backup", False), ("decision", False), ("reason", False)), [map(escape, row) for row in rows]
+            title, (("backup", False), ("decision", False), ("reason", False)), [map(escape, row) for row in shown]
         )
         if not dry_run:
             print(f"{sum(result.deleted for result in results)} backups were deleted.")
@@ -63,7 +66,7 @@ def retention(
         errors.print(f"{loss.backup_id} is {loss.problem} in {escape(loss.store_url)}.")
     problems = [result for result in results if result.problem]
     for result in problems:
-        errors.print(f"Clinic {result.clinic_id}: {escape(result.problem)}\nHINT: {escape(result.hint)}")
+        errors.print(escape(in_words(f"Clinic {result.clinic_id}: {result.problem}\nHINT: {result.hint}")))
     if problems:
         raise TransientError(
             f"{len(problems)} clinics were not cleaned.", hint="Run it again. It continues where it stopped."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 
 from clinic_backups.backup.row_report import RowReport, TableRows
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.output import print_table, styled
 
@@ -18,7 +19,7 @@ def show_rows(report: RowReport) -> None:
     """Print where all rows are, then each problem with one key and the statement that lists all."""
     print_table("Rows", _COLUMNS, [_cells(table) for _, table in sorted(report.tables.items())])
     for each in report.violations:
-        print(f"\n{one_line(each.problem.reason)}")
+        print(f"\n{in_words(one_line(each.problem.reason))}")
         if each.example:
             print(
                 f"For instance the row with the key {', '.join(map(one_line, each.example))}. This lists all of them:"
@@ -31,7 +32,8 @@ def _cells(table: TableRows) -> list[str]:
     right = {True: "ok", False: "error", None: "not counted"}[table.is_sum]
     return [
         escape(one_line(table.table)), table.table_class,
-        *("" if count is None else f"{count:,}" for count in counts), styled(right), escape(one_line(table.why)),
+        *("" if count is None else f"{count:,}" for count in counts), styled(right),
+        escape(in_words(one_line(table.why))),
     ]  # fmt: skip
 
 

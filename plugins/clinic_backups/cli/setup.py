@@ -14,6 +14,7 @@ from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.backup.preflight import COUNT_TIMEOUT_SECONDS, require
 from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table, styled
@@ -63,7 +64,8 @@ def check(
         if report is not None:
             show_rows(report)
         lines = [
-            (found.check, styled(found.level), escape(_with_hint(found.message, found.hint))) for found in findings
+            (found.check, styled(found.level), escape(in_words(_with_hint(found.message, found.hint))))
+            for found in findings
         ]
         print_table("Preflight", (("check", False), ("level", False), ("found", False)), lines)
     require(findings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 from babel import Locale, UnknownLocaleError
 from jinja2 import (
     BytecodeCache,
+    Environment,
     FileSystemLoader,
     StrictUndefined,
     Template,
@@ -33,6 +34,7 @@ from jinja2.bccache import Bucket
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.tenant_word import AS_WRITTEN, TenantWords
 from clinic_backups.base.text import one_line
 from clinic_backups.notify.formats import FILTERS, Formats
 
@@ -80,17 +82,33 @@ def _compiled(language: str, form: Form, zone: str) -> _Compiled:
     return _Compiled()
 
 
+class _Loader(FileSystemLoader):
+    """Reads the templates of one language, with the word for a clinic in them."""
+
+    def __init__(self, folders: list[Path], language: str, words: TenantWords) -> None:
+        super().__init__(folders)
+        self._language, self._words = language, words
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        source, filename, is_fresh = super().get_source(environment, template)
+        return self._words.template(self._language, source), filename, is_fresh
+
+
 class Templates:
     """The folder ``include/email``.
 
     :param zone: the time zone of shown times.
     :param support_contact: the contact for a clinic's administrator; if empty, the sentence is left out.
+    :param words: what a clinic is called.
     """
 
-    def __init__(self, folder: Path, zone: ZoneInfo, *, support_contact: str = "") -> None:
+    def __init__(
+        self, folder: Path, zone: ZoneInfo, *, support_contact: str = "", words: TenantWords = AS_WRITTEN
+    ) -> None:
         self._folder = folder
         self._zone = zone
         self._support_contact = support_contact
+        self._words = words
         self._environments: dict[tuple[str, Form], ImmutableSandboxedEnvironment] = {}
 
     def languages(self) -> tuple[str, ...]:
@@ -119,7 +137,7 @@ class Templates:
         """
         folder = self.folder_for(language) or FALLBACK_LANGUAGE
         name = f"{kind}.jinja"
-        known = _clean({**facts, "support_contact": self._support_contact})
+        known = _clean({**facts, "support_contact": self._support_contact}, self._words)
         subject, _, text = self._render(folder, "text", name, known).partition("\n")
         if not one_line(subject) or not text.startswith("\n"):
             raise SettingsError(
@@ -184,7 +202,7 @@ class Templates:
                     f"{self._folder / folder} is not named after a language.", hint="Name it like es, pt or es_MX."
                 ) from None
             environment = ImmutableSandboxedEnvironment(
-                loader=FileSystemLoader([self._folder / folder, self._folder / form]),
+                loader=_Loader([self._folder / folder, self._folder / form], folder, self._words),
                 undefined=StrictUndefined,
                 # The same file is HTML and plain text, so its name cannot tell whether values are escaped. In HTML a
                 # name like <b> must not become markup. In plain text it would be read as &lt;b&gt;.
@@ -212,14 +230,18 @@ def _refuse_old_form(folder: Path) -> None:
             )
 
 
-def _clean(value: Any) -> Any:
-    """The facts, with every text in them reduced to one line of limited length."""
+def _clean(value: Any, words: TenantWords) -> Any:
+    """The facts, with every text in them reduced to one line of limited length.
+
+    An error with its hint is a message of this program. Other texts are of others, and keep their words.
+    """
     if isinstance(value, str):
         line = one_line(value)
         return line if len(line) <= TEXT_LIMIT else f"{line[: TEXT_LIMIT - 1]}…"
     if isinstance(value, Mapping):
-        return {key: _clean(item) for key, item in value.items()}
-    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value
+        said = [key for key in ("error", "hint") if {"error", "hint"} <= {*value} and isinstance(value[key], str)]
+        return {key: _clean(words.message(item) if key in said else item, words) for key, item in value.items()}
+    return [_clean(item, words) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_web_address(value: object) -> bool:

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import (
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, frames, to_record
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.notify.delivered import Delivered
 
 PROBLEM_KEY = "problem"
@@ -63,7 +64,7 @@ def failing_clearly(log: Any) -> Iterator[None]:
         log_error(log, error)
         log.error("A retry would fail in the same way." if permanent else "A retry may help.")
         _note_problem(error)
-        raise (AirflowFailException if permanent else AirflowException)(str(error)) from None
+        raise (AirflowFailException if permanent else AirflowException)(in_words(str(error))) from None
     except (AirflowException, AirflowRuntimeError):
         raise  # already translated
     except Exception as error:  # noqa: BLE001 - raised again, with its type only
@@ -82,9 +83,9 @@ def log_error(log: Any, error: Exception) -> None:
     if not isinstance(error, ClinicBackupsError):
         log.error("%s", frames(error))
         return
-    log.error("%s", error)
+    log.error("%s", in_words(str(error)))
     for note in getattr(error, "__notes__", ()):
-        log.error("%s", note)
+        log.error("%s", in_words(note))
 
 
 def _note_problem(error: Exception) -> None:

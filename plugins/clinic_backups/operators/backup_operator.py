@@ -29,6 +29,7 @@ from clinic_backups.base.errors import (
     TransientError,
     to_record,
 )
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
@@ -135,7 +136,9 @@ class ClinicBackupOperator(BaseOperator):
         wanted = [clinic for clinic in share.clinics if clinic.id not in made] or list(share.clinics)
         if len(wanted) < len(share.clinics):
             self.log.info(
-                "%s of %s clinics have their backup already.", len(share.clinics) - len(wanted), len(share.clinics)
+                in_words("%s of %s clinics have their backup already."),
+                len(share.clinics) - len(wanted),
+                len(share.clinics),
             )
         results, failed = list[dict[str, Any]](), dict[ClinicId, ClinicBackupsError]()
         mails, turns, at_once = Pace(), Turns(), min(parts.settings.clinics_at_once, len(wanted))
@@ -150,7 +153,7 @@ class ClinicBackupOperator(BaseOperator):
                 # Many mails in one session of the mail server, and none waits for the whole share.
                 if mails.due() or number == len(wanted):
                     log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
-        self.log.info("%s of %s clinics were backed up.", len(results), len(wanted))
+        self.log.info(in_words("%s of %s clinics were backed up."), len(results), len(wanted))
         if failed:
             raise _of_all(failed, len(share.clinics))
         sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
@@ -158,13 +161,13 @@ class ClinicBackupOperator(BaseOperator):
 
     def _show(self, done: Outcome[dict[str, Any]], place: str, failure: ClinicBackupsError | None) -> None:
         """Write a clinic's section into the log, and below it its error, which is seen while the section is closed."""
-        self.log.info("::group::%s: clinic %s (%r)", place, done.clinic.id, done.clinic.name)
+        self.log.info(in_words("::group::%s: clinic %s (%r)"), place, done.clinic.id, done.clinic.name)
         done.section.show(self.log)
         if isinstance(done.error, Exception):
             log_error(self.log, done.error)
         self.log.info("::endgroup::")
         if failure is not None:
-            self.log.error("Clinic %s (%r): %s", done.clinic.id, done.clinic.name, failure.message)
+            self.log.error(in_words("Clinic %s (%r): %s"), done.clinic.id, done.clinic.name, in_words(failure.message))
 
     def _back_up(
         self,
@@ -190,7 +193,7 @@ class ClinicBackupOperator(BaseOperator):
         try:
             if self._stopped is not None:
                 raise self._stopped
-            log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
+            log.info(in_words("Backing up clinic %s (%r) to %s"), clinic.id, clinic.name, parts.store.url)
             queries = self.extract.of(clinic.id)  # type: ignore[attr-defined] # Airflow has rendered it
             record = backup.run(self._request(context, clinic), queries=queries)
         finally:

@@ -17,6 +17,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import Listener
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.catalog.approvals import AGAIN, Answer, Approval, NotApproved
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.operators.airflow_app import AirflowParts
@@ -164,13 +165,14 @@ def apply() -> dict[str, Any]:
         finally:
             log_delivery(log, parts.deliver)
     rows, saved = record.plan["writes"], record.safety_backup_id
-    log.info("Clinic %s is restored from backup %s: %s rows were written.", record.clinic_id, record.backup_id, rows)
+    restored = in_words("Clinic %s is restored from backup %s: %s rows were written.")
+    log.info(restored, record.clinic_id, record.backup_id, rows)
     for line in left_as_they_are(record):
         log.info("%s", line)
     if saved:
         log.info("To undo: start clinic_restore with %s", undo_conf(record, RestoreRequest.from_json(approved.request)))
     elif rows:
-        log.warning("Clinic %s had no rows before, so there was nothing to back up.", record.clinic_id)
+        log.warning(in_words("Clinic %s had no rows before, so there was nothing to back up."), record.clinic_id)
     return {"restore_id": record.restore_id, "rows": rows, "undo": saved}
 
 
@@ -197,7 +199,7 @@ def report(applied: Any) -> None:
             except Rejected as rejected:
                 log.info("%s Nothing was changed.", rejected.message)
                 return
-            what = f"clinic {done.clinic_id} is restored from {done.backup_id} by {done.restore_id}"
+            what = f"{in_words(f'clinic {done.clinic_id}')} is restored from {done.backup_id} by {done.restore_id}"
             applied = applied or running
         if not applied:
             raise NotRestored(

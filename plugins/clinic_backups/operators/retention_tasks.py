@@ -13,6 +13,7 @@ from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.conf_values import flag, require_known_keys
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.replica import Loss
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
@@ -67,17 +68,19 @@ def clean() -> dict[str, int]:
             log_losses(log, result.losses)
             if result.erasure:
                 left = "is done" if result.erasure.finished_at else f"goes on: {result.erasure.remaining} backups stay"
-                log.info("The erasure of clinic %s %s.", result.clinic_id, left)
+                log.info(in_words("The erasure of clinic %s %s."), result.clinic_id, left)
             if result.busy:
-                log.warning("Clinic %s: %s HINT: %s", result.clinic_id, result.problem, result.hint)
+                log.warning(in_words("Clinic %s: %s HINT: %s"), result.clinic_id, result.problem, result.hint)
             elif result.problem:
-                log.error("Clinic %s: %s HINT: %s", result.clinic_id, result.problem, result.hint)
+                log.error(in_words("Clinic %s: %s HINT: %s"), result.clinic_id, result.problem, result.hint)
                 problems.append(str(result.clinic_id))
         forgotten = cleaner.forget_old() if clinic_id is None and not dry_run else 0
         log_delivery(log, parts.deliver)
     log.info("%s backups were deleted, %s stay; %s old records were removed.", deleted, kept, forgotten)
     if problems:
-        raise AirflowFailException(f"These clinics were not cleaned: {', '.join(problems)}. The next run continues.")
+        raise AirflowFailException(
+            in_words(f"These clinics were not cleaned: {', '.join(problems)}. The next run continues.")
+        )
     return {"deleted": deleted, "kept": kept}
 
 

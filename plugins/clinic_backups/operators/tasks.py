@@ -22,7 +22,7 @@ from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
-from clinic_backups.base.load_settings import load_usable
+from clinic_backups.base.load_settings import in_words, load_usable
 from clinic_backups.base.plain import plain
 from clinic_backups.base.setting_types import BY_HAND
 from clinic_backups.base.settings import Settings
@@ -56,9 +56,9 @@ def active_clinics() -> list[dict[str, Any]]:
         tasks = min(parts.settings.tasks, airflow_conf.getint("core", "max_map_length"))
         few = len(chosen.clinics) <= tasks
         shares = divide(chosen.clinics, tasks, {} if few else parts.known_clinics.seconds())
-    log.info("%s clinics will be backed up, in %s tasks.", len(chosen.clinics), len(shares))
+    log.info(in_words("%s clinics will be backed up, in %s tasks."), len(chosen.clinics), len(shares))
     if not shares:
-        log.info("No active clinic has a schedule with this time.")
+        log.info(in_words("No active clinic has a schedule with this time."))
     items = [share.to_item() for share in shares]
     if scheduled and settings.start_window_minutes:
         window = timedelta(minutes=settings.start_window_minutes)
@@ -130,22 +130,25 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
     for clinic in wanted:
         _log_outcome(clinic, records.get(clinic.id))
     if problem:
-        log.error("%s failed: %s", problem["task"], problem["error"])
-        log.error("HINT: %s", problem["hint"])
+        log.error("%s failed: %s", problem["task"], in_words(problem["error"]))
+        log.error("HINT: %s", in_words(problem["hint"]))
     missing = [clinic for clinic in wanted if not is_complete(records.get(clinic.id))]
     if shares == [] and not problem:
-        log.info("No clinic was due.")
+        log.info(in_words("No clinic was due."))
         return {"completed": 0}
     if not wanted:
         raise AirflowFailException(
-            f"No clinic was backed up. {problem['task']}: {problem['error']}"
-            if problem
-            else "No clinic was backed up: see the task active_clinics."
+            in_words(
+                f"No clinic was backed up. {problem['task']}: {problem['error']}"
+                if problem
+                else "No clinic was backed up: see the task active_clinics."
+            )
         )
-    log.info("%s of %s clinics have a new backup.", len(wanted) - len(missing), len(wanted))
+    log.info(in_words("%s of %s clinics have a new backup."), len(wanted) - len(missing), len(wanted))
     if missing:
         names = ", ".join(f"{clinic.id} {clinic.name!r}" for clinic in missing)
-        raise AirflowFailException(f"{len(missing)} of {len(wanted)} clinics have no backup of this run: {names}.")
+        counted = in_words(f"{len(missing)} of {len(wanted)} clinics")
+        raise AirflowFailException(f"{counted} have no backup of this run: {names}.")
     return {"completed": len(wanted)}
 
 
@@ -183,7 +186,8 @@ def watch() -> dict[str, int]:
         raise AirflowFailException(f"{wrong} Until that is corrected no backup is made.")
     if late:
         raise AirflowFailException(
-            f"{late} clinics have no good backup younger than {usable.rpo_hours} hours, or than their own objective."
+            in_words(f"{late} clinics have no good backup younger than {usable.rpo_hours} hours, or than their own")
+            + " objective."
         )
     return {"late": late}
 

@@ -7,14 +7,14 @@ missing ones.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from clinic_backups.web.language import ERRORS
+from clinic_backups.base.tenant_word import AS_WRITTEN, TenantWords
+from clinic_backups.web.language import ERRORS, LANGUAGES, read
 
 
 class ErrorTexts(BaseModel):
@@ -49,10 +49,15 @@ class ErrorTexts(BaseModel):
         """A message or remedy. Messages of other parts of the system are quoted in English."""
         if not english:
             return ""
+        said = self.known(english)
+        return self.unknown.format(english=english) if said is None else said
+
+    def known(self, english: str) -> str | None:
+        """The same; none if it is of another part of the system."""
         for pattern, translated in self._patterns:
             if found := pattern.fullmatch(english):
                 return translated.format(**{name: self._word(value) for name, value in found.groupdict().items()})
-        return self.unknown.format(english=english)
+        return None
 
     def wrong_value(self, kind: str, context: Mapping[str, Any]) -> str:
         """The fault of a value, never the value itself. :param kind: the type of pydantic's error."""
@@ -67,11 +72,29 @@ class ErrorTexts(BaseModel):
 
 
 @cache
-def of(language: str) -> ErrorTexts | None:
-    """The texts of a language; none for English, which needs no translation."""
+def of(language: str, words: TenantWords = AS_WRITTEN) -> ErrorTexts | None:
+    """The texts of a language; none for English, which needs no translation. :param words: what a clinic is called."""
     if language == "en":
         return None
-    return ErrorTexts.model_validate(tomllib.loads((ERRORS / f"{language}.toml").read_text(encoding="utf-8")))
+    return ErrorTexts.model_validate(read(ERRORS / f"{language}.toml", language, words))
+
+
+def in_english(sentence: str, words: TenantWords) -> str:
+    """An English message or remedy, with the word for a clinic. The values in it stay as they are."""
+    if words.en is None:
+        return sentence
+    said = _english(words).known(sentence)
+    return words.message(sentence) if said is None else said
+
+
+@cache
+def _english(words: TenantWords) -> ErrorTexts:
+    """The same sentences in English: of each translation the original, with the word for a clinic."""
+    known = read(ERRORS / f"{LANGUAGES[0]}.toml", LANGUAGES[0], AS_WRITTEN)
+    said = {
+        kind: {text: words.text("en", text) for text in known[kind]} for kind in ("sentences", "words", "beginnings")
+    }
+    return ErrorTexts.model_validate(known | said)
 
 
 def pattern_of(english: str) -> re.Pattern[str]:

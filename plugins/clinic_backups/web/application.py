@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.tenant_word import TenantWords
 from clinic_backups.base.text import one_line
 from clinic_backups.web import api, api_errors, pages
 from clinic_backups.web.access import caller
 from clinic_backups.web.language import negotiate, of_api
 from clinic_backups.web.problems import MEDIA_TYPE, HttpProblem, TooLarge, WrongValue, of_error
-from clinic_backups.web.services import Services
+from clinic_backups.web.services import Services, words_of
 
 log = logging.getLogger(__name__)
 PREFIX = "/backups"
@@ -85,24 +86,25 @@ class Guard:
         if b"transfer-encoding" in headers or not length.isdigit() or int(length) > LARGEST_BODY_BYTES:
             accepted = headers.get(b"accept-language")
             language = of_api(None if accepted is None else accepted.decode("latin-1"))
-            answer = _as_json(TooLarge("The request's body is too large, or has no length."), language)
+            problem = TooLarge("The request's body is too large, or has no length.")
+            answer = _as_json(problem, language, words_of(Request(scope)))
             await answer(scope, receive, send_guarded)
             return
         await self._app(scope, receive, send_guarded)
 
 
-def _as_json(problem: HttpProblem, language: str, **more: object) -> Response:
+def _as_json(problem: HttpProblem, language: str, words: TenantWords, **more: object) -> Response:
     """An answer of the type application/problem+json."""
-    body = problem.body(language) | more
+    body = problem.body(language, words) | more
     headers = problem.headers | {"Content-Language": language, "Vary": "Accept-Language"}
     return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def _answer(request: Request, problem: HttpProblem, **more: object) -> Response:
-    language = _language(request)
+    language, words = _language(request), words_of(request)
     if not _is_page(request):
-        return _as_json(problem, language, **more)
-    said = problem.body(language) | more
+        return _as_json(problem, language, words, **more)
+    said = problem.body(language, words) | more
     page = pages.render_error(request, problem.status, said["title"], said["detail"], said["remedy"])
     page.headers.update(problem.headers)
     return page
@@ -147,7 +149,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     problem = HttpProblem(str(error.detail), hint=hints.get(status, ""))
     problem.status = status
     # The messages of the framework and of Airflow are English, and say no more than the status.
-    texts = api_errors.of(_language(request))
+    texts = api_errors.of(_language(request), words_of(request))
     own = {"detail": f"{texts.titles[status]}."} if texts and status in texts.titles else {}
     answer = _answer(request, problem, **own)
     answer.headers.update(error.headers or {})
@@ -156,7 +158,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 async def _on_wrong_values(request: Request, error: RequestValidationError) -> Response:
     """Name the wrong values, but never their contents."""
-    texts = api_errors.of(_language(request))
+    texts = api_errors.of(_language(request), words_of(request))
     wrong = [
         {
             "where": ".".join(map(str, item["loc"])),

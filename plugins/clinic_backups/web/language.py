@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from clinic_backups.base.tenant_word import AS_WRITTEN, TenantWords
 from clinic_backups.base.text import one_line
 from clinic_backups.notify.formats import Formats
 
@@ -53,9 +54,24 @@ def tidy(value: str, longest: int = LONGEST_TEXT) -> str:
 
 
 @cache
-def load(language: str) -> Mapping[str, str | Mapping[str, str]]:
-    """The texts by their dotted keys. A text with plural forms is a mapping from CLDR's category."""
-    return dict(_flat("", tomllib.loads((FOLDER / f"{language}.toml").read_text(encoding="utf-8"))))
+def load(language: str, words: TenantWords = AS_WRITTEN) -> Mapping[str, str | Mapping[str, str]]:
+    """The texts by their dotted keys. A text with plural forms is a mapping from CLDR's category.
+
+    :param words: what a clinic is called in them.
+    """
+    return dict(_flat("", read(FOLDER / f"{language}.toml", language, words)))
+
+
+def read(path: Path, language: str, words: TenantWords) -> dict[str, Any]:
+    """A file of texts, with the words for a clinic in its values."""
+
+    def spoken(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: spoken(item) for name, item in value.items()}
+        return words.text(language, value)
+
+    found: dict[str, Any] = spoken(tomllib.loads(path.read_text(encoding="utf-8")))
+    return found
 
 
 def _flat(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str | Mapping[str, str]]]:
@@ -69,8 +85,8 @@ def _flat(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str | Ma
 class Texts:
     """The texts of one language."""
 
-    def __init__(self, language: str, formats: Formats) -> None:
-        self._language, self._texts, self._formats = language, load(language), formats
+    def __init__(self, language: str, formats: Formats, words: TenantWords = AS_WRITTEN) -> None:
+        self._language, self._texts, self._formats, self._words = language, load(language, words), formats, words
         self._plain = {key: escape(text) for key, text in self._texts.items() if isinstance(text, str)}
 
     def __call__(self, key: str, /, **values: Any) -> Markup:
@@ -88,7 +104,7 @@ class Texts:
         A further language has it in its file, in the table ``labels``, by the English name.
         """
         if self._language in languages:
-            return escape(languages[self._language])
+            return escape(self._words.text(self._language, languages[self._language]))
         return self._plain[f"labels.{languages['en']}"]
 
     def __contains__(self, key: str) -> bool:

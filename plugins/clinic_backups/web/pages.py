@@ -22,7 +22,7 @@ from clinic_backups.web.clinic_values import ClinicPath, clinic_in_query
 from clinic_backups.web.next_backup import next_backups
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.runs import BACKUP, RunView
-from clinic_backups.web.services import Services, ServicesDep, entry_of
+from clinic_backups.web.services import Services, ServicesDep, entry_of, words_of
 from clinic_backups.web.steps import steps_of
 from clinic_backups.web.threads import on_threads
 from clinic_backups.web.viewer import Action
@@ -273,10 +273,10 @@ def show(
     **facts: object,
 ) -> HTMLResponse:
     """Render a page, with the actions that the caller may do with that clinic."""
-    now, zone = services.now(), services.settings.zone
+    now, zone, words = services.now(), services.settings.zone, services.settings.tenant_words
     may = {action: clinic_id is not None and caller.viewer.may(action, clinic_id) for action in get_args(Action)}
     known: dict[str, Any] = {"viewer": caller.viewer, "may": may, "now": now, "today": now.astimezone(zone).date()}
-    return render.page(request, template, zone=zone, **known | facts)
+    return render.page(request, template, zone=zone, words=words, **known | facts)
 
 
 def line_of(caller: Caller, services: Services, clinic_id: ClinicId) -> BoardLine:
@@ -296,7 +296,7 @@ router.include_router(ui)
 
 
 def render_error(request: Request, status: int, title: str, message: str, hint: str) -> HTMLResponse:
-    """The page of an error, with a plain text and the program's own. It needs neither catalog nor settings.
+    """The page of an error, with a plain text and the program's own. It needs no catalog and no right settings.
 
     :param title: the status, used if the texts have none for it. Title, message and hint are in the page's language.
     """
@@ -305,6 +305,7 @@ def render_error(request: Request, status: int, title: str, message: str, hint: 
         request,
         "error.html",
         zone=UTC_ZONE,
+        words=words_of(request),
         status=status,
         http_status=status,
         title=title,

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError
+from clinic_backups.base.tenant_word import TenantWords
 from clinic_backups.web import api_errors
 
 MEDIA_TYPE = "application/problem+json"
@@ -42,11 +43,14 @@ class HttpProblem(ClinicBackupsError):
         """The meaning of its status."""
         return TITLES.get(self.status) or HTTPStatus(self.status).phrase
 
-    def body(self, language: str = "en") -> dict[str, Any]:
+    def body(self, language: str, words: TenantWords) -> dict[str, Any]:
         """The problem as https://www.rfc-editor.org/rfc/rfc9457 has it, with the member ``remedy``."""
-        title, detail, remedy = self.title, self.message, self.hint
-        if texts := api_errors.of(language):
-            title, detail, remedy = texts.titles.get(self.status, title), texts.sentence(detail), texts.sentence(remedy)
+        if texts := api_errors.of(language, words):
+            title = texts.titles.get(self.status, self.title)
+            detail, remedy = texts.sentence(self.message), texts.sentence(self.hint)
+        else:
+            title = self.title
+            detail, remedy = api_errors.in_english(self.message, words), api_errors.in_english(self.hint, words)
         return {"type": "about:blank", "title": title, "status": self.status, "detail": detail, "remedy": remedy}
 
     @property

@@ -20,6 +20,7 @@ from clinic_backups.archive import by_hand
 from clinic_backups.base.backup_id import moment_of
 from clinic_backups.base.clinic_id import clinic_id_of, component_of
 from clinic_backups.base.plain import iso
+from clinic_backups.base.tenant_word import TenantWords
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.stores.kinds import name_of
 from clinic_backups.web import charts
@@ -37,14 +38,17 @@ STATIC_TYPES = {
 LONGEST_NAME = 120
 
 
-def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, **facts: object) -> HTMLResponse:
+def page(
+    request: Request, template: str, *, zone: ZoneInfo, words: TenantWords, status: int = 200, **facts: object
+) -> HTMLResponse:
     """A page in the browser's language.
 
     :param zone: the time zone of shown times.
+    :param words: what a clinic is called.
     :param facts: the values for the template. Texts are escaped and shown on one line.
     """
     language = negotiate(request.headers.get("accept-language", ""))
-    environment = _environment(language, zone.key)
+    environment = _environment(language, zone.key, words)
     links = PageLinks.of(request)
     known = {
         "link": links,
@@ -118,7 +122,7 @@ def _static_links(links: PageLinks) -> dict[str, Markup]:
 
 
 @cache
-def _environment(language: str, zone: str) -> Environment:
+def _environment(language: str, zone: str, words: TenantWords) -> Environment:
     formats = Formats(Locale.parse(language), ZoneInfo(zone))
     environment = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
@@ -130,9 +134,13 @@ def _environment(language: str, zone: str) -> Environment:
         finalize=lambda value: tidy(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters.update({name: _marked(getattr(formats, name)) for name in (*FILTERS, "clock", "weekday")})
-    environment.filters.update(backup_at=moment_of, iso=iso, short=lambda text: tidy(text, LONGEST_NAME))
+    environment.filters.update(
+        backup_at=moment_of, iso=iso, in_words=words.message, short=lambda text: tidy(text, LONGEST_NAME)
+    )
     environment.globals.update(dag_of=DAG_OF, by_hand=by_hand, store_name=name_of)
-    environment.globals.update(t=Texts(language, formats), lang=language, trend=charts.trend, places=charts.places)
+    environment.globals.update(
+        t=Texts(language, formats, words), lang=language, trend=charts.trend, places=charts.places
+    )
     environment.globals["values_of"] = lambda points, what: [(point.day, getattr(point, what)) for point in points]
     return environment
 

@@ -12,7 +12,9 @@ from clinic_backups.base import load_settings
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import DatabaseClock, Now
 from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.tenant_word import TenantWords
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.backup_list import History, HistoryEntry
@@ -126,6 +128,15 @@ async def services_of(request: Request) -> Services:
     """The services of the application that got the request."""
     services: Services = request.app.state.services
     return services
+
+
+def words_of(request: Request) -> TenantWords:
+    """What a clinic is called in the answer to that request. It is also known while other settings are wrong."""
+    services: Services = request.app.state.services
+    try:
+        return services.settings.tenant_words
+    except SettingsError:
+        return load_settings.words()
 
 
 ServicesDep = Annotated[Services, Depends(services_of)]
