@@ -22,7 +22,7 @@ from tests.rig import Rig
 
 UUIDS = "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f60", "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f61"
 TEXTS = "../a/b 'o''x' \\ %2e <b>{{ 7 }}é", "12"
-TABLES = ("tenant", "visit", "note", "tag")
+TABLES = ("tenant", "visit", "note", "tag", "paper")
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,14 @@ def schema(kind: Kind, *, key_type: str = "s.tenant_key") -> list[str]:
         "CREATE INDEX ON s.note (visit_id)",
         # No key of its own, and no constraint that leads to the tenant.
         f"CREATE TABLE s.tag (tenant_id {key_type}, v text)",
+        # Rows that outlive their tenant, and then do not say whose they were.
+        f"CREATE TABLE s.paper (id int PRIMARY KEY, tenant_id {key_type} REFERENCES s.tenant ON DELETE SET NULL)",
+        "CREATE INDEX ON s.paper (tenant_id)",
         f"INSERT INTO s.tenant VALUES ({own}, 'Uno', '11'), ({other}, 'Dos', '22')",
         f"INSERT INTO s.visit SELECT n, CASE n % 2 WHEN 0 THEN {own} ELSE {other} END, 'v' || n"
         " FROM generate_series(1, 40) AS n",
         "INSERT INTO s.note SELECT n, n, 'n' || n FROM generate_series(1, 40) AS n",
+        f"INSERT INTO s.paper VALUES (1, {own}), (2, {other}), (3, NULL)",
         f"INSERT INTO s.tag VALUES ({own}, 'a'), ({own}, 'a'), ({other}, 'a')",
     ]
 
@@ -108,6 +112,7 @@ def folder_of(kind: Kind, sql: Path) -> None:
         "visit": "t.tenant_id = {{ clinic_id }}",
         "note": "t.visit_id IN (SELECT id FROM s.visit WHERE tenant_id = {{ clinic_id }})",
         "tag": "t.tenant_id = {{ clinic_id }}",
+        "paper": "t.tenant_id = {{ clinic_id }}",
     }.items():
         (sql / "extract" / f"s.{name}.sql").write_text(f"SELECT t.* FROM s.{name} AS t WHERE {condition}")
 
@@ -138,7 +143,8 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     life = life_of(kind, demo_database, tmp_path, run)
     word, own = kind.ids[0], kind.own
     life("store", "init")
-    assert "error" not in life("check").out
+    checked = life("check").out
+    assert "error" not in checked and "all clinics at once" not in checked
 
     # A full backup of both, an incremental one of one, and what is said of them.
     life("backup", "--all", "--kind", "full")
@@ -150,7 +156,7 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     assert all(each["archive_key"].startswith(f"backups/{component_of(own)}/") for each in (new, full))
     assert {each["clinic_id"] for each in life("list", "--json").json()} == {own, kind_id(kind, 1)}
     assert life("show", new["backup_id"], "--json").json()["rows"] == {
-        "s.tenant": 1, "s.visit": 20, "s.note": 20, "s.tag": 2,
+        "s.tenant": 1, "s.visit": 20, "s.note": 20, "s.tag": 2, "s.paper": 1,
     }  # fmt: skip
     life("verify", new["backup_id"])
 

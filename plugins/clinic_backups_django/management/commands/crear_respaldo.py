@@ -21,9 +21,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Define the options."""
         which = parser.add_mutually_exclusive_group(required=True)
-        which.add_argument(
-            "--clinica", type=_id, action="append", help="la clínica: número u otra clave; repetible"
-        )
+        which.add_argument("--clinica", type=_id, action="append", help="la clínica: número u otra clave; repetible")
         which.add_argument("--todas", action="store_true", help="todas las clínicas activas")
         parser.add_argument("--tipo", choices=("auto", "completo", "incremental"), default="auto")
         parser.add_argument("--notas", default="", help="una línea; sin datos de pacientes")
