@@ -8,17 +8,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from clinic_backups.archive.envelope_checks import problem_of
+from clinic_backups.backup.shares import Share
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, component_of
 from clinic_backups.base.envelope import Envelope
+from clinic_backups.catalog.comparisons import Comparisons
 from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.row_checks import RowChecks
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
-from tests.rig import Rig
+from tests.rig import Rig, compared_of
 
 UUIDS = "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f60", "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f61"
 TEXTS = "../a/b 'o''x' \\ %2e <b>{{ 7 }}é", "12"
@@ -308,3 +315,26 @@ def test_an_envelope_names_the_clinic_of_its_folder_in_one_form(
             assert problem_of(Envelope.from_json(data | {"clinic_id": forged}), "acme-dental.es", now), forged
     for forged in ("acme-dental.es", "7-20261126T020003Z", "acme%2Ddental.es-20261126T020003Z"):
         assert problem_of(Envelope.from_json(data | {"backup_id": forged}), "acme-dental.es", now), forged
+
+
+@pytest.mark.parametrize("kind", [KINDS["uuid"], KINDS["text"]], ids=["uuid", "text"])
+def test_a_run_of_airflow_knows_what_its_preflight_compared(
+    kind: Kind, demo_database: DemoDatabase, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """The rendered field of the task, the share of its clinics as XCom, and the comparison of the run."""
+    life, own = life_of(kind, demo_database, tmp_path, run), kind.own
+    life.rig.settings = life.rig.settings.model_copy(update={"sql_dir": life.sql})
+    compared = compared_of(life.rig, own, kind_id(kind, 1))  # type: ignore[arg-type]
+    comparisons = Comparisons(life.rig.catalog.database)
+    comparisons.note("r", compared)
+    found = comparisons.of_run("r", [own, "another"])
+    assert found is not None and (found.clinics, found.folder) == ({own}, compared.folder)
+    share = Share.from_item(json.loads(json.dumps(Share((Clinic(own, "Uno"),)).to_item())))
+    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(life.sql))
+    rendered = SqlExtract()(context={"task": SimpleNamespace(clinic=share.to_item())}, jinja_env=None)
+    literal = SqlFolder(life.sql).clinic_key.literal(own)
+    assert f"t.tenant_id = {literal}" in rendered
+    monkeypatch.setattr(RowChecks, "problems", lambda *_, **__: pytest.fail("rows were compared again"))
+    request = BackupRequest(share.clinics[0], requested_by="prueba", kind="full", compared=found)
+    record = life.rig.backup().run(request, queries=rendered.of(own))
+    assert (record.clinic_id, record.state, record.gaps) == (own, "completed", ())

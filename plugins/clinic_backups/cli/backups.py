@@ -78,7 +78,7 @@ def backup(
         for record in records:
             print_gaps(record)
         for failure in failures:
-            errors.print(f"\nClinic {failure.clinic.id} {escape(one_line(failure.clinic.name))}:")
+            errors.print(f"\nClinic {escape(str(failure.clinic.id))} {escape(one_line(failure.clinic.name))}:")
             print_error(failure.error)
     if failures:
         codes = {exit_code(failure.error) for failure in failures}

@@ -63,7 +63,7 @@ def retention(
         errors.print(f"{loss.backup_id} is {loss.problem} in {escape(loss.store_url)}.")
     problems = [result for result in results if result.problem]
     for result in problems:
-        errors.print(f"Clinic {result.clinic_id}: {escape(result.problem)}\nHINT: {escape(result.hint)}")
+        errors.print(f"Clinic {escape(str(result.clinic_id))}: {escape(result.problem)}\nHINT: {escape(result.hint)}")
     if problems:
         raise TransientError(
             f"{len(problems)} clinics were not cleaned.", hint="Run it again. It continues where it stopped."

@@ -123,7 +123,8 @@ def copy_as_markdown(
     """The page for the approver of a copy in a new schema. :param facts: what people need to know of the backup."""
     lines = [
         f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}**"
-        f" (clinic {_escape(str(backup.clinic_id))}, {backup.rows_total:,} rows) is to be made in the new schema `{schema}`, in {_escape(target.name)}."
+        f" (clinic {_escape(str(backup.clinic_id))}, {backup.rows_total:,} rows) is to be made in the new schema"
+        f" `{schema}`, in {_escape(target.name)}."
         f" Requested by {_escape(requested_by)}.",
         "The clinic itself is not touched. The copy holds patients' data: whoever may read that schema may read them.",
         *map(_escape, facts),

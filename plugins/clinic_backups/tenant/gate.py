@@ -151,7 +151,7 @@ def _compared_before(
     holds = (
         (told.database, told.folder) == of
         # They may be of another folder, or were rendered before the folder changed.
-        and queries == rendered(folder.extracts(), request.clinic.id)
+        and queries == rendered(folder.extracts(), request.clinic.id, key=folder.clinic_key)
         and told.definitions == snapshot.definitions()
     )
     return told.tables if holds else frozenset()
