@@ -72,7 +72,7 @@ configured = for_schedules()
     params={
         "clinic_id": Param(
             None,
-            type=["null", "integer", "string"],
+            type=["null", "string", "integer"],
             minLength=1,
             maxLength=200,
             title="Clinic",

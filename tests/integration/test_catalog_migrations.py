@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from clinic_backups.base.clinic_id import clinic_id_of, in_order
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog import migrate
-from clinic_backups.catalog.clinic_id_text import IN_ORDER, in_sql_order
+from clinic_backups.catalog.clinic_id_text import in_sql_order
 from clinic_backups.catalog.tables import SCHEMA, backup, clinic, comparison, metadata, notification, restore
 from tests.postgres_fixtures import DemoDatabase
 
@@ -234,7 +234,9 @@ def test_the_catalog_orders_ids_as_the_code_does(catalog: Connection) -> None:
     migrate.upgrade(catalog)
     for id_ in IDS:
         catalog.execute(clinic.insert().values(clinic_id=clinic_id_of(id_), name="x", language="es", active=True))
-    found = list(catalog.execute(select(clinic.c.clinic_id).order_by(*IN_ORDER)).scalars())
+    found = list(
+        catalog.execute(select(clinic.c.clinic_id).order_by(text(in_sql_order("clinic_backups.clinic")))).scalars()
+    )
     assert list(map(str, found)) == list(IDS) and found == in_order(found)
-    backwards = text(in_sql_order("clinic_id", "DESC NULLS LAST"))
+    backwards = text(in_sql_order("clinic_backups.clinic", descending=True))
     assert list(catalog.execute(select(clinic.c.clinic_id).order_by(backwards)).scalars()) == found[::-1]

@@ -8,21 +8,28 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from clinic_backups.archive.envelope_checks import problem_of
+from clinic_backups.backup.shares import Share
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, component_of
 from clinic_backups.base.envelope import Envelope
+from clinic_backups.catalog.comparisons import Comparisons
 from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.row_checks import RowChecks
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
-from tests.rig import Rig
+from tests.rig import Rig, compared_of
 
 UUIDS = "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f60", "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f61"
 TEXTS = "../a/b 'o''x' \\ %2e <b>{{ 7 }}é", "12"
-TABLES = ("tenant", "visit", "note", "tag")
+TABLES = ("tenant", "visit", "note", "tag", "paper")
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,14 @@ def schema(kind: Kind, *, key_type: str = "s.tenant_key") -> list[str]:
         "CREATE INDEX ON s.note (visit_id)",
         # No key of its own, and no constraint that leads to the tenant.
         f"CREATE TABLE s.tag (tenant_id {key_type}, v text)",
+        # Rows that outlive their tenant, and then do not say whose they were.
+        f"CREATE TABLE s.paper (id int PRIMARY KEY, tenant_id {key_type} REFERENCES s.tenant ON DELETE SET NULL)",
+        "CREATE INDEX ON s.paper (tenant_id)",
         f"INSERT INTO s.tenant VALUES ({own}, 'Uno', '11'), ({other}, 'Dos', '22')",
         f"INSERT INTO s.visit SELECT n, CASE n % 2 WHEN 0 THEN {own} ELSE {other} END, 'v' || n"
         " FROM generate_series(1, 40) AS n",
         "INSERT INTO s.note SELECT n, n, 'n' || n FROM generate_series(1, 40) AS n",
+        f"INSERT INTO s.paper VALUES (1, {own}), (2, {other}), (3, NULL)",
         f"INSERT INTO s.tag VALUES ({own}, 'a'), ({own}, 'a'), ({other}, 'a')",
     ]
 
@@ -108,6 +119,7 @@ def folder_of(kind: Kind, sql: Path) -> None:
         "visit": "t.tenant_id = {{ clinic_id }}",
         "note": "t.visit_id IN (SELECT id FROM s.visit WHERE tenant_id = {{ clinic_id }})",
         "tag": "t.tenant_id = {{ clinic_id }}",
+        "paper": "t.tenant_id = {{ clinic_id }}",
     }.items():
         (sql / "extract" / f"s.{name}.sql").write_text(f"SELECT t.* FROM s.{name} AS t WHERE {condition}")
 
@@ -138,7 +150,8 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     life = life_of(kind, demo_database, tmp_path, run)
     word, own = kind.ids[0], kind.own
     life("store", "init")
-    assert "error" not in life("check").out
+    checked = life("check").out
+    assert "error" not in checked and "all clinics at once" not in checked
 
     # A full backup of both, an incremental one of one, and what is said of them.
     life("backup", "--all", "--kind", "full")
@@ -150,7 +163,7 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     assert all(each["archive_key"].startswith(f"backups/{component_of(own)}/") for each in (new, full))
     assert {each["clinic_id"] for each in life("list", "--json").json()} == {own, kind_id(kind, 1)}
     assert life("show", new["backup_id"], "--json").json()["rows"] == {
-        "s.tenant": 1, "s.visit": 20, "s.note": 20, "s.tag": 2,
+        "s.tenant": 1, "s.visit": 20, "s.note": 20, "s.tag": 2, "s.paper": 1,
     }  # fmt: skip
     life("verify", new["backup_id"])
 
@@ -302,3 +315,26 @@ def test_an_envelope_names_the_clinic_of_its_folder_in_one_form(
             assert problem_of(Envelope.from_json(data | {"clinic_id": forged}), "acme-dental.es", now), forged
     for forged in ("acme-dental.es", "7-20261126T020003Z", "acme%2Ddental.es-20261126T020003Z"):
         assert problem_of(Envelope.from_json(data | {"backup_id": forged}), "acme-dental.es", now), forged
+
+
+@pytest.mark.parametrize("kind", [KINDS["uuid"], KINDS["text"]], ids=["uuid", "text"])
+def test_a_run_of_airflow_knows_what_its_preflight_compared(
+    kind: Kind, demo_database: DemoDatabase, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """The rendered field of the task, the share of its clinics as XCom, and the comparison of the run."""
+    life, own = life_of(kind, demo_database, tmp_path, run), kind.own
+    life.rig.settings = life.rig.settings.model_copy(update={"sql_dir": life.sql})
+    compared = compared_of(life.rig, own, kind_id(kind, 1))  # type: ignore[arg-type]
+    comparisons = Comparisons(life.rig.catalog.database)
+    comparisons.note("r", compared)
+    found = comparisons.of_run("r", [own, "another"])
+    assert found is not None and (found.clinics, found.folder) == ({own}, compared.folder)
+    share = Share.from_item(json.loads(json.dumps(Share((Clinic(own, "Uno"),)).to_item())))
+    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(life.sql))
+    rendered = SqlExtract()(context={"task": SimpleNamespace(clinic=share.to_item())}, jinja_env=None)
+    literal = SqlFolder(life.sql).clinic_key.literal(own)
+    assert f"t.tenant_id = {literal}" in rendered
+    monkeypatch.setattr(RowChecks, "problems", lambda *_, **__: pytest.fail("rows were compared again"))
+    request = BackupRequest(share.clinics[0], requested_by="prueba", kind="full", compared=found)
+    record = life.rig.backup().run(request, queries=rendered.of(own))
+    assert (record.clinic_id, record.state, record.gaps) == (own, "completed", ())

@@ -518,6 +518,9 @@ LOSS_WORDINGS: list[tuple[dict[str, Any], dict[str, list[str]], dict[str, list[s
     ({"lost": []},
      {"es": ["dañados: 0; 1 clínica", '{"clinic_id": 9}'], "en": ["damaged: 0; 1 clinic", '{"clinic_id": 9}']},
      {"es": ["Falta en", "(0)", "repone"], "en": ["Missing in", "(0)", "again from"]}),
+    ({"lost": [], "without": [{"clinic_id": "acme <b>", "clinic_name": "Acme"}]},
+     {language: ["Acme (acme <b>)", '{"clinic_id": "acme <b>"}'] for language in LANGUAGES},
+     {language: [] for language in LANGUAGES}),
 ]  # fmt: skip
 
 

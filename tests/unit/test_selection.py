@@ -46,7 +46,7 @@ def test_who_is_meant(conf: dict[str, Any], ids: list[int]) -> None:
 def test_what_is_no_clinic_is_refused_with_the_list(conf: dict[str, Any]) -> None:
     with pytest.raises(SettingsError) as caught:
         chosen(conf)
-    assert "1 Uno, 2 Dos, 7 Siete" in caught.value.hint
+    assert "1 'Uno', 2 'Dos', 7 'Siete'" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,8 @@ def _id(value: object, key: str, every: Sequence[Clinic]) -> ClinicId:
 
 def _wrong(message: str, every: Sequence[Clinic], *, near: ClinicId | None = None) -> SettingsError:
     alike = [] if near is None else nearest(near, [clinic.id for clinic in every])
-    meant = f"The nearest ids are {', '.join(map(str, alike))}. " if alike else ""
     names = ", ".join(f"{clinic.id} {clinic.name!r}" for clinic in every[:SHOWN_CLINICS])
     more = f" and {len(every) - SHOWN_CLINICS} more" if len(every) > SHOWN_CLINICS else ""
-    return SettingsError(
-        message, hint=f"{meant}The clinics are: {names or 'none'}{more}. all_clinics.sql returns their ids."
-    )
+    hints = [f"The nearest ids are {', '.join(map(str, alike))}."] if alike else []
+    hints += [f"The clinics are: {names or 'none'}{more}.", "all_clinics.sql returns their ids."]
+    return SettingsError(message, hint=" ".join(hints))

@@ -56,11 +56,11 @@ _ORDERS = {
 def page(sort: Literal["standing", "name", "age", "size", "id"], descending: bool) -> TextClause:
     """The number of matching clinics, and the ids on one page in order."""
     direction = "DESC NULLS LAST" if descending else "ASC NULLS FIRST"
-    order = ", ".join([*(f"{key} {direction}" for key in _ORDERS[sort]), in_sql_order("f.clinic_id", direction)])
+    order = ", ".join([*(f"{key} {direction}" for key in _ORDERS[sort]), in_sql_order("f", descending=descending)])
     return text(f"""
         WITH {_RECENT},
         found AS MATERIALIZED (
-            SELECT c.clinic_id, c.search_name, good.data_time, good.size_bytes,
+            SELECT c.clinic_id, c.clinic_number, c.search_name, good.data_time, good.size_bytes,
                    {_STANDING.format("good.data_time")} AS standing
               FROM {_CLINICS_AND_GOOD}
              WHERE {_SEEN.format("c")}
@@ -131,7 +131,7 @@ METRICS = text(f"""
       LEFT JOIN made ON made.clinic_id = c.clinic_id
       LEFT JOIN restored ON restored.clinic_id = c.clinic_id
      WHERE c.active AND {_SEEN.format("c")}
-     ORDER BY {in_sql_order("c.clinic_id")}""")  # noqa: S608
+     ORDER BY {in_sql_order("c")}""")  # noqa: S608
 
 LINES = text(f"""
     SELECT c.clinic_id, c.name, c.active, {_STANDING.format("good.data_time")} AS standing,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Dialect, Text, text
+from sqlalchemy import Dialect, Text
 from sqlalchemy.types import TypeDecorator
 
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
@@ -28,16 +28,11 @@ class ClinicIdText(TypeDecorator[ClinicId]):
         return None if value is None else clinic_id_of(value)
 
 
-NUMBER = """CASE WHEN {0} ~ '^(0|-?[1-9][0-9]{{0,18}})$' THEN
-            CASE WHEN {0}::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN {0}::bigint END END"""
-"""The SQL for the number that an id is; NULL for other ids. No order of texts orders numbers by value."""
+def in_sql_order(clinics: str, *, descending: bool = False) -> str:
+    """The keys of an ORDER BY for ids: numbers by value, then texts. No order of texts orders numbers by value.
 
-
-def in_sql_order(column: str, direction: str = "ASC") -> str:
-    """The keys of an ORDER BY for ids: numbers by value, then texts."""
-    first, nulls = NUMBER.format(column), "LAST" if direction.startswith("ASC") else "FIRST"
-    return f'{first} {direction.split()[0]} NULLS {nulls}, {column} COLLATE "C" {direction.split()[0]}'
-
-
-IN_ORDER = (text(in_sql_order("clinic_backups.clinic.clinic_id")),)
-"""The same for statements of SQLAlchemy on the table of clinics."""
+    :param clinics: the name of the table ``clinic`` in the statement, or of one with its two columns.
+    """
+    if descending:
+        return f"{clinics}.clinic_number DESC NULLS FIRST, {clinics}.clinic_id DESC"
+    return f"{clinics}.clinic_number ASC NULLS LAST, {clinics}.clinic_id ASC"

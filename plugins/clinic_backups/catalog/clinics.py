@@ -13,7 +13,7 @@ from clinic_backups.base.backup_record import FUTURE_TOLERANCE
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.clinic_id_text import IN_ORDER, ClinicIdText
+from clinic_backups.catalog.clinic_id_text import ClinicIdText, in_sql_order
 from clinic_backups.catalog.tables import backup, clinic
 
 
@@ -113,7 +113,7 @@ class Clinics:
         statement = (
             select(clinic.c.clinic_id, clinic.c.name, last_good_at, clinic.c.first_seen_at, clinic.c.objective_hours)
             .where(clinic.c.active)
-            .order_by(*IN_ORDER)
+            .order_by(text(in_sql_order("clinic_backups.clinic")))
         )
         with self._database.transaction("reading how the clinics stand") as db:
             return [ClinicHealth(*row) for row in db.execute(statement)]

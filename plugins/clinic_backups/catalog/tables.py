@@ -247,6 +247,8 @@ clinic = Table(
     Column("first_seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("objective_hours", Integer),
     Column("schedule", Text),
+    # For the order of ids. None of an id that is not a number.
+    Column("clinic_number", BigInteger, Computed("CASE WHEN clinic_id ~ ... END", persisted=True)),
     # The name without case and accents.
     Column("search_name", Text(collation="C"), Computed("lower(translate(name, ...))", persisted=True)),
 )

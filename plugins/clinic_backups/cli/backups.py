@@ -79,7 +79,8 @@ def backup(
         for record in records:
             print_gaps(record)
         for failure in failures:
-            errors.print(f"\n{in_words(f'Clinic {failure.clinic.id}')} {escape(one_line(failure.clinic.name))}:")
+            named = escape(in_words(f"Clinic {failure.clinic.id}"))
+            errors.print(f"\n{named} {escape(one_line(failure.clinic.name))}:")
             print_error(failure.error)
     if failures:
         codes = {exit_code(failure.error) for failure in failures}

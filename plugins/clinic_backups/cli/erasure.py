@@ -157,7 +157,8 @@ def _show(found: list[Erasure]) -> None:
     )  # fmt: skip
     rows = [
         (
-            str(erasure.clinic_id), _moment(erasure.requested_at), escape(erasure.requested_by), escape(erasure.reason),
+            escape(str(erasure.clinic_id)), _moment(erasure.requested_at), escape(erasure.requested_by),
+            escape(erasure.reason),
             str(erasure.backups), human_size(erasure.size_bytes), _moment(erasure.first_backup_at),
             _moment(erasure.last_backup_at), str(erasure.remaining), _moment(erasure.finished_at),
         )

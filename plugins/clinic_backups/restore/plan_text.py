@@ -84,7 +84,8 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     """The page that Airflow shows to the approver. Names are escaped, because they are data and not markup."""
     does, between = _MODES[plan.mode]
     lines = [
-        f"**{_escape(plan.clinic_name)}** (clinic {plan.clinic_id}) {does.format(f'`{plan.backup_id}`')}, as of"
+        f"**{_escape(plan.clinic_name)}** (clinic {_escape(str(plan.clinic_id))})"
+        f" {does.format(f'`{plan.backup_id}`')}, as of"
         f" **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Requested by"
         f" {_escape(requested_by)}."
     ]
@@ -121,8 +122,9 @@ def copy_as_markdown(
 ) -> str:
     """The page for the approver of a copy in a new schema. :param facts: what people need to know of the backup."""
     lines = [
-        f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}** (clinic {backup.clinic_id},"
-        f" {backup.rows_total:,} rows) is to be made in the new schema `{schema}`, in {_escape(target.name)}."
+        f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}**"
+        f" (clinic {_escape(str(backup.clinic_id))}, {backup.rows_total:,} rows) is to be made in the new schema"
+        f" `{schema}`, in {_escape(target.name)}."
         f" Requested by {_escape(requested_by)}.",
         "The clinic itself is not touched. The copy holds patients' data: whoever may read that schema may read them.",
         *map(_escape, facts),

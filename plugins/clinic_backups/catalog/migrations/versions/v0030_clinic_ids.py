@@ -10,8 +10,9 @@ down_revision = "0029"
 branch_labels = None
 depends_on = None
 
-TABLES = ("clinic", "notification", "restore", "erasure", "audit", "approval", "backup_count")
-# The number that an id is, for the view respaldo, whose integer clinica_id the clinics' application compares.
+NUMBERED = ("backup", "clinic")
+TABLES = ("notification", "restore", "erasure", "audit", "approval", "backup_count")
+# The number that an id is: for the order of ids, and for clinica_id in the view respaldo, which is a number to Django.
 NUMBER = """CASE WHEN clinic_id ~ '^(0|-?[1-9][0-9]{0,18})$' THEN
                 CASE WHEN clinic_id::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
                      THEN clinic_id::bigint END END"""
@@ -64,10 +65,11 @@ WHOLE = """
 def upgrade() -> None:
     _let_go()
     # One statement for each table, so that each is written once.
-    op.execute(f"""
-        ALTER TABLE clinic_backups.backup
-            ALTER COLUMN clinic_id TYPE text COLLATE "C" USING clinic_id::text,
-            ADD COLUMN clinic_number bigint GENERATED ALWAYS AS ({NUMBER}) STORED""")
+    for table in NUMBERED:
+        op.execute(f"""
+            ALTER TABLE clinic_backups.{table}
+                ALTER COLUMN clinic_id TYPE text COLLATE "C" USING clinic_id::text,
+                ADD COLUMN clinic_number bigint GENERATED ALWAYS AS ({NUMBER}) STORED""")
     for table in TABLES:
         op.execute(f"""
             ALTER TABLE clinic_backups.{table} ALTER COLUMN clinic_id TYPE text COLLATE "C" USING clinic_id::text""")
@@ -81,7 +83,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     connection = op.get_bind()
-    for table in ("backup", *TABLES):
+    for table in (*NUMBERED, *TABLES):
         others = f"""
             SELECT EXISTS (SELECT FROM clinic_backups.{table} WHERE clinic_id IS NOT NULL AND {NUMBER} IS NULL)"""  # noqa: S608
         if connection.execute(text(others)).scalar():
@@ -91,10 +93,11 @@ def downgrade() -> None:
             )
     _let_go()
     op.execute("DROP INDEX clinic_backups.backup_clinic_number")
-    op.execute("""
-        ALTER TABLE clinic_backups.backup
-            DROP COLUMN clinic_number,
-            ALTER COLUMN clinic_id TYPE bigint USING clinic_id::bigint""")
+    for table in NUMBERED:
+        op.execute(f"""
+            ALTER TABLE clinic_backups.{table}
+                DROP COLUMN clinic_number,
+                ALTER COLUMN clinic_id TYPE bigint USING clinic_id::bigint""")
     for table in TABLES:
         op.execute(f"ALTER TABLE clinic_backups.{table} ALTER COLUMN clinic_id TYPE bigint USING clinic_id::bigint")
     op.execute("ALTER TABLE clinic_backups.comparison ALTER COLUMN clinics TYPE bigint[] USING clinics::bigint[]")
