@@ -38,8 +38,8 @@ def check(
         bool,
         typer.Option(
             "--rehearse",
-            help="Delete, restore and prove the smallest and the largest clinic, and roll it back. Needs the secret"
-            " key. Meanwhile the rows of these clinics are locked.",
+            help="Delete, restore and prove the clinic with the fewest rows and that with the most, and roll it back."
+            " Needs the secret key. Meanwhile the rows of these clinics are locked.",
         ),
     ] = False,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key, for --rehearse.")] = None,
