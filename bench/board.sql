@@ -16,7 +16,7 @@ SELECT c.clinic_id || '-' || to_char(at, 'YYYYMMDD"T"HH24MISS"Z"'), c.clinic_id,
        CASE WHEN full_night THEN 'full' ELSE 'incremental' END,
        CASE WHEN chance >= 990 THEN 'manual' ELSE 'scheduled' END, state, 1,
        CASE WHEN chance >= 990 THEN 'ana' ELSE 'scheduled' END, 'scheduled__' || night, at,
-       at + interval '1 s' * (2 + c.clinic_id %% 40), at + interval '30 days',
+       at + interval '1 s' * (2 + c.clinic_number %% 40), at + interval '30 days',
        'backups/' || c.clinic_id || '/' || to_char(at, 'YYYY/MM') || '/backup_clinica_' || c.clinic_id || '_'
            || to_char(at, 'YYYYMMDD_HH24MISS') || '.tar.zst.age',
        CASE WHEN good THEN size / CASE WHEN full_night THEN 1 ELSE 20 END END, CASE WHEN good THEN size * 6 END,
@@ -32,15 +32,15 @@ SELECT c.clinic_id || '-' || to_char(at, 'YYYYMMDD"T"HH24MISS"Z"'), c.clinic_id,
        CASE WHEN full_night THEN 'the last full one is 7 days old' ELSE 'built on the last one' END, md5('tables')
   FROM clinic_backups.clinic AS c
  CROSS JOIN LATERAL (
-       SELECT now() - interval '6 hours' - interval '1 day' * night + interval '0.7 s' * c.clinic_id AS at,
-              abs(hashint8(c.clinic_id * 1000 + night)) %% 1000 AS chance,
-              200000 + abs(hashint8(c.clinic_id)) %% 50000000::bigint - night * 1000 AS size) AS drawn
+       SELECT now() - interval '6 hours' - interval '1 day' * night + interval '0.7 s' * c.clinic_number AS at,
+              abs(hashint8(c.clinic_number * 1000 + night)) %% 1000 AS chance,
+              200000 + abs(hashint8(c.clinic_number)) %% 50000000::bigint - night * 1000 AS size) AS drawn
  CROSS JOIN LATERAL (
-       SELECT CASE WHEN c.clinic_id %% 200 = 3 THEN 'failed'                   -- never a good one
-                   WHEN c.clinic_id %% 50 = 7 AND night < 4 THEN 'failed'      -- late
+       SELECT CASE WHEN c.clinic_number %% 200 = 3 THEN 'failed'                   -- never a good one
+                   WHEN c.clinic_number %% 50 = 7 AND night < 4 THEN 'failed'      -- late
                    WHEN chance < 30 THEN 'failed' WHEN chance < 32 THEN 'lost'
                    WHEN chance < 34 AND night > 30 THEN 'deleted' ELSE 'completed' END AS state) AS fate
- CROSS JOIN LATERAL (SELECT state <> 'failed' AS good, (night + c.clinic_id) %% 7 = 0 AS full_night) AS made
+ CROSS JOIN LATERAL (SELECT state <> 'failed' AS good, (night + c.clinic_number) %% 7 = 0 AS full_night) AS made
  CROSS JOIN LATERAL (
        SELECT jsonb_object_agg('public.' || t || '_tabla', (size / 3000 + length(t)) / (1 + length(t) %% 4)) AS rows
          FROM unnest('{usuarios_paciente,citas_consulta,citas_cita,pagos_pago,pagos_plan,inventario_inventario,
@@ -48,7 +48,7 @@ SELECT c.clinic_id || '-' || to_char(at, 'YYYYMMDD"T"HH24MISS"Z"'), c.clinic_id,
                        recetas_receta,archivos_archivo,notas_nota,seguros_poliza}'::text[]) AS t) AS counted
   LEFT JOIN LATERAL (SELECT b.backup_id FROM clinic_backups.backup AS b
                       WHERE b.clinic_id = c.clinic_id ORDER BY b.started_at LIMIT 1) AS parent ON true
- WHERE c.active AND c.clinic_id %% 100 <> 53  -- some are new, and have no backup
+ WHERE c.active AND c.clinic_number %% 100 <> 53  -- some are new, and have no backup
    AND (full_night OR state = 'failed' OR parent.backup_id IS NOT NULL)
 $$;
 
@@ -66,12 +66,12 @@ UPDATE clinic_backups.backup SET updated_at = now() WHERE started_at > now() - i
 INSERT INTO clinic_backups.backup
        (backup_id, clinic_id, clinic_name, kind, trigger, state, started_at, archive_key, run_id)
 SELECT clinic_id || '-running', clinic_id, name, 'full', 'scheduled', 'running', now(), 'backups/x', 'scheduled__now'
-  FROM clinic_backups.clinic WHERE active AND clinic_id %% 250 = 0;
+  FROM clinic_backups.clinic WHERE active AND clinic_number %% 250 = 0;
 INSERT INTO clinic_backups.backup_progress (backup_id, table_name, table_number, tables, rows, raw_bytes, updated_at)
 SELECT backup_id, 'public.pagos_pago', 5, 15, 100000, 40000000, now()
   FROM clinic_backups.backup WHERE state = 'running';
 INSERT INTO clinic_backups.restore
        (restore_id, clinic_id, clinic_name, backup_id, mode, state, plan, plan_digest, started_at, finished_at)
 SELECT 'r-' || clinic_id, clinic_id, name, 'x', 'exact', 'completed', '{}', 'ab', now() - interval '9 days', now()
-  FROM clinic_backups.clinic WHERE clinic_id %% 20 = 0
+  FROM clinic_backups.clinic WHERE clinic_number %% 20 = 0
 $$;
