@@ -76,15 +76,15 @@ class ParentTables:
             needed.setdefault(key.parent, []).append(key)
         for parent, keys in sorted(needed.items()):
             own = [key for key in self._structure.references if key.table == key.parent == parent]
-            keys_of_own = [key for key in own if not self._links.is_declared(key)]
+            own = [key for key in own if not self._links.is_declared(key)]
+            query = proposal(parent, [*keys, *own], self._folder.queries())
             children = ", ".join(f"{key.table} ({', '.join(key.columns)})" for key in keys)
             yield Problem(
                 parent,
                 f"Rows of the clinics refer to rows of {parent}, which is in no backup: {children}.",
                 f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
                 f" If they belong to a clinic, write {self._remedies.extract(parent)}. If several clinics may refer to"
-                f" the same row, write {self._remedies.extract(parent, PARENTS)}:"
-                f" {proposal(parent, [*keys, *keys_of_own], self._folder.queries())}",
+                f" the same row, write {self._remedies.extract(parent, PARENTS)}{f': {query}' if query else '.'}",
                 is_gap=False,
                 check="parents",
             )
@@ -109,8 +109,10 @@ def proposal(parent: str, keys: Collection[ParentKey], templates: Mapping[str, s
     """The query of a parent table, on one line: the rows that the rows of the other tables' queries refer to.
 
     :param keys: the foreign keys to it. Those of its own rows are followed if they have one column.
-    :param templates: the text of each query.
+    :param templates: the text of each query. Without the texts of the tables that refer to it the proposal is empty.
     """
+    if any(key.table not in templates for key in keys if key.table != parent):
+        return ""
     table = f"{table_in_sql(parent)} AS {_PARENT}"
     others = [(key, f"({_on_one_line(templates[key.table])}) AS {_CHILD}") for key in keys if key.table != parent]
     own = [key for key in keys if key.table == parent]
