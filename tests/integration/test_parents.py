@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from clinic_backups.backup.preflight import Finding
 from clinic_backups.base.errors import PermanentError, SettingsError
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.tenant_db import Snapshot
 from tests.integration.test_gaps import Guard
 from tests.parents import EXTRACTS, LISTS, PARENTS, PICTURES, TABLES, USERS, set_parents, with_parents
 from tests.postgres_fixtures import DemoDatabase
@@ -163,3 +165,17 @@ def test_a_row_without_its_parent_is_suspect(demo_database: DemoDatabase, tmp_pa
     record = rig.run(1)
     assert record.suspect is not None
     assert "staff_user_id_fkey): 1 row points to rows of s.auth_user that do not exist" in record.suspect
+
+
+def test_airflow_shows_the_queries_and_the_snapshot_locks_the_tables(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = with_parents(demo_database, tmp_path)
+    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(rig.settings.sql_dir))
+    shown = SqlExtract()(context={"task": SimpleNamespace(clinic={"id": 1})}, jinja_env=None)
+    assert "-- s.auth_user\nWITH RECURSIVE" in shown and "-- s.picture\n" in shown
+    queries = shown.of(2)
+    assert "WHERE clinic_id = 2" in queries["s.auth_user"]
+    with Snapshot(rig.clinic_db, reads=queries) as snapshot:
+        held = "SELECT relation::regclass::text FROM pg_locks WHERE relation IS NOT NULL AND pid = pg_backend_pid()"
+        assert {name for (name,) in snapshot.rows(held, None, "asking for locks")} >= {"s.auth_user", "s.picture"}

@@ -16,6 +16,10 @@ from clinic_backups.tenant.problems import Problem, Remedies
 from clinic_backups.tenant.sql_tokens import tokens
 from clinic_backups.tenant.structure import ParentKey, Structure
 
+_PARENT, _CHILD = "parent_row", "child_row"
+"""Aliases in proposed queries that no column is likely to have as its name."""
+_ALL = " UNION ALL "
+
 
 class ParentTables:
     """Compares the foreign keys of the tables that are backed up with the parent tables.
@@ -72,15 +76,15 @@ class ParentTables:
             needed.setdefault(key.parent, []).append(key)
         for parent, keys in sorted(needed.items()):
             own = [key for key in self._structure.references if key.table == key.parent == parent]
-            keys_of_own = [key for key in own if not self._links.is_declared(key)]
+            own = [key for key in own if not self._links.is_declared(key)]
+            query = proposal(parent, [*keys, *own], self._folder.queries())
             children = ", ".join(f"{key.table} ({', '.join(key.columns)})" for key in keys)
             yield Problem(
                 parent,
                 f"Rows of the clinics refer to rows of {parent}, which is in no backup: {children}.",
                 f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
                 f" If they belong to a clinic, write {self._remedies.extract(parent)}. If several clinics may refer to"
-                f" the same row, write {self._remedies.extract(parent, PARENTS)}:"
-                f" {proposal(parent, [*keys, *keys_of_own], self._folder.queries())}",
+                f" the same row, write {self._remedies.extract(parent, PARENTS)}{f': {query}' if query else '.'}",
                 is_gap=False,
                 check="parents",
             )
@@ -105,33 +109,38 @@ def proposal(parent: str, keys: Collection[ParentKey], templates: Mapping[str, s
     """The query of a parent table, on one line: the rows that the rows of the other tables' queries refer to.
 
     :param keys: the foreign keys to it. Those of its own rows are followed if they have one column.
-    :param templates: the text of each query.
+    :param templates: the text of each query. Without the texts of the tables that refer to it the proposal is empty.
     """
-    table = table_in_sql(parent)
-    others = [(key, _on_one_line(templates[key.table])) for key in keys if key.table != parent]
+    if any(key.table not in templates for key in keys if key.table != parent):
+        return ""
+    table = f"{table_in_sql(parent)} AS {_PARENT}"
+    others = [(key, f"({_on_one_line(templates[key.table])}) AS {_CHILD}") for key in keys if key.table != parent]
     own = [key for key in keys if key.table == parent]
     first = others[0][0].parent_columns
     if any(key.parent_columns != first or set(key.operators) != {EQUAL} for key in keys):
-        where = " OR ".join(f"EXISTS (SELECT FROM ({query}) AS r WHERE {_same(key)})" for key, query in others)
+        where = " OR ".join(f"EXISTS (SELECT FROM {rows} WHERE {_same(key)})" for key, rows in others)
     elif own and len(first) == 1:
-        # Both terms of a recursion need the same type.
-        type_, named = own[0].type, [(key.columns[0], f"({query})") for key, query in others]
-        begins = " UNION ALL ".join(f"SELECT r.{in_sql(name)}::{type_} FROM {query} AS r" for name, query in named)  # noqa: S608
-        up = ", ".join(f"(p.{in_sql(key.columns[0])}::{type_})" for key in own)
-        column = in_sql(first[0])
-        return (
-            f"WITH RECURSIVE needed (key) AS (({begins}) UNION SELECT v.key FROM {table} AS p JOIN needed AS n"  # noqa: S608
-            f" ON p.{column} = n.key CROSS JOIN LATERAL (VALUES {up}) AS v (key))"
-            f" SELECT p.* FROM {table} AS p WHERE p.{column} IN (SELECT n.key FROM needed AS n);"
-        )
+        return _following(table, others, own)
     else:
-        named_rows = " UNION ALL ".join(
-            f"SELECT {_columns(key.columns, 'r')} FROM ({query}) AS r"  # noqa: S608
-            for key, query in others
-        )
-        columns = _columns(first, "p")
-        where = f"{columns if len(first) == 1 else f'({columns})'} IN ({named_rows})"
-    return f"SELECT p.* FROM {table} AS p WHERE {where};"  # noqa: S608 - for a person to copy
+        parts = [f"SELECT {_columns(key.columns, _CHILD)} FROM {rows}" for key, rows in others]  # noqa: S608
+        columns = _columns(first, _PARENT)
+        where = f"{columns if len(first) == 1 else f'({columns})'} IN ({_ALL.join(parts)})"
+    return f"SELECT {_PARENT}.* FROM {table} WHERE {where};"  # noqa: S608 - for a person to copy
+
+
+def _following(table: str, others: Collection[tuple[ParentKey, str]], own: Collection[ParentKey]) -> str:
+    """The query of a parent table whose rows refer to each other."""
+    # Both terms of a recursion need the same type.
+    type_ = next(iter(own)).type
+    column = next(_columns(key.parent_columns, _PARENT) for key in own)
+    parts = [f"SELECT {_columns(key.columns, _CHILD)}::{type_} FROM {rows}" for key, rows in others]  # noqa: S608
+    further = ", ".join(f"({_columns(key.columns, _PARENT)}::{type_})" for key in own)
+    return (
+        f"WITH RECURSIVE needed (needed_key) AS (({_ALL.join(parts)}) UNION SELECT further.needed_key FROM {table}"  # noqa: S608
+        f" JOIN needed ON {column} = needed.needed_key"
+        f" CROSS JOIN LATERAL (VALUES {further}) AS further (needed_key))"
+        f" SELECT {_PARENT}.* FROM {table} WHERE {column} IN (SELECT needed.needed_key FROM needed);"
+    )
 
 
 def _columns(names: Iterable[str], alias: str) -> str:
@@ -140,14 +149,9 @@ def _columns(names: Iterable[str], alias: str) -> str:
 
 def _same(key: ParentKey) -> str:
     return " AND ".join(
-        f"{_cast(f'p.{in_sql(theirs)}', operator.left)} OPERATOR({in_sql(operator.schema)}.{operator.name})"
-        f" {_cast(f'r.{in_sql(ours)}', operator.right)}"
+        f"{_PARENT}.{in_sql(theirs)} OPERATOR({in_sql(operator.schema)}.{operator.name}) {_CHILD}.{in_sql(ours)}"
         for theirs, ours, operator in zip(key.parent_columns, key.columns, key.operators, strict=True)
     )
-
-
-def _cast(operand: str, type_: str | None) -> str:
-    return operand if type_ is None else f"({operand})::{type_}"
 
 
 def _on_one_line(query: str) -> str:
