@@ -141,6 +141,7 @@ def life_of(kind: Kind, database: DemoDatabase, folder: Path, run: Run) -> Life:
     variables = {
         **restore_keys(run, folder / "key.txt", database), "CLINIC_BACKUPS_SQL_DIR": str(sql),
         "CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "key.txt"),
+        "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"far": (folder / "far").as_uri()}),
     }  # fmt: skip
     return Life(kind, rig, sql, run, variables)
 
@@ -165,7 +166,12 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     assert life("show", new["backup_id"], "--json").json()["rows"] == {
         "s.tenant": 1, "s.visit": 20, "s.note": 20, "s.tag": 2, "s.paper": 1,
     }  # fmt: skip
+    far = tmp_path / "far" / "backups"
+    shutil.rmtree(far / component_of(own))
+    life("catalog", "verify", "--clinic", word, "--record", code=1)
+    life("replicate", "--clinic", word)
     life("verify", new["backup_id"])
+    assert len(list((far / component_of(own)).rglob("*.age"))) == 2
 
     # Damage, a restore with its plan, and its undo.
     life.rig.execute(
@@ -214,6 +220,7 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     others = [key for key in life.rig.objects() if not key.startswith(f"backups/{component_of(own)}/")]
     life("erase-clinic", word, "--reason", "contract 12", "--yes")
     assert life.rig.objects() == others != []
+    assert {folder.name for folder in far.iterdir() if any(folder.rglob("*.*"))} == {component_of(kind_id(kind, 1))}
     (erased,) = life("erasures", "--json").json()
     assert (erased["clinic_id"], erased["remaining"]) == (own, 0)
 
