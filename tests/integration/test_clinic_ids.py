@@ -12,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clinic_backups.archive.envelope_checks import problem_of
 from clinic_backups.backup.shares import Share
@@ -21,11 +23,13 @@ from clinic_backups.base.clinic_id import ClinicId, component_of
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.catalog.comparisons import Comparisons
 from clinic_backups.stores.file import FileStore
-from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.clinic_key import ClinicKey
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder, render
 from clinic_backups.tenant.row_checks import RowChecks
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig, compared_of
+from tests.unit.test_clinic_id import ODD, possible
 
 UUIDS = "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f60", "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f61"
 TEXTS = "../a/b 'o''x' \\ %2e <b>{{ 7 }}é", "12"
@@ -141,6 +145,7 @@ def life_of(kind: Kind, database: DemoDatabase, folder: Path, run: Run) -> Life:
     variables = {
         **restore_keys(run, folder / "key.txt", database), "CLINIC_BACKUPS_SQL_DIR": str(sql),
         "CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "key.txt"),
+        "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"far": (folder / "far").as_uri()}),
     }  # fmt: skip
     return Life(kind, rig, sql, run, variables)
 
@@ -165,7 +170,12 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     assert life("show", new["backup_id"], "--json").json()["rows"] == {
         "s.tenant": 1, "s.visit": 20, "s.note": 20, "s.tag": 2, "s.paper": 1,
     }  # fmt: skip
+    far = tmp_path / "far" / "backups"
+    shutil.rmtree(far / component_of(own))
+    life("catalog", "verify", "--clinic", word, "--record", code=1)
+    life("replicate", "--clinic", word)
     life("verify", new["backup_id"])
+    assert len(list((far / component_of(own)).rglob("*.age"))) == 2
 
     # Damage, a restore with its plan, and its undo.
     life.rig.execute(
@@ -214,6 +224,7 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     others = [key for key in life.rig.objects() if not key.startswith(f"backups/{component_of(own)}/")]
     life("erase-clinic", word, "--reason", "contract 12", "--yes")
     assert life.rig.objects() == others != []
+    assert {folder.name for folder in far.iterdir() if any(folder.rglob("*.*"))} == {component_of(kind_id(kind, 1))}
     (erased,) = life("erasures", "--json").json()
     assert (erased["clinic_id"], erased["remaining"]) == (own, 0)
 
@@ -338,3 +349,22 @@ def test_a_run_of_airflow_knows_what_its_preflight_compared(
     request = BackupRequest(share.clinics[0], requested_by="prueba", kind="full", compared=found)
     record = life.rig.backup().run(request, queries=rendered.of(own))
     assert (record.clinic_id, record.state, record.gaps) == (own, "completed", ())
+
+
+@pytest.mark.parametrize("conforming", ["on", "off"])
+def test_postgresql_reads_each_text_as_it_is(demo_database: DemoDatabase, conforming: str) -> None:
+    """Whatever the id, the statement has one value more, and no other meaning."""
+    template = "SELECT {{ clinic_id }} /* {{ clinic_id }} */, 1 -- {{ clinic_id }}\n, {{ clinic_id }} = {{clinic_id}}"
+    key = ClinicKey("id", "text")
+    with demo_database.session.transaction() as cursor:
+        cursor.execute(f"SET LOCAL standard_conforming_strings = {conforming}")
+
+        @settings(max_examples=300, deadline=None, derandomize=True)
+        @given(text=st.one_of(ODD, st.text(max_size=40)))
+        def is_read(text: str) -> None:
+            id_ = possible(text)
+            if id_ is not None:
+                cursor.execute(render(template, id_, name="t", key=key))
+                assert cursor.fetchall() == [(text, 1, True)]
+
+        is_read()

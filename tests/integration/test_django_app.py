@@ -425,6 +425,24 @@ def test_all_clinics_are_asked_for_where_one_answer_is_broken(project: DemoDatab
         call_command("crear_respaldo", "--todas", stdout=out)
 
 
+def test_the_command_takes_keys_that_are_not_numbers(project: DemoDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.core.management import call_command
+
+    from clinic_backups_django.client import BackupsClient
+
+    asked: list[object] = []
+
+    def back_up(_: BackupsClient, clinic_id: object, **__: object) -> dict[str, str]:
+        asked.append(clinic_id)
+        return {"run_id": "r"}
+
+    monkeypatch.setattr(BackupsClient, "back_up", back_up)
+    keys = ("7", "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f60", "acme", "07")
+    call_command("crear_respaldo", *(word for key in keys for word in ("--clinica", key)), stdout=StringIO())
+    call_command("crear_respaldo", "--todas", stdout=StringIO())
+    assert asked == [7, *keys[1:], 1, 2]
+
+
 def test_causes_are_in_the_log_and_no_secret_is(
     project: DemoDatabase, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
