@@ -29,6 +29,7 @@ TESTS = (
     "tests/integration/test_refused_rightly.py",
     "tests/integration/test_collations.py",
     "tests/integration/test_strangers.py",
+    "tests/integration/test_parents_shapes.py",
 )
 
 

@@ -100,7 +100,7 @@ def test_users_that_were_changed_since_stay_changed(demo_database: DemoDatabase,
     before = rig.everything()
     plan = rig.plan(record, mode=mode)
     assert (of(plan, "auth_user").writes, plan.refusals) == (0, ())
-    assert "2 rows differ from the backup: kept." in of(plan, "auth_user").notes
+    assert "2 rows differ from the backup. They are kept as they are." in of(plan, "auth_user").notes
     # Others go on changing users: that is no reason to plan again.
     rig.execute("UPDATE s.auth_user SET mail = 'newer@x' WHERE id IN (10, 13)")
     rig.restore().apply(rig.source(record), Wish(mode=mode), approved=plan.digest, plan=plan)
@@ -326,7 +326,7 @@ def test_a_manifest_cannot_hide_a_table_from_the_proof_in_silence(
     notes = " ".join(of(plan, "staff").notes)
     assert "Only the backup says that it is a parent table; now it has an extract." in notes
     assert "the restore of this table is not exact" in notes
-    assert "1 row differs from the backup: kept." in notes
+    assert "1 row differs from the backup. It is kept as it is." in notes
     assert rig.execute_rows("SELECT id, role FROM s.staff WHERE clinic_id = 1 ORDER BY 1") == [
         (100, "forged"), (101, "nurse")
     ]  # fmt: skip

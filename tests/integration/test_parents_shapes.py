@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_parents import findings
+from tests.integration.test_shapes import require_extensions
 from tests.parents import set_parents
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
@@ -79,6 +80,7 @@ def test_it_comes_back_with_the_query_that_the_check_writes(
     demo_database: DemoDatabase, tmp_path: Path, name: str
 ) -> None:
     ddl, lost = SHAPES[name]
+    require_extensions(demo_database, ddl)
     rig = shaped(demo_database, tmp_path, ddl, {"visit": OWN})
     with_proposed_queries(rig)
     assert findings(rig) == [] == findings(rig, "warning")

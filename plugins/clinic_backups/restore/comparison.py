@@ -425,7 +425,11 @@ class Comparison:
         tables = tuple(
             replace(diff.plan, notes=(*diff.plan.notes, *self._notes.get(name, ())), is_parent=name in self._parents)
             for name, diff in self.diffs.items()
-        ) + tuple(TablePlan(name, notes=tuple(notes)) for name, notes in self._notes.items() if name not in self.diffs)
+        ) + tuple(
+            TablePlan(name, notes=tuple(notes), is_parent=name in self._parents)
+            for name, notes in self._notes.items()
+            if name not in self.diffs
+        )
         return RestorePlan(
             clinic_id=self.manifest.clinic.id,
             clinic_name=self.manifest.clinic.name,

@@ -199,7 +199,9 @@ def require_archives(workspace: Workspace, diff: TableDiff, content: TableConten
 
 def differing(count: int) -> str:
     """About rows that are there with other values. Other clinics change them all the time."""
-    return f"{count:,} row{'' if count == 1 else 's'} differ{'s' if count == 1 else ''} from the backup: kept."
+    one = count == 1
+    differ = f"{count:,} row{'' if one else 's'} differ{'s' if one else ''} from the backup"
+    return f"{differ}. {'It is kept as it is' if one else 'They are kept as they are'}."
 
 
 def there_elsewhere(tables: Sequence[str]) -> str:
