@@ -131,11 +131,10 @@ def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
 
 def _is_alike(clinic_id: ClinicId, known: set[ClinicId]) -> bool:
     """Whether a clinic that is gone may have had that id: where all are numbers, it was one; likewise the sign."""
-    if not all(isinstance(other, int) for other in known):
+    numbers = [other for other in known if isinstance(other, int)]
+    if len(numbers) < len(known):
         return True
-    return isinstance(clinic_id, int) and (
-        clinic_id >= 0 or any(other < 0 for other in known if isinstance(other, int))
-    )
+    return isinstance(clinic_id, int) and (clinic_id >= 0 or min(numbers) < 0)
 
 
 def _text(conf: Mapping[str, Any], key: str) -> str | None:
