@@ -45,7 +45,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import Param, dag
 
 from clinic_backups.base.load_settings import for_schedules
-from clinic_backups.operators import OWNER
+from clinic_backups.operators import OWNER, clinic_param
 from clinic_backups.operators.replication_tasks import check_stores, replicate_missing
 from clinic_backups.operators.retention_tasks import clean
 from clinic_backups.operators.timetable import on_time
@@ -69,14 +69,7 @@ configured = for_schedules()
         "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
     },
     params={
-        "clinic_id": Param(
-            None,
-            type=["null", "string", "integer"],
-            minLength=1,
-            maxLength=200,
-            title="Clinic",
-            description="Empty: all",
-        ),
+        "clinic_id": clinic_param(configured, "Empty: all"),
         "dry_run": Param(False, type="boolean", title="Only show"),
         "sweep": Param(False, type="boolean", title="Sweep", description="Remove remains of unfinished uploads"),
         "read": Param(False, type="boolean", title="Read", description="Read every archive: costs the transfer"),

@@ -42,7 +42,7 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups.base.load_settings import for_schedules
-from clinic_backups.operators import OWNER
+from clinic_backups.operators import OWNER, clinic_param
 from clinic_backups.operators.restore_tasks import PlanApproval, apply, plan, report
 
 configured = for_schedules()
@@ -63,14 +63,7 @@ configured = for_schedules()
         "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
     },
     params={
-        "clinic_id": Param(
-            None,
-            type=["null", "string", "integer"],
-            minLength=1,
-            maxLength=200,
-            title="Clinic",
-            description="Id of the clinic",
-        ),
+        "clinic_id": clinic_param(configured, "Id of the clinic"),
         "backup_id": Param(None, type=["null", "string"], title="Backup", description="Empty: the newest"),
         "as_of": Param(None, type=["null", "string"], title="As of", description="The newest backup until this time"),
         "mode": Param("exact", type="string", enum=["exact", "missing", "live", "into"], title="Mode"),

@@ -228,3 +228,37 @@ def test_a_missed_run_is_not_made_up_for(
     )
     assert found is not None
     assert found.run_after == parse(expected, tz="America/La_Paz")
+
+
+UUID_KEY = "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f60"
+
+
+@pytest.mark.parametrize(
+    ("key", "taken", "refused"),
+    [
+        ("", (None, 7), (0, "seis", UUID_KEY, 7.5, True)),
+        ("key: id bigint", (None, 7), ("seis",)),
+        ("key: id uuid", (None, UUID_KEY), ("", "x" * 201, 7.5, True, ["x"])),
+        ("key: id text", (None, "seis", 12, "../x"), ("", "x" * 201)),
+        ("key: nonsense", (None, 7), ("seis",)),
+    ],
+)
+def test_the_params_take_what_the_key_of_the_clinics_may_be(
+    key: str, taken: tuple[object, ...], refused: tuple[object, ...], tmp_path: Path
+) -> None:
+    from airflow.exceptions import ParamValidationError
+
+    from clinic_backups.base.settings import Settings
+    from clinic_backups.operators import clinic_param, clinics_param
+
+    (tmp_path / "clinic_table.txt").write_text(f"public.tenant\n{key}\n")
+    settings = Settings(sql_dir=tmp_path)
+    for value in taken:
+        assert clinic_param(settings, "Id").resolve(value) == value
+        if value is not None:
+            assert clinics_param(settings, "Ids").resolve([value]) == [value]
+    for value in refused:
+        with pytest.raises(ParamValidationError):
+            clinic_param(settings, "Id").resolve(value)
+        with pytest.raises(ParamValidationError):
+            clinics_param(settings, "Ids").resolve([value])

@@ -4,6 +4,7 @@ from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.operators.airflow_store import Store
 from clinic_backups.operators.backup_operator import ClinicBackupOperator
+from clinic_backups.operators.clinic_params import clinic_param, clinics_param
 from clinic_backups.operators.tasks import active_clinics, preflight, summary, watch
 from clinic_backups.tenant.extract import SqlExtract
 
@@ -18,6 +19,8 @@ __all__ = [
     "SqlExtract",
     "Store",
     "active_clinics",
+    "clinic_param",
+    "clinics_param",
     "preflight",
     "summary",
     "watch",

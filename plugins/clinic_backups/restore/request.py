@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.base.clinic_id import MAX_COMPONENT, clinic_id_of
+from clinic_backups.base.clinic_id import MAX_COMPONENT, ClinicId, clinic_id_of
 from clinic_backups.base.conf_values import flag, notes, require_known_keys, unknown_word
 from clinic_backups.base.documents import StoredId, read
 from clinic_backups.base.errors import SettingsError
@@ -123,7 +123,18 @@ def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
         clinic_id = clinic_id_of(value)
     except ValueError:
         return []
-    return [] if clinic_id in {clinic.id for clinic in every} else [Clinic(clinic_id, f"clinic {clinic_id}")]
+    known = {clinic.id for clinic in every}
+    if clinic_id in known or (known and not _is_alike(clinic_id, known)):
+        return []
+    return [Clinic(clinic_id, f"clinic {clinic_id}")]
+
+
+def _is_alike(clinic_id: ClinicId, known: set[ClinicId]) -> bool:
+    """Whether a clinic that is gone may have had that id: where all are numbers, it was one; likewise the sign."""
+    numbers = [other for other in known if isinstance(other, int)]
+    if len(numbers) < len(known):
+        return True
+    return isinstance(clinic_id, int) and (clinic_id >= 0 or min(numbers) < 0)
 
 
 def _text(conf: Mapping[str, Any], key: str) -> str | None:
