@@ -171,7 +171,7 @@ SHAPES: dict[str, tuple[str, dict[str, list[list[int]]]]] = {
     ),
     "a tree without a foreign key, below another tree": (
         """
-        CREATE TABLE area (id int PRIMARY KEY, org_id int REFERENCES org, parent_id int REFERENCES area);
+        CREATE TABLE area (id int PRIMARY KEY, org_id int REFERENCES org, above int REFERENCES area);
         CREATE TABLE topic (id int PRIMARY KEY, area_id int REFERENCES area, parent_id int);
         INSERT INTO area VALUES (1, 1, NULL), (2, NULL, 1), (3, 2, NULL);
         INSERT INTO topic VALUES (1, 2, NULL), (2, NULL, 1), (3, NULL, 2), (4, 3, NULL), (5, NULL, 6), (6, NULL, 5);

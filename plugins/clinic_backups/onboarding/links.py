@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from clinic_backups.onboarding import polymorphic
-from clinic_backups.onboarding.schema import Schema
+from clinic_backups.onboarding.schema import PARENT, Schema
 from clinic_backups.tenant.key_names import nouns, singulars, stems
 from clinic_backups.tenant.operators import EQUAL
 from clinic_backups.tenant.structure import NotedColumn, ParentKey, comparable, plain
@@ -15,10 +15,6 @@ from clinic_backups.tenant.structure import NotedColumn, ParentKey, comparable, 
 @dataclass(frozen=True)
 class ReversedKey(ParentKey):
     """A foreign key, read from the row that it refers to. There may be no row that refers to it."""
-
-
-PARENT = {"parent", "padre"}
-"""What a column is called that names a row of its own table."""
 
 
 def all_links(
