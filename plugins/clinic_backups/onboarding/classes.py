@@ -8,7 +8,7 @@ from typing import Literal
 
 from clinic_backups.onboarding import polymorphic
 from clinic_backups.onboarding.known_tables import KNOWN
-from clinic_backups.onboarding.links import all_links
+from clinic_backups.onboarding.links import ReversedKey, all_links, reversed_links
 from clinic_backups.onboarding.owners import Owner, Owners
 from clinic_backups.onboarding.schema import Schema, Tenant
 from clinic_backups.tenant.declarations import Declarations
@@ -23,6 +23,8 @@ MEANING: dict[TableClass, str] = {
     "left out": "in no backup, for the reason given",
     "unknown": "nobody has said whose rows these are",
 }
+NAMED = "named with --parent"
+"""A reason. The file of such a table ends its comment with it, so that the next run knows."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +67,23 @@ class Classes:
             name: declared.schemas[name.split(".", 1)[0]] for name in schema.columns
             if name.split(".", 1)[0] in declared.schemas
         }  # fmt: skip
-        self.links = all_links(schema, tenant.table, declared.columns)
-        for key in written.polymorphic:
-            self.links[key.table].append(key)
-        self._is_parent = dict.fromkeys(parents, "named with --parent") | dict.fromkeys(
-            written.parents - written.extracts.keys(), "it has a query in parents/"
-        )
+        self.links = all_links(schema, tenant.table, declared.columns, written.polymorphic)
+        self._is_parent = dict.fromkeys(written.parents - written.extracts.keys(), "it has a query in parents/")
+        self._is_parent |= dict.fromkeys(parents, NAMED)
         self._members = self._of_many_tenants()
         stops = {*self._left, *self._is_parent, *self._members, *self._other_kinds(), *self._known()}
         stops -= {tenant.table, *written.extracts}
-        found = Owners(schema, tenant.table, self.links, stops, written.extracts).find()
-        self.owners: Mapping[str, Owner] = found
-        self.referring = self._parents(stops - self._members.keys() - self._is_parent.keys())
+        beside = stops - self._members.keys() - self._is_parent.keys()
+        self._own_parts: frozenset[str] = frozenset()
+        self.owners: Mapping[str, Owner] = Owners(schema, tenant.table, self.links, stops, written.extracts).find()
+        self.referring = self._parents(beside)
         """The parent tables, each with the links to it from extracted tables and other parents."""
+        while parts := self._parts(stops):
+            for link in parts:
+                self.links[link.table].append(link)
+            self._own_parts |= {link.table for link in parts}
+            self.owners = Owners(schema, tenant.table, self.links, stops, written.extracts).find()
+            self.referring = self._parents(beside)
 
     def all(self) -> list[TableChoice]:
         """One class for each table, in order of name. Views and partitions have none of their own."""
@@ -114,6 +120,8 @@ class Classes:
         if owner.itself is not None:
             more += f", or by {', '.join(owner.itself.columns)} to a row of its own that does"
         named = " (by the column's name, without a constraint)" if owner.is_named else ""
+        if owner.table in self._own_parts:
+            named = " (whose row refers to it, and no other one does)"
         return f"{first}{more}{named}"
 
     def _chain(self, owner: Owner) -> str:
@@ -156,6 +164,21 @@ class Classes:
                     found[other.parent] = f"{table} gives one of its rows to several tenants"
         found.pop(self._tenant.table, None)
         return {table: reason for table, reason in found.items() if table not in self._written.extracts}
+
+    def _parts(self, stops: set[str]) -> list[ReversedKey]:
+        """Reversed links that make a parent table tenants' own: each of its rows is part of at most one row of theirs.
+
+        The primary key of that row is the reference, or nothing else refers to the table.
+        """
+        candidates = self.referring.keys() - stops - self._own_parts
+        reverse = reversed_links(self._schema, candidates)
+        found = []
+        for link in reverse:
+            is_its_key = set(self._schema.primary_keys.get(link.parent, ())) == set(link.parent_columns)
+            alone = len(self.referring[link.table]) == 1
+            if link.parent in self.owners and (is_its_key or alone):
+                found.append(link)
+        return found
 
     def _is_loose(self, table: str) -> bool:
         """Whether no link that is never NULL leads from a table to the tenant."""

@@ -148,26 +148,19 @@ class ExtractText:
 
     def _with_itself(self, owner: Owner, link: ParentKey, shared: Shared, names: Names) -> str:
         """The rows that have a tenant by the ways, and those below them that have none by themselves."""
-        keys = list(dict.fromkeys((*self._schema.primary_keys[owner.table], *link.parent_columns)))
-        columns = ", ".join(map(template_name, keys))
         inner = Names(set(names.taken))
         found, row = inner.of(owner.table, ending="_found"), inner.of(owner.table)
-        begin = [self._branch(owner, number, columns, shared, Names()) for number in range(len(owner.ways))]
+        begin = [self._branch(owner, number, "*", shared, Names()) for number in range(len(owner.ways))]
         alone = [self._leads_nowhere(way, row, inner) for way in owner.ways]
-        shown = ", ".join(f"{row}.{template_name(key)}" for key in keys)
         step = [
-            f"SELECT {shown}", f"  FROM {self._from(owner.table)} AS {row}",
+            f"SELECT {row}.*", f"  FROM {self._from(owner.table)} AS {row}",
             f"  JOIN {found} ON {same(link, found, row)}", *where(alone),
         ]  # fmt: skip
-        both = "\nUNION ALL\n".join(begin) + "\nUNION\n" + "\n".join(step)
-        primary = self._schema.primary_keys[owner.table]
-        mine = ", ".join(f"{row}.{template_name(key)}" for key in primary)
-        theirs = ", ".join(map(template_name, primary))
-        return (
-            f"SELECT {row}.*\n  FROM {self._from(owner.table)} AS {row}\n WHERE ({mine}) IN (\n"
-            f"    WITH RECURSIVE {found} ({columns}) AS (\n{indented(both, 8)}\n    )\n"
-            f"    SELECT {theirs} FROM {found})"
-        )
+        # UNION ALL ends and finds each row once: a row without a tenant of its own names one row above it, so a circle
+        # of such rows is below no other row. Whole rows, because a join with their keys would read the whole table.
+        both = "\nUNION ALL\n".join([*begin, "\n".join(step)])
+        recursive = f"WITH RECURSIVE {found} AS (\n{indented(both)}\n)\nSELECT * FROM {found}"
+        return f"SELECT {row}.*\n  FROM (\n{indented(recursive)}\n) AS {row}"
 
     def _from(self, table: str) -> str:
         """The table, without the rows of tables that inherit from it."""

@@ -89,9 +89,13 @@ def persons(folder: Path, subfolder: str) -> dict[str, str]:
     return {table: text for table, text in texts.items() if not is_ours(text)}
 
 
-def tables(folder: Path, subfolder: str) -> frozenset[str]:
-    """The tables with a file in ``extract`` or ``parents``, whoever wrote it."""
-    return frozenset(map(_table, (folder / subfolder).glob("*.sql")))
+def commented(folder: Path, subfolder: str, ending: str) -> frozenset[str]:
+    """The tables for whose file init wrote a comment with this ending, in the line after its mark."""
+    texts = {_table(path): _read(path) for path in (folder / subfolder).glob("*.sql")}
+    return frozenset(
+        table for table, text in texts.items()
+        if is_ours(text) and len(lines := text.split("\n", 2)) > 1 and lines[1].endswith(ending)
+    )  # fmt: skip
 
 
 def _table(path: Path) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.onboarding import folder as sql_folder
 from clinic_backups.onboarding import polymorphic, rights, texts
-from clinic_backups.onboarding.classes import Classes, TableChoice, Written
+from clinic_backups.onboarding.classes import NAMED, Classes, TableChoice, Written
 from clinic_backups.onboarding.extract_text import ExtractText
 from clinic_backups.onboarding.folder import PlannedFile
+from clinic_backups.onboarding.links import is_like_a_key
 from clinic_backups.onboarding.parent_text import ParentText
+from clinic_backups.onboarding.polymorphic import PolymorphicKey
 from clinic_backups.onboarding.schema import Schema, Tenant, read, tenant_of
 from clinic_backups.onboarding.sql_parts import escaped
 from clinic_backups.tenant import declarations, drift
@@ -77,10 +79,11 @@ def plan(snapshot: Snapshot, folder: Path, wanted: Wanted) -> InitPlan:
     written = Written(
         declared,
         sql_folder.persons(folder, "extract"),
-        sql_folder.tables(folder, "parents"),
+        frozenset(sql_folder.persons(folder, "parents")),
         polymorphic.parse(listed.read_text(encoding="utf-8"), schema) if listed.exists() else (),
     )
-    classes = Classes(schema, tenant, written, wanted.parents)
+    named = sql_folder.commented(folder, "parents", NAMED) - written.extracts.keys()
+    classes = Classes(schema, tenant, written, {*wanted.parents, *named} & schema.columns.keys())
     choices = classes.all()
     files = sql_folder.plan(
         folder,
@@ -89,7 +92,10 @@ def plan(snapshot: Snapshot, folder: Path, wanted: Wanted) -> InitPlan:
     )
     unknown = [choice.table for choice in choices if choice.table_class == "unknown"]
     pairs = {each: polymorphic.proposals(schema, each) for each in unknown}
-    lines = [*_lines(choices, declared), *_named_parents(classes, declared), *_columns(classes, declared)]
+    lines = [
+        *_lines(choices, declared), *_named_parents(classes, declared), *_columns(classes, declared),
+        *_of_pairs(schema, written.polymorphic, declared),
+    ]  # fmt: skip
     return InitPlan(tenant, tuple(choices), tuple(files), tuple(lines), pairs)
 
 
@@ -180,6 +186,16 @@ def _columns(classes: Classes, declared: Declarations) -> list[str]:
         for link in classes.links[table]
         if link.parent in classes.owners and f"{table}.{link.columns[-1]}" not in declared.columns
     ]
+
+
+def _of_pairs(schema: Schema, keys: Sequence[PolymorphicKey], declared: Declarations) -> list[str]:
+    """The lines for columns of declared pairs that by their name alone refer to one table: the check goes by names."""
+    found = {
+        f"{spelled(key.table, key.columns[0])}: {key.type_column} says to which table it refers, see {polymorphic.FILE}"
+        for key in keys
+        if f"{key.table}.{key.columns[0]}" not in declared.columns and is_like_a_key(schema, key.columns[0])
+    }
+    return sorted(found)
 
 
 def _named_parents(classes: Classes, declared: Declarations) -> list[str]:

@@ -3,24 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
-from clinic_backups.onboarding.schema import Schema
+from clinic_backups.onboarding import polymorphic
+from clinic_backups.onboarding.schema import PARENT, Schema
 from clinic_backups.tenant.key_names import nouns, singulars, stems
 from clinic_backups.tenant.operators import EQUAL
 from clinic_backups.tenant.structure import NotedColumn, ParentKey, comparable, plain
 
 
-def all_links(schema: Schema, tenant_table: str, declared: Collection[str]) -> dict[str, list[ParentKey]]:
-    """The links of each table: its foreign keys, then the columns that are only named like one.
+@dataclass(frozen=True)
+class ReversedKey(ParentKey):
+    """A foreign key, read from the row that it refers to. There may be no row that refers to it."""
+
+
+def all_links(
+    schema: Schema,
+    tenant_table: str,
+    declared: Collection[str],
+    polymorphic_keys: Collection[polymorphic.PolymorphicKey] = (),
+) -> dict[str, list[ParentKey]]:
+    """The links of each table: its foreign keys, then the columns that are only named like one, then those of pairs.
 
     :param declared: columns that mean something else, as ``schema.table.column``. They are left out.
+    :param polymorphic_keys: the links of ``polymorphic.txt``.
     """
     found: dict[str, list[ParentKey]] = {table: [] for table in schema.columns}
-    for key in (*schema.structure.references, *_named(schema, tenant_table)):
+    # With "item_type" beside it, "item_id" is the number of an item in some rows, and of something else in others.
+    of_pairs = {(table, key) for table in schema.columns for _, key in polymorphic.pairs(schema, table)}
+    of_pairs |= {(key.table, key.columns[0]) for key in polymorphic_keys}
+    named = [key for key in _named(schema, tenant_table) if (key.table, key.columns[0]) not in of_pairs]
+    for key in (*schema.structure.references, *named):
         is_declared = any(f"{key.table}.{column}" in declared for column in key.columns)
         if key.table in found and key.parent in found and not is_declared:
             found[key.table].append(key)
+    for each in polymorphic_keys:
+        found[each.table].append(each)
     return found
+
+
+def reversed_links(schema: Schema, tables: Collection[str]) -> list[ReversedKey]:
+    """For each of these tables, a link to every table of which at most one row refers to one of its rows.
+
+    Such a row is the other one's, as if it were a part of it: with Django's inherited models, or one-to-one.
+    """
+    found = []
+    for key in schema.structure.references:
+        is_single = any(columns <= set(key.columns) for columns in schema.unique.get(key.table, ()))
+        if key.parent in tables and key.table != key.parent and is_single and set(key.operators) == {EQUAL}:
+            column = schema.column(key.parent, key.parent_columns[0])
+            found.append(
+                ReversedKey(
+                    key.parent, key.parent_columns, key.table, key.columns, key.operators,
+                    column.type if column else key.type, enforced=False,
+                )
+            )  # fmt: skip
+    return found
+
+
+def is_like_a_key(schema: Schema, column: str) -> bool:
+    """Whether some table has the name that is in a column's."""
+    said = set(map(plain, stems(column)))
+    return any(said & set(map(plain, nouns(table))) for table in schema.columns)
 
 
 def _named(schema: Schema, tenant_table: str) -> Iterable[ParentKey]:
@@ -58,6 +102,9 @@ class _Names:
         if learned:
             return self._fitting(column, learned if len(learned) == 1 else learned & {self._tenant})
         tables = {table for stem in stems(column.name) for table in self._tables.get(plain(stem), ())}
+        own = self._keys.get(column.table)
+        if not tables and own is not None and own.base == column.base and stems(column.name) & PARENT:
+            return own
         if self._tenant in tables:
             return self._fitting(column, [self._tenant])
         # "order_id" means the table "orders" rather than "shop_order".

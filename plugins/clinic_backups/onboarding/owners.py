@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from clinic_backups.onboarding.links import ReversedKey
 from clinic_backups.onboarding.polymorphic import PolymorphicKey
 from clinic_backups.onboarding.schema import Schema
 from clinic_backups.tenant.structure import ParentKey
@@ -99,11 +100,11 @@ class Owners:
         return Owner(table, tuple(ways), is_sure=False, itself=itself if has_key else None)
 
     def _sorted(self, table: str, found: Mapping[str, Owner], costs: Mapping[str, Cost]) -> list[ParentKey]:
+        # A column's name counts beside constraints too: it may be the only one that is never NULL.
         links = [link for link in self._links[table] if link.parent in found and link.parent != table]
-        enforced = [link for link in links if link.enforced] or links
-        of = {link: _sum(costs[link.parent], self._cost(link)) for link in enforced}
+        of = {link: _sum(costs[link.parent], self._cost(link)) for link in links}
         best = min(of.values(), default=(0, 0, 0))[0]
-        near = [link for link in enforced if of[link][0] <= best + FURTHER]
+        near = [link for link in links if of[link][0] <= best + FURTHER]
         return sorted(near, key=lambda link: (of[link], link.columns, link.parent))
 
     def _with_later_ways(self, found: dict[str, Owner], costs: Mapping[str, Cost]) -> dict[str, Owner]:
@@ -118,7 +119,8 @@ class Owners:
         return found
 
     def _cost(self, link: ParentKey) -> Cost:
-        may_be_null = isinstance(link, PolymorphicKey) or not set(link.columns) <= self._schema.not_null(link.table)
+        is_one_of_several = isinstance(link, PolymorphicKey | ReversedKey)
+        may_be_null = is_one_of_several or not set(link.columns) <= self._schema.not_null(link.table)
         return int(may_be_null), int(not link.enforced), 1
 
 

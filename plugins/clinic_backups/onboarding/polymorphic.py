@@ -82,11 +82,16 @@ def _table(written: str) -> str:
 
 def proposals(schema: Schema, table: str) -> list[str]:
     """Lines for the pairs of columns of a table that are named like such a pair, to be completed by a person."""
-    names = {column.name for column in schema.columns[table]}
+    return [f"{spelled(table)} ({kind}, {key}): Value = schema.table" for kind, key in pairs(schema, table)]
+
+
+def pairs(schema: Schema, table: str) -> list[tuple[str, str]]:
+    """The columns of a table that are named like such a pair: that of the type, and that of the row."""
+    names = sorted(column.name for column in schema.columns[table])
     found = []
-    for column in sorted(names):
+    for column in names:
         stem = re.sub(r"_?[tT]ype$", "", column)
-        key = next((name for name in sorted(names) if plain(name) == plain(f"{stem}_id")), None)
+        key = next((name for name in names if plain(name) == plain(f"{stem}_id")), None)
         if stem and stem != column and key is not None:
-            found.append(f"{spelled(table)} ({column}, {key}): Value = schema.table")
+            found.append((column, key))
     return found

@@ -16,6 +16,8 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 KEY_TYPES = ("smallint", "integer", "bigint", "uuid", "text", "character varying")
 """The types that a tenant's key may have."""
+PARENT = frozenset({"parent", "padre"})
+"""What a column is called that names a row of its own table: ``parent_id``."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read(snapshot: Snapshot, tenant_table: str) -> Schema:
     for each in facts.get("unique", ()):
         unique.setdefault(each["table"], []).append(frozenset(each["columns"]))
     # A column may be named after any table: patient_id, although no foreign key leads to patients.
-    names = {f"{noun}_id" for table in columns for noun in nouns(table)}
+    names = {f"{noun}_id" for noun in {*PARENT, *(noun for table in columns for noun in nouns(table))}}
     return Schema(
         structure.read(snapshot, names, tenant_table),
         columns,
