@@ -111,7 +111,7 @@ def schema(kind: Kind, *, key_type: str = "s.tenant_key") -> list[str]:
 def folder_of(kind: Kind, sql: Path) -> None:
     (sql / "extract").mkdir(parents=True)
     (sql / "clinic_table.txt").write_text(f"s.tenant\n{kind.line}")
-    (sql / "not_backed_up.txt").write_text("")
+    (sql / "not_backed_up.txt").write_text("public.*: of the demo, which has clinics of its own\n")
     for name in ("active_clinics.sql", "all_clinics.sql"):
         (sql / name).write_text("SELECT id, name, 'es' AS language FROM s.tenant ORDER BY id")
     (sql / "clinic_admins.sql").write_text(

@@ -75,8 +75,9 @@ def test_the_situation_is_named_with_the_next_commands(
     told = found.json()
     assert situation in told["situation"]
     assert (found.code, step in " ".join(told["steps"])) == (int(bool(step)), True)
-    shown = run("doctor", **variables | broken)
-    assert (shown.code, situation in shown.out) == (found.code, True)
+    if name in ("well", "late"):
+        shown = run("doctor", **variables | broken)
+        assert (shown.code, situation in shown.out) == (found.code, True)
 
 
 def test_a_new_installation_is_led_from_step_to_step(

@@ -36,7 +36,10 @@ def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
 
 
 def rows_about(fleet: Fleet, clinic_id: int) -> dict[str, int]:
-    query, tables = "SELECT count(*) FROM clinic_backups.{} WHERE clinic_id = {}", ("backup", "restore", "notification")
+    query, tables = (
+        "SELECT count(*) FROM clinic_backups.{} WHERE clinic_id = '{}'",
+        ("backup", "restore", "notification"),
+    )
     return {table: int(fleet.execute_rows(query.format(table, clinic_id))[0][0]) for table in tables}
 
 

@@ -20,7 +20,7 @@ from clinic_backups.base import connections
 from clinic_backups.base.findings import Report
 from clinic_backups.restore.trial import try_tables
 from tests.postgres_fixtures import DemoDatabase
-from tests.shapes import Shaped, shaped
+from tests.shapes import Shaped, owners_of, shaped
 
 OWN = "clinic_id = {{ clinic_id }}"
 
@@ -228,8 +228,14 @@ def require_extensions(database: DemoDatabase, ddl: str) -> None:
         pytest.skip(f"this PostgreSQL has no extension {', '.join(sorted(missing))}")
 
 
-@pytest.mark.parametrize("owner", [False, True], ids=["restorer", "superuser"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(
+    ("case", "owner"),
+    [
+        pytest.param(case, owner, id=f"{name}-{'superuser' if owner else 'restorer'}")
+        for number, (name, case) in enumerate(CASES.items())
+        for owner in owners_of(number)
+    ],
+)
 def test_what_happened_after_the_backup_is_undone_exactly(
     demo_database: DemoDatabase, tmp_path: Path, case: Case, owner: bool
 ) -> None:
