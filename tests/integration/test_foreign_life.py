@@ -46,7 +46,7 @@ DAMAGE = {
         ("DELETE FROM projects WHERE account_id = {tenant}; DELETE FROM accounts WHERE id = {tenant}", False),
     ),
 }
-"""By cascade, by SET NULL and by the loss of the whole tenant; without foreign keys by hand. And: do others lose too?"""
+"""By cascade, by SET NULL and by the loss of the whole tenant; and whether others lose rows too."""
 
 
 class Life:
