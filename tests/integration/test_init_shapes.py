@@ -263,6 +263,15 @@ def test_what_a_person_declared_is_kept_and_no_way_leads_through_it(shape: Shape
     assert not (shape.folder / "extract" / "a.sql").exists()
 
 
+def test_the_list_of_tenants_is_no_template(shape: Shape) -> None:
+    shape.execute(
+        """ALTER TABLE org ADD COLUMN tags text[] DEFAULT '{new}'; ALTER TABLE org RENAME name TO "na{{me" """
+    )
+    shape.write(active="tags @> '{new}'", name="na{{me")
+    for name in ("active_clinics.sql", "all_clinics.sql"):
+        assert shape.rows((shape.folder / name).read_text()) == [(1, "uno", "es"), (2, "dos", "es"), (3, "tres", "es")]
+
+
 def test_a_second_run_changes_nothing(shape: Shape) -> None:
     shape.execute("CREATE TABLE a (id int PRIMARY KEY, org_id int NOT NULL REFERENCES org)")
     shape.execute("CREATE TABLE django_migrations (id int PRIMARY KEY)")

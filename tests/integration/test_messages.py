@@ -176,7 +176,7 @@ CASES = [
     Case(added_column_in_check, GIVES.format("email2"), ADD.format("email2"), "does not have"),
     Case(key_is_not_given, GIVES.format("id"), ADD.format("id"), "does not have"),
     Case(wrong_column, "trying the extract of s.t: .*nada", "names a column that the table does not have"),
-    Case(wrong_table, "trying the extract of s.t: .*nada", "Create the table, or remove or correct its extract"),
+    Case(wrong_table, "trying the extract of s.t: .*nada", "Write the table with its schema, as in public.orders"),
     Case(divided, r"reading s\.t|the rows of", PSQL, "Nothing was changed"),
     Case(checked, "writing s.t: constraint small of s.t .SQLSTATE 23514", "Drop or widen the constraint for the time"),
     Case(writing("INSERT INTO s.t VALUES (1, 1, 1, '')"), "constraint t_pkey of s.t", "Change or delete the other row"),

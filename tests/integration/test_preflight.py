@@ -437,3 +437,11 @@ def test_the_report_of_rows_adds_up_and_names_one_key_of_each_violation(demo: Pr
         listed = demo.execute(each.statement)
         assert each.problem.reason.startswith(f"{each.problem.table}: {len(listed)} row")
         assert each.example in {tuple(map(str, row)) for row in listed}
+
+
+def test_a_table_whose_extract_does_not_run_keeps_its_class_in_the_report(demo: Preflight) -> None:
+    demo.write("extract/usuarios_paciente.sql", "SELECT nothing FROM public.usuarios_paciente")
+    report = RowReport(60)
+    demo.run(count_rows=True, rows=report)
+    patients = report.tables["public.usuarios_paciente"]
+    assert (patients.table_class, patients.in_backups, patients.is_sum) == ("tenant", None, None)

@@ -77,7 +77,7 @@ class RowReport:
         self.violations.append(Violation(problem, example, snapshot.text_of(query)))
 
     def count_others(self, snapshot: Snapshot, coverage: Coverage, declared: Declarations) -> None:
-        """Count the rows of the tables that have no extract."""
+        """Count the rows of the tables that were not compared."""
         classes: Mapping[str, Mapping[str, str]] = {
             "shared": declared.shared, "derived": declared.derived, "left out": declared.left_out,
         }  # fmt: skip
@@ -88,7 +88,11 @@ class RowReport:
             schema = name.split(".", 1)[0]
             why = classes[of][name] if of else declared.schemas.get(schema, "")
             count = self._count(snapshot, name)
-            self.tables[name] = TableRows(name, of or ("left out" if why else "unknown"), count, 0, count, why)
+            backed_up = "parent" if name in coverage.parents.names else "tenant" if coverage.has_extract(name) else None
+            if backed_up:  # its extract did not run, or took too long
+                self.tables[name] = TableRows(name, backed_up, count, None, None)
+            else:
+                self.tables[name] = TableRows(name, of or ("left out" if why else "unknown"), count, 0, count, why)
 
     def count_parent(self, snapshot: Snapshot, table: Table, clinics: str, query_of_all: str) -> None:
         """Count the rows of a parent table. A row may be in several backups.

@@ -48,7 +48,7 @@ _HINTS: dict[SqlOrigin, dict[str, str]] = {
     },
     "extract": {
         "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
-        "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
+        "42P01": "Write the table with its schema, as in public.orders. If it does not exist, create it.",
         "42703": "Correct the extract: it names a column that the table does not have.",
         "25006": "An extract may only read. Remove the part that writes, which may be in a function that it calls.",
         "": "Run the rendered extract in psql to see the whole message.",

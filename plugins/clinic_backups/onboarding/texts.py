@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from clinic_backups.base.text import quoted, table_in_sql
+from clinic_backups.base.text import in_sql, quoted, table_in_sql
 from clinic_backups.onboarding.schema import Tenant
-from clinic_backups.onboarding.sql_parts import escaped, template_name
 
 INTEGERS = ("smallint", "integer", "bigint")
 NOT_BACKED_UP = """\
@@ -51,14 +50,14 @@ def clinic_table(tenant: Tenant, *, is_primary: bool) -> str:
 
 
 def clinics(tenant: Tenant, *, active: bool) -> str:
-    """``active_clinics.sql`` or ``all_clinics.sql``."""
-    key = template_name(tenant.key)
-    name = f"coalesce(nullif({template_name(tenant.name)}::text, ''), {key}::text)" if tenant.name else f"{key}::text"
+    """``active_clinics.sql`` or ``all_clinics.sql``. They are plain SQL: nothing renders them as templates."""
+    key = in_sql(tenant.key)
+    name = f"coalesce(nullif({in_sql(tenant.name)}::text, ''), {key}::text)" if tenant.name else f"{key}::text"
     comment = "The tenants that the schedule backs up." if active else "All tenants: their backups can be restored."
-    where = f" WHERE {escaped(tenant.active)}\n" if active and tenant.active else ""
+    where = f" WHERE {tenant.active}\n" if active and tenant.active else ""
     return (
         f"-- {comment}\nSELECT {key} AS id, {name} AS name, 'es' AS language\n"
-        f"  FROM {escaped(table_in_sql(tenant.table))}\n{where} ORDER BY 1\n"
+        f"  FROM {table_in_sql(tenant.table)}\n{where} ORDER BY 1\n"
     )
 
 

@@ -94,6 +94,10 @@ class Coverage:
             *stale_lines(self._structure, self._backed_up, self._declared),
         ]
 
+    def has_extract(self, table: str) -> bool:
+        """Whether a table's rows are in backups, as rows of a clinic."""
+        return table in self._extracts
+
     def links(self) -> list[ParentKey]:
         """The links from the rows of each extract to other extracts."""
         return self._links.all()
