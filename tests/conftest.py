@@ -18,7 +18,7 @@ import pytest
 from clinic_backups.base.connections import Connection
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.kinds import KINDS
-from tests import missing, servers
+from tests import ALL, missing, servers
 from tests.contract.buckets import LOCKED, VERSIONED
 from tests.servers import Server
 from tests.store_clients import make_client
@@ -44,6 +44,15 @@ CLOUDS = tuple(kind.module for kind in KINDS.values() if kind.conn_type)
 STORES = ("file", *CLOUDS)
 """A kind that has no server here has no ``<module>_client`` either, and its tests fail."""
 MakeStore = Callable[..., ObjectStore]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests out, unless they are wanted."""
+    if os.environ.get(ALL):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")

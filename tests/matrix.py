@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.shapes import EVERY_ROLE
+from tests import ALL
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 WHEELS = CHECKOUT / "build" / "postgres"
@@ -75,7 +75,7 @@ def programs() -> Mapping[str, Path | None]:
 
 
 def _run(folder: Path | None, tests: list[str]) -> bool:
-    environment = dict(os.environ) | {EVERY_ROLE: "1"} | ({"EMBEDDED_POSTGRES_BIN": str(folder)} if folder else {})
+    environment = dict(os.environ) | {ALL: "1"} | ({"EMBEDDED_POSTGRES_BIN": str(folder)} if folder else {})
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *tests]
     return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +25,6 @@ CLINICS = """
     CREATE TABLE s.clinic (id int PRIMARY KEY, name text NOT NULL, phone text);
     INSERT INTO s.clinic VALUES (1, 'uno', '11'), (2, 'dos', '22')
 """
-EVERY_ROLE = "TESTS_EVERY_ROLE"
-"""Set by ``python -m tests.matrix``: each shape is restored by both roles."""
-
-
-def owners_of(number: int) -> tuple[bool, ...]:
-    """Whether the shape of this number is restored as the superuser, and not as the restoring role.
-
-    ``make test`` has limited time: there, a superuser restores each third shape. The matrix tries all of them.
-    """
-    return (False, True) if number % 3 == 0 or os.environ.get(EVERY_ROLE) else (False,)
 
 
 @dataclass

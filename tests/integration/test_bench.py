@@ -6,10 +6,13 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from bench.__main__ import RESULT
 from include.demo.layout import CHECKOUT
 
 
+@pytest.mark.long
 def test_they_run_to_their_end() -> None:
     groups = ("large", "restore")
     only = [word for group in groups for word in ("--only", group)]

@@ -147,6 +147,7 @@ def test_a_row_that_vanished_is_seen(world: World, oracle: Oracle) -> None:
     oracle.check(Step())
 
 
+@pytest.mark.long
 def test_random_faults_leave_everything_as_it_was_promised(world: World, oracle: Oracle) -> None:
     """``python -m tests.faults`` runs as many steps as are wanted, with other seeds."""
     campaign = Campaign(world, oracle, SEED, print, clock=shutil.which("faketime") is not None)

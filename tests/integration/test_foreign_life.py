@@ -92,7 +92,7 @@ class Life:
         self.done("store", "init")
 
 
-@pytest.fixture(params=["django_auth", "rails_loose", "uuid_tenants"])
+@pytest.fixture(params=["django_auth", pytest.param("rails_loose", marks=pytest.mark.long), "uuid_tenants"])
 def life(
     request: pytest.FixtureRequest,
     command: Run,  # noqa: F811

@@ -199,6 +199,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.long
 def test_a_kill_at_any_moment_leaves_the_database_as_before_or_restored(
     demo_database: DemoDatabase, tmp_path: Path
 ) -> None:

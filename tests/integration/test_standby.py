@@ -194,6 +194,7 @@ def test_an_idle_primary_counts_if_the_standby_receives_from_it(
     assert [finding.level for finding in report.findings] == ["ok"]
 
 
+@pytest.mark.long
 def test_a_standby_whose_sender_has_lost_the_primary_is_not_fresh(
     rig: Rig, pair: tuple[DemoDatabase, DemoDatabase]
 ) -> None:
