@@ -6,7 +6,7 @@ clinic refers is somebody else's, and a clinic's administrator may download the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from psycopg2 import sql
@@ -15,11 +15,12 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.every_clinic import CLINIC
-from clinic_backups.tenant.extract import PARENTS, SqlFolder, file_of
+from clinic_backups.tenant.extract import PARENTS, SqlFolder, ended, file_of
 from clinic_backups.tenant.parent_tables import ParentTables
 from clinic_backups.tenant.problems import Problem
-from clinic_backups.tenant.row_problems import RowProblems, counted
-from clinic_backups.tenant.row_sql import all_of, given, keys, listed, same, template
+from clinic_backups.tenant.row_problems import RowProblems
+from clinic_backups.tenant.row_question import RowQuestion
+from clinic_backups.tenant.row_sql import all_of, backed_up, given, keys, listed, same
 from clinic_backups.tenant.structure import ParentKey
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -44,7 +45,7 @@ class ParentChecks:
         folder: SqlFolder,
     ) -> None:
         self._snapshot, self._parents, self._tables, self._queries = snapshot, parents, tables, queries
-        self._clinics = sql.SQL(clinics.strip().rstrip(";"))
+        self._clinics = sql.SQL(ended(clinics))
         self._declared, self._says = folder.declarations(), _Says(folder.path)
         self._rows_say = RowProblems(folder.path, folder.clinic_table)
 
@@ -60,68 +61,52 @@ class ParentChecks:
         One question for all: the query of a parent's parent contains that of the parent.
         """
         without_key = [self._says.without_key(name) for name in names if not self._tables[name].primary_key]
-        asked = list(self._asked([name for name in names if self._tables[name].primary_key]))
-        if not asked:
+        ask = RowQuestion()
+        self._ask(ask, [name for name in names if self._tables[name].primary_key])
+        if not ask.arms:
             return without_key
-        arms = [
-            sql.SQL("SELECT {}, count(*) {}").format(sql.Literal(number), rows)
-            for number, (_, rows, _) in enumerate(asked)
-        ]
-        used = sorted({name for _, _, tables in asked for name in tables})
-        query = sql.SQL("WITH {}\n{}").format(
-            sql.SQL(",\n").join(map(self._backed_up, used)), sql.SQL("\nUNION ALL\n").join(arms)
-        )
+        query = ask.query(map(self._backed_up, sorted(ask.used)))
         doing = f"comparing the rows of {', '.join(names)} with those that refer to them"
         found = self._snapshot.rows_within(within_seconds, query, doing, extracts=self._queries)
-        if found is None:
-            return None
-        return [*without_key, *(counted(asked[number][0], count) for number, count in sorted(found) if count)]
+        return None if found is None else [*without_key, *ask.found(found)]
 
-    def _asked(self, names: Collection[str]) -> Iterator[tuple[Problem, sql.Composed, Iterable[str]]]:
-        """Each problem, FROM and WHERE of the rows that it counts, and the tables whose backups these read."""
+    def _ask(self, ask: RowQuestion, names: Collection[str]) -> None:
         for key in self._parents.undeclared():
             if key.parent in names:
-                yield self._says.left_out(key), self._left_out(key), (key.table, key.parent)
+                # A row that is nowhere makes the backup suspect, see plausibility.py. Here it exists.
+                ask.used |= {key.table, key.parent}
+                ask.count(
+                    self._says.left_out(key), "parents_left_out", child=sql.Identifier(key.table), given=given(key),
+                    table=qualified(key.parent), parent=sql.Identifier(key.parent), same=same(key, "p"),
+                )  # fmt: skip
         for key in self._parents.unsettled():
             if key.table in names:
-                rows = sql.SQL("FROM {} AS r WHERE {}").format(sql.Identifier(key.table), given(key))
-                yield self._says.unsettled(key), rows, (key.table,)
+                ask.used.add(key.table)
+                ask.count(
+                    self._says.unsettled(key), "parents_unsettled", child=sql.Identifier(key.table), given=given(key)
+                )
         for name in names:
-            yield self._rows_say.repeated("rows_twice", name), self._twice(name), (name,)
+            ask.used.add(name)
+            ask.count(
+                self._rows_say.repeated("rows_twice", name), "rows_twice", child=sql.Identifier(name),
+                keys=listed(keys(self._tables[name], "b")),
+            )  # fmt: skip
             if name not in self._declared.rows:
                 children = [key for key in self._parents.references() if key.parent == name]
-                yield self._says.unused(name), self._unused(name, children), (name, *(key.table for key in children))
+                ask.used |= {key.table for key in children}
+                alone = all_of([sql.SQL("true"), *map(self._refers_not, children)])
+                ask.count(self._says.unused(name), "parents_unused", parent=sql.Identifier(name), alone=alone)
 
-    def _left_out(self, key: ParentKey) -> sql.Composed:
-        # A row that is nowhere makes the backup suspect, see plausibility.py. Here it exists.
-        return sql.SQL("""
-              FROM {child} AS r
-             WHERE {given} AND EXISTS (SELECT FROM {table} AS p WHERE {same})
-               AND NOT EXISTS (SELECT FROM {parent} AS p WHERE p.{clinic} = r.{clinic} AND {same})""").format(
-            child=sql.Identifier(key.table), given=given(key), table=qualified(key.parent),
-            parent=sql.Identifier(key.parent), clinic=CLINIC, same=same(key, "p"),
-        )  # fmt: skip
-
-    def _twice(self, name: str) -> sql.Composed:
-        """Keys that one backup has more than once."""
-        return sql.SQL("FROM (SELECT FROM {} AS b GROUP BY b.{}, {} HAVING count(*) > 1) AS k").format(
-            sql.Identifier(name), CLINIC, listed(keys(self._tables[name], "b"))
+    def _refers_not(self, key: ParentKey) -> sql.Composable:
+        """No other row of the backup refers with this key to the row p."""
+        another: sql.Composable = sql.SQL("")
+        if key.table == key.parent:
+            table = self._tables[key.table]
+            pairs = zip(keys(table, "r"), keys(table, "p"), strict=True)
+            another = sql.SQL("AND NOT ({})").format(all_of(sql.SQL("{} = {}").format(*pair) for pair in pairs))
+        return sql.SQL("NOT EXISTS (SELECT FROM {} AS r WHERE r.{} = p.{} AND {} {})").format(
+            sql.Identifier(key.table), CLINIC, CLINIC, same(key, "p"), another
         )
-
-    def _unused(self, name: str, children: Iterable[ParentKey]) -> sql.Composed:
-        """Rows of the backup to which no other row of it refers."""
-        conditions: list[sql.Composable] = [sql.SQL("true")]
-        for key in children:
-            another: sql.Composable = sql.SQL("")
-            if key.table == name:
-                pairs = zip(keys(self._tables[name], "r"), keys(self._tables[name], "p"), strict=True)
-                another = sql.SQL("AND NOT ({})").format(all_of(sql.SQL("{} = {}").format(*pair) for pair in pairs))
-            conditions.append(
-                sql.SQL("NOT EXISTS (SELECT FROM {} AS r WHERE r.{} = p.{} AND {} {})").format(
-                    sql.Identifier(key.table), CLINIC, CLINIC, same(key, "p"), another
-                )
-            )
-        return sql.SQL("FROM {} AS p WHERE {}").format(sql.Identifier(name), all_of(conditions))
 
     def _backed_up(self, name: str) -> sql.Composable:
         """The rows of one table in all backups, with the columns of its keys."""
@@ -129,10 +114,7 @@ class ParentChecks:
         for key in (*self._parents.references(), *self._parents.unsettled()):
             wanted += [*(key.columns if key.table == name else ()), *(key.parent_columns if key.parent == name else ())]
         columns = [sql.Identifier("r", column) for column in dict.fromkeys(wanted)]
-        return template("backed_up").format(
-            name=sql.Identifier(name), how=sql.SQL(""), clinic=CLINIC, columns=listed(columns),
-            clinics=self._clinics, extract=sql.SQL(self._queries[name]),
-        )  # fmt: skip
+        return backed_up(name, columns, self._clinics, self._queries[name], materialized=True)
 
 
 class _Says:

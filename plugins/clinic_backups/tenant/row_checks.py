@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from psycopg2 import sql
 
@@ -12,12 +12,13 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.clinic_key import ClinicKey
-from clinic_backups.tenant.every_clinic import CLINIC
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.extract import SqlFolder, ended
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_problems import RowProblems, counted
+from clinic_backups.tenant.row_question import RowQuestion
 from clinic_backups.tenant.row_sql import (
     all_of,
+    backed_up,
     given,
     given_in_part,
     keys,
@@ -48,42 +49,6 @@ class RowCount:
     in_table: int
 
 
-@dataclass
-class _Question:
-    """Several counts in one statement."""
-
-    problems: list[Problem] = field(default_factory=list)
-    """The problem that each of :attr:`arms` counts."""
-    arms: list[sql.Composable] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
-    """The tables whose rows in the backups are counted."""
-    counts: dict[str, sql.Composable] = field(default_factory=dict)
-    """Further named queries, on those."""
-    lists: dict[int, sql.Composable] = field(default_factory=dict)
-    """By the number of a problem: the query of the rows that it counts, by their keys."""
-
-    def count(
-        self, problem: Problem, arm: str, *, listed_by: sql.Composable | None = None, **parts: sql.Composable
-    ) -> None:
-        """:param listed_by: what identifies one of the rows that are counted."""
-        number = len(self.arms)
-        both = sql.SQL("{}, count(*)").format(sql.Literal(number))
-        self.arms.append(template(arm).format(number=sql.Literal(number), what=both, **parts))
-        self.problems.append(problem)
-        if listed_by is not None:
-            self.lists[number] = template(arm).format(what=listed_by, **parts)
-
-    def name(self, query: str, **parts: sql.Composable) -> sql.Identifier:
-        """Add a named query."""
-        name = f"cuenta_del_respaldo_{len(self.counts)}"
-        self.counts[name] = template(query).format(name=sql.Identifier(name), **parts)
-        return sql.Identifier(name)
-
-    def query(self, backups: Iterable[sql.Composable], arms: Iterable[sql.Composable] | None = None) -> sql.Composable:
-        named = sql.SQL(",\n").join([*backups, *self.counts.values()])
-        return sql.SQL("WITH {}\n{}").format(named, sql.SQL("\nUNION ALL\n").join(arms or self.arms))
-
-
 class RowChecks:
     """Compares rows in one snapshot.
 
@@ -109,8 +74,8 @@ class RowChecks:
         self._snapshot, self._structure, self._tables = snapshot, structure, tables
         self._extracts = extracts
         self._declared, self._problems = folder.declarations(), RowProblems(folder.path, folder.clinic_table)
-        self._how = "" if materialized else "NOT "
-        self._clinics = sql.SQL(clinics.strip().rstrip(";"))
+        self._materialized = materialized
+        self._clinics = sql.SQL(ended(clinics))
         self._links = [link for link in links if {link.table, link.parent} <= tables.keys()]
 
     def count(self, table: Table, *, within_seconds: float) -> RowCount | None:
@@ -162,7 +127,7 @@ class RowChecks:
         :param on_found: called with each problem of rows with a key, and with the query of these rows.
         :raises PermanentError: an extract does not run with a column in place of a number.
         """
-        ask = _Question()
+        ask = RowQuestion()
         for link in self._links:
             if link.table in names:
                 ask.used |= {link.table, link.parent}
@@ -188,9 +153,9 @@ class RowChecks:
         for number, count in found:
             if count and number in ask.lists:
                 on_found(counted(ask.problems[number], count), ask.query(backups, [ask.lists[number]]))
-        return [counted(ask.problems[number], count) for number, count in sorted(found) if count]
+        return ask.found(found)
 
-    def _ask_repeated(self, ask: _Question, name: str, kinds: Iterable[str]) -> None:
+    def _ask_repeated(self, ask: RowQuestion, name: str, kinds: Iterable[str]) -> None:
         for kind in kinds:
             ask.used.add(name)
             ask.count(
@@ -198,7 +163,7 @@ class RowChecks:
                 keys=listed(keys(self._tables[name], "b")),
             )  # fmt: skip
 
-    def _ask_equal(self, ask: _Question, name: str, *, missing: bool, twice: bool) -> None:
+    def _ask_equal(self, ask: RowQuestion, name: str, *, missing: bool, twice: bool) -> None:
         """Count the equal rows of a table without a key, in the table and in the backups."""
         table, links = self._tables[name], [link for link in self._links if link.table == name]
         ask.used |= {name, *(link.parent for link in links)}
@@ -230,12 +195,9 @@ class RowChecks:
         columns: list[sql.Composable] = [sql.Identifier("r", column) for column in dict.fromkeys(wanted)]
         if not table.primary_key:
             columns.append(sql.SQL("{} AS fila_del_respaldo").format(self._whole_row(table, "r")))
-        return template("backed_up").format(
-            name=sql.Identifier(name), how=sql.SQL(self._how), clinic=CLINIC, columns=listed(columns),
-            clinics=self._clinics, extract=sql.SQL(self._extracts[name]),
-        )  # fmt: skip
+        return backed_up(name, columns, self._clinics, self._extracts[name], materialized=self._materialized)
 
-    def _ask_outside(self, ask: _Question, link: ParentKey) -> None:
+    def _ask_outside(self, ask: RowQuestion, link: ParentKey) -> None:
         # A missing parent makes the backup suspect, see plausibility.py. Here the parent exists in another clinic.
         exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
             qualified(link.parent), same(link, "p")
@@ -246,7 +208,7 @@ class RowChecks:
             parent=sql.Identifier(link.parent), given=given(link), same=same(link, "p"), exists=exists,
         )  # fmt: skip
 
-    def _ask_missing(self, ask: _Question, link: ParentKey) -> None:
+    def _ask_missing(self, ask: RowQuestion, link: ParentKey) -> None:
         ask.count(
             self._problems.missing(link), "rows_missing", listed_by=self._keys_of(link.table),
             table=self._table(link.table),
@@ -254,7 +216,7 @@ class RowChecks:
             same_row=self._same_row(self._tables[link.table]),
         )  # fmt: skip
 
-    def _ask_in_part(self, ask: _Question, link: ParentKey) -> None:
+    def _ask_in_part(self, ask: RowQuestion, link: ParentKey) -> None:
         named = [given(each) for each in self._links if each.table == link.table]
         ask.count(
             self._problems.in_part(link), "rows_in_part", listed_by=self._keys_of(link.table),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from psycopg2 import sql
 
 from clinic_backups.base.table import Table
+from clinic_backups.tenant.every_clinic import CLINIC
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.structure import ParentKey
 
@@ -58,6 +59,21 @@ def whole_row(table: Table, alias: str, leaving_aside: Collection[str]) -> sql.C
         if f"{table.name}.{column.name}" not in leaving_aside
     ]
     return sql.SQL("ROW({})::text").format(listed(columns))
+
+
+def backed_up(
+    name: str, columns: Iterable[sql.Composable], clinics: sql.Composable, extract: str, *, materialized: bool
+) -> sql.Composable:
+    """A named query: the rows of one table in all backups, each with the number of its clinic.
+
+    :param columns: those of the row r.
+    :param clinics: the query of the clinics.
+    :param materialized: whether the server stores the rows before it compares them.
+    """
+    return template("backed_up").format(
+        name=sql.Identifier(name), how=sql.SQL("" if materialized else "NOT "), clinic=CLINIC,
+        columns=listed(columns), clinics=clinics, extract=sql.SQL(extract),
+    )  # fmt: skip
 
 
 def all_of(conditions: Iterable[sql.Composable]) -> sql.Composable:

@@ -12,7 +12,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import quoted
 from clinic_backups.tenant.declarations import FILE, spelled
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.extract import SqlFolder, ended
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.structure import Structure
@@ -39,7 +39,7 @@ class ValueChecks:
         self, snapshot: Snapshot, structure: Structure, extracts: Mapping[str, str], clinics: str, folder: SqlFolder
     ) -> None:
         self._snapshot, self._structure, self._extracts = snapshot, structure, extracts
-        self._clinics, self._folder = clinics.strip().rstrip(";"), folder.path
+        self._clinics, self._folder = ended(clinics), folder.path
         self._declared = folder.declarations().columns
 
     def problems(self, table: Table, *, within_seconds: float) -> list[Problem] | None:
