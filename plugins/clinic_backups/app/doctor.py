@@ -181,7 +181,6 @@ class Doctor:
     def _conclude(self) -> None:
         """The first situation that fits decides: what comes later needs what comes before."""
         at = {sight.part: sight.state for sight in self._found.sights}
-        steps: list[str]
         if at["SQL folder"] != "ok":
             self._say("There is no SQL folder for this schema.", "clinic-backups init --tenant schema.table")
         elif at["public keys"] != "ok":

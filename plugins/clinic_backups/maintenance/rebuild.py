@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
 from clinic_backups.archive.envelope_checks import harmless
-from clinic_backups.archive.object_keys import ROOT, parse_key, prefix_of
+from clinic_backups.archive.object_keys import parse_key, prefix_of
 from clinic_backups.base.backup_record import BackupRecord, State
 from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.envelope import Envelope
@@ -28,8 +27,6 @@ from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.identified import answers
 
-AT_A_TIME = 8
-"""The number of envelopes that are fetched at once; each is one small request."""
 BATCH = 64
 """The number of envelopes that are kept in memory, of up to a MiB each."""
 KEPT, SMALL_BYTES = 1_000, 64 * 1024
@@ -98,8 +95,8 @@ def rebuild(
     report, duplicates = Rebuilt(store.url, store_id), DuplicateIds(now, others, opens)
     # The clinic's newest erasure counts. If it is open, it deletes the backups that are taken over now.
     last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
-    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
-        for folder, group in groupby(store.list(ROOT), key=lambda info: "/".join(info.key.split("/")[:2])):
+    with ThreadPoolExecutor(envelopes.AT_A_TIME, thread_name_prefix="envelopes") as pool:
+        for folder, group in stored.by_folder(store):
             clinic_id = _looked_over(group, report)
             if clinic_id is None:
                 continue

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
 from typing import Any, Literal
 
 from clinic_backups.archive.envelope_checks import harmless
-from clinic_backups.archive.object_keys import ROOT, parse_key
+from clinic_backups.archive.object_keys import parse_key
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound
@@ -19,8 +18,6 @@ from clinic_backups.base.plain import iso
 from clinic_backups.stores import condition, envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
-AT_A_TIME = 8
-"""The number of envelopes that are fetched at once; each is one small request."""
 StoredState = Literal["complete", "unfinished", "damaged", "chain broken"]
 
 
@@ -85,8 +82,8 @@ def read_contents(
     :raises ClinicBackupsError: the store failed.
     """
     found = StoreContents(store.url)
-    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
-        for folder, group in groupby(store.list(ROOT), key=lambda info: "/".join(info.key.split("/")[:2])):
+    with ThreadPoolExecutor(envelopes.AT_A_TIME, thread_name_prefix="envelopes") as pool:
+        for folder, group in condition.by_folder(store):
             objects = list(group)
             ours = [info for info in objects if parse_key(info.key) is not None]
             found.other_objects += len(objects) - len(ours)

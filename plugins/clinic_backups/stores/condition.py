@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Literal
@@ -13,6 +13,7 @@ from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.object_keys import ROOT, new_probe, parse_key
 from clinic_backups.base.backup_facts import ArchiveInfo
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.replica import Condition
@@ -52,6 +53,11 @@ class CheckedSource:
         return data
 
 
+def by_folder(store: ObjectStore) -> Iterator[tuple[str, Iterator[ObjectInfo]]]:
+    """The objects of a store below :data:`ROOT`, by the folder of a clinic. An object outside a folder is alone."""
+    return groupby(store.list(ROOT), key=lambda info: "/".join(info.key.split("/")[:2]))
+
+
 def by_archive(objects: Iterable[ObjectInfo]) -> dict[str, dict[str, ObjectInfo]]:
     """Objects of backups, by the key of their archive and by their kind. Other objects are left out."""
     there: dict[str, dict[str, ObjectInfo]] = {}
@@ -79,7 +85,7 @@ def put_archive(
     )
 
 
-def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) -> None:
+def require_any(store: ObjectStore, keys_of: Callable[[ClinicId], Container[str]]) -> None:
     """Require at least one backup of the catalog. A wrong bucket may hold backups of another installation.
 
     :param keys_of: the keys of a clinic's archives in the catalog.

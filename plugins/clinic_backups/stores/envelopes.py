@@ -21,6 +21,8 @@ from clinic_backups.base.plain import iso
 from clinic_backups.stores.base import CONTENT_TYPE_JSON, ObjectStore
 
 MAX_BYTES = 1024 * 1024
+AT_A_TIME = 8
+"""The number of envelopes that are fetched at once; each is one small request."""
 _CHANGED = "Somebody changed the store. Look at the object, and check who may write there."
 
 
