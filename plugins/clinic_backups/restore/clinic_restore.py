@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from clinic_backups.archive.manifest import Manifest
@@ -21,8 +21,9 @@ from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, mi
 from clinic_backups.restore.comparison import Comparison, Present
 from clinic_backups.restore.find_backup import only_taken_back
 from clinic_backups.restore.hooks import hooked, require_no_strangers_in_hooks, try_hooks
+from clinic_backups.restore.loss import LossRehearsal
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, digest_of
+from clinic_backups.restore.plan import RestorePlan, TablePlan, digest_of
 from clinic_backups.restore.plan_digest import hooks, otherwise, unplanned
 from clinic_backups.restore.request import Wish
 from clinic_backups.restore.rights import lacking_right
@@ -49,20 +50,6 @@ TRIES = 3
 
 class ClinicChanged(PermanentError):
     """The clinic has changed since the plan was approved."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The rehearsal of the loss of a whole clinic.
-
-    :ivar refusals: why it could not come back.
-    :ivar rows: the number of rows that came back.
-    :ivar kept: tables whose rows stayed, because rows outside of the backup refer to them, or to what refers to them.
-    """
-
-    refusals: tuple[Refusal, ...]
-    rows: int
-    kept: tuple[str, ...]
 
 
 Save = Callable[[Present], object]
@@ -109,16 +96,15 @@ class ClinicRestore:
 
         return self._compared(source, wish, rehearse)
 
-    def rehearse_loss(self, source: Source) -> Loss:
+    def rehearse_loss(self, source: Source) -> LossRehearsal:
         """Delete all rows of the clinic, restore and prove the backup, and roll everything back.
 
         Meanwhile the clinic's rows are locked.
         """
 
-        def rehearse(comparison: Comparison) -> Loss:
+        def rehearse(comparison: Comparison) -> LossRehearsal:
             self.listener.step("rehearsing the loss of all rows")
-            rows, kept = comparison.rehearse_loss()
-            return Loss(comparison.plan.refusals, rows, tuple(kept))
+            return comparison.rehearse_loss()
 
         return self._compared(source, Wish(), rehearse, whole=True)
 

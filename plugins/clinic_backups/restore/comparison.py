@@ -24,6 +24,7 @@ from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute
+from clinic_backups.restore.loss import LossRehearsal
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, digest_of
@@ -145,10 +146,10 @@ class Comparison:
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object], *, whole: bool = False) -> None:
         """Load the rows that differ. :param whole: load all rows of both sides."""
         self._read_archives = read_archives
-        all_rows = whole
         for index, (name, shape) in enumerate(self._shapes.items()):
-            whole = all_rows or name in self._parents
-            self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name], whole=whole)
+            self._staged[name] = staging.stage_present(
+                index, shape, self.manifest.tables[name], whole=whole or name in self._parents
+            )
         with WantedLoader(self.workspace, self._staged) as wanted:
             read_archives(wanted)
         self.workspace.seals.keep(*(staged.wanted for staged in self._staged.values()))
@@ -345,16 +346,14 @@ class Comparison:
             for name, count in rehearsed.hidden.items():
                 self._note(name, table_notes.hidden(count))
 
-    def rehearse_loss(self) -> tuple[int, list[str]]:
+    def rehearse_loss(self) -> LossRehearsal:
         """Delete all rows of the clinic, bring all of the backup back, prove it, and roll everything back.
 
         What cannot come back becomes a refusal. Rows of parent tables stay, because they may be of others too. So do
         the rows of tables to which rows outside of the backup refer, and of those that these need.
-
-        :returns: the number of rows that came back, and the tables whose rows stayed.
         """
         if self._refusals:
-            return 0, []
+            return LossRehearsal(tuple(self._refusals), 0, ())
         own, normal = {name: each for name, each in self._staged.items() if name not in self._parents}, self.diffs
         sides = loss.Sides(self.workspace)
         with self.workspace.savepoint():
@@ -372,7 +371,7 @@ class Comparison:
             rows = self.writes
             self._look_around()
             self.rehearse()
-        return rows, sorted(own.keys() - lost)
+        return LossRehearsal(tuple(self._refusals), rows, tuple(sorted(own.keys() - lost)))
 
     def _all_of(self, sides: Mapping[str, Staged]) -> dict[str, TableDiff]:
         found = {name: compute(self.workspace, side, "exact", self._references) for name, side in sides.items()}

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from psycopg2 import sql
 
+from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged, compute_keys
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
 
 _APART = 10_000
 """More than there are tables: the temporary tables of each comparison get names of their own."""
+
+
+@dataclass(frozen=True)
+class LossRehearsal:
+    """The result of a rehearsal.
+
+    :ivar refusals: why the clinic could not come back.
+    :ivar rows: the number of rows that came back.
+    :ivar kept: tables whose rows stayed, because rows outside of the backup refer to them, or to what refers to them.
+    """
+
+    refusals: tuple[Refusal, ...]
+    rows: int
+    kept: tuple[str, ...]
 
 
 class Sides:
