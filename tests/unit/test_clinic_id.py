@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clinic_backups.archive.object_keys import archive_key_of, envelope_key_of, parse_key, prefix_of
@@ -28,6 +28,8 @@ from clinic_backups.base.clinic_id import (
     nearest,
 )
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.onboarding import texts
+from clinic_backups.onboarding.schema import Tenant
 from clinic_backups.tenant.clinic_key import NUMBER, ClinicKey
 from clinic_backups.tenant.extract import SqlFolder, render
 from clinic_backups.tenant.sql_tokens import tokens
@@ -136,6 +138,19 @@ def test_numbers_come_by_value_before_texts(ids: list[Any]) -> None:
 def test_the_nearest_ids_are_named() -> None:
     assert nearest("acme-dentl", ["zz", "acme-dental", 7])[:1] == ["acme-dental"]
     assert nearest(71, [7, 17, 711, "x"])[0] in (711, 7, 17) and len(nearest(1, list(range(100)))) <= 5
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1),
+    st.sampled_from(["uuid", "text", "bigint"]),
+)
+@example("the code", "text")
+@example('a "b" c', "uuid")
+@example("Code", "text")
+def test_init_writes_a_line_that_names_the_key(column: str, type_: str) -> None:
+    tenant = Tenant("public.tenant", column, type_, None, "")
+    _, line = texts.clinic_table(tenant, is_primary=False).splitlines()
+    assert ClinicKey.of_line(line) == ClinicKey(column, "integer" if type_ == "bigint" else type_)
 
 
 @pytest.mark.parametrize(

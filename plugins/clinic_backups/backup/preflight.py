@@ -230,9 +230,7 @@ class _ClinicDatabase:
                     f"If clinics should be backed up, correct {folder.path / 'active_clinics.sql'}.",
                 )
         with report.check("extracts"), snapshot.savepoint():
-            admins = render(
-                folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql", key=self._folder.clinic_key
-            )
+            admins = folder.rendered("clinic_admins.sql", self._clinic_id)
             # The query may end with a comment, so the parenthesis is on a line of its own.
             query = f"SELECT FROM (SELECT r.email, r.name FROM (\n{admins}\n) AS r) AS s LIMIT 1"  # noqa: S608
             snapshot.rows(
@@ -261,17 +259,19 @@ class _ClinicDatabase:
 
     def check_extracts(self) -> None:
         """Check that each table exists and can be read, and that its extract runs and returns all columns."""
-        for name, text in self._extracts.items():
+        for name in self._extracts:
             relation = self._structure.relations.get(name)
             if relation is not None and relation.kind not in "rp":
                 continue  # check_coverage reports views
             with self._report.check("extracts"), self._snapshot.savepoint():
                 table = self._snapshot.tables([name])[name]
-                self._snapshot.probe(
-                    table, render(text, self._clinic_id, name=f"extract/{name}", key=self._folder.clinic_key)
-                )
+                self._snapshot.probe(table, self._rendered(name))
                 self._tables.append(table)
         self._report.ok("extracts", f"{len(self._tables)} extracts run.")
+
+    def _rendered(self, name: str) -> str:
+        """The query of one table, for the clinic that the queries are tried with."""
+        return render(self._extracts[name], self._clinic_id, name=f"extract/{name}", key=self._folder.clinic_key)
 
     def check_locks(self) -> None:
         """Check that the server has room for the locks of a backup."""
@@ -280,11 +280,7 @@ class _ClinicDatabase:
     def check_coverage(self, *, require_classes: bool) -> None:
         """Check that no table of clinics is left out without a reason, and that extracts read supported tables."""
         report, running = self._report, {table.name for table in self._tables}
-        extracts = {
-            name: render(text, self._clinic_id, name=f"extract/{name}", key=self._folder.clinic_key)
-            for name, text in self._extracts.items()
-            if name in running
-        }
+        extracts = {name: self._rendered(name) for name in self._extracts if name in running}
         for problem in gate.problems_of_tables(
             self._snapshot, self._coverage, extracts, within_seconds=COUNT_TIMEOUT_SECONDS
         ):
@@ -316,12 +312,7 @@ class _ClinicDatabase:
         ``user_clinics.sql`` is not among them: it runs with the search path of its role.
         """
         templates = {name: self._folder.text(name) for name in ("all_clinics.sql", "active_clinics.sql")}
-        admins = render(
-            self._folder.text("clinic_admins.sql"),
-            self._clinic_id,
-            name="clinic_admins.sql",
-            key=self._folder.clinic_key,
-        )
+        admins = self._folder.rendered("clinic_admins.sql", self._clinic_id)
         return operator_problems(self._structure, templates | {"clinic_admins.sql": admins}, what="The query of")
 
     def check_drift(self) -> None:

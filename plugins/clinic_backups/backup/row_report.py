@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,21 +77,16 @@ class RowReport:
 
     def count_others(self, snapshot: Snapshot, coverage: Coverage, declared: Declarations) -> None:
         """Count the rows of the tables that were not compared."""
-        classes: Mapping[str, Mapping[str, str]] = {
-            "shared": declared.shared, "derived": declared.derived, "left out": declared.left_out,
-        }  # fmt: skip
         for name, relation in sorted(coverage.structure.relations.items()):
             if relation.kind not in "rp" or relation.root is not None or name in self.tables:
                 continue
-            of = next((each for each, tables in classes.items() if name in tables), None)
-            schema = name.split(".", 1)[0]
-            why = classes[of][name] if of else declared.schemas.get(schema, "")
             count = self._count(snapshot, name)
             backed_up = "parent" if name in coverage.parents.names else "tenant" if coverage.has_extract(name) else None
             if backed_up:  # its extract did not run, or took too long
                 self.tables[name] = TableRows(name, backed_up, count, None, None)
             else:
-                self.tables[name] = TableRows(name, of or ("left out" if why else "unknown"), count, 0, count, why)
+                table_class, why = declared.class_of(name) or ("unknown", "")
+                self.tables[name] = TableRows(name, table_class, count, 0, count, why)
 
     def count_parent(self, snapshot: Snapshot, table: Table, clinics: str, query_of_all: str) -> None:
         """Count the rows of a parent table. A row may be in several backups.

@@ -104,6 +104,12 @@ def unescaped(written: str) -> str | None:
     return _ESCAPE.sub(lambda e: e[3] or chr(int(e[1] or e[2], 16)), found[1].replace('""', '"'))
 
 
+def literal(text: str) -> str:
+    """A text in SQL, as ``quote_literal`` writes it, whatever ``standard_conforming_strings`` is."""
+    doubled = text.replace("'", "''")
+    return "E'" + doubled.replace("\\", "\\\\") + "'" if "\\" in doubled else f"'{doubled}'"
+
+
 def unused(name: str, taken: Collection[str]) -> str:
     """The name, with enough underscores appended to differ from all of ``taken``."""
     while name in taken:

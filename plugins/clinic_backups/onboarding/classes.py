@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clinic_backups.onboarding import polymorphic
-from clinic_backups.onboarding.known_tables import KNOWN
+from clinic_backups.onboarding.known_tables import KNOWN, KnownClass
 from clinic_backups.onboarding.links import ReversedKey, all_links, reversed_links
 from clinic_backups.onboarding.owners import Owner, Owners
 from clinic_backups.onboarding.schema import Schema, Tenant
@@ -61,17 +61,13 @@ class Classes:
     def __init__(self, schema: Schema, tenant: Tenant, written: Written, parents: Iterable[str] = ()) -> None:
         self._schema, self._tenant, self._written = schema, tenant, written
         declared = written.declared
-        self._left = {
-            name: reason for name, reason in declared.tables.items() if name in schema.columns
-        } | {
-            name: declared.schemas[name.split(".", 1)[0]] for name in schema.columns
-            if name.split(".", 1)[0] in declared.schemas
-        }  # fmt: skip
+        self._left = {name: of for name in schema.columns if (of := declared.class_of(name)) is not None}
+        self._other_kinds, self._known = _other_kinds(schema), _known(schema)
         self.links = all_links(schema, tenant.table, declared.columns, written.polymorphic)
         self._is_parent = dict.fromkeys(written.parents - written.extracts.keys(), "it has a query in parents/")
         self._is_parent |= dict.fromkeys(parents, NAMED)
         self._members = self._of_many_tenants()
-        stops = {*self._left, *self._is_parent, *self._members, *self._other_kinds(), *self._known()}
+        stops = {*self._left, *self._is_parent, *self._members, *self._other_kinds, *self._known}
         stops -= {tenant.table, *written.extracts}
         beside = stops - self._members.keys() - self._is_parent.keys()
         self._own_parts: frozenset[str] = frozenset()
@@ -90,22 +86,18 @@ class Classes:
         return [self._of(table) for table in sorted(self._schema.columns)]
 
     def _of(self, table: str) -> TableChoice:
-        declared = self._written.declared
         if table in self._left and table not in self.owners:
-            kinds: tuple[tuple[TableClass, Mapping[str, str]], ...] = (
-                ("derived", declared.derived), ("shared", declared.shared), ("left out", self._left),
-            )  # fmt: skip
-            return next(TableChoice(table, name, self._left[table], "person") for name, of in kinds if table in of)
+            return TableChoice(table, *self._left[table], "person")
         if table in self.owners:
             by_person = table in self._written.extracts
             return TableChoice(table, "tenant", self._way(self.owners[table]), "person" if by_person else "init")
         if table in self.referring:
             by_person = table in self._written.parents
             return TableChoice(table, "parent", self._why_parent(table), "person" if by_person else "init")
-        if (other := self._other_kinds().get(table)) is not None:
+        if (other := self._other_kinds.get(table)) is not None:
             return TableChoice(table, "left out", other, "init")
-        if (known := self._known().get(table)) is not None:
-            return TableChoice(table, known[0], known[1], "init")
+        if (known := self._known.get(table)) is not None:
+            return TableChoice(table, *known, "init")
         return TableChoice(table, "unknown", self._why_unknown(table), "init")
 
     def _way(self, owner: Owner) -> str:
@@ -208,24 +200,25 @@ class Classes:
                 found.setdefault(parent, []).append(link)
         return {table: links for table, links in found.items() if table in self._schema.columns}
 
-    def _other_kinds(self) -> dict[str, str]:
-        """Tables whose rows a backup cannot hold, with the reason."""
-        found = {}
-        for name in self._schema.columns:
-            relation = self._schema.structure.relations[name]
-            if relation.kind == "f":
-                found[name] = f"a {KINDS['f']}: its rows are in another server"
-            elif relation.persistence == "u":
-                found[name] = "unlogged: PostgreSQL empties it after a crash"
-        return found
 
-    def _known(self) -> dict[str, tuple[Literal["shared", "left out"], str]]:
-        """Tables of extensions and frameworks."""
-        found: dict[str, tuple[Literal["shared", "left out"], str]] = {
-            name: ("shared", f"part of the extension {extension}")
-            for name, extension in self._schema.extensions.items()
-        }
-        for name in self._schema.columns:
-            if (known := KNOWN.get(name.split(".", 1)[1].lower())) is not None:
-                found[name] = known
-        return found
+def _other_kinds(schema: Schema) -> dict[str, str]:
+    """Tables whose rows a backup cannot hold, with the reason."""
+    found = {}
+    for name in schema.columns:
+        relation = schema.structure.relations[name]
+        if relation.kind == "f":
+            found[name] = f"a {KINDS['f']}: its rows are in another server"
+        elif relation.persistence == "u":
+            found[name] = "unlogged: PostgreSQL empties it after a crash"
+    return found
+
+
+def _known(schema: Schema) -> dict[str, tuple[KnownClass, str]]:
+    """Tables of extensions and frameworks."""
+    found: dict[str, tuple[KnownClass, str]] = {
+        name: ("shared", f"part of the extension {extension}") for name, extension in schema.extensions.items()
+    }
+    for name in schema.columns:
+        if (known := KNOWN.get(name.split(".", 1)[1].lower())) is not None:
+            found[name] = known
+    return found

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from clinic_backups.base.text import table_in_sql, unused
+from clinic_backups.base.text import unused
 from clinic_backups.onboarding.owners import Owner
 from clinic_backups.onboarding.schema import Schema, Tenant
 from clinic_backups.onboarding.sql_parts import (
     Names,
     Shared,
-    escaped,
     indented,
     same,
+    source,
     template_name,
     when,
     where,
     with_queries,
 )
+from clinic_backups.tenant.extract import ended
 from clinic_backups.tenant.operators import EQUAL
 from clinic_backups.tenant.structure import ParentKey
 
@@ -81,18 +82,17 @@ class ExtractText:
         """
         owner = self._owners[table]
         if owner.text:
-            return owner.text.strip().rstrip(";")
+            return ended(owner.text)
         if owner.itself is not None:
             return self._with_itself(owner, owner.itself, shared, names)
-        branches = [self._branch(owner, number, "*", shared, names) for number in range(max(len(owner.ways), 1))]
+        branches = [self._branch(owner, number, shared, names) for number in range(max(len(owner.ways), 1))]
         return "\nUNION ALL\n".join(branches)
 
-    def _branch(self, owner: Owner, number: int, columns: str, shared: Shared, names: Names) -> str:
+    def _branch(self, owner: Owner, number: int, shared: Shared, names: Names) -> str:
         """The rows whose tenant is given by one of the ways."""
         own = Names(set(names.taken))
         row = own.of(owner.table)
-        shown = ", ".join(f"{row}.{each}" for each in columns.split(", "))
-        lines = [f"SELECT {shown}", f"  FROM {self._from(owner.table)} AS {row}"]
+        lines = [f"SELECT {row}.*", f"  FROM {source(self._schema, owner.table)} AS {row}"]
         if owner.ways:
             conditions = self._climb(owner.ways[number], row, lines, shared, own)
             conditions += [self._leads_nowhere(way, row, own) for way in owner.ways[:number]]
@@ -112,7 +112,7 @@ class ExtractText:
             if self._is_query(way.parent):
                 lines.append(f"  JOIN {self._shared(way.parent, shared)} AS {joined} ON {on}")
                 return []
-            lines.append(f"  JOIN {self._from(way.parent)} AS {joined} ON {on}")
+            lines.append(f"  JOIN {source(self._schema, way.parent)} AS {joined} ON {on}")
             if not parent.ways:
                 return [f"{joined}.{template_name(tenant.key)} = {CLINIC_ID}"]
             way, row = parent.ways[0], joined
@@ -144,16 +144,16 @@ class ExtractText:
         conditions = [same(way, joined, row)]
         if not parent.is_sure and parent.ways:
             conditions.append("(" + " OR ".join(self._leads(each, joined, inner) for each in parent.ways) + ")")
-        return f"EXISTS (SELECT FROM {self._from(way.parent)} AS {joined} WHERE {' AND '.join(conditions)})"
+        return f"EXISTS (SELECT FROM {source(self._schema, way.parent)} AS {joined} WHERE {' AND '.join(conditions)})"
 
     def _with_itself(self, owner: Owner, link: ParentKey, shared: Shared, names: Names) -> str:
         """The rows that have a tenant by the ways, and those below them that have none by themselves."""
         inner = Names(set(names.taken))
         found, row = inner.of(owner.table, ending="_found"), inner.of(owner.table)
-        begin = [self._branch(owner, number, "*", shared, Names()) for number in range(len(owner.ways))]
+        begin = [self._branch(owner, number, shared, Names()) for number in range(len(owner.ways))]
         alone = [self._leads_nowhere(way, row, inner) for way in owner.ways]
         step = [
-            f"SELECT {row}.*", f"  FROM {self._from(owner.table)} AS {row}",
+            f"SELECT {row}.*", f"  FROM {source(self._schema, owner.table)} AS {row}",
             f"  JOIN {found} ON {same(link, found, row)}", *where(alone),
         ]  # fmt: skip
         # UNION ALL ends and finds each row once: a row without a tenant of its own names one row above it, so a circle
@@ -161,8 +161,3 @@ class ExtractText:
         both = "\nUNION ALL\n".join([*begin, "\n".join(step)])
         recursive = f"WITH RECURSIVE {found} AS (\n{indented(both)}\n)\nSELECT * FROM {found}"
         return f"SELECT {row}.*\n  FROM (\n{indented(recursive)}\n) AS {row}"
-
-    def _from(self, table: str) -> str:
-        """The table, without the rows of tables that inherit from it."""
-        only = "ONLY " if table in self._schema.inherited else ""
-        return only + escaped(table_in_sql(table))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.tenant.extract import table_of
 
 _MARK = "-- Written by clinic-backups init ({digest}). Once you change this file, init leaves it as it is.\n"
 _MARKED = re.compile(r"-- Written by clinic-backups init \(([0-9a-f]{12})\)[^\n]*\n")
@@ -85,21 +86,17 @@ def _read(path: Path) -> str:
 
 def persons(folder: Path, subfolder: str) -> dict[str, str]:
     """The files of ``extract`` or ``parents`` that a person wrote or changed, by ``schema.table``."""
-    texts = {_table(path): _read(path) for path in sorted((folder / subfolder).glob("*.sql"))}
+    texts = {table_of(path.name): _read(path) for path in sorted((folder / subfolder).glob("*.sql"))}
     return {table: text for table, text in texts.items() if not is_ours(text)}
 
 
 def commented(folder: Path, subfolder: str, ending: str) -> frozenset[str]:
     """The tables for whose file init wrote a comment with this ending, in the line after its mark."""
-    texts = {_table(path): _read(path) for path in (folder / subfolder).glob("*.sql")}
+    texts = {table_of(path.name): _read(path) for path in (folder / subfolder).glob("*.sql")}
     return frozenset(
         table for table, text in texts.items()
         if is_ours(text) and len(lines := text.split("\n", 2)) > 1 and lines[1].endswith(ending)
     )  # fmt: skip
-
-
-def _table(path: Path) -> str:
-    return path.stem if "." in path.stem else f"public.{path.stem}"
 
 
 def write(folder: Path, files: Iterable[PlannedFile], lines: Mapping[str, Iterable[str]]) -> None:

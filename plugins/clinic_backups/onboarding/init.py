@@ -18,9 +18,9 @@ from clinic_backups.onboarding.polymorphic import PolymorphicKey
 from clinic_backups.onboarding.schema import Schema, Tenant, read, tenant_of
 from clinic_backups.onboarding.sql_parts import escaped
 from clinic_backups.tenant import declarations, drift
-from clinic_backups.tenant.clinic_key import ClinicKey
+from clinic_backups.tenant.clinic_key import FILE as CLINIC_TABLE
 from clinic_backups.tenant.declarations import Declarations, spelled
-from clinic_backups.tenant.extract import file_of
+from clinic_backups.tenant.extract import SqlFolder, file_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 
@@ -68,13 +68,15 @@ def plan(snapshot: Snapshot, folder: Path, wanted: Wanted) -> InitPlan:
 
     :raises SettingsError: the tenants' table or its key is unusable, or a file of the folder cannot be read.
     """
-    table = _tenant_table(folder, wanted.table)
+    present = SqlFolder(folder) if (folder / CLINIC_TABLE).exists() else None
+    table = _tenant_table(present, wanted.table, folder)
     schema = read(snapshot, table)
-    tenant = tenant_of(schema, table, wanted.key or _key(folder), wanted.name, wanted.active)
+    key = wanted.key or (present.clinic_key.column if present else None)
+    tenant = tenant_of(schema, table, key, wanted.name, wanted.active)
     for parent in wanted.parents:
         if parent not in schema.columns:
             raise SettingsError(f"There is no table {parent}.", hint="Correct --parent: it is schema.table.")
-    declared = _declared(folder)
+    declared = SqlFolder(folder).declarations() if (folder / declarations.FILE).exists() else Declarations()
     listed = folder / polymorphic.FILE
     written = Written(
         declared,
@@ -104,38 +106,25 @@ def apply(folder: Path, found: InitPlan) -> None:
     sql_folder.write(folder, found.files, {declarations.FILE: found.lines})
 
 
-def _tenant_table(folder: Path, wanted: str | None) -> str:
-    path = folder / "clinic_table.txt"
-    present = path.read_text(encoding="utf-8").split("\n")[0].strip() if path.exists() else None
-    if wanted is None and present is None:
+def _tenant_table(present: SqlFolder | None, wanted: str | None, folder: Path) -> str:
+    """The table that the folder is for, or that somebody wants. :param present: the folder, if it names one."""
+    there = present.clinic_table if present else None
+    if wanted is None and there is None:
         raise SettingsError(
             f"{folder} does not say which table's rows are the tenants.",
             hint="Name it: clinic-backups init --tenant schema.table",
         )
-    if wanted is not None and present is not None and wanted != present:
+    if wanted is not None and there is not None and wanted != there:
         raise SettingsError(
-            f"The folder {folder} is for the table {present}, and not for {wanted}.",
+            f"The folder {folder} is for the table {there}, and not for {wanted}.",
             hint="Set CLINIC_BACKUPS_SQL_DIR to a new folder for this schema, wherever backups and restores run.",
         )
-    table = wanted or present or ""
+    table = wanted or there or ""
     if table.count(".") != 1:
         raise SettingsError(
             f"{table!r} is not a table.", hint="Write it as schema.table, such as public.organizations."
         )
     return table
-
-
-def _key(folder: Path) -> str | None:
-    """The column that ``clinic_table.txt`` names as the key."""
-    path = folder / "clinic_table.txt"
-    lines = path.read_text(encoding="utf-8").split("\n")[1:] if path.exists() else []
-    keys = [key for line in lines if (key := ClinicKey.of_line(line)) is not None]
-    return keys[0].column if keys else None
-
-
-def _declared(folder: Path) -> Declarations:
-    path = folder / declarations.FILE
-    return declarations.parse(path.read_text(encoding="utf-8-sig")) if path.exists() else Declarations()
 
 
 def _texts(schema: Schema, tenant: Tenant, classes: Classes, choices: Sequence[TableChoice]) -> dict[str, str]:
@@ -155,7 +144,7 @@ def _texts(schema: Schema, tenant: Tenant, classes: Classes, choices: Sequence[T
 def _once(tenant: Tenant, *, is_primary: bool) -> dict[str, str]:
     """The files that a person completes."""
     return {
-        "clinic_table.txt": texts.clinic_table(tenant, is_primary=is_primary),
+        CLINIC_TABLE: texts.clinic_table(tenant, is_primary=is_primary),
         "active_clinics.sql": texts.clinics(tenant, active=True),
         "all_clinics.sql": texts.clinics(tenant, active=False),
         "clinic_admins.sql": texts.ADMINS,

@@ -9,6 +9,7 @@ from clinic_backups.onboarding import polymorphic
 from clinic_backups.onboarding.schema import PARENT, Schema
 from clinic_backups.tenant.key_names import nouns, singulars, stems
 from clinic_backups.tenant.operators import EQUAL
+from clinic_backups.tenant.problems import schema_of
 from clinic_backups.tenant.structure import NotedColumn, ParentKey, comparable, plain
 
 
@@ -109,7 +110,7 @@ class _Names:
             return self._fitting(column, [self._tenant])
         # "order_id" means the table "orders" rather than "shop_order".
         whole = {table for table in tables if self._is_whole(table, column.name)}
-        same_schema = {table for table in whole or tables if _schema(table) == _schema(column.table)}
+        same_schema = {table for table in whole or tables if schema_of(table) == schema_of(column.table)}
         return self._fitting(column, same_schema or whole or tables)
 
     def _fitting(self, column: NotedColumn, tables: Collection[str]) -> NotedColumn | None:
@@ -132,7 +133,3 @@ class _Names:
             if len(key.columns) == 1 and key.table != key.parent:
                 found.setdefault(plain(key.columns[0]), set()).add(key.parent)
         return found
-
-
-def _schema(table: str) -> str:
-    return table.split(".", 1)[0]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from clinic_backups.base.text import table_in_sql
 from clinic_backups.onboarding.extract_text import ExtractText
 from clinic_backups.onboarding.schema import Schema
-from clinic_backups.onboarding.sql_parts import Names, Shared, escaped, indented, same, template_name, with_queries
+from clinic_backups.onboarding.sql_parts import Names, Shared, indented, same, source, template_name, with_queries
 from clinic_backups.tenant.structure import ParentKey
 
 _OR = "\n    OR "
@@ -41,39 +40,36 @@ class ParentText:
             wanted.setdefault(link.parent_columns, []).append(f"SELECT {columns} FROM {shared[link.table][0]}")
         conditions = [self._in(row, columns, selects) for columns, selects in wanted.items()]
         itself = [link for link in self._referring[table] if link.table == table]
-        source = escaped(table_in_sql(table))
-        only = "ONLY " if table in self._schema.inherited else ""
-        begin = f"  FROM {only}{source} AS {row}"
+        rows = f"{source(self._schema, table)} AS {row}"
         if not itself or table not in self._schema.primary_keys:
-            return f"{with_queries(shared.values())}SELECT {row}.*\n{begin}\n WHERE {_OR.join(conditions)}"
-        return self._with_itself(table, itself, f"{only}{source}", conditions, shared, names)
+            return f"{with_queries(shared.values())}SELECT {row}.*\n  FROM {rows}\n WHERE {_OR.join(conditions)}"
+        return self._with_itself(table, itself, rows, conditions, shared, names)
 
     def _with_itself(
-        self, table: str, itself: Sequence[ParentKey], source: str, conditions: Sequence[str],
+        self, table: str, itself: Sequence[ParentKey], rows: str, conditions: Sequence[str],
         shared: Shared, names: Names,
     ) -> str:  # fmt: skip
         """Also the rows that these rows refer to in the same table, at any depth."""
-        columns = [column.name for column in self._schema.columns[table]]
         keys = list(
             dict.fromkeys((*self._schema.primary_keys[table], *(column for link in itself for column in link.columns)))
         )
         row = template_name(table.split(".", 1)[1])
         found = names.of(table, ending="_found")
-        shown = ", ".join(f"{row}.{template_name(key)}" for key in keys if key in columns)
+        shown = ", ".join(f"{row}.{template_name(key)}" for key in keys)
         above = " OR ".join("(" + same(link, row, found) + ")" for link in itself)
         listed = ", ".join(map(template_name, keys))
         recursive = (
             f"{found} ({listed}) AS (\n"
             + indented(
-                f"SELECT {shown}\n  FROM {source} AS {row}\n WHERE {_OR.join(conditions)}\n"
-                f"UNION\nSELECT {shown}\n  FROM {source} AS {row}\n  JOIN {found} ON {above}"
+                f"SELECT {shown}\n  FROM {rows}\n WHERE {_OR.join(conditions)}\n"
+                f"UNION\nSELECT {shown}\n  FROM {rows}\n  JOIN {found} ON {above}"
             )
             + "\n)"
         )
         primary = self._schema.primary_keys[table]
         own_row = " AND ".join(f"{found}.{template_name(key)} = {row}.{template_name(key)}" for key in primary)
         return (
-            f"{with_queries(shared.values(), recursive)}SELECT {row}.*\n  FROM {source} AS {row}\n"
+            f"{with_queries(shared.values(), recursive)}SELECT {row}.*\n  FROM {rows}\n"
             f" WHERE EXISTS (SELECT FROM {found} WHERE {own_row})"
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.onboarding.classes import TableChoice, TableClass
 from clinic_backups.onboarding.schema import Schema, Tenant
+from clinic_backups.tenant.problems import schema_of
 from clinic_backups.tenant.structure import ParentKey
 
 FILE = "grants.sql"
@@ -48,7 +49,7 @@ def grants(
         by_class.setdefault(choice.table_class, []).append(choice.table)
     own, parents, derived = by_class.get("tenant", []), by_class.get("parent", []), by_class.get("derived", [])
     seen = [*own, *parents, *derived, *by_class.get("shared", []), *by_class.get("unknown", [])]
-    schemas = sorted({table.split(".", 1)[0] for table in seen})
+    schemas = sorted(set(map(schema_of, seen)))
     lines = [_HEAD, *_on_schemas(schemas)]
     referring = {table for table, keys in links.items() if any(key.parent in {*own, *parents} for key in keys)}
     lines += _grant("SELECT", seen, "reader", "Backups and checks read these.")

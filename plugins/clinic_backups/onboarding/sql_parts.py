@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from clinic_backups.base.text import in_sql
+from clinic_backups.base.text import in_sql, literal, table_in_sql
 from clinic_backups.onboarding.polymorphic import PolymorphicKey
+from clinic_backups.onboarding.schema import Schema
 from clinic_backups.tenant.operators import EQUAL, Operator
 from clinic_backups.tenant.structure import ParentKey
 
@@ -40,6 +41,12 @@ def escaped(text: str) -> str:
     return f"{{% raw %}}{text}{{% endraw %}}" if "{" in text else text
 
 
+def source(schema: Schema, table: str) -> str:
+    """A table for FROM, without the rows of tables that inherit from it."""
+    only = "ONLY " if table in schema.inherited else ""
+    return only + escaped(table_in_sql(table))
+
+
 def same(link: ParentKey, parent: str, child: str) -> str:
     pairs = zip(link.parent_columns, link.columns, link.operators, strict=True)
     compared = (
@@ -53,13 +60,7 @@ def when(link: ParentKey, child: str) -> list[str]:
     """For a polymorphic link: that the row names this table."""
     if not isinstance(link, PolymorphicKey):
         return []
-    return [f"{child}.{template_name(link.type_column)} = {escaped(_literal(link.type_value))}"]
-
-
-def _literal(text: str) -> str:
-    """A text in SQL."""
-    plain = "'" + text.replace("'", "''") + "'"
-    return "E" + plain.replace("\\", "\\\\") if "\\" in text else plain
+    return [f"{child}.{template_name(link.type_column)} = {escaped(literal(link.type_value))}"]
 
 
 def _compared(one: str, other: str, operator: Operator) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from clinic_backups.base.text import in_sql, quoted, table_in_sql
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.onboarding.schema import Tenant
+from clinic_backups.tenant.clinic_key import line_of, type_of
 
-INTEGERS = ("smallint", "integer", "bigint")
 NOT_BACKED_UP = """\
 # Tables, rows and columns that are left out of backups on purpose. Each line is `subject: reason`:
 #   schema.table: reason             the table's rows may be lost
@@ -44,9 +44,8 @@ SELECT NULL::{type} AS clinic_id, NULL::text AS role WHERE false
 
 def clinic_table(tenant: Tenant, *, is_primary: bool) -> str:
     """``clinic_table.txt``: the table, and its key unless that is the primary key and a whole number."""
-    column = quoted(tenant.key) if '"' in tenant.key else tenant.key
-    key = "" if is_primary and tenant.type in INTEGERS else f"key: {column} {tenant.type}\n"
-    return f"{tenant.table}\n{key}"
+    is_plain = is_primary and type_of(tenant.type) == "integer"
+    return f"{tenant.table}\n" + ("" if is_plain else f"{line_of(tenant.key, tenant.type)}\n")
 
 
 def clinics(tenant: Tenant, *, active: bool) -> str:

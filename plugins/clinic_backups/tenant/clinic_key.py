@@ -9,6 +9,8 @@ from uuid import UUID
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.text import literal, quoted
+from clinic_backups.tenant.declarations import unquoted
 
 FILE = "clinic_table.txt"
 KeyType = Literal["integer", "uuid", "text"]
@@ -21,7 +23,12 @@ _TYPES: dict[str, KeyType] = {
 _LINE = re.compile(
     r"""key:\s*(?P<column>"(?:[^"]|"")+"|\S+)\s+(?P<type>character\s+varying|\w+)\s*(?:\(\s*[0-9]+\s*\))?"""
 )
-_QUOTED = re.compile(r'"((?:[^"]|"")+)"')
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+def line_of(column: str, type_: str) -> str:
+    """The line that names this key. See :meth:`ClinicKey.of_line`."""
+    return f"key: {column if _PLAIN.fullmatch(column) else quoted(column)} {type_}"
 
 
 def type_of(name: str) -> KeyType | None:
@@ -46,9 +53,7 @@ class ClinicKey:
         type_ = type_of(found["type"]) if found else None
         if found is None or type_ is None:
             return None
-        name = found["column"]
-        quoted = _QUOTED.fullmatch(name)
-        return cls(quoted[1].replace('""', '"') if quoted else name, type_)
+        return cls(unquoted(found["column"]), type_)
 
     @property
     def sql_type(self) -> str:
@@ -75,10 +80,7 @@ class ClinicKey:
             raise _other(
                 clinic_id, "a UUID in PostgreSQL's form, with small letters", "Give the id as the table has it."
             )
-        doubled = text.replace("'", "''")
-        if "\\" in doubled:  # as quote_literal writes it, whatever standard_conforming_strings is
-            return "E'" + doubled.replace("\\", "\\\\") + f"'::{self.type}"
-        return f"'{doubled}'::{self.type}"
+        return f"{literal(text)}::{self.type}"
 
 
 def _is_uuid(text: str) -> bool:

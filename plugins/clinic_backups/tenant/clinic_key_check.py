@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.text import quoted
-from clinic_backups.tenant.clinic_key import FILE, type_of
+from clinic_backups.tenant.clinic_key import FILE, line_of, type_of
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -18,7 +17,6 @@ from clinic_backups.tenant.tenant_db import Snapshot
 _CONVERTED = re.compile(r"\{\{\s*clinic_id\s*\}\}\s*(?:::|'|\"|AS\b)", re.IGNORECASE)
 """A number that the extract makes a text of: its key may be a text that holds numbers."""
 UNKNOWN_OPERATOR = "42883"
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 @contextmanager
@@ -65,10 +63,9 @@ def require_key(snapshot: Snapshot, folder: SqlFolder) -> None:
         )
     if actual != key.type:
         said = f"says that it is {key.type}" if key.column else "names no key, so that ids are numbers"
-        name = column if _PLAIN.fullmatch(column) else quoted(column)
         raise PermanentError(
             f"The key {column} of {table} has the type {type_}, but {FILE} {said}.",
-            hint=f"Write this as the second line of {path}: key: {name} {type_}",
+            hint=f"Write this as the second line of {path}: {line_of(column, type_)}",
         )
     if not is_deterministic:
         raise PermanentError(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import Literal
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.text import in_sql, one_line, unescaped
@@ -20,6 +21,9 @@ PART = r"""(?: [uU]&"(?:[^"]|"")+" | "(?:[^"]|"")+" | [^".:]+ )"""
 _SUBJECT = re.compile(rf"""\s* ( {PART} (?: \. {PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
 CLOSE = 0.75
 """From this similarity to one of these words on, another word counts as a typing error."""
+
+
+DeclaredClass = Literal["derived", "shared", "left out"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,17 @@ class Declarations:
     """Schemas none of whose tables is backed up."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Columns that refer to something outside the clinic's backup, or to something else than their name suggests."""
+
+    def class_of(self, table: str) -> tuple[DeclaredClass, str] | None:
+        """The class of a table that is in no backup on purpose, with the reason; none for any other table."""
+        classes: tuple[tuple[DeclaredClass, Mapping[str, str]], ...] = (
+            ("derived", self.derived), ("shared", self.shared), ("left out", self.left_out),
+        )  # fmt: skip
+        for name, tables in classes:
+            if table in tables:
+                return name, tables[table]
+        reason = self.schemas.get(table.split(".", 1)[0])
+        return None if reason is None else ("left out", reason)
 
     @property
     def tables(self) -> dict[str, str]:

@@ -133,6 +133,10 @@ class SqlFolder:
         lines = [line.strip() for line in self.text("clinic_table.txt").strip().splitlines()]
         return [line for line in lines if line] or [""]
 
+    def rendered(self, name: str, clinic_id: ClinicId) -> str:
+        """One file that is not an extract, for one clinic. :raises SettingsError: see :func:`render`."""
+        return render(self.text(name), clinic_id, name=name, key=self.clinic_key)
+
     def extracts(self, subfolder: str = "extract") -> dict[str, str]:
         """Template text of each extract by ``schema.table``; ``table.sql`` means ``public.table``.
 
@@ -144,7 +148,7 @@ class SqlFolder:
                 f"{self.path / subfolder} has no extracts.",
                 hint="Put one <table>.sql there for each table that belongs to a clinic.",
             )
-        names = [file.stem if "." in file.stem else f"public.{file.stem}" for file in files]
+        names = [table_of(file.name) for file in files]
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise SettingsError(f"Two extracts for {', '.join(twice)} in {self.path / subfolder}.", hint="Remove one.")
@@ -286,3 +290,9 @@ class SqlExtract:
 def file_of(table: str) -> str:
     """The name of a table's file in the folder ``extract`` or ``parents``."""
     return f"{table.removeprefix('public.')}.sql"
+
+
+def table_of(file: str) -> str:
+    """The reverse of :func:`file_of`."""
+    name = file.removesuffix(".sql")
+    return name if "." in name else f"public.{name}"

@@ -10,7 +10,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, order_of
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.strangers import refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -74,7 +74,7 @@ def admins(
     :raises PermanentError: the query would run code of a stranger.
     """
     file = "clinic_admins.sql"
-    query = render(folder.text(file), clinic_id, name=file, key=folder.clinic_key)
+    query = folder.rendered(file, clinic_id)
     with Snapshot(clinic_db, trusted_owners=trusted_owners) as snapshot:
         _require_no_strangers(snapshot, folder, query, doing="The list of a clinic's administrators")
         rows = snapshot.rows(query, None, f"running {file}", source="file")

@@ -14,7 +14,7 @@ from typing import Any
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import table_in_sql
-from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import names_in, signs_in
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -139,10 +139,10 @@ def strangers_of_folder(
     :param clinic_id: the clinic that the extracts are rendered for.
     :raises SettingsError: the folder is not complete.
     """
-    extracts, table, key = folder.queries(), folder.clinic_table, folder.clinic_key
-    queries = [render(text, clinic_id, name=f"extract/{name}", key=key) for name, text in extracts.items()]
+    extracts, table = folder.queries(), folder.clinic_table
+    queries = list(SqlExtract().rendered(folder, clinic_id).values())
     lists = [
-        render(folder.text("clinic_admins.sql"), clinic_id, name="clinic_admins.sql", key=key),
+        folder.rendered("clinic_admins.sql", clinic_id),
         folder.text("all_clinics.sql"),
         folder.text("active_clinics.sql"),
     ]

@@ -16,7 +16,7 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import CLINIC, for_every_clinic, number_type
-from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.extract import SqlFolder, ended, render
 from clinic_backups.tenant.gate import names_of
 from clinic_backups.tenant.key_names import KeyNames
 from clinic_backups.tenant.links import Links
@@ -141,7 +141,7 @@ class Ways:
         self._made += 1
         name, template = f"others_{self._made}", self._folder.extracts()[table]
         doing = f"looking for other clinics' rows of {table}"
-        clinics = sql.SQL(self._folder.text("all_clinics.sql").strip().rstrip(";"))
+        clinics = sql.SQL(ended(self._folder.text("all_clinics.sql")))
         making = sql.SQL("SELECT {} FROM {} WHERE {}")
         file, key = f"extract/{table}.sql", self._folder.clinic_key
         others_id = sql.SQL("clinica_del_respaldo.id" + ("" if key.type == "integer" else f"::{key.type}"))
