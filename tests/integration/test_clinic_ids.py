@@ -29,6 +29,7 @@ from clinic_backups.tenant.row_checks import RowChecks
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig, compared_of
+from tests.shapes import grants
 from tests.unit.test_clinic_id import ODD, possible
 
 UUIDS = "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f60", "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f61"
@@ -128,20 +129,12 @@ def folder_of(kind: Kind, sql: Path) -> None:
         (sql / "extract" / f"s.{name}.sql").write_text(f"SELECT t.* FROM s.{name} AS t WHERE {condition}")
 
 
-def grants(database: DemoDatabase) -> list[str]:
-    reader, restorer = database.roles.reader, database.roles.restorer
-    return [
-        f"GRANT USAGE ON SCHEMA s TO {reader}, {restorer}",
-        f"GRANT SELECT ON ALL TABLES IN SCHEMA s TO {reader}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA s TO {restorer}",
-        f"GRANT CREATE ON DATABASE {database.name} TO {restorer}",
-    ]
-
-
 def life_of(kind: Kind, database: DemoDatabase, folder: Path, run: Run) -> Life:  # noqa: F811
     rig, sql = Rig(database, FileStore(folder / "store")), folder / "sql"
     folder_of(kind, sql)
-    rig.execute(*schema(kind), *grants(database))
+    rig.execute(
+        *schema(kind), *grants(database), f"GRANT CREATE ON DATABASE {database.name} TO {database.roles.restorer}"
+    )
     variables = {
         **restore_keys(run, folder / "key.txt", database), "CLINIC_BACKUPS_SQL_DIR": str(sql),
         "CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "key.txt"),

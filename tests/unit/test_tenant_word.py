@@ -1,4 +1,4 @@
-"""The word for a tenant: in every text of ours, in the gender of the word, and never in a name of the database."""
+"""Texts use the configured word for a tenant, in its gender. Names of the database do not change with it."""
 
 from __future__ import annotations
 

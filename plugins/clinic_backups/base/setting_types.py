@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from math import ceil
@@ -171,14 +172,14 @@ def _language(value: str) -> str:
     return value
 
 
-def _spanish_word(value: str) -> str:
-    spanish(value)
-    return value
+def _word_of(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Check a word for a tenant, and keep its text: the settings' values are texts."""
 
+    def check(value: str) -> str:
+        parse(value)
+        return value
 
-def _english_word(value: str) -> str:
-    english(value)
-    return value
+    return check
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
@@ -207,8 +208,8 @@ Schedule = Annotated[str, AfterValidator(_schedule)]
 """A cron expression, or ``none``: only by hand."""
 ZoneName = Annotated[str, AfterValidator(_known_zone)]
 Language = Annotated[str, AfterValidator(_language)]
-TenantWordEs = Annotated[str, AfterValidator(_spanish_word)]
-TenantWordEn = Annotated[str, AfterValidator(_english_word)]
+TenantWordEs = Annotated[str, AfterValidator(_word_of(spanish))]
+TenantWordEn = Annotated[str, AfterValidator(_word_of(english))]
 WebAddress = Annotated[SecretStr, AfterValidator(_web_address)]
 Percent = Annotated[int, Field(ge=1, le=100)]
 Timeout = Annotated[int, Field(ge=1, le=LONGEST_MILLISECONDS // 1000)]

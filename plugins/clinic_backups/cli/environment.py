@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 
 from clinic_backups.app import Parts
 from clinic_backups.base import connections
-from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.clinic_id import ClinicId, nearest
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.load_settings import load
+
+SHOWN = 3
 
 
 def parts() -> Parts:
@@ -22,10 +23,10 @@ def require_known_clinic(with_parts: Parts, clinic_id: ClinicId | None) -> None:
     """:raises SettingsError: the catalog has no backup of the clinic, so the command would silently do nothing."""
     if clinic_id is None or clinic_id in (known := with_parts.catalog.clinic_ids()):
         return
-    near = get_close_matches(str(clinic_id), map(str, known), n=3, cutoff=0.4)
+    near = nearest(clinic_id, known)[:SHOWN]
     raise SettingsError(
         f"The catalog has no backup of clinic {clinic_id}.",
-        hint=f"Did you mean {' or '.join(near)}? `clinic-backups list` shows all."
+        hint=f"Did you mean {' or '.join(map(str, near))}? `clinic-backups list` shows all."
         if near
         else "`clinic-backups list` shows which clinics have backups.",
     )

@@ -23,7 +23,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.search_path import APPLICATION_PATH
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.base.text import one_line
-from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.sql_tokens import names_in, split, tokens
 from clinic_backups.tenant.strangers import StrangersCode, refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -49,7 +49,7 @@ def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: ClinicI
 
     :param snapshot: one whose session has the search path of the role as its default.
     """
-    texts = [render(folder.text(name), clinic_id, name=name, key=folder.clinic_key) for name in present_hooks(folder)]
+    texts = [folder.rendered(name, clinic_id) for name in present_hooks(folder)]
     if not texts:
         return []
     query = "SELECT reset_val, current_user FROM pg_settings WHERE name = 'search_path'"
@@ -129,7 +129,7 @@ def _statements(folder: SqlFolder, name: str, clinic_id: ClinicId) -> str:
     """The statements of a hook; empty if there is no such file, or only comments in it."""
     if not (folder.path / name).is_file():
         return ""
-    statements = render(folder.text(name), clinic_id, name=name, key=folder.clinic_key)
+    statements = folder.rendered(name, clinic_id)
     return statements if any(token.value != ";" for token in tokens(statements)) else ""
 
 
@@ -170,7 +170,7 @@ def _trying_hint(folder: SqlFolder, name: str) -> str:
 
 
 def _ends_transaction(statements: str) -> str:
-    """The first words of a statement that ends a transaction; empty if there is none.
+    """Find a statement that ends a transaction. Its first words are returned, or an empty text if there is none.
 
     Words in a text, such as the body of DO, are no statements. PostgreSQL refuses COMMIT there.
     """
