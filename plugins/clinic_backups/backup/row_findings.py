@@ -12,13 +12,14 @@ from clinic_backups.backup.row_report import RowReport, TableRows
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.findings import Report
 from clinic_backups.base.table import Table
-from clinic_backups.tenant import declarations
+from clinic_backups.tenant import at_once, declarations
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import for_every_clinic
 from clinic_backups.tenant.extract import PARENTS, SqlFolder
 from clinic_backups.tenant.parent_checks import ParentChecks
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_checks import RowChecks, RowCount
+from clinic_backups.tenant.row_sql import rows_of
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
 
@@ -62,8 +63,13 @@ class RowFindings:
                 self._report.warn("rows", error.message, error.hint)
         tables = {table.name: table for table in wanted if table.name in extracts}
         links, structure = self._coverage.links(), self._coverage.structure
-        checks = RowChecks(self._snapshot, structure, tables, extracts, self._clinics_query, links, self._folder)
-        values = ValueChecks(self._snapshot, structure, extracts, self._clinics_query, self._folder)
+        faster = at_once.faster(self._snapshot, extracts, self._clinics_query)
+        checks = RowChecks(
+            self._snapshot, structure, tables, extracts, self._clinics_query, links, self._folder, faster=faster
+        )
+        values = ValueChecks(
+            self._snapshot, structure, extracts, self._clinics_query, self._folder, faster=faster
+        )  # fmt: skip
         # A link to a table whose extract does not run here is not compared.
         half = {link.table for link in links if link.parent not in tables}
         counted: list[tuple[Table, RowCount]] = []
@@ -82,13 +88,16 @@ class RowFindings:
                 if self._check_rows_of(table, checks, count) and table.name not in half:
                     compared.add(table.name)
         self._say_compared(counted)
-        compared |= self._check_parents(tables, extracts)
+        compared |= self._check_parents(tables, extracts, faster)
         if self._rows is not None:
-            self._report_rows(self._rows, tables, extracts, counted)
+            rows = {
+                name: faster.get(name) or rows_of(self._clinics_query, extract) for name, extract in extracts.items()
+            }
+            self._report_rows(self._rows, tables, rows, counted)
         return frozenset(compared)
 
     def _report_rows(
-        self, report: RowReport, tables: Mapping[str, Table], extracts: Mapping[str, str],
+        self, report: RowReport, tables: Mapping[str, Table], rows: Mapping[str, str],
         counted: Sequence[tuple[Table, RowCount]],
     ) -> None:  # fmt: skip
         declared = self._folder.declarations()
@@ -100,17 +109,19 @@ class RowFindings:
             )
         for name in sorted(self._coverage.parents.names & tables.keys()):
             if tables[name].primary_key:
-                report.count_parent(self._snapshot, tables[name], self._clinics_query, extracts[name])
+                report.count_parent(self._snapshot, tables[name], rows[name])
         report.count_others(self._snapshot, self._coverage, declared)
 
     def _found(self, problem: Problem, query: sql.Composable) -> None:
         if self._rows is not None:
             self._rows.violated(self._snapshot, problem, query)
 
-    def _check_parents(self, tables: Mapping[str, Table], extracts: Mapping[str, str]) -> frozenset[str]:
+    def _check_parents(
+        self, tables: Mapping[str, Table], extracts: Mapping[str, str], faster: Mapping[str, str]
+    ) -> frozenset[str]:
         """Compare the rows of parent tables. Returns those without a finding."""
         of_parents = ParentChecks(
-            self._snapshot, self._coverage.parents, tables, extracts, self._clinics_query, self._folder
+            self._snapshot, self._coverage.parents, tables, extracts, self._clinics_query, self._folder, faster=faster
         )
         names = of_parents.comparable()
         if not names:

@@ -12,8 +12,6 @@ from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.declarations import Declarations
-from clinic_backups.tenant.every_clinic import CLINIC
-from clinic_backups.tenant.extract import ended
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_sql import keys, listed
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -88,16 +86,13 @@ class RowReport:
                 table_class, why = declared.class_of(name) or ("unknown", "")
                 self.tables[name] = TableRows(name, table_class, count, 0, count, why)
 
-    def count_parent(self, snapshot: Snapshot, table: Table, clinics: str, query_of_all: str) -> None:
+    def count_parent(self, snapshot: Snapshot, table: Table, rows_of_all: str) -> None:
         """Count the rows of a parent table. A row may be in several backups.
 
-        :param clinics: the query of ``all_clinics.sql``.
-        :param query_of_all: the table's query for every clinic.
+        :param rows_of_all: the query of its rows in all backups, see :func:`clinic_backups.tenant.row_sql.rows_of`.
         """
         name, key = table.name, listed(keys(table, "r"))
-        query = sql.SQL(
-            "SELECT count(DISTINCT ({})) FROM (\n{}\n) AS {} (id, name, language) CROSS JOIN LATERAL (\n{}\n) AS r"
-        ).format(key, sql.SQL(ended(clinics)), CLINIC, sql.SQL(query_of_all))
+        query = sql.SQL("SELECT count(DISTINCT ({})) FROM (\n{}\n) AS r").format(key, sql.SQL(rows_of_all))
         found = snapshot.rows_within(self.within_seconds, query, f"counting the rows of {name}")
         rows, held = self._count(snapshot, name), found[0][0] if found else None
         left = None if rows is None or held is None else rows - held

@@ -15,12 +15,12 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.every_clinic import CLINIC
-from clinic_backups.tenant.extract import PARENTS, SqlFolder, ended, file_of
+from clinic_backups.tenant.extract import PARENTS, SqlFolder, file_of
 from clinic_backups.tenant.parent_tables import ParentTables
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_problems import RowProblems
 from clinic_backups.tenant.row_question import RowQuestion
-from clinic_backups.tenant.row_sql import all_of, backed_up, given, keys, listed, same
+from clinic_backups.tenant.row_sql import all_of, backed_up, given, keys, listed, rows_of, same
 from clinic_backups.tenant.structure import ParentKey
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -33,6 +33,7 @@ class ParentChecks:
         :class:`~clinic_backups.tenant.row_checks.RowChecks`. A parent table is compared only if those of all tables
         that refer to it are there.
     :param clinics: the query of ``all_clinics.sql``, or ``one_clinic``.
+    :param faster: as for that class.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class ParentChecks:
         queries: Mapping[str, str],
         clinics: str,
         folder: SqlFolder,
+        *,
+        faster: Mapping[str, str] | None = None,
     ) -> None:
         self._snapshot, self._parents, self._tables, self._queries = snapshot, parents, tables, queries
-        self._clinics = sql.SQL(ended(clinics))
+        self._clinics, self._faster = clinics, faster or {}
         self._declared, self._says = folder.declarations(), _Says(folder.path)
         self._rows_say = RowProblems(folder.path, folder.clinic_table)
 
@@ -114,7 +117,8 @@ class ParentChecks:
         for key in (*self._parents.references(), *self._parents.unsettled()):
             wanted += [*(key.columns if key.table == name else ()), *(key.parent_columns if key.parent == name else ())]
         columns = [sql.Identifier("r", column) for column in dict.fromkeys(wanted)]
-        return backed_up(name, columns, self._clinics, self._queries[name], materialized=True)
+        rows = self._faster.get(name) or rows_of(self._clinics, self._queries[name])
+        return backed_up(name, columns, rows, materialized=True)
 
 
 class _Says:

@@ -12,7 +12,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.clinic_key import ClinicKey
-from clinic_backups.tenant.extract import SqlFolder, ended
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_problems import RowProblems, counted
 from clinic_backups.tenant.row_question import RowQuestion
@@ -23,6 +23,7 @@ from clinic_backups.tenant.row_sql import (
     given_in_part,
     keys,
     listed,
+    rows_of,
     same,
     template,
     whole_row,
@@ -57,6 +58,7 @@ class RowChecks:
     :param clinics: the query of ``all_clinics.sql``, or :func:`one_clinic`.
     :param materialized: whether the server stores the keys of the backups' rows before it compares them. That is faster
         for one clinic, which has few keys, and slower for all.
+    :param faster: for some tables, a query of the same rows, see :func:`clinic_backups.tenant.at_once.faster`.
     """
 
     def __init__(
@@ -70,12 +72,13 @@ class RowChecks:
         folder: SqlFolder,
         *,
         materialized: bool = False,
+        faster: Mapping[str, str] | None = None,
     ) -> None:
         self._snapshot, self._structure, self._tables = snapshot, structure, tables
         self._extracts = extracts
         self._declared, self._problems = folder.declarations(), RowProblems(folder.path, folder.clinic_table)
         self._materialized = materialized
-        self._clinics = sql.SQL(ended(clinics))
+        self._clinics, self._faster = clinics, faster or {}
         self._links = [link for link in links if {link.table, link.parent} <= tables.keys()]
 
     def count(self, table: Table, *, within_seconds: float) -> RowCount | None:
@@ -86,8 +89,7 @@ class RowChecks:
         :raises PermanentError: the extract does not run with a column in place of a number.
         """
         parts: dict[str, sql.Composable] = {
-            "table": self._table(table.name), "clinics": self._clinics,
-            "extract": sql.SQL(self._extracts[table.name]),
+            "table": self._table(table.name), "rows": sql.SQL(self._rows(table.name)),
         }  # fmt: skip
         if table.primary_key:
             ours, theirs = keys(table, "r"), keys(table, "t")
@@ -195,7 +197,11 @@ class RowChecks:
         columns: list[sql.Composable] = [sql.Identifier("r", column) for column in dict.fromkeys(wanted)]
         if not table.primary_key:
             columns.append(sql.SQL("{} AS fila_del_respaldo").format(self._whole_row(table, "r")))
-        return backed_up(name, columns, self._clinics, self._extracts[name], materialized=self._materialized)
+        return backed_up(name, columns, self._rows(name), materialized=self._materialized)
+
+    def _rows(self, name: str) -> str:
+        """The query of the rows of a table in all backups."""
+        return self._faster.get(name) or rows_of(self._clinics, self._extracts[name])
 
     def _ask_outside(self, ask: RowQuestion, link: ParentKey) -> None:
         # A missing parent makes the backup suspect, see plausibility.py. Here the parent exists in another clinic.

@@ -7,9 +7,12 @@ from collections.abc import Collection, Iterable
 from psycopg2 import sql
 
 from clinic_backups.base.table import Table
-from clinic_backups.tenant.every_clinic import CLINIC
+from clinic_backups.tenant.every_clinic import CLINIC, CLINICS
+from clinic_backups.tenant.extract import ended
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.structure import ParentKey
+
+CLINIC_OF_ROW = sql.SQL("r.{}").format(CLINIC)
 
 
 def template(name: str) -> sql.SQL:
@@ -61,18 +64,25 @@ def whole_row(table: Table, alias: str, leaving_aside: Collection[str]) -> sql.C
     return sql.SQL("ROW({})::text").format(listed(columns))
 
 
-def backed_up(
-    name: str, columns: Iterable[sql.Composable], clinics: sql.Composable, extract: str, *, materialized: bool
-) -> sql.Composable:
+def rows_of(clinics: str, extract: str) -> str:
+    """A query: the rows of one table in all backups, each with the number of its clinic before it.
+
+    :param clinics: the query of the clinics.
+    :param extract: for one clinic or for every clinic, see :mod:`clinic_backups.tenant.every_clinic`.
+    """
+    return catalog_query("rows_of").format(clinic=CLINICS, clinics=ended(clinics), extract=extract)
+
+
+def backed_up(name: str, columns: Iterable[sql.Composable], rows: str, *, materialized: bool) -> sql.Composable:
     """A named query: the rows of one table in all backups, each with the number of its clinic.
 
     :param columns: those of the row r.
-    :param clinics: the query of the clinics.
+    :param rows: see :func:`rows_of`.
     :param materialized: whether the server stores the rows before it compares them.
     """
     return template("backed_up").format(
-        name=sql.Identifier(name), how=sql.SQL("" if materialized else "NOT "), clinic=CLINIC,
-        columns=listed(columns), clinics=clinics, extract=sql.SQL(extract),
+        name=sql.Identifier(name), how=sql.SQL("" if materialized else "NOT "),
+        columns=listed([CLINIC_OF_ROW, *columns]), rows=sql.SQL(rows),
     )  # fmt: skip
 
 

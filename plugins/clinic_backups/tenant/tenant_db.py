@@ -235,6 +235,15 @@ class Snapshot:
         except psycopg2.Error as error:
             self._raise(error, doing, source)
 
+    def columns_of(self, query: str, doing: str) -> list[tuple[str, int]]:
+        """The names and types of a query's columns."""
+        with self._db.cursor() as cursor:
+            try:
+                cursor.execute(self._as_sent(f"SELECT * FROM (\n{query}\n) AS q LIMIT 0"))  # noqa: S608
+            except psycopg2.Error as error:
+                self._raise(error, doing)
+            return [(column.name, column.type_code) for column in cursor.description or ()]
+
     def _as_sent(self, statement: str | sql.Composable) -> str | sql.Composable:
         """It sets this package's search path first, because code that a statement ran may have set another one."""
         own = self._before_each()

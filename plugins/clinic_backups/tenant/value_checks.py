@@ -12,9 +12,10 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import quoted
 from clinic_backups.tenant.declarations import FILE, spelled
-from clinic_backups.tenant.extract import SqlFolder, ended
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.problems import Problem
+from clinic_backups.tenant.row_sql import rows_of
 from clinic_backups.tenant.structure import Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -33,13 +34,15 @@ class ValueChecks:
 
     :param extracts: by table, for one clinic or :func:`clinic_backups.tenant.every_clinic.for_every_clinic`.
     :param clinics: the query of ``all_clinics.sql``, or :func:`clinic_backups.tenant.row_checks.one_clinic`.
+    :param faster: as for :class:`clinic_backups.tenant.row_checks.RowChecks`.
     """
 
     def __init__(
-        self, snapshot: Snapshot, structure: Structure, extracts: Mapping[str, str], clinics: str, folder: SqlFolder
-    ) -> None:
+        self, snapshot: Snapshot, structure: Structure, extracts: Mapping[str, str], clinics: str, folder: SqlFolder,
+        *, faster: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._snapshot, self._structure, self._extracts = snapshot, structure, extracts
-        self._clinics, self._folder = ended(clinics), folder.path
+        self._clinics, self._faster, self._folder = clinics, faster or {}, folder.path
         self._declared = folder.declarations().columns
 
     def problems(self, table: Table, *, within_seconds: float) -> list[Problem] | None:
@@ -121,10 +124,7 @@ class ValueChecks:
         return found
 
     def _rows(self, table: Table) -> str:
-        return (
-            f"SELECT r.* FROM (\n{self._clinics}\n) AS clinica_del_respaldo (id, name, language)"  # noqa: S608
-            f" CROSS JOIN LATERAL (\n{self._extracts[table.name]}\n) AS r"
-        )
+        return self._faster.get(table.name) or rows_of(self._clinics, self._extracts[table.name])
 
     def _comparison(self, table: Table, columns: list[Column]) -> sql.Composable:
         relation = self._structure.relations.get(table.name)

@@ -1,10 +1,7 @@
 -- The rows of one table in all backups, each with the number of its clinic.
 {name} AS {how}MATERIALIZED (
-    SELECT clinica_del_respaldo.id AS {clinic}, {columns}
+    SELECT {columns}
       FROM (
-{clinics}
-           ) AS clinica_del_respaldo (id, name, language)
-     CROSS JOIN LATERAL (
-{extract}
+{rows}
            ) AS r
 )

@@ -4,10 +4,7 @@ WITH in_table AS (
 ), in_backups AS (
     SELECT {extract_row} AS fila, count(*) AS times
       FROM (
-{clinics}
-           ) AS clinica_del_respaldo (id, name, language)
-     CROSS JOIN LATERAL (
-{extract}
+{rows}
            ) AS r
      GROUP BY 1
 )
