@@ -138,10 +138,10 @@ class World:
             self._clinics[rows, clinics] = LargeClinic(**vars(loaded), rows=rows)
         return self._clinics[rows, clinics]
 
-    def small_clinics(self, clinics: int, patients: int) -> Loaded:
+    def small_clinics(self, clinics: int, patients: int, *, name: str = "small") -> Loaded:
         """A database with some clinics; the sixth has closed."""
         self.say(f"Loading {clinics} clinics of {patients} patients")
-        return self._load("small", clinics, patients)
+        return self._load(name, clinics, patients)
 
     def _load(self, name: str, clinics: int, patients: int) -> Loaded:
         database.load(self.postgres, name, clinics=clinics, patients=patients)

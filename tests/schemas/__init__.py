@@ -145,6 +145,32 @@ class Rows:
                     self.of[table.name].setdefault(key, []).append(self._insert(table, key, number))
         return keys
 
+    def multiply(self, tenants: int) -> None:
+        """Make more tenants that are like the first one, until there are so many. :attr:`of` does not know them."""
+        cursor, spec = self._cursor, self._spec
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        number = "md5({}::text || n)::uuid" if spec.key == "uuid" else "{} + n * 1000000"
+        for table in spec.tables.values():
+            if table.kind:
+                continue
+            own = {"id"} | {
+                each.column for each in table.references if not any(spec.tables[name].kind for name in each.parents)
+            }
+            columns = ["id", *(name for name, _, _ in table.columns)]
+            for each in table.references:
+                columns += [each.column, *([each.type_column] if each.type_column else [])]
+            names = list(map(sql.Identifier, columns))
+            values = [
+                sql.SQL(number).format(name) if column in own else name
+                for column, name in zip(columns, names, strict=True)
+            ]
+            cursor.execute(
+                sql.SQL("INSERT INTO {0} ({1}) SELECT {2} FROM {0}, generate_series(1, {3}) AS n ORDER BY n").format(
+                    sql.Identifier(table.name), sql.SQL(", ").join(names), sql.SQL(", ").join(values),
+                    sql.Literal(tenants - 1),
+                )
+            )  # fmt: skip
+
     def _in_order(self) -> Iterator[SpecTable]:
         """The tables of tenants, each after those to which it must refer."""
         done = {self._spec.tenant, *(table.name for table in self._spec.tables.values() if table.kind)}
