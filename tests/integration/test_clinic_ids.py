@@ -272,6 +272,37 @@ def test_an_unknown_id_names_the_nearest_ones(demo_database: DemoDatabase, tmp_p
     assert life("list", "--clinic", "12", "--json").json() == []
 
 
+def test_keys_that_cannot_be_ids_keep_no_other_tenant_from_its_backup(
+    demo_database: DemoDatabase, tmp_path: Path, run: Run  # noqa: F811
+) -> None:  # fmt: skip
+    life = life_of(KINDS["varchar"], demo_database, tmp_path, run)
+    life("store", "init")
+    life.rig.execute(
+        "INSERT INTO s.tenant VALUES ('acme ', 'Tres'), ('', 'Cuatro'), (E'a\\u202eb', 'Cinco')",
+        "INSERT INTO s.visit SELECT n, 'acme ', 'v' FROM generate_series(51, 55) AS n",
+    )
+    wrong = {
+        "'acme '": "it begins or ends with a space", "''": "it is empty",
+        "'a\\u202eb'": "it has a character that cannot be shown",
+    }  # fmt: skip
+    errors = [each for each in life("check", "--json", code=1).json() if each["level"] == "error"]
+    assert {each["check"] for each in errors} == {"clinics"}
+    said = plain(life("backup", "--all", code=1).err)
+    for key, reason in wrong.items():
+        sentence = f"The key {key} of a clinic cannot be an id: {reason}. None of its rows is backed up."
+        assert [each["message"] for each in errors].count(sentence) == 1 and sentence in said
+    assert "Give this row of the clinics' table another key" in said
+    assert {each["clinic_id"] for each in life("list", "--json").json()} == set(life.kind.ids)
+    # Rows without a backup are not counted as backed up.
+    tables = {each["table"]: each for each in life("check", "--rows", "--json", code=1).json()["rows"]}
+    assert [tables["s.visit"][name] for name in ("rows", "in_backups", "in_none")] == [45, 40, 5]
+    life("backup", "--clinic", life.kind.ids[0])
+    life.rig.execute(
+        "DELETE FROM s.visit WHERE id > 50", "DELETE FROM s.tenant WHERE name IN ('Tres', 'Cuatro', 'Cinco')"
+    )  # fmt: skip
+    life("backup", "--all")
+
+
 def test_an_archive_in_another_tenants_folder_is_of_nobody(
     demo_database: DemoDatabase, tmp_path: Path, run: Run  # noqa: F811
 ) -> None:  # fmt: skip

@@ -26,6 +26,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.notify.digest import digest_facts
 from clinic_backups.notify.mime import message
 from clinic_backups.notify.templates import FORMS, Form, Mail, Templates, _compiled
+from clinic_backups.tenant.people import UnusableKey
 from tests.servers import CHECKOUT
 
 FOLDER = CHECKOUT / "include" / "email"
@@ -440,6 +441,21 @@ def test_a_digest_names_the_incomplete_backups(language: str) -> None:
     assert mail.subject.startswith("⚠️")
     for part in (plain(mail.text), Page(mail.html).text):
         assert "public.nueva, public.otra" in part and "Sonrisas (7)" in part
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_key_that_cannot_be_an_id_is_told_with_its_remedy(language: str) -> None:
+    error = UnusableKey("acme ", "Acme", "it begins or ends with a space").error
+    told = {"clinic_id": "'acme '", "clinic_name": "Acme", "error": error.message, "hint": error.hint}
+    of_run = digest_facts(
+        run_id="r", run_url="", clinics=[], records={}, urls={}, health=[], shrunk=[], undelivered=[], unusable=[told],
+        objective_hours=26, started_at=datetime(2026, 5, 1, tzinfo=UTC), now=datetime(2026, 5, 1, tzinfo=UTC),
+    )  # fmt: skip
+    for kind, facts in (("digest", of_run), ("alarm", FACTS["alarm"] | {"overdue": [], "never": [told]})):
+        mail = SHIPPED.render(kind, language, facts)
+        assert mail.subject.startswith("❌") and " 1 " in mail.subject
+        for part in (plain(mail.text), Page(mail.html).text):
+            assert "Acme ('acme ')" in part and error.message in part and error.hint in part
 
 
 PROBLEM = {"task": "preflight", "error": "The store does not answer.", "hint": "Mount it."}

@@ -133,7 +133,10 @@ class Doctor:
         with Snapshot(self._parts.clinic_db) as snapshot:
             if folder.clinic_table not in snapshot.relations():
                 return "lost", f"It answers, and has no table {folder.clinic_table}."
-        active, every = self._parts.clinics()
+        found = self._parts.find_clinics()
+        active, every = found.active, found.every
+        if found.unusable:
+            return "error", found.unusable[0].error.message
         if not every:
             return "lost", f"It answers, and {folder.clinic_table} has no clinic."
         return "ok", f"{len(active):,} active clinics, {len(every):,} in all."

@@ -127,6 +127,11 @@ class Shared:
 
     def clinics(self) -> tuple[list[Clinic], list[Clinic]]:
         """The active clinics, and all of them, in id order."""
+        found = self.find_clinics()
+        return found.active, found.every
+
+    def find_clinics(self) -> people.ClinicsFound:
+        """The same, and the rows of the clinics' table whose key cannot be an id."""
         return people.clinics(
             self.clinic_db, SqlFolder(self.settings.sql_dir), trusted_owners=self.settings.trusted_owners
         )

@@ -210,13 +210,19 @@ class _ClinicDatabase:
         report, snapshot, folder = self._report, self._snapshot, self._folder
         with report.check("extracts"):
             with snapshot.savepoint():
-                clinics = people.read_clinics(snapshot, folder, "all_clinics.sql")
+                found = people.read_clinics(snapshot, folder, "all_clinics.sql")
+            clinics, unusable = found.clinics, found.unusable
             self._clinic_id = clinics[0].id if clinics else self._clinic_id
             self._clinic_ids = frozenset(clinic.id for clinic in clinics)
             self._clinics_query = folder.text("all_clinics.sql")
+            if unusable:
+                self._clinics_query = people.without(self._clinics_query, unusable)
             check_clinics_of_settings(self._settings, [clinic.id for clinic in clinics], report)
             with snapshot.savepoint():
-                active = people.read_clinics(snapshot, folder, "active_clinics.sql")
+                found = people.read_clinics(snapshot, folder, "active_clinics.sql")
+            active = found.clinics
+            for key in {each.key: each for each in (*unusable, *found.unusable)}.values():
+                report.error("clinics", key.error.message, key.error.hint)
             if unknown := in_order({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
                 report.error(
                     "extracts",

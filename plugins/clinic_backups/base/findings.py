@@ -18,8 +18,8 @@ class Finding:
     """One result of the preflight."""
 
     check: str
-    """settings, store, catalog, database, clock, pool, owners, extracts, coverage, parents, indexes, rows, restore or
-    rehearsal"""
+    """settings, store, catalog, database, clock, pool, owners, clinics, extracts, coverage, parents, indexes, rows,
+    restore or rehearsal"""
     level: Level
     message: str
     """The finding; never a secret, never a value of a patient's row."""

@@ -60,7 +60,8 @@ def backup(
     with_parts = parts()
     if every or len(clinic or ()) > 1:
         with_parts.open_all()
-    active, all_clinics = with_parts.clinics()
+    found = with_parts.find_clinics()
+    active, all_clinics = found.active, found.every
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
     chosen = select(conf | {"kind": kind, "notes": notes, "allow_gaps": allow_gaps}, active=active, every=all_clinics)
     with_parts.require_settings(chosen.clinics)
@@ -82,8 +83,11 @@ def backup(
             named = escape(in_words(f"Clinic {failure.clinic.id}"))
             errors.print(f"\n{named} {escape(one_line(failure.clinic.name))}:")
             print_error(failure.error)
-    if failures:
-        codes = {exit_code(failure.error) for failure in failures}
+    unusable = [each.error for each in found.unusable] if every else []
+    for error in unusable:
+        print_error(error)
+    if failures or unusable:
+        codes = {exit_code(error) for error in (*(failure.error for failure in failures), *unusable)}
         raise typer.Exit(TRY_AGAIN if codes == {TRY_AGAIN} else min(codes))
 
 

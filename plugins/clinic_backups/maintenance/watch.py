@@ -10,6 +10,7 @@ from typing import Any
 import requests
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import TransientError
 from clinic_backups.catalog.outbox import Notice
 
@@ -72,5 +73,5 @@ def _answer_of(place: str) -> str:
     return "" if answer.ok else f"HTTP {answer.status_code}"
 
 
-def _late(facts: Mapping[str, Any]) -> set[int]:
+def _late(facts: Mapping[str, Any]) -> set[ClinicId]:
     return {clinic["clinic_id"] for clinic in (*facts["never"], *facts["overdue"])}

@@ -27,6 +27,7 @@ def digest_facts(
     undelivered: Sequence[Mapping[str, Any]],
     replicas: Sequence[Mapping[str, Any]] = (),
     problem: Mapping[str, str] | None = None,
+    unusable: Sequence[Mapping[str, Any]] = (),
     objective_hours: int,
     started_at: datetime,
     now: datetime,
@@ -40,6 +41,7 @@ def digest_facts(
         number), ``oldest_at`` (time of the oldest, ISO 8601), and the store's last ``error`` and ``hint``, which may
         be empty.
     :param problem: why the run failed before any backup began: ``task``, ``error``, ``hint``.
+    :param unusable: the clinics whose key cannot be an id. They are told of as failed ones.
     """
     completed = [record for record in records.values() if record.state == "completed"]
     incomplete = [
@@ -56,7 +58,7 @@ def digest_facts(
         "run_url": run_url,
         "started_at": iso(started_at),
         "finished_at": iso(now),
-        "total": len(clinics),
+        "total": len(clinics) + len(unusable),
         "completed": len(completed),
         "rows": sum(record.rows_total for record in completed),
         "size_bytes": sum(record.size_bytes or 0 for record in completed),
@@ -65,7 +67,8 @@ def digest_facts(
             _failure(clinic, records.get(clinic.id), urls.get(clinic.id, ""))
             for clinic in clinics
             if not is_complete(records.get(clinic.id))
-        ],
+        ]
+        + [{**each, "url": ""} for each in unusable],
         **({"incomplete": incomplete} if incomplete else {}),
         **overdue_facts(health, objective_hours, now, new_ones_too=True),
         "shrunk": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -125,7 +125,9 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
         # The newest record of each clinic counts: a cleared task makes another one.
         records = {record.clinic_id: record for record in reversed(parts.catalog.find(run_id=run_id))}
         parts.outcomes.announce_failures(list(records.values()))
-        _queue_digest(parts, context, task_of, records, problem)
+        is_for_all = for_all_clinics(context["dag_run"].conf) and not _is_quiet(parts.settings, context["dag_run"])
+        unusable = _unusable(parts) if is_for_all else []
+        _queue_digest(parts, context, task_of, records, problem, unusable)
         log_delivery(log, parts.deliver)
     for clinic in wanted:
         _log_outcome(clinic, records.get(clinic.id))
@@ -133,7 +135,10 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
         log.error("%s failed: %s", problem["task"], in_words(problem["error"]))
         log.error("HINT: %s", in_words(problem["hint"]))
     missing = [clinic for clinic in wanted if not is_complete(records.get(clinic.id))]
-    if shares == [] and not problem:
+    for each in unusable:
+        log.error("%s", in_words(each["error"]))
+        log.error("HINT: %s", in_words(each["hint"]))
+    if shares == [] and not problem and not unusable:
         log.info(in_words("No clinic was due."))
         return {"completed": 0}
     if not wanted:
@@ -149,6 +154,8 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
         names = ", ".join(f"{clinic.id} {clinic.name!r}" for clinic in missing)
         counted = in_words(f"{len(missing)} of {len(wanted)} clinics")
         raise AirflowFailException(f"{counted} have no backup of this run: {names}.")
+    if unusable:
+        raise AirflowFailException(in_words(f"{len(unusable)} clinics have no backup. {unusable[0]['error']}"))
     return {"completed": len(wanted)}
 
 
@@ -166,6 +173,8 @@ def watch() -> dict[str, int]:
         try:
             now = parts.clock()
             facts = overdue_facts(parts.known_clinics.health(now), usable.rpo_hours, now)
+            unusable = _unusable(parts)
+            facts["never"] += unusable
             if wrong:
                 facts["problem"] = {"error": wrong, "hint": "Until that is corrected no backup is made."}
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
@@ -180,6 +189,8 @@ def watch() -> dict[str, int]:
         late = watching.count_late(facts)
         if url:
             watching.ping(url, well=late == 0 and not wrong)
+    for each in unusable:
+        log.error("%s HINT: %s", in_words(each["error"]), in_words(each["hint"]))
     for clinic in (*facts["never"], *facts["overdue"]):
         log.error("%s %r: %s", clinic["clinic_id"], clinic["clinic_name"], clinic.get("last_good_at", "no backup yet"))
     if wrong:
@@ -190,6 +201,20 @@ def watch() -> dict[str, int]:
             + " objective."
         )
     return {"late": late}
+
+
+def _unusable(parts: AirflowParts) -> list[dict[str, Any]]:
+    """The rows of the clinics' table whose key cannot be an id, as clinics that failed are told of."""
+    try:
+        found = parts.find_clinics().unusable
+    except ClinicBackupsError as error:
+        # The run's own tasks report that. Neither the summary nor the watch may depend on the clinics' database.
+        log.warning("The keys of the clinics' table were not looked at: %s", error)
+        return []
+    return [
+        {"clinic_id": each.shown, "clinic_name": each.name, "error": each.error.message, "hint": each.error.hint}
+        for each in found
+    ]
 
 
 def _close_what_died(parts: AirflowParts, run_id: str) -> None:
@@ -216,6 +241,7 @@ def _queue_digest(
     task_of: Mapping[Clinic, int],
     records: dict[ClinicId, BackupRecord],
     problem: Mapping[str, str] | None,
+    unusable: Sequence[Mapping[str, Any]],
 ) -> None:
     settings, now = parts.settings, parts.clock()
     run_id, instance = context["dag_run"].run_id, context["ti"]
@@ -239,6 +265,7 @@ def _queue_digest(
         if settings.store_url
         else [],
         problem=problem,
+        unusable=unusable,
         objective_hours=settings.rpo_hours,
         started_at=context["dag_run"].start_date or now,
         now=now,

@@ -63,7 +63,7 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         references = read_references(workspace, names)
         if _strangers(report, workspace, folder, names):
             return
-        clinics = read_clinics(workspace, folder, "all_clinics.sql")
+        clinics = read_clinics(workspace, folder, "all_clinics.sql").clinics
         tables = workspace.tables([name for name in names if name in workspace.relations()])
         rules = _of_parents(read_rules(workspace, sorted(tables)), folder.parents())
         role, replica = workspace.role(), may_replica(workspace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -10,19 +11,75 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, order_of
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.base.text import literal
+from clinic_backups.tenant.extract import SqlFolder, ended
 from clinic_backups.tenant.strangers import refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
 
+_SHOWN = 40
 
-def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> list[Clinic]:
-    """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` returns, in id order.
 
-    A fourth column is the clinic's class.
+@dataclass(frozen=True)
+class UnusableKey:
+    """A row of the clinics' table whose key cannot be an id, so that it can have no backup.
 
-    :raises PermanentError: the query returns other columns, or an id twice.
+    :param reason: see :func:`clinic_backups.base.clinic_id.clinic_id_of`.
+    """
+
+    key: str
+    name: str
+    reason: str
+
+    @property
+    def shown(self) -> str:
+        """The key for people. It may hold what cannot be seen."""
+        return ascii(self.key[:_SHOWN]) + ("…" if len(self.key) > _SHOWN else "")
+
+    @property
+    def error(self) -> PermanentError:
+        """What is wrong, and the remedy."""
+        return PermanentError(
+            f"The key {self.shown} of a clinic cannot be an id: {self.reason}. None of its rows is backed up.",
+            hint="Give this row of the clinics' table another key, or leave it out of active_clinics.sql and"
+            " all_clinics.sql. The other clinics are backed up.",
+        )
+
+
+@dataclass(frozen=True)
+class ClinicList:
+    """What one of the queries returns.
+
+    :param clinics: in id order.
+    """
+
+    clinics: list[Clinic]
+    unusable: tuple[UnusableKey, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClinicsFound:
+    """What both queries return.
+
+    :param unusable: the rows of either one whose key cannot be an id.
+    """
+
+    active: list[Clinic]
+    every: list[Clinic]
+    unusable: tuple[UnusableKey, ...]
+
+
+def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> ClinicList:
+    """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` returns.
+
+    A fourth column is the clinic's class. One row with an unusable key must not keep the others from being backed up:
+    see docs/decisions/0031-a-key-that-cannot-be-an-id.md.
+
+    :raises PermanentError: the query returns other columns, an id twice, or only keys that cannot be ids.
     """
     found = snapshot.rows(folder.text(file), None, f"running {file}", source="file")
+    unusable = tuple(filter(None, map(_unusable, found)))
+    if unusable and len(unusable) < len(found):
+        found = [row for row in found if _unusable(row) is None]
     wrong = ""
     try:
         clinics = [
@@ -38,7 +95,23 @@ def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> list[Clini
             f" a text, and comes once.{wrong}",
             hint=f"Correct {folder.path / file}.",
         )
-    return sorted(clinics, key=lambda clinic: order_of(clinic.id))
+    return ClinicList(sorted(clinics, key=lambda clinic: order_of(clinic.id)), unusable)
+
+
+def without(query: str, unusable: Sequence[UnusableKey]) -> str:
+    """The query of the clinics without the rows that can have no backup."""
+    keys = ", ".join(literal(each.key) for each in unusable)
+    return f"SELECT * FROM (\n{ended(query)}\n) AS q (id) WHERE id::text NOT IN ({keys})"  # noqa: S608
+
+
+def _unusable(row: Sequence[object]) -> UnusableKey | None:
+    if len(row) < 2 or not isinstance(row[0], str):
+        return None
+    try:
+        clinic_id_of(row[0])
+    except ValueError as error:
+        return UnusableKey(row[0], str(row[1]), str(error))
+    return None
 
 
 def _id(value: object) -> ClinicId:
@@ -52,10 +125,8 @@ def _is(value: object, clinic_id: ClinicId) -> bool:
         return False
 
 
-def clinics(
-    clinic_db: Connection, folder: SqlFolder, *, trusted_owners: Sequence[str] = ()
-) -> tuple[list[Clinic], list[Clinic]]:
-    """The active clinics, and all of them, in id order.
+def clinics(clinic_db: Connection, folder: SqlFolder, *, trusted_owners: Sequence[str] = ()) -> ClinicsFound:
+    """The active clinics, and all of them.
 
     :raises PermanentError: a query would run code of a stranger, or returns something else.
     """
@@ -63,7 +134,8 @@ def clinics(
     with Snapshot(clinic_db, trusted_owners=trusted_owners) as snapshot:
         _require_no_strangers(snapshot, folder, *map(folder.text, files), doing="The list of clinics")
         active, every = (read_clinics(snapshot, folder, file) for file in files)
-    return active, every
+    unusable = dict.fromkeys((*every.unusable, *active.unusable))
+    return ClinicsFound(active.clinics, every.clinics, tuple({each.key: each for each in unusable}.values()))
 
 
 def admins(
