@@ -12,8 +12,10 @@ from uuid import UUID
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from clinic_backups.archive.object_keys import archive_key_of, envelope_key_of, parse_key, prefix_of
+from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.backup_id import backup_id_of, clinic_of
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import (
@@ -28,11 +30,15 @@ from clinic_backups.base.clinic_id import (
     nearest,
 )
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.onboarding import texts
 from clinic_backups.onboarding.schema import Tenant
+from clinic_backups.restore.request import parse
 from clinic_backups.tenant.clinic_key import NUMBER, ClinicKey
 from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.given_id import given_id
 from clinic_backups.tenant.sql_tokens import tokens
+from clinic_backups.web.clinic_values import Clinica, possible_clinic
 
 SOME_UUID = "0b6a4c1e-6d0f-4b0e-9f2a-1d2c3b4a5f60"
 NOW = datetime(2026, 11, 26, 2, 0, 3, tzinfo=UTC)
@@ -225,3 +231,28 @@ def test_no_text_leaves_its_quotes(id_: Any) -> None:
     at = plain.index(("number", "7"))
     assert found[:at] == plain[:at] and found[at + 3 :] == plain[at + 1 :]
     assert found[at : at + 3] == [("text", str(id_)), ("sign", "::"), ("word", "text")]
+
+
+@pytest.mark.parametrize(
+    ("line", "given_", "is_"),
+    [
+        ("key: id uuid", SOME_UUID.upper(), SOME_UUID), ("key: id uuid", SOME_UUID, SOME_UUID),
+        (None, SOME_UUID.upper(), SOME_UUID), ("key: id text", SOME_UUID.upper(), SOME_UUID.upper()),
+        ("key: id uuid", "ACME", "ACME"), ("key: id uuid", "7", 7),
+    ],
+)  # fmt: skip
+def test_a_uuid_in_capitals_is_the_same_one_if_somebody_gives_it(
+    line: str | None, given_: str, is_: ClinicId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the SQL folder too, as after a loss. A path has one form."""
+    if line is not None:
+        (tmp_path / "clinic_table.txt").write_text(f"public.t\n{line}\n")
+    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(tmp_path))
+    assert given_id(given_) == is_
+    clinics = [Clinic(is_, "Uno"), Clinic("another", "Dos")]
+    assert select({"clinic_ids": [given_]}, active=[], every=clinics).clinics == (clinics[0],)
+    conf = {"clinic_id": given_}
+    assert parse(conf, every=[], requested_by="", run_id=None, zone=UTC)[0].clinic_id == is_
+    assert clinic_arg(given_) == is_
+    assert TypeAdapter(Clinica).validate_python(given_) == possible_clinic(given_) == is_
+    assert from_component(SOME_UUID.upper()) == SOME_UUID.upper() != SOME_UUID

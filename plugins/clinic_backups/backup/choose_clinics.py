@@ -8,9 +8,10 @@ from typing import Any
 
 from clinic_backups.base.backup_request import OPTION_KEYS, BackupOptions
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order, nearest
+from clinic_backups.base.clinic_id import ClinicId, in_order, nearest
 from clinic_backups.base.conf_values import require_known_keys
 from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.tenant.given_id import given_id
 
 KEYS = ("clinic_id", "clinic_ids", *OPTION_KEYS)
 SHOWN_CLINICS = 100
@@ -69,7 +70,7 @@ def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[ClinicId] | N
 
 def _id(value: object, key: str, every: Sequence[Clinic]) -> ClinicId:
     try:
-        return clinic_id_of(value)  # a form sends typed numbers as text
+        return given_id(value)  # a form sends typed numbers as text
     except ValueError as error:
         raise _wrong(f"{key}: {str(value)[:40]!r} is not the id of a clinic: {error}.", every) from None
 

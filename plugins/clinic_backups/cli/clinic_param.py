@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.tenant.given_id import given_id
 
 
 def clinic_arg(text: str) -> ClinicId:
@@ -13,6 +14,6 @@ def clinic_arg(text: str) -> ClinicId:
     :raises typer.BadParameter: it cannot be the id of a clinic.
     """
     try:
-        return clinic_id_of(text)
+        return given_id(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text[:40]!r} is not the id of a clinic: {error}.") from None

@@ -12,12 +12,13 @@ from pydantic import TypeAdapter
 
 from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.base.clinic_id import MAX_COMPONENT, ClinicId, clinic_id_of
+from clinic_backups.base.clinic_id import MAX_COMPONENT, ClinicId
 from clinic_backups.base.conf_values import flag, notes, require_known_keys, unknown_word
 from clinic_backups.base.documents import StoredId, read
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import plain
 from clinic_backups.catalog.restores import RestoreMode
+from clinic_backups.tenant.given_id import given_id
 
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
 INTO = "into"
@@ -120,7 +121,7 @@ def require_schema_name(schema: str) -> None:
 def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
     """A clinic that no longer exists, in the type that its backups have."""
     try:
-        clinic_id = clinic_id_of(value)
+        clinic_id = given_id(value)
     except ValueError:
         return []
     known = {clinic.id for clinic in every}

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 from fastapi import Depends, Path
 from pydantic import BeforeValidator, Field
 
-from clinic_backups.base.clinic_id import MAX_CHARACTERS, ClinicId, clinic_id_of, from_component
+from clinic_backups.base.clinic_id import MAX_CHARACTERS, ClinicId, from_component
 from clinic_backups.catalog.paging import BIGINT
+from clinic_backups.tenant.given_id import given_id
 from clinic_backups.web.problems import NotVisible
 
 Clinica = Annotated[
     Annotated[int, Field(ge=0, le=BIGINT - 1)] | Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)],
-    BeforeValidator(clinic_id_of),
+    BeforeValidator(given_id),
 ]
 """In a body or a query: a number or a text."""
 
@@ -22,7 +23,7 @@ Clinica = Annotated[
 def possible_clinic(value: object) -> ClinicId | None:
     """The id in a value; ``None`` if it cannot be one."""
     try:
-        return clinic_id_of(value)
+        return given_id(value)
     except ValueError:
         return None
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clinic_backups.backup.choose_clinics import for_all_clinics
 from clinic_backups.base.backup_id import clinic_of
-from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.setting_types import BY_HAND
 from clinic_backups.base.settings import Settings
 from clinic_backups.operators import pool
@@ -40,6 +40,7 @@ from clinic_backups.operators.due_schedules import is_partial
 from clinic_backups.operators.restore_tasks import REFUSED_KEY
 from clinic_backups.restore.approving import REASON
 from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.tenant.given_id import given_id
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailable
 
 BACKUP, RESTORE, HOLD, VERIFY = "clinic_backup", "clinic_restore", "clinic_backup_hold", "clinic_backup_verify"
@@ -343,6 +344,6 @@ def _clinic_of(conf: Mapping[str, Any]) -> ClinicId | None:
     if named is None and isinstance(backup_id, str):
         return clinic_of(backup_id)
     try:
-        return clinic_id_of(named)
+        return given_id(named)
     except ValueError:
         return None
