@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes, policy
@@ -20,6 +20,7 @@ import pytest
 
 from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.operators import pool
@@ -178,7 +179,7 @@ class Airflow:
     def catalog(self) -> Catalog:
         return Catalog(connections.parse("backup_catalog", self.stack.variables()["AIRFLOW_CONN_BACKUP_CATALOG"]))
 
-    def records(self, run_id: str) -> dict[int, BackupRecord]:
+    def records(self, run_id: str) -> dict[ClinicId, BackupRecord]:
         """The newest record of each clinic in a run."""
         return {record.clinic_id: record for record in reversed(self.catalog.find(run_id=run_id))}
 
@@ -197,12 +198,19 @@ class Airflow:
 @pytest.fixture(scope="package")
 def airflow() -> Iterator[Airflow]:
     """It ends with the last test of this folder: its servers never rest, and others need the machine."""
+    with started(lambda sql: shutil.copytree(PROJECT_SQL, sql)) as found:
+        yield found
+
+
+@contextmanager
+def started(write_sql: Callable[[Path], object]) -> Iterator[Airflow]:
+    """An Airflow of its own. :param write_sql: makes the SQL folder that its tasks use."""
     with server_folder() as folder:
         layout = Layout(folder)
         layout.root.mkdir()
         layout.make()
         sql = folder / "sql"
-        shutil.copytree(PROJECT_SQL, sql)
+        write_sql(sql)
         changes = {
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.4",  # the default of 1 s is long for tests
             # No test changes a DAG: each is read once.

@@ -11,6 +11,7 @@ from uuid import uuid4
 from clinic_backups.archive.object_keys import new_probe
 from clinic_backups.backup.row_findings import RowFindings
 from clinic_backups.backup.row_report import RowReport
+from clinic_backups.backup.sample import Sample
 from clinic_backups.backup.server_checks import check_encoding, check_locks
 from clinic_backups.backup.setting_checks import check_clinics_of_settings, check_settings
 from clinic_backups.base.clinic_id import ClinicId, in_order
@@ -116,7 +117,7 @@ def run(
         with report.check("indexes"), snapshot.savepoint():
             database.check_indexes()
         if count_rows:
-            database.check_rows(rows)
+            database.check_rows(rows, now())
     return list(dict.fromkeys(report.findings))
 
 
@@ -351,14 +352,21 @@ class _ClinicDatabase:
         if self._tables:
             self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
 
-    def check_rows(self, rows: RowReport | None) -> None:
-        """Compare the rows of all clinics with the extracts, and hand on which tables were compared."""
+    def check_rows(self, rows: RowReport | None, now: datetime) -> None:
+        """Compare the rows of all clinics with the extracts, and hand on which tables were compared.
+
+        The report of a person who asks where all rows are is of all clinics, also if a night compares only some.
+        """
         if self._clinics_query is None:
             return
+        nights = self._settings.compare_nights if rows is None else 1
+        sample, query = Sample.of_night(self._clinic_ids, nights, now), self._clinics_query
+        if sample is not None:
+            query = people.only(query, sample.clinics, self._folder.clinic_key)
         type_ = number_type(self._clinic_ids, self._folder.clinic_key)
         found = RowFindings(
-            self._snapshot, self._coverage, self._folder, self._report, self._clinics_query, type_=type_,
-            within_seconds=COUNT_TIMEOUT_SECONDS, rows=rows,
+            self._snapshot, self._coverage, self._folder, self._report, query, type_=type_,
+            within_seconds=COUNT_TIMEOUT_SECONDS, rows=rows, sample=sample,
         )  # fmt: skip
         compared = found.check(self._tables, self._extracts)
         source, folder = source_database.identity_of(self._snapshot), self._folder.digest()

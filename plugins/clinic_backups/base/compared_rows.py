@@ -11,6 +11,8 @@ from clinic_backups.base.clinic_id import ClinicId
 class ComparedRows:
     """The tables whose rows were compared with the backups of these clinics, without a finding.
 
+    Or, by ``CLINIC_BACKUPS_COMPARE_NIGHTS``, with the backups of those whose night it is, on behalf of all.
+
     That holds for one database, for one version of its definitions, and for one version of the SQL folder.
     """
 

@@ -115,6 +115,14 @@ class Settings(BaseSettings):
         le=1000,
         description="The next backup is full when the incrementals stored this percentage of the last full one",
     )
+    compare_nights: int = Field(
+        default=1,
+        ge=1,
+        le=7,
+        description="Nights in which the rows of each clinic are compared with the extracts once. 1: each night "
+        "compares all clinics. 7: each night compares a seventh of them, and the other clinics' backups do not compare "
+        "their rows",
+    )
     lock_days: int = Field(
         default=0,
         ge=0,

@@ -12,6 +12,7 @@ from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, order_of
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import literal
+from clinic_backups.tenant.clinic_key import ClinicKey
 from clinic_backups.tenant.extract import SqlFolder, ended
 from clinic_backups.tenant.strangers import refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -102,6 +103,12 @@ def without(query: str, unusable: Sequence[UnusableKey]) -> str:
     """The query of the clinics without the rows that can have no backup."""
     keys = ", ".join(literal(each.key) for each in unusable)
     return f"SELECT * FROM (\n{ended(query)}\n) AS q (id) WHERE id::text NOT IN ({keys})"  # noqa: S608
+
+
+def only(query: str, clinics: Sequence[ClinicId], key: ClinicKey) -> str:
+    """The query of the clinics without others than these."""
+    ids = ", ".join(map(key.literal, clinics)) or "NULL"
+    return f"SELECT * FROM (\n{ended(query)}\n) AS q (id) WHERE id IN ({ids})"  # noqa: S608
 
 
 def _unusable(row: Sequence[object]) -> UnusableKey | None:
