@@ -76,8 +76,8 @@ class Life:
         assert done.code == 0, done.err
         return done
 
-    def begin(self) -> None:
-        """From the empty folder to a catalog and a store."""
+    def begin(self, lines: str | None = None) -> None:
+        """From the empty folder to a catalog and a store. :param lines: what a person says of unknown tables."""
         foreign = self.foreign
         owner = foreign.server.uri(foreign.database)
         made = self._command(
@@ -85,7 +85,7 @@ class Life:
         )
         assert made.code == 0, made.err
         with (foreign.folder / FILE).open("a") as lists:
-            lists.write(LINES[foreign.name])
+            lists.write(LINES[foreign.name] if lines is None else lines)
         foreign.server.psql(foreign.database, foreign.folder / "grants.sql", self._roles)
         foreign.execute(*(f"ALTER ROLE {name} PASSWORD 'pw'" for name in self._roles.values()))
         self.done("catalog", "migrate")

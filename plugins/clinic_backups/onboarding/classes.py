@@ -137,7 +137,10 @@ class Classes:
             return f"no link leads to a tenant, but perhaps a pair of columns does: {'; '.join(proposed)}"
         parents = sorted({link.parent for link in self.links[table] if link.parent in self.referring})
         if parents:
-            return f"it belongs to {', '.join(parents)}, whose rows are not those of one tenant alone"
+            return (
+                f"it belongs to {', '.join(parents)}, whose rows are not those of one tenant alone. If it must come back"
+                " with them, see docs/your-schema.md"
+            )
         return "no link leads to a tenant, and no row of a tenant refers to it"
 
     def _of_many_tenants(self) -> dict[str, str]:
