@@ -201,7 +201,9 @@ class Settings(BaseSettings):
         "organizaciones. With articles if the ending does not show the gender: el cliente/los clientes",
     )
     tenant_word_en: TenantWordEn = Field(
-        default="", description="The English word, in place of clinic/clinics: organization/organizations"
+        default="",
+        description="The English word, in place of clinic/clinics: organization/organizations. Page, mails and messages "
+        "take these words. `--help`, Airflow's own pages and the API's description say clinic",
     )
     rpo_hours: int = Field(
         default=26,
