@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 
 import pytest
 from jinja2 import TemplateError
 
+from clinic_backups.backup import row_findings
+from clinic_backups.backup.row_findings import RowFindings
+from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base import connections
 from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.findings import Report
 from clinic_backups.onboarding import init
 from clinic_backups.onboarding.init import Wanted
-from clinic_backups.tenant import at_once
+from clinic_backups.tenant import at_once, gate, structure
+from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import for_every_clinic
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.extract import SqlFolder, file_of
 from clinic_backups.tenant.row_sql import rows_of
 from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo.postgres import EmbeddedPostgres
@@ -33,7 +39,7 @@ WRONG = {
     ),
 }
 """Rows of two tenants, and of none."""
-ROUNDS = 150
+ROUNDS, FINDINGS = 150, 8
 LINES = (
     " WHERE true", "UNION", "UNION ALL", "EXCEPT", "INTERSECT ALL", " LIMIT 2", " ORDER BY 1", " OFFSET 1",
     "   AND false",
@@ -121,3 +127,113 @@ def test_extracts_that_were_changed_at_random(foreign: Foreign, snapshot: Snapsh
             assert both[0] == both[1], text
             compared += 1
     assert compared > ROUNDS // 20
+
+
+NAMED = "WITH n AS (SELECT c.* FROM public.customers AS c WHERE c.organization_id = {{ clinic_id }})\n"
+ODD = {
+    "a name twice": NAMED
+    + "SELECT t.* FROM public.customers AS t JOIN n AS n ON n.id = t.id JOIN n AS m ON m.id = n.id",
+    "a row": NAMED + "SELECT t.* FROM public.customers AS t JOIN n AS x ON x.id = t.id WHERE x IS NOT NULL",
+    "all columns": NAMED + "SELECT x.* FROM n AS x",
+    "a star": NAMED + "SELECT * FROM n",
+    "a count": NAMED + "SELECT t.* FROM public.customers AS t JOIN n AS x ON x.id = t.id"
+    " WHERE (SELECT count(*) FROM n AS y) > 1",
+    "not one": NAMED + "SELECT t.* FROM public.customers AS t LEFT JOIN n AS x ON x.id = t.id WHERE x.id IS NULL",
+    "in a sub-select": NAMED + "SELECT t.* FROM public.customers AS t WHERE t.id IN (SELECT id FROM n) OR t.id IS NULL",
+    "in": NAMED + "SELECT t.* FROM public.users AS t WHERE (t.id) IN (SELECT billing_entity_id FROM n"
+    " UNION SELECT id FROM n)",
+    "a limit": NAMED + "SELECT t.* FROM public.customers AS t JOIN n AS x ON x.id = t.id ORDER BY t.id LIMIT 1",
+    "a limit inside": NAMED.replace(")\n", " ORDER BY c.id LIMIT 1)\n")
+    + "SELECT t.* FROM public.customers AS t JOIN n AS x ON x.id = t.id",
+    "a sum": "WITH n AS (SELECT count(*) AS k FROM public.customers AS c WHERE c.organization_id = {{ clinic_id }})\n"
+    "SELECT t.* FROM public.customers AS t JOIN n AS x ON x.k > 2 WHERE t.organization_id = {{ clinic_id }}",
+    "a table's name": NAMED.replace("WITH n", "WITH customers")
+    + "SELECT t.* FROM public.customers AS t JOIN customers AS x ON x.id = t.id JOIN public.plans AS p ON p.id = t.id"
+    "\nUNION ALL\nSELECT customers.* FROM public.customers AS customers"
+    " WHERE customers.organization_id = {{ clinic_id }}",
+    "other columns": "SELECT c.* FROM (SELECT id, name AS a FROM public.customers"
+    " WHERE organization_id = {{ clinic_id }}) AS c\nUNION ALL\n"
+    "SELECT c.* FROM (SELECT id, external_id AS b FROM public.customers) AS c",
+    "one of no clinic": "WITH n AS (SELECT id FROM public.customers)\nSELECT t.* FROM public.customers AS t JOIN n AS x"
+    " ON x.id = t.id WHERE t.organization_id = {{ clinic_id }}",
+    "an outer join": "SELECT t.* FROM public.plans AS p LEFT JOIN public.customers AS t"
+    " ON t.organization_id = {{ clinic_id }}\n"
+    "UNION ALL\nSELECT t.* FROM public.customers AS t WHERE t.organization_id = {{ clinic_id }}",
+    "a set": "SELECT t.* FROM public.customers AS t WHERE t.organization_id = {{ clinic_id }}\nUNION\n"
+    "SELECT t.* FROM public.customers AS t\nUNION ALL\nSELECT t.* FROM public.customers AS t",
+    "a recursion over both": "SELECT t.* FROM (WITH RECURSIVE f AS (SELECT t.* FROM public.plans AS t"
+    " WHERE t.organization_id = {{ clinic_id }} UNION ALL SELECT t.* FROM public.plans AS t"
+    " JOIN f ON f.id = t.parent_plan_id WHERE t.amount < (SELECT max(amount) FROM public.plans) AND f.id <> t.id)"
+    " SELECT * FROM f) AS t",
+    "a recursion of the clinic": "SELECT t.* FROM (WITH RECURSIVE f AS (SELECT t.* FROM public.plans AS t WHERE"
+    " t.organization_id = {{ clinic_id }} UNION ALL SELECT t.* FROM public.plans AS t JOIN f ON f.parent_plan_id = t.id"
+    " WHERE f.organization_id = {{ clinic_id }}) SELECT * FROM f) AS t",
+}
+"""Extracts that look like those whose meaning is known."""
+LIFTED = {"a name twice", "not one", "in", "a limit", "a limit inside", "a sum", "a table's name", "one of no clinic",
+          "other columns", "an outer join", "a recursion over both"}  # fmt: skip
+
+
+@pytest.mark.parametrize("foreign", ["uuid_tenants"], indirect=True)
+def test_extracts_that_look_alike(foreign: Foreign, snapshot: Snapshot) -> None:
+    clinics, lifted = SqlFolder(foreign.folder).text("all_clinics.sql"), set[str]()
+    for what, text in ODD.items():
+        extract = for_every_clinic(text, name=what, type_="uuid")
+        plain = rows(snapshot, rows_of(clinics, extract))
+        for query in at_once.faster(snapshot, {what: extract}, clinics).values():
+            assert rows(snapshot, query) == plain, what
+            lifted.add(what)
+    assert lifted == LIFTED
+
+
+def wrong(text: str, rng: random.Random) -> str:
+    """An extract of the same shape: with a way too few or twice, a condition less, or another one."""
+    branches = text.split("UNION ALL\n")
+    way, inner = rng.randrange(5), range(1, len(branches) - 1)  # the first and the last one have what is around them
+    if way == 0 and inner:
+        del branches[rng.choice(inner)]
+    elif way == 1 and inner:
+        branches.insert(1, branches[rng.choice(inner)])
+    elif way == 2:
+        branches[-1] = re.sub(r"\n *AND .*", "", branches[-1], count=1)
+    elif way == 3:
+        return text.replace("IS NULL", "IS NOT NULL", 1)
+    else:
+        return text.replace("= {{ clinic_id }}", "> {{ clinic_id }}", 1)  # rows of others, and of several
+    return "UNION ALL\n".join(branches)
+
+
+def test_wrong_extracts_have_the_same_findings_as_before(
+    foreign: Foreign, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of two tenants, of none, twice in one backup, of another tenant: whatever the extract one by one shows."""
+    rng, found_any = random.Random(11), set[str]()
+    names = [name for name, text in SqlFolder(foreign.folder).extracts().items() if "UNION ALL" in text]
+    for _ in range(FINDINGS):
+        folder, name = SqlFolder(foreign.folder), rng.choice(names)
+        file = f"extract/{file_of(name)}"
+        folder._texts[file] = wrong(folder.text(file), rng)
+        if not at_once.faster(snapshot, {name: queries(folder)[name]}, folder.text("all_clinics.sql")):
+            continue  # PostgreSQL refuses it
+        both = [findings(snapshot, folder, name)]
+        with monkeypatch.context() as patch:
+            patch.setattr(row_findings.at_once, "faster", lambda *given: {})
+            both.append(findings(snapshot, folder, name))
+        assert both[0] == both[1], folder.text(file)
+        found_any |= {each.partition(" ")[0] for each in both[0]}
+    assert "error" in found_any
+
+
+def findings(snapshot: Snapshot, folder: SqlFolder, name: str) -> list[str]:
+    """All that is said of one table's rows, of the rows that it refers to, and the counts of both."""
+    structure_, texts = structure.read(snapshot, gate.names_of(folder), folder.clinic_table), folder.queries()
+    coverage = Coverage(structure_, folder, texts)
+    wanted = sorted({name, *(link.parent for link in coverage.links() if link.table == name)})
+    report, counted = Report(), RowReport(2)
+    of_rows = RowFindings(
+        snapshot, coverage, folder, report, folder.text("all_clinics.sql"),
+        type_="uuid" if folder.clinic_key.type == "uuid" else "int8", within_seconds=2, rows=counted,
+    )  # fmt: skip
+    of_rows.check(list(snapshot.tables(wanted).values()), texts)
+    said = [f"{each.level} {each.message}" for each in report.findings]
+    return said + [repr(counted.tables[table]) for table in wanted]

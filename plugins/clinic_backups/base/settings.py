@@ -202,8 +202,8 @@ class Settings(BaseSettings):
     )
     tenant_word_en: TenantWordEn = Field(
         default="",
-        description="The English word, in place of clinic/clinics: organization/organizations. Page, mails and messages "
-        "take these words. `--help`, Airflow's own pages and the API's description do not",
+        description="The English word, in place of clinic/clinics: organization/organizations. Page, mails and "
+        "messages take these words. `--help`, Airflow's own pages and the API's description do not",
     )
     rpo_hours: int = Field(
         default=26,

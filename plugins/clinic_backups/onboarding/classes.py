@@ -138,8 +138,8 @@ class Classes:
         parents = sorted({link.parent for link in self.links[table] if link.parent in self.referring})
         if parents:
             return (
-                f"it belongs to {', '.join(parents)}, whose rows are not those of one tenant alone. If it must come back"
-                " with them, see docs/your-schema.md"
+                f"it belongs to {', '.join(parents)}, whose rows are not those of one tenant alone. If it must come"
+                " back with them, see docs/your-schema.md"
             )
         return "no link leads to a tenant, and no row of a tenant refers to it"
 

@@ -212,7 +212,7 @@ class _Lifting:
 
     def _of_one(self, found: Sequence[Token], known: Mapping[str, str]) -> str:
         """The text of a branch, with the clinic's part of each named query of all clinics in place of its name."""
-        changes, aliases = list[tuple[int, int, str]](), set[str]()
+        changes, aliases, outside = list[tuple[int, int, str]](), set[str](), set(_outside(found))
         for index, token in enumerate(found):
             if not token.is_name or token.value not in known or found[index - 1].is_("."):
                 continue
@@ -220,6 +220,8 @@ class _Lifting:
             if (after and after[0].is_(".")) or found[index - 1].is_("as"):
                 continue  # a column of the alias with that name, which is looked at below
             _require(found[index - 1].is_("from", "join") and not found[index - 2].is_("distinct"))
+            # In a sub-select, PostgreSQL could look for it again for each row and each clinic.
+            _require(token in outside)
             _require(not after or after[0].is_("as", *_AFTER_A_TABLE))
             renamed = bool(after) and after[0].is_("as")
             aliases.add(found[index + 2].value if renamed else token.value)
