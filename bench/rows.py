@@ -118,7 +118,7 @@ def _report(owner: Connection, folder: SqlFolder) -> RowReport:
     """What the preflight does with the rows, without its other checks."""
     found = RowReport(WITHIN_SECONDS)
     with Snapshot(owner) as snapshot:
-        clinics = people.read_clinics(snapshot, folder, "all_clinics.sql")
+        clinics = people.read_clinics(snapshot, folder, "all_clinics.sql").clinics
         queries = folder.queries()
         coverage = Coverage(
             structure.read(snapshot, gate.names_of(folder), folder.clinic_table), folder, queries
