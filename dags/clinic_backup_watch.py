@@ -4,6 +4,8 @@
 Each hour this DAG checks in the catalog that every active clinic has a good backup younger than
 `CLINIC_BACKUPS_RPO_HOURS`. So a missed night is noticed, whatever the cause.
 
+It also asks the clinics' database for keys that cannot be ids: such a clinic has no backup at all.
+
 **When it is red**, the log of `watch` names the clinics that are late. The operator (`CLINIC_BACKUPS_OPERATOR_EMAILS`)
 got a mail when a clinic became late, and gets one each day while any clinic is late. Look at the last run of
 `clinic_backup`: did it run, and what does its `summary` say? Then start it for these clinics: `{"clinic_ids": [7, 9]}`.

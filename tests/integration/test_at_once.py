@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from jinja2 import TemplateError
@@ -184,6 +185,43 @@ def test_extracts_that_look_alike(foreign: Foreign, snapshot: Snapshot) -> None:
             assert rows(snapshot, query) == plain, what
             lifted.add(what)
     assert lifted == LIFTED
+
+
+NAMES = """
+CREATE SCHEMA "Odd S";
+CREATE TABLE "Odd S"."Ten{ant}" (id int PRIMARY KEY, name text);
+CREATE TABLE "Odd S"."se%lect" (id int PRIMARY KEY, t_id int REFERENCES "Odd S"."Ten{ant}", "union" int);
+CREATE TABLE "Odd S"."With" (id int PRIMARY KEY, t_id int REFERENCES "Odd S"."Ten{ant}",
+    "from" int REFERENCES "Odd S"."se%lect", "up""per" int REFERENCES "Odd S"."With") PARTITION BY HASH (id);
+CREATE TABLE "Odd S".w0 PARTITION OF "Odd S"."With" FOR VALUES WITH (modulus 2, remainder 0);
+CREATE TABLE "Odd S".w1 PARTITION OF "Odd S"."With" FOR VALUES WITH (modulus 2, remainder 1);
+CREATE TABLE "Odd S".leaf (id int PRIMARY KEY, w int REFERENCES "Odd S"."With", s int REFERENCES "Odd S"."se%lect");
+CREATE TABLE "Odd S".kid (PRIMARY KEY (id), FOREIGN KEY (w) REFERENCES "Odd S"."With") INHERITS ("Odd S".leaf);
+INSERT INTO "Odd S"."Ten{ant}" SELECT n, 't' FROM generate_series(1, 5) AS n;
+INSERT INTO "Odd S"."se%lect" SELECT n, 1 + n % 5, n FROM generate_series(1, 50) AS n;
+INSERT INTO "Odd S"."With" SELECT n, CASE n % 3 WHEN 0 THEN 1 + n % 5 END, CASE n % 3 WHEN 1 THEN n END,
+    CASE n % 3 WHEN 2 THEN n - 1 END FROM generate_series(1, 50) AS n;
+INSERT INTO "Odd S".leaf SELECT n, CASE n % 2 WHEN 0 THEN n END, CASE n % 4 WHEN 1 THEN n END
+  FROM generate_series(1, 50) AS n;
+INSERT INTO "Odd S".kid SELECT n + 100, n, NULL FROM generate_series(1, 50) AS n;
+"""
+
+
+@pytest.mark.parametrize("foreign", ["django_auth"], indirect=True)
+def test_names_partitions_and_inheritance(foreign: Foreign, tmp_path: Path) -> None:
+    foreign.execute(NAMES)
+    try:
+        with Snapshot(connections.parse("clinic_db", foreign.server.uri(foreign.database))) as snapshot:
+            init.apply(tmp_path, init.plan(snapshot, tmp_path, Wanted("Odd S.Ten{ant}")))
+            folder = SqlFolder(tmp_path)
+            extracts, clinics = queries(folder), folder.text("all_clinics.sql")
+            faster = at_once.faster(snapshot, extracts, clinics)
+            assert faster.keys() == {"Odd S.With", "Odd S.leaf", "Odd S.kid"}
+            for name, query in faster.items():
+                found = rows(snapshot, query)
+                assert found and found == rows(snapshot, rows_of(clinics, extracts[name])), name
+    finally:
+        foreign.execute('DROP SCHEMA "Odd S" CASCADE')
 
 
 def wrong(text: str, rng: random.Random) -> str:
