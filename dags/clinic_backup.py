@@ -21,7 +21,8 @@ Each night at 02:00 (`CLINIC_BACKUPS_SCHEDULE`, in `CLINIC_BACKUPS_TIME_ZONE`):
 - A `back_up` task failed: only that clinic has no backup, or those that the end of the task's log names. A wrong
   extract fails every backup that it affects; the log of `preflight` lists all of them. Transient errors were retried,
   permanent ones were not. Clear the task to try again; it continues the same record.
-- Only `summary` failed: the key of a clinic cannot be an id. The log has the key and the remedy. The others were backed up.
+- Only `summary` failed: the key of a clinic cannot be an id. The log has the key and the remedy. The others were backed
+  up.
 
 **To undo**: nothing to undo. A backup only reads the clinics' database; a failed one leaves nothing in the store.
 """
