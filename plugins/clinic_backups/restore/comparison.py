@@ -169,6 +169,8 @@ class Comparison:
                 self._refusals += untold
                 continue
             converted[name] = staged
+        sides = [(side, each.shape.key) for each in converted.values() for side in (each.wanted, each.present)]
+        self.workspace.analyze("analyzing both sides of the comparison", *sides)
         self._adopt({name: staged for name, staged in converted.items() if name not in self._parents})
         self.workspace.seals.require()
         for name, staged in converted.items():

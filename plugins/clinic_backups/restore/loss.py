@@ -50,6 +50,7 @@ class Sides:
         empty = self._workspace.stage(f"none_{self._next}", [(name, shape.typed(name)) for name in shape.columns])
         compute_keys(self._workspace, empty, shape)
         self._workspace.seals.keep(empty)
+        self._workspace.analyze(f"analyzing {shape.name}", (empty, shape.key))
         return empty
 
 
