@@ -820,7 +820,7 @@ def test_an_extract_that_computes_with_the_clinics_number_is_a_warning(
      "lasting keys never again", "lasting  keys: x", "Lasting-keys; x", "may-be-empy, x", "may  be empty often"],
 )  # fmt: skip
 def test_a_slip_in_the_class_of_a_table_is_no_reason(reason: str) -> None:
-    with pytest.raises(SettingsError, match="an unknown word") as caught:
+    with pytest.raises(SettingsError, match="the unknown word") as caught:
         parse(f"# a comment\nx.tabla: {reason}")
     assert "line 2" in caught.value.message
     assert re.search("`(derived|shared|rows|lasting keys|may be empty), reason`", caught.value.hint)

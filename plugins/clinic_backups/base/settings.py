@@ -154,7 +154,7 @@ class Settings(BaseSettings):
         default=64,
         ge=1,
         le=512,
-        description="Most tasks of one run. With more clinics than that, a task backs up several",
+        description="The most tasks that one run has. With more clinics than that, a task backs up several",
     )
     clinics_at_once: int = Field(
         default=4,
@@ -247,8 +247,8 @@ class Settings(BaseSettings):
     throttle_mb_s: float = Field(
         default=0,
         ge=0,
-        description="Most MB of rows (as CSV) that a task reads from the database in a second; 0: no limit. A backup "
-        "then keeps its tables locked against migrations for longer",
+        description="The most MB of rows (as CSV) that a task reads from the database in a second; 0: no limit. With a "
+        "limit, a backup keeps its tables locked against migrations for longer",
     )
     max_row_mib: int = Field(
         default=256,
@@ -266,12 +266,13 @@ class Settings(BaseSettings):
         default=120,
         ge=1,
         le=3600,
-        description="A machine whose clock differs by more from the catalog's database neither backs up nor deletes",
+        description="If a machine's clock differs by more seconds from that of the catalog's database, the machine "
+        "neither backs up nor deletes",
     )
     silence_seconds: Timeout = Field(
         default=60,
-        description="After this silence a database is asked over a new connection whether it still runs the statement; "
-        "if not, the connection is closed",
+        description="Seconds without an answer after which the database is asked, over a new connection, whether it "
+        "still runs the statement; if not, the silent connection is closed",
     )
     standby_lag_seconds: int = Field(
         default=600,
@@ -282,7 +283,7 @@ class Settings(BaseSettings):
     standby_of_primary: bool = Field(
         default=False,
         description="Set this if `clinic_db` is a standby that receives from the primary itself, never from another "
-        "standby. Then the data of an idle primary count as fresh without a commit",
+        "standby. Then the data of an idle primary count as fresh, even if nothing is committed",
     )
     trusted_owners: Words = Field(
         default=(),

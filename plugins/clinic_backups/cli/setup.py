@@ -38,8 +38,8 @@ def check(
         bool,
         typer.Option(
             "--rehearse",
-            help="Delete, restore and prove the clinic with the fewest rows and that with the most, and roll it back."
-            " Needs the secret key. Meanwhile the rows of these clinics are locked.",
+            help="Delete all rows of the smallest and of the largest clinic, restore them from their newest backups,"
+            " prove them, and roll everything back. Needs the secret key. Meanwhile these rows are locked.",
         ),
     ] = False,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key, for --rehearse.")] = None,

@@ -167,7 +167,7 @@ def watch() -> dict[str, int]:
             now = parts.clock()
             facts = overdue_facts(parts.known_clinics.health(now), usable.rpo_hours, now)
             if wrong:
-                facts["problem"] = {"error": wrong, "hint": "Until that is corrected no backup is made."}
+                facts["problem"] = {"error": wrong, "hint": "No backup is made until that is corrected."}
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
             if notice is not None:
                 parts.outbox.queue(notice, now)
@@ -183,7 +183,7 @@ def watch() -> dict[str, int]:
     for clinic in (*facts["never"], *facts["overdue"]):
         log.error("%s %r: %s", clinic["clinic_id"], clinic["clinic_name"], clinic.get("last_good_at", "no backup yet"))
     if wrong:
-        raise AirflowFailException(f"{wrong} Until that is corrected no backup is made.")
+        raise AirflowFailException(f"{wrong} No backup is made until that is corrected.")
     if late:
         raise AirflowFailException(
             in_words(f"{late} clinics have no good backup younger than {usable.rpo_hours} hours, or than their own")
