@@ -19,7 +19,8 @@ from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base import connections
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.settings import PROJECT_EMAIL, PROJECT_SQL, Settings
+from clinic_backups.base.setting_fields import PROJECT_EMAIL, PROJECT_SQL
+from clinic_backups.base.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import open_store

@@ -38,9 +38,9 @@ def check(
         bool,
         typer.Option(
             "--rehearse",
-            help="Delete all rows of the clinic with the fewest rows, and of the clinic with the most. Restore them from"
-            " the newest backups, prove them, and roll everything back. Needs the secret key. Meanwhile these rows are"
-            " locked.",
+            help="Delete all rows of the clinic with the fewest rows, and of the clinic with the most. Restore them"
+            " from the newest backups, prove them, and roll everything back. Needs the secret key. Meanwhile these rows"
+            " are locked.",
         ),
     ] = False,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key, for --rehearse.")] = None,
