@@ -29,6 +29,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.findings import Finding
 from clinic_backups.base.setting_fields import PROJECT_SQL
 from clinic_backups.base.text import in_sql, one_line
 from clinic_backups.restore.comparison import Present
@@ -64,7 +65,7 @@ class Guard(Rig):
         with (self.sql / "not_backed_up.txt").open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
 
-    def errors(self, level: str = "error", *, rows: bool = False) -> list[preflight.Finding]:
+    def errors(self, level: str = "error", *, rows: bool = False) -> list[Finding]:
         """What the preflight finds about completeness."""
         findings = preflight.run(
             settings=self.settings, clinic_db=lambda: self.clinic_db, stores=lambda: Stores.of(self.store),

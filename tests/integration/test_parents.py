@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from clinic_backups.backup.preflight import Finding
 from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.findings import Finding
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 from tests.integration.test_gaps import Guard

@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.archive.encryption import generate_identity
-from clinic_backups.backup.preflight import COUNT_TIMEOUT_SECONDS, require
+from clinic_backups.backup.database_checks import COUNT_TIMEOUT_SECONDS
 from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.findings import require
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.cli.environment import parts

@@ -14,14 +14,13 @@ from airflow.sdk.configuration import conf as airflow_conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.backup.choose_clinics import for_all_clinics, select
-from clinic_backups.backup.preflight import require
 from clinic_backups.backup.shares import NOT_BEFORE, Share, divide
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.findings import OF_RUN, Finding
+from clinic_backups.base.findings import OF_RUN, Finding, require
 from clinic_backups.base.load_settings import in_words, load_usable
 from clinic_backups.base.plain import plain
 from clinic_backups.base.setting_types import BY_HAND
