@@ -92,13 +92,13 @@ class RowChecks:
         if table.primary_key:
             ours, theirs = keys(table, "r"), keys(table, "t")
             names = [sql.Identifier(f"key{number}") for number, _ in enumerate(ours)]
-            query = template("count_rows").format(
+            query = template("count_rows", rows_of_every_clinic="every_clinic").format(
                 **parts,
                 extract_keys=listed(sql.SQL("{} AS {}").format(*pair) for pair in zip(ours, names, strict=True)),
                 same=all_of(sql.SQL("{} = b.{}").format(key, name) for key, name in zip(theirs, names, strict=True)),
             )
         else:
-            query = template("count_equal_rows").format(
+            query = template("count_equal_rows", rows_of_every_clinic="every_clinic").format(
                 **parts, table_row=self._whole_row(table, "t"), extract_row=self._whole_row(table, "r")
             )
         found = self._snapshot.rows_within(

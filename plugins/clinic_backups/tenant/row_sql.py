@@ -12,8 +12,9 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.structure import ParentKey
 
 
-def template(name: str) -> sql.SQL:
-    return sql.SQL(catalog_query(name))
+def template(name: str, **parts: str) -> sql.SQL:
+    """See :func:`clinic_backups.tenant.pg_catalog.catalog_query`."""
+    return sql.SQL(catalog_query(name, **parts))
 
 
 def same(link: ParentKey, parent: str) -> sql.Composable:
@@ -70,7 +71,7 @@ def backed_up(
     :param clinics: the query of the clinics.
     :param materialized: whether the server stores the rows before it compares them.
     """
-    return template("backed_up").format(
+    return template("backed_up", rows_of_every_clinic="every_clinic").format(
         name=sql.Identifier(name), how=sql.SQL("" if materialized else "NOT "), clinic=CLINIC,
         columns=listed(columns), clinics=clinics, extract=sql.SQL(extract),
     )  # fmt: skip

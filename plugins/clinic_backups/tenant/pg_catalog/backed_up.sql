@@ -1,10 +1,5 @@
 -- The rows of one table in all backups, each with the number of its clinic.
 {name} AS {how}MATERIALIZED (
     SELECT clinica_del_respaldo.id AS {clinic}, {columns}
-      FROM (
-{clinics}
-           ) AS clinica_del_respaldo (id, name, language)
-     CROSS JOIN LATERAL (
-{extract}
-           ) AS r
+      FROM {rows_of_every_clinic}
 )

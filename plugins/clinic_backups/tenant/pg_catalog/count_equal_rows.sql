@@ -3,12 +3,7 @@ WITH in_table AS (
     SELECT {table_row} AS fila, count(*) AS times FROM {table} AS t GROUP BY 1
 ), in_backups AS (
     SELECT {extract_row} AS fila, count(*) AS times
-      FROM (
-{clinics}
-           ) AS clinica_del_respaldo (id, name, language)
-     CROSS JOIN LATERAL (
-{extract}
-           ) AS r
+      FROM {rows_of_every_clinic}
      GROUP BY 1
 )
 SELECT COALESCE(sum(greatest(COALESCE(t.times, 0) - COALESCE(b.times, 0), 0)), 0)::bigint,

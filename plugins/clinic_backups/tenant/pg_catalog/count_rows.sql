@@ -4,12 +4,7 @@
 -- rows. ONLY, because tables that inherit from a table have extracts of their own.
 WITH backed_up AS NOT MATERIALIZED (
     SELECT {extract_keys}
-      FROM (
-{clinics}
-           ) AS clinica_del_respaldo (id, name, language)
-     CROSS JOIN LATERAL (
-{extract}
-           ) AS r
+      FROM {rows_of_every_clinic}
 ), counted (in_no_backup, in_backups, in_table) AS (
     SELECT (SELECT count(*) FROM {table} AS t WHERE NOT EXISTS (SELECT FROM backed_up AS b WHERE {same})),
            (SELECT count(*) FROM backed_up),
