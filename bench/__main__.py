@@ -54,13 +54,16 @@ def main() -> int:
     parser.add_argument("--clinics", type=int, help="small clinics through the scheduler")
     parser.add_argument("--patients", type=int, help="patients of each small clinic")
     parser.add_argument(
+        "--nights", type=int, help="nights in the catalog of the group board, each with all its clinics"
+    )
+    parser.add_argument(
         "--only",
         choices=GROUPS,
         action="append",
         help="only these; memory, far, far_store, fleet, beside, gentle: not among the default",
     )
     arguments = parser.parse_args()
-    asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients")}
+    asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients", "nights")}
     scale = Scale(**(vars(QUICK if arguments.quick else FULL) | {k: v for k, v in asked.items() if v is not None}))
     os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -42,6 +42,7 @@ class Scale:
 
     :param rows: of the large clinic, about.
     :param clinics: small ones, with ``patients`` each.
+    :param nights: in the catalog of the page's queries; by default as many as ``quick`` says.
     """
 
     rows: int
@@ -49,6 +50,7 @@ class Scale:
     clinics: int
     patients: int
     quick: bool
+    nights: int | None = None
 
 
 def patients_of(rows: int) -> int:
