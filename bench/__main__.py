@@ -18,6 +18,7 @@ from bench import (
     far,
     far_store,
     fleet,
+    gentle,
     guards,
     incremental,
     large_clinic,
@@ -38,7 +39,7 @@ GROUPS = {
     "large": large_clinic.figures, "restore": restore.figures, "small": small_clinics.figures,
     "guards": guards.figures, "memory": memory.figures, "incremental": incremental.figures,
     "far": far.figures, "far_store": far_store.figures, "fleet": fleet.figures,
-    "beside": beside.figures, "board": board.figures, "rows": rows.figures,
+    "beside": beside.figures, "gentle": gentle.figures, "board": board.figures, "rows": rows.figures,
 }  # fmt: skip
 DEFAULT_GROUPS = ("large", "restore", "small", "guards", "incremental", "board")
 QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
@@ -54,13 +55,16 @@ def main() -> int:
     parser.add_argument("--clinics", type=int, help="small clinics through the scheduler")
     parser.add_argument("--patients", type=int, help="patients of each small clinic")
     parser.add_argument(
+        "--nights", type=int, help="nights in the catalog of the group board, each with all its clinics"
+    )
+    parser.add_argument(
         "--only",
         choices=GROUPS,
         action="append",
-        help="only these; memory, far, far_store, fleet, beside, rows: not among the default",
+        help="only these; memory, far, far_store, fleet, beside, gentle, rows: not among the default",
     )
     arguments = parser.parse_args()
-    asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients")}
+    asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients", "nights")}
     scale = Scale(**(vars(QUICK if arguments.quick else FULL) | {k: v for k, v in asked.items() if v is not None}))
     os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Query:
 def figures(world: World) -> list[Figure]:
     """Seconds of each query by one caller, the 95th percentile of four at once, and the CPU time of one query."""
     size = QUICK if world.scale.quick else FULL
+    size = replace(size, nights=world.scale.nights or size.nights)
     connection = _load(world, size)
     database = CatalogDatabase(connection, pool_size=CALLERS)
     with database.transaction("counting") as db:
@@ -101,7 +102,7 @@ def _queries(database: CatalogDatabase, size: Size, records: int) -> Iterator[Qu
     yield Query("all backups, any page", lambda draw: history.page(visible=None, page=draw.randint(1, last_page)))
     yield Query(
         "all backups, page in the middle",
-        lambda draw: history.page(visible=None, page=last_page // 2 + draw.randint(-99, 99)),
+        lambda draw: history.page(visible=None, page=max(1, last_page // 2 + draw.randint(-99, 99))),
     )
     yield Query("all backups, last page", lambda draw: history.page(visible=None, page=last_page))
     yield Query(

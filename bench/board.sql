@@ -34,7 +34,7 @@ SELECT c.clinic_id || '-' || to_char(at, 'YYYYMMDD"T"HH24MISS"Z"'), c.clinic_id,
  CROSS JOIN LATERAL (
        SELECT now() - interval '6 hours' - interval '1 day' * night + interval '0.7 s' * c.clinic_number AS at,
               abs(hashint8(c.clinic_number * 1000 + night)) %% 1000 AS chance,
-              200000 + abs(hashint8(c.clinic_number)) %% 50000000::bigint - night * 1000 AS size) AS drawn
+              1200000 + abs(hashint8(c.clinic_number)) %% 50000000::bigint - least(night, 1100) * 1000 AS size) AS drawn
  CROSS JOIN LATERAL (
        SELECT CASE WHEN c.clinic_number %% 200 = 3 THEN 'failed'                   -- never a good one
                    WHEN c.clinic_number %% 50 = 7 AND night < 4 THEN 'failed'      -- late

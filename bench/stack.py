@@ -12,8 +12,11 @@ from typing import Any
 
 from bench.figures import BenchError
 from bench.world import World
+from clinic_backups.base.connections import Connection
 from include.demo.api import AirflowApi
+from include.demo.database import DATABASE
 from include.demo.layout import CHECKOUT, Layout, Secrets
+from include.demo.postgres import HOST
 from include.demo.stack import DAG_ID, Stack
 from include.demo.state import State
 
@@ -51,6 +54,14 @@ class BenchStack(Stack):
 
     def variables(self) -> dict[str, str]:
         return super().variables() | {"AIRFLOW__CORE__DAGS_FOLDER": str(self.dags)}
+
+    def superuser(self) -> Connection:
+        """The clinics' database, for statements of the application itself."""
+        server = self._postgres
+        return Connection(
+            "application", "postgres", host=HOST, port=server.port, schema=DATABASE, login=server.user,
+            password=server.password,
+        )  # fmt: skip
 
     def run(self, api: AirflowApi, dag_id: str, watch: Callable[[], object] = lambda: None) -> list[dict[str, Any]]:
         """Run a DAG once; returns its mapped tasks. :raises BenchError: the run failed or takes too long.

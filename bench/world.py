@@ -16,7 +16,7 @@ import pyrage
 from bench.figures import BenchError
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.settings import PROJECT_SQL
+from clinic_backups.base.setting_fields import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.tenant.copy_statement import copy_statement
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
@@ -42,6 +42,7 @@ class Scale:
 
     :param rows: of the large clinic, about.
     :param clinics: small ones, with ``patients`` each.
+    :param nights: in the catalog of the page's queries; by default as many as ``quick`` says.
     """
 
     rows: int
@@ -49,6 +50,7 @@ class Scale:
     clinics: int
     patients: int
     quick: bool
+    nights: int | None = None
 
 
 def patients_of(rows: int) -> int:

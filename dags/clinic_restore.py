@@ -12,8 +12,10 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"mode": "live"` | as `exact`, but rows that people change after the plan keep their changes |
 | `"mode": "into", "schema": "clinic_7_look"` | write a copy into a new schema of `restore_target` instead |
 | `"tables": ["public.citas_consulta"]` | only these tables |
+| `"ignore_dropped": true` | leave out the values of columns that were dropped since the backup |
 | `"other_database": true` | restore although the database is another one than backups are read from |
 | `"approve": true` | do not wait for an approval; valid once, and ignored if `CLINIC_BACKUPS_APPROVERS` is set |
+| `"notes": "case 12"` | one line that is stored with the restore; no patients' data |
 
 1. `plan` checks the whole archive and compares it with the clinic. Its log and the approval page name the database that
    would be written to, and the number of rows to insert, update and delete in each table. It changes nothing.

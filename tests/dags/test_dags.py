@@ -171,6 +171,13 @@ def test_the_params_of_backups_and_restores_are_the_keys_that_a_conf_may_have(da
     assert set(dags["clinic_restore"].params) == set(request.KEYS)  # type: ignore[attr-defined]
 
 
+def test_the_runbook_of_a_dag_names_each_of_its_params(dags: dict[str, object]) -> None:
+    for dag_id, dag in dags.items():
+        text = dag.doc_md  # type: ignore[attr-defined]
+        names = list(dag.params)  # type: ignore[attr-defined]
+        assert [name for name in names if f'"{name}"' not in text and f"`{name}`" not in text] == [], dag_id
+
+
 def test_every_param_of_a_backup_reaches_it(dags: dict[str, object]) -> None:
     from clinic_backups.base.backup_request import BackupOptions
 

@@ -53,7 +53,7 @@ SITUATIONS: dict[str, tuple[Break, str, str]] = {
     "database away": (_variable(AIRFLOW_CONN_CLINIC_DB=NOWHERE), "database does not answer", "clinic_db"),
     "late": (_statement(f"UPDATE clinic_backups.backup SET {EARLIER} WHERE clinic_id = '3'"),
              "late, failed or missing", "list --state failed"),
-    "another key": (_other_key, "does not open the backups", "secret key"),
+    "another key": (_other_key, "does not open new backups", "secret key"),
 }  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.backup.preflight import Finding
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.findings import Finding
 from tests.integration.test_gaps import Guard
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

@@ -29,7 +29,8 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, SettingsError
-from clinic_backups.base.settings import PROJECT_SQL
+from clinic_backups.base.findings import Finding
+from clinic_backups.base.setting_fields import PROJECT_SQL
 from clinic_backups.base.text import in_sql, one_line
 from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.workspace import Workspace
@@ -64,7 +65,7 @@ class Guard(Rig):
         with (self.sql / "not_backed_up.txt").open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
 
-    def errors(self, level: str = "error", *, rows: bool = False) -> list[preflight.Finding]:
+    def errors(self, level: str = "error", *, rows: bool = False) -> list[Finding]:
         """What the preflight finds about completeness."""
         findings = preflight.run(
             settings=self.settings, clinic_db=lambda: self.clinic_db, stores=lambda: Stores.of(self.store),
@@ -820,7 +821,7 @@ def test_an_extract_that_computes_with_the_clinics_number_is_a_warning(
      "lasting keys never again", "lasting  keys: x", "Lasting-keys; x", "may-be-empy, x", "may  be empty often"],
 )  # fmt: skip
 def test_a_slip_in_the_class_of_a_table_is_no_reason(reason: str) -> None:
-    with pytest.raises(SettingsError, match="an unknown word") as caught:
+    with pytest.raises(SettingsError, match="the unknown word") as caught:
         parse(f"# a comment\nx.tabla: {reason}")
     assert "line 2" in caught.value.message
     assert re.search("`(derived|shared|rows|lasting keys|may be empty), reason`", caught.value.hint)

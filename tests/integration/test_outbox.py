@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clinic_backups.app import Parts
-from clinic_backups.base import connections, settings
+from clinic_backups.base import connections, setting_fields
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.catalog.clinics import Clinics
@@ -37,7 +37,7 @@ class Office:
     def __init__(self, database: DemoDatabase, folder: Path) -> None:
         self.rig = Rig(database, FileStore(folder / "store"))
         self.mailbox = mailbox()
-        self.texts = settings.PROJECT_EMAIL
+        self.texts = setting_fields.PROJECT_EMAIL
         self.now = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
         self.outbox = Outbox(self.rig.catalog.database)
         self.parts = Parts(
@@ -205,7 +205,7 @@ def test_a_new_mail_is_a_notice_and_one_file_of_each_language(
     office: Office, tmp_path: Path, urgent: bool, clinic_id: int | None, to_approvers: bool, recipients: list[str]
 ) -> None:
     office.texts = tmp_path / "email"
-    shutil.copytree(settings.PROJECT_EMAIL, office.texts)
+    shutil.copytree(setting_fields.PROJECT_EMAIL, office.texts)
     (office.texts / "es" / "change.jinja").write_text(NEW_MAIL, "utf-8")
     facts = {"clinic_name": "Sonrisas & <b>"}
     notice = Notice("change:1", "change", facts, clinic_id, urgent=urgent, to_approvers=to_approvers)

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from clinic_backups.backup.preflight import Finding
 from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.findings import Finding
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 from tests.integration.test_gaps import Guard
@@ -61,7 +61,7 @@ BAD = {
     ),
     "rows of strangers": (
         PARENTS | {"picture": "SELECT p.* FROM s.picture AS p WHERE {{ clinic_id }} > 0"},
-        [r"s\.picture: \d rows of this parent table are in the backup of a clinic without a row of that clinic that"
+        [r"s\.picture: \d rows of this parent table are in the backup of a clinic although no row of that clinic"
          " refers to them"],
     ),
     "a table in no backup": (

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from clinic_backups.archive.encryption import generate_identity
-from clinic_backups.backup import preflight
-from clinic_backups.backup.preflight import Finding
+from clinic_backups.backup import database_checks, preflight
 from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base import connections
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.settings import PROJECT_EMAIL, PROJECT_SQL, Settings
+from clinic_backups.base.findings import Finding, require
+from clinic_backups.base.setting_fields import PROJECT_EMAIL, PROJECT_SQL
+from clinic_backups.base.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import open_store
@@ -95,7 +96,7 @@ def test_the_demo_passes_and_its_rows_of_no_clinic_are_counted(demo: Preflight) 
 
     findings = demo.run(count_rows=True)
 
-    preflight.require(findings)
+    require(findings)
     assert [finding.check for finding in findings if finding.level == "ok"] == [
         "settings", "store", "catalog", "owners", "extracts", "coverage", "indexes", "rows",
     ]  # fmt: skip
@@ -139,7 +140,7 @@ def test_a_table_that_nobody_thought_of_fails_by_name_until_it_is_accounted_for(
     ]
     findings = demo.run()
     with pytest.raises(PermanentError, match="The preflight found 2 errors") as caught:
-        preflight.require(findings)
+        require(findings)
     assert f"{demo.sql / 'extract' / 'laboratorio.Pedido'}.sql" in str(caught.value)
     assert f"{demo.sql / 'extract' / 'respuesta'}.sql" in str(caught.value)
 
@@ -212,7 +213,7 @@ def test_a_missing_index_is_a_warning_with_the_statement_that_makes_it(demo: Pre
             'CREATE INDEX CONCURRENTLY ON "public"."citas_consulta" ("paciente_id");'
         ),
     }
-    preflight.require(demo.run())
+    require(demo.run())
 
     demo.execute(*missing.values())
     assert demo.found("warning", "indexes") == []
@@ -243,7 +244,7 @@ def test_rows_in_several_backups_or_twice_in_one_are_counted(demo: Preflight, mo
         "SELECT * FROM public.inventario_inventario WHERE clinica_id = '{{ clinic_id }}'",
     )
     # Too slow to be counted.
-    monkeypatch.setattr(preflight, "COUNT_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(database_checks, "COUNT_TIMEOUT_SECONDS", 1)
     demo.write(
         "extract/comun_clinica.sql",
         "SELECT c.* FROM public.comun_clinica c, pg_sleep(1.5) WHERE c.id = {{ clinic_id }}",
@@ -277,7 +278,7 @@ def test_rows_in_several_backups_or_twice_in_one_are_counted(demo: Preflight, mo
         "public.citas_horario", "public.usuarios_paciente",
     }  # fmt: skip
     with pytest.raises(PermanentError, match="rows too many"):
-        preflight.require(demo.run(count_rows=True))
+        require(demo.run(count_rows=True))
 
 
 def test_settings_store_catalog_and_database_are_all_reported_in_one_run(demo: Preflight, tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ def test_settings_store_catalog_and_database_are_all_reported_in_one_run(demo: P
     assert len(findings) == len(errors)
     assert [check for check, _ in errors] == ["settings", "settings", "store", "catalog", "database"]
     with pytest.raises(PermanentError) as caught:
-        preflight.require(findings)
+        require(findings)
     text = str(caught.value)
     assert all(message in text for _, message in errors)
     assert text.count("HINT: ") == 6
@@ -316,15 +317,15 @@ def test_what_may_pass_by_itself_is_retried_unless_something_else_is_wrong(demo:
         cursor.execute("LOCK TABLE public.inventario_inventario IN ACCESS EXCLUSIVE MODE")
         findings = demo.run()
     with pytest.raises(TransientError, match=r"1 error\.\n\[extracts\] .*inventario"):
-        preflight.require(findings)
+        require(findings)
 
     demo.write("extract/citas_horario.sql", "SELECT 1 FROM public.nada")
     with pytest.raises(PermanentError, match=r"2 errors(?s:.*)inventario(?s:.*)nada"):
-        preflight.require(findings + [finding for finding in demo.run() if finding.level == "error"])
+        require(findings + [finding for finding in demo.run() if finding.level == "error"])
 
     demo.clinic_db = "postgresql://reader:x@127.0.0.1:1/nothing"
     with pytest.raises(TransientError, match="1 error"):
-        preflight.require(demo.run(count_rows=True))
+        require(demo.run(count_rows=True))
 
 
 def test_a_store_that_cannot_give_back_what_it_took_is_left_empty(demo: Preflight, tmp_path: Path) -> None:

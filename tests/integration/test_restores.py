@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from clinic_backups.app import Parts
-from clinic_backups.base import connections, settings
+from clinic_backups.base import connections, setting_fields
 from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.clinics import Clinics
@@ -68,7 +68,9 @@ class Desk:
         return Post(
             outbox=self.outbox,
             server=self.mailbox.connection,
-            templates=Templates(settings.PROJECT_EMAIL, self.rig.settings.zone, support_contact="ayuda@saas.example"),
+            templates=Templates(
+                setting_fields.PROJECT_EMAIL, self.rig.settings.zone, support_contact="ayuda@saas.example"
+            ),
             admins=parts.admins,
             operators=[OPERATOR],
             operator_language="en",

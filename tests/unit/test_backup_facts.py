@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from typing import get_args, get_origin, get_type_hints
 
+from clinic_backups.archive.envelope_checks import harmless
 from clinic_backups.base.backup_facts import BackupFacts, ChainArchive, Gap
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.documents import Text
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.row_mapping import record_of, values_of
@@ -52,6 +55,19 @@ def test_an_envelope_says_every_fact_and_a_record_takes_it_over() -> None:
         state="running", started_at=NOW, archive_key="", requested_by=FULL.requested_by, number=13,
     )  # fmt: skip
     assert begun.completed(envelope, STORE).facts() == FULL.facts()
+
+
+def test_every_text_of_an_envelope_is_limited() -> None:
+    """Anybody who may write into a store can forge an envelope, and its texts are shown to people."""
+    hints = get_type_hints(Envelope, include_extras=True)
+    texts = {
+        name
+        for name, hint in hints.items()
+        if Text in (hint, *get_args(hint)) and get_origin(hint) not in (dict, tuple)
+    }
+    assert {"clinic_name", "requested_by", "notes", "suspect"} <= texts
+    long = replace(FULL.envelope(), **dict.fromkeys(texts, "x" * 100000))
+    assert {name for name in texts if len(getattr(harmless(long), name)) > 10_000} == set()
 
 
 def test_what_an_older_envelope_lacks_stays_in_the_record() -> None:

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import clinic_backups
+from clinic_backups.archive.codec import CODEC
 
 PACKAGE = Path(clinic_backups.__file__).parent
 ZLIB = """
 import io, zlib
 from datetime import UTC, datetime
-import clinic_backups.archive.zstd as module
+import clinic_backups.archive.codec as module
 
 class Zlib:
     NAME, SUFFIX, COMMAND, Damaged = "zlib", ".zz", "pigz --decompress", zlib.error
@@ -27,7 +28,7 @@ class Zlib:
     def reader(self):
         return zlib.decompressobj()
 
-module.Zstd = Zlib  # as the one line in codec.py would
+module.CODEC = Zlib(level=1)  # as the one line in codec.py would
 from clinic_backups.archive import by_hand, encryption, object_keys, reader, writer
 from clinic_backups.archive.codec import CODEC
 from clinic_backups.base.errors import IntegrityError
@@ -76,7 +77,13 @@ assert by_hand.unpacked("key.txt", "a") == "age --decrypt --identity key.txt a |
 
 
 def test_one_module_each_knows_the_compression_and_the_encryption() -> None:
-    known = {r"zstandard|\bZstd\b|\.zst\b": {"zstd.py", "codec.py"}, r"pyrage|\bAge\b[^ ]|\"\.age\"": {"encryption.py"}}
+    codec, suffix = type(CODEC), re.escape(CODEC.SUFFIX)
+    own = f"{codec.__module__.rpartition('.')[2]}.py"
+    known = {
+        rf"\b{codec.__name__}\b|{suffix}\b": {own, "codec.py"},
+        r"zstandard": {"zstd.py"},
+        r"pyrage|\bAge\b[^ ]|\"\.age\"": {"encryption.py"},
+    }
     for words, where in known.items():
         naming = set()
         for path in PACKAGE.rglob("*.py"):

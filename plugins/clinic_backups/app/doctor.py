@@ -55,7 +55,7 @@ class Diagnosis:
 
 
 class Doctor:
-    """Looks once. Every part that fails becomes a sight."""
+    """Looks at each part once. An error of a part is noted, and does not stop the others."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts, self._found = parts, Diagnosis()
@@ -88,7 +88,7 @@ class Doctor:
     def _folder(self) -> tuple[SightState, str]:
         folder = SqlFolder(self._parts.settings.sql_dir)
         if not (folder.path / "clinic_table.txt").exists():
-            return "missing", f"{folder.path} does not say which tables there are."
+            return "missing", f"{folder.path} does not name the table of the clinics: it has no clinic_table.txt."
         return "ok", f"{folder.path}: {len(folder.queries())} tables, the clinics are in {folder.clinic_table}."
 
     def _recipients(self) -> tuple[SightState, str]:
@@ -149,7 +149,7 @@ class Doctor:
         if recipients and not set(keys) & {recipient.strip() for recipient in recipients}:
             return (
                 "error",
-                f"The key in {file} opens no backup that is made now: it belongs to none of the public keys.",
+                f"The secret key in {file} belongs to none of the public keys, so it does not open new backups.",
             )
         return "ok", f"{file} holds {len(keys)} keys."
 
@@ -230,12 +230,12 @@ class Doctor:
             self._of_backups()
         elif at["secret key"] == "error":
             self._say(
-                "The key at hand does not open the backups that are made now.",
+                "The secret key on this machine does not open new backups.",
                 "Find the secret key that belongs to CLINIC_BACKUPS_RECIPIENTS.",
                 "If it is lost, set CLINIC_BACKUPS_RECIPIENTS to a key that you have, and back up again.",
             )
         else:
-            self._say("All is well. `clinic-backups check --rows --rehearse` proves it to the row.")
+            self._say("All is well. `clinic-backups check --rows --rehearse` also proves it row by row.")
 
     def _is_store_away(self, at: Mapping[str, SightState]) -> bool:
         """A store that is not there is new, unless the catalog expects one."""

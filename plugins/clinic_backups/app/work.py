@@ -15,6 +15,7 @@ from clinic_backups.archive.encryption import Encryption, load_identities, publi
 from clinic_backups.backup import preflight
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.backup_outcomes import Outcomes
+from clinic_backups.backup.database_checks import OnCompared
 from clinic_backups.backup.row_report import RowReport
 from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.backup_record import BackupRecord
@@ -226,9 +227,9 @@ class Parts(Shared):
         *,
         count_rows: bool = True,
         try_restores: bool = False,
-        on_compared: preflight.OnCompared = nobody,
+        on_compared: OnCompared = nobody,
         rows: RowReport | None = None,
-    ) -> list[preflight.Finding]:
+    ) -> list[Finding]:
         """Check everything that a backup needs.
 
         :param try_restores: a person asks: also write one row of each table with the restoring role, and roll it back.

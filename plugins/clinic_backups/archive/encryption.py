@@ -102,7 +102,7 @@ def _content(file: Path) -> bytes:
         ) from None
     if mode & 0o077:
         raise SettingsError(
-            f"The identity file {file} can be read or changed by others than its owner (mode {mode & 0o777:04o}).",
+            f"The identity file {file} is readable or writable by others than its owner (mode {mode & 0o777:04o}).",
             hint=f"chmod 600 {file}",
         )
     return data

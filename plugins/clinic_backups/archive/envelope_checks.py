@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,14 +17,14 @@ from clinic_backups.archive.object_keys import parse_key
 from clinic_backups.base.backup_facts import Gap
 from clinic_backups.base.backup_id import moment_of
 from clinic_backups.base.clinic_id import ClinicId, component_of
-from clinic_backups.base.documents import BIGINT, EARLIEST, LATEST
+from clinic_backups.base.documents import BIGINT, EARLIEST, LATEST, Text
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.text import JOINERS, one_line
 
 MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_000, 300, 100, 4_000
 MAX_GAPS, MAX_GAP = 1_000, 4_000
-MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
-MAX_SUSPECT = 10_000
+MAX_TEXT = 500
+_LONGER_TEXTS = {"notes": 2_000, "suspect": 10_000}
 _SOURCE = re.compile(r"([0-9]{1,20}|\?)/[0-9]{1,10}/.{1,63}")
 """See ``clinic_backups.tenant.source_database``."""
 MAX_NUMBER = 2**31
@@ -47,6 +47,12 @@ _WRONG = {
 }
 """What is said of an envelope with a wrong value in one of these fields."""
 _ENVELOPE = TypeAdapter(Envelope)
+_TEXTS = [
+    name
+    for name, hint in get_type_hints(Envelope, include_extras=True).items()
+    if get_origin(hint) not in (dict, tuple) and Text in (hint, *get_args(hint))
+]
+"""The fields that are texts, also those that may be missing."""
 
 
 def problem_of(envelope: Envelope, clinic_id: ClinicId, now: datetime) -> str:
@@ -79,10 +85,13 @@ def harmless(envelope: Envelope) -> Envelope:
 
     They are not refused, because names and notes may hold anything.
     """
-    texts: dict[str, Any] = {name: _shown(getattr(envelope, name), most) for name, most in MAX_TEXT.items()}
+    texts: dict[str, Any] = {
+        name: _shown(text, _LONGER_TEXTS.get(name, MAX_TEXT))
+        for name in _TEXTS
+        if (text := getattr(envelope, name)) is not None
+    }
     gaps = tuple(Gap(_shown(gap.table, MAX_GAP), _shown(gap.reason, MAX_GAP)) for gap in envelope.gaps)
-    suspect = None if envelope.suspect is None else _shown(envelope.suspect, MAX_SUSPECT)
-    return replace(envelope, **texts, gaps=gaps, suspect=suspect)
+    return replace(envelope, **texts, gaps=gaps)
 
 
 def usable_end(moment: datetime | None, now: datetime) -> datetime | None:

@@ -178,8 +178,8 @@ class RowFindings:
             self._report.warn(
                 "rows",
                 f"The rows of {name} were not {what} within {self._within_seconds:g} s.",
-                "Each backup compares its own clinic's rows. Use EXPLAIN: an extract that is not a plain join runs once"
-                " for each clinic.",
+                "Each backup compares its own clinic's rows. EXPLAIN shows why the query is slow: an extract that is"
+                " not a plain join runs once for each clinic.",
             )
         return answer
 

@@ -9,7 +9,8 @@ from clinic_backups.archive.encryption import parse_recipients, public_keys
 from clinic_backups.base.clinic_id import ClinicId, in_order, order_of
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import Report
-from clinic_backups.base.settings import PREFIX, Settings
+from clinic_backups.base.setting_fields import PREFIX
+from clinic_backups.base.settings import Settings
 from clinic_backups.notify.templates import FALLBACK_LANGUAGE, Templates
 
 NO_CLINIC = ""

@@ -186,7 +186,7 @@ def _given_up(error: Silent, doing: str) -> TransientError:
             " if it has nothing to write, the restore was committed."
         )
     return TransientError(
-        f"The database was silent for {error.seconds:.0f} seconds while {doing}; the connection was given up.{unknown}",
+        f"The database was silent for {error.seconds:.0f} seconds while {doing}; the connection was closed.{unknown}",
         hint=hint,
     )
 

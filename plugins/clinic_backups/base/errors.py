@@ -12,7 +12,8 @@ from clinic_backups.base.text import one_line, shown_line
 class ClinicBackupsError(Exception):
     """Root of all errors raised on purpose.
 
-    Names of a database may be an attacker's, so every line becomes one line of visible text.
+    A message may hold names from a database, which an attacker may have chosen. So each of its lines becomes one line
+    of visible text.
 
     :param message: what failed and where; never a secret, never a value of a patient's row.
     :param lines: further lines of the message.

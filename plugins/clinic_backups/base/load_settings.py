@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.settings import PREFIX, Settings
+from clinic_backups.base.setting_fields import PREFIX
+from clinic_backups.base.settings import Settings
 from clinic_backups.base.tenant_word import TenantWords
 
 _LIKE_PREFIX = re.compile(r"CLINICS?_?BACKUPS?_?")

@@ -11,7 +11,7 @@ LOOK_SECONDS = 0.5
 
 
 class Turns:
-    """Lets one thread after the other into the part."""
+    """Lets only one thread at a time into a section of code."""
 
     def __init__(self) -> None:
         self._free = threading.Semaphore()

@@ -86,6 +86,11 @@ class ByteChannel(Channel[bytes]):
             self.put(bytes(data), len(data))
         return len(data)
 
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read, not even later. Waits for the first bytes. Raises the writer's error."""
+        self._rest = self._rest or memoryview(self.get() or b"")
+        return not self._rest
+
     def flush(self) -> None:
         """Nothing to do: written bytes can be read at once."""
 

@@ -1,52 +1,23 @@
-"""The settings of the package: their names, types, defaults and texts, and what follows from them."""
+"""The settings of one process, and what follows from them for a clinic, a store or a connection."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
-
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.retention_rules import Days, Periods, RetentionPolicy
-from clinic_backups.base.setting_types import (
-    YEAR_HOURS,
-    Addresses,
-    ClinicFrequencies,
-    ClinicHours,
-    ClinicKeys,
-    ClinicPolicies,
-    ClinicSchedules,
-    Frequency,
-    FurtherStores,
-    Keys,
-    Language,
-    Percent,
-    Schedule,
-    SomePath,
-    StoreUrl,
-    TenantWordEn,
-    TenantWordEs,
-    Timeout,
-    WebAddress,
-    Words,
-    ZoneName,
-    objective_of,
-)
+from clinic_backups.base.retention_rules import PERIODS, RetentionPolicy
+from clinic_backups.base.setting_fields import PREFIX, SettingFields
+from clinic_backups.base.setting_types import objective_of
 from clinic_backups.base.tenant_word import TenantWords, english, spanish
 
 Own = TypeVar("Own")
-PREFIX = "CLINIC_BACKUPS_"
 LONGEST_RETRY_DELAY = timedelta(minutes=30)
-PROJECT_SQL = Path(__file__).resolve().parents[3] / "include" / "sql"
-PROJECT_EMAIL = PROJECT_SQL.parent / "email"
 
 
 class Timeouts(TypedDict):
@@ -65,240 +36,8 @@ class StoreOptions(TypedDict):
     lock_mode: Literal["governance", "compliance"]
 
 
-class Settings(BaseSettings):
-    """All settings of one process; frozen. Each field is the variable ``CLINIC_BACKUPS_<FIELD>``."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    store_url: StoreUrl = Field(
-        default="", description="URL of the store, for instance s3://bucket/prefix: see the table of providers below"
-    )
-    recipients: Keys = Field(
-        default=(), description="Public keys (age1… or ssh-…) that every backup is encrypted to, separated by spaces"
-    )
-    clinic_recipients: ClinicKeys = Field(
-        default={}, description='Additional public keys for single clinics, as JSON: {"7": ["age1…"]}'
-    )
-    own_keys_only: bool = Field(
-        default=False,
-        description="Encrypt a clinic that has its own public keys only to these. Destroying its secret key then makes "
-        "its backups unreadable",
-    )
-    server_side_encryption: str = Field(
-        default="AES256",
-        description="Encryption by the store itself, in addition: AES256, a KMS key id or ARN, or none",
-    )
-    keep_days: Days = Field(default=30, description="Days for which every backup is kept")
-    keep_daily: Periods = Field(default=0, description="After that, keep the newest backup of this many days")
-    keep_weekly: Periods = Field(default=0, description="Also of this many weeks")
-    keep_monthly: Periods = Field(default=0, description="Also of this many months")
-    keep_yearly: Periods = Field(default=0, description="Also of this many years")
-    clinic_retention: ClinicPolicies = Field(
-        default={},
-        description='Exceptions for single clinics, as JSON: {"7": {"keep_days": 90, "monthly": 12}}',
-    )
-    keep_failed_days: Days = Field(
-        default=90, description="Days after which records of failed and deleted backups are removed from the catalog"
-    )
-    full_every_days: int = Field(
-        default=7,
-        ge=0,
-        le=365,
-        description="Days after which the next backup is full, not incremental; 0: all backups are full",
-    )
-    chain_length: int = Field(
-        default=30, ge=1, le=200, description="The next backup is full when the chain has this many backups"
-    )
-    incremental_percent: int = Field(
-        default=50,
-        ge=1,
-        le=1000,
-        description="The next backup is full when the incrementals stored this percentage of the last full one",
-    )
-    compare_nights: int = Field(
-        default=1,
-        ge=1,
-        le=7,
-        description="Nights in which the rows of each clinic are compared with the extracts once. 1: each night "
-        "compares all clinics. 7: each night compares a seventh of them, and the other clinics' backups do not compare "
-        "their rows",
-    )
-    lock_days: int = Field(
-        default=0,
-        ge=0,
-        le=36500,
-        description="Days for which the stores lock each backup against deletion; 0: no lock",
-    )
-    lock_mode: Literal["governance", "compliance"] = Field(
-        default="governance",
-        description="governance: accounts with a special right may end a lock early. compliance: nobody may",
-    )
-    replica_stores: FurtherStores = Field(
-        default={},
-        description="Further stores that get a replica of every backup, as JSON of Airflow connection and "
-        'URL: {"backup_replica": "gs://replicas/clinics"}',
-    )
-    schedule: Schedule = Field(
-        default="0 2 * * *",
-        description="When all clinics are backed up: a cron expression, @hourly, @daily, @weekly, @monthly, or none",
-    )
-    clinic_schedule: ClinicSchedules = Field(
-        default={},
-        description="The same for single clinics, or for classes of clinics (the fourth column of active_clinics.sql), "
-        'as JSON: {"7": "0 */6 * * *", "premium": "@hourly"}',
-    )
-    start_window_minutes: int = Field(
-        default=0,
-        ge=0,
-        le=12 * 60,
-        description="The starts of a scheduled run's tasks are spread over this time; 0: each task starts as soon as "
-        "the pool has a free slot",
-    )
-    retention_schedule: Schedule = Field(
-        default="0 3 * * 0", description="When the stores are checked and expired backups are deleted; as SCHEDULE"
-    )
-    time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
-    tasks: int = Field(
-        default=64,
-        ge=1,
-        le=512,
-        description="Most tasks of one run. With more clinics than that, a task backs up several",
-    )
-    clinics_at_once: int = Field(
-        default=4,
-        ge=1,
-        le=16,
-        description="Clinics of one task, or of `clinic-backups backup`, that are under way at the same time. Only one "
-        "of them is read from the database, while the others wait for the store or the catalog",
-    )
-    retries: int = Field(default=3, ge=0, le=20, description="Number of retries of a task after a transient error")
-    retry_delay_seconds: int = Field(
-        default=60, ge=1, le=86_400, description="Wait before the first retry; it doubles with each, up to half an hour"
-    )
-    sql_dir: Path = Field(default=PROJECT_SQL, description="Folder with the application's SQL, include/sql")
-    email_dir: Path = Field(default=PROJECT_EMAIL, description="Folder with the mails' texts, include/email")
-    notify_success: Frequency = Field(
-        default="each",
-        description="Mail to a clinic's administrators about good backups: each, weekly or never. Failures are"
-        " always mailed",
-    )
-    clinic_notify_success: ClinicFrequencies = Field(
-        default={}, description='The same for single clinics, as JSON: {"7": "never"}'
-    )
-    support_contact: str = Field(
-        default="", description="Contact for clinics' administrators, printed in the mails that they get"
-    )
-    operator_emails: Addresses = Field(
-        default=(),
-        description="Addresses for digests, alarms and plans that wait for approval, separated by spaces",
-    )
-    operator_language: Language = Field(
-        default="es", description="Language of the operator's mails: the name of a folder in EMAIL_DIR"
-    )
-    tenant_word_es: TenantWordEs = Field(
-        default="",
-        description="The Spanish word for a tenant and its plural, in place of clínica/clínicas: organización/"
-        "organizaciones. With articles if the ending does not show the gender: el cliente/los clientes",
-    )
-    tenant_word_en: TenantWordEn = Field(
-        default="",
-        description="The English word, in place of clinic/clinics: organization/organizations. Page, mails and "
-        "messages take these words. `--help`, Airflow's own pages and the API's description do not",
-    )
-    rpo_hours: int = Field(
-        default=26,
-        ge=1,
-        le=YEAR_HOURS,
-        description="Objective: no clinic's last good backup is older than this many hours",
-    )
-    clinic_rpo_hours: ClinicHours = Field(
-        default={},
-        description='The same for single clinics or classes, as JSON: {"premium": 3}. A clinic with a schedule of its '
-        "own needs none: its objective is two hours more than the longest time between two of its runs",
-    )
-    shrink_percent: Percent = Field(
-        default=30, description="The digest names a clinic whose rows or bytes fell by this percentage"
-    )
-    heartbeat_url: WebAddress = Field(
-        default=SecretStr(""),
-        description="Address that is pinged hourly when all is well, and with /fail when not (healthchecks style)",
-    )
-    identity_file: SomePath = Field(
-        default=None, description="File with the secret key; only where restores run, never on workers that back up"
-    )
-    approvers: Words = Field(
-        default=(),
-        description="Airflow users who may approve restores, by name or id, separated by spaces; a number or a UUID is "
-        "always an id. Empty: all who may edit runs. If it is set, approve: true in a conf is ignored",
-    )
-    actions_per_hour: int = Field(
-        default=60,
-        ge=1,
-        le=1_000_000,
-        description="Backups, downloads and restores that one person of a clinic may start in an hour on the page",
-    )
-    approval_hours: int = Field(
-        default=24,
-        ge=1,
-        le=24 * 30,
-        description="Hours that a plan waits for its approval, and that an approval waits for its restore",
-    )
-    statement_timeout_seconds: Timeout = Field(
-        default=6 * 3600, description="Longest time that reading one table may take"
-    )
-    lock_timeout_seconds: Timeout = Field(
-        default=60, description="Longest wait for all table locks, for instance during a migration, before a retry"
-    )
-    read_seconds: Timeout = Field(
-        default=3600,
-        description="Longest time that a backup may keep its tables locked against migrations, before a retry. A "
-        "slow store makes reading slow",
-    )
-    throttle_mb_s: float = Field(
-        default=0,
-        ge=0,
-        description="Most MB of rows (as CSV) that a task reads from the database in a second; 0: no limit. A backup "
-        "then keeps its tables locked against migrations for longer",
-    )
-    max_row_mib: int = Field(
-        default=256,
-        ge=1,
-        le=1024,
-        description="Longest row, as CSV; a longer one fails the backup. A worker needs memory for five such rows",
-    )
-    unpack_ratio: int = Field(
-        default=200,
-        ge=1,
-        le=1_000_000,
-        description="An archive without a record may unpack to this many times its size, or to 64 MiB if that is more",
-    )
-    clock_difference_seconds: int = Field(
-        default=120,
-        ge=1,
-        le=3600,
-        description="A machine whose clock differs by more from the catalog's database neither backs up nor deletes",
-    )
-    silence_seconds: Timeout = Field(
-        default=60,
-        description="After this silence a database is asked over a new connection whether it still runs the statement; "
-        "if not, the connection is closed",
-    )
-    standby_lag_seconds: int = Field(
-        default=600,
-        ge=0,
-        le=YEAR_HOURS * 3600,
-        description="No backup is read from a standby whose data are older than this; the task is retried",
-    )
-    standby_of_primary: bool = Field(
-        default=False,
-        description="Set this if `clinic_db` is a standby that receives from the primary itself, never from another "
-        "standby. Then the data of an idle primary count as fresh without a commit",
-    )
-    trusted_owners: Words = Field(
-        default=(),
-        description="Roles that own some of the tables, and that you trust with the data of all clinics; separated by"
-        " spaces or commas. Reading or writing a table runs code of its owner, so other roles' tables are refused",
-    )
+class Settings(SettingFields):
+    """All settings of one process; frozen."""
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -355,13 +94,8 @@ class Settings(BaseSettings):
 
     def retention_of(self, clinic_id: ClinicId) -> RetentionPolicy:
         """The policy of a clinic: its own values, and the general ones where it has none."""
-        fleet = RetentionPolicy(
-            keep_days=self.keep_days,
-            daily=self.keep_daily,
-            weekly=self.keep_weekly,
-            monthly=self.keep_monthly,
-            yearly=self.keep_yearly,
-        )
+        periods = {period: getattr(self, f"keep_{period}") for period, _ in PERIODS}
+        fleet = RetentionPolicy(keep_days=self.keep_days, **periods)
         own = self.clinic_retention.get(clinic_id, fleet)
         return fleet.model_copy(update=own.model_dump(exclude_unset=True))
 

@@ -8,12 +8,9 @@ A statement that the server really runs goes on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
-import struct
-import termios
 import threading
 import time
 import weakref
@@ -24,34 +21,16 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from clinic_backups.base.search_path import IN_OWN_PATH, set_local
+from clinic_backups.base.search_path import set_local
+from clinic_backups.base.silent_server import heard_at, still_works
 
 ASK_SECONDS = 15
 """Longest time for a new connection and its answer."""
 CANCEL_SECONDS = 3
 LATER_SECONDS = 20
 """So long after a signal, waits are ended that last longer than the seconds above."""
-ON_ITS_WAY_SECONDS = 0.2
-"""pg_stat_activity shows the end of a statement a moment before the statement's answer arrives."""
 EXACT_SECONDS = 0.1
 """How exactly the operating system knows the time of the last byte."""
-# Of struct tcp_info of Linux: milliseconds since the last data came in.
-_LAST_DATA_RECEIVED = slice(52, 56)
-# The state of our backend. ClientRead and ClientWrite mean that it waits for us while we wait for it.
-_WORKS = """
-    SELECT coalesce(bool_or(state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'), false), count(*) > 0
-      FROM pg_catalog.pg_stat_activity
-     WHERE pid = %(pid)s AND usename = session_user AND application_name = current_setting('application_name')
-"""
-# Behind a pooling proxy the driver does not know the real number of the server's process.
-_SOME_WORKS = """
-    SELECT coalesce(bool_or(state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'), false)
-      FROM pg_catalog.pg_stat_activity
-     WHERE pid <> pg_backend_pid() AND usename = session_user AND datname = current_database()
-       AND application_name = current_setting('application_name')
-       AND query_start < now() - %(seconds)s * interval '1 second'
-"""
-_END = "SELECT pg_terminate_backend(%(pid)s)"
 
 
 class Limits:
@@ -183,7 +162,7 @@ class WatchedConnection(psycopg2.extensions.connection):
         since = min(list(self._waits.values()), default=None)
         if since is None or self._asking or self.closed or self._given_up is not None:
             return
-        heard = max(since, self._heard_at(now))
+        heard = max(since, heard_at(self, now))
         if now - max(heard, self._excused_at) < Limits.silence_seconds:
             return
         if now - heard > Limits.longest_seconds:
@@ -207,44 +186,14 @@ class WatchedConnection(psycopg2.extensions.connection):
     def _is_silent_since(self, heard: float) -> bool:
         """Whether the same wait still lasts, without a byte since."""
         waits = list(self._waits.values())
-        return bool(waits) and max(min(waits), self._heard_at(time.monotonic())) <= heard + EXACT_SECONDS
+        return bool(waits) and max(min(waits), heard_at(self, time.monotonic())) <= heard + EXACT_SECONDS
 
     def _server_works(self, heard: float) -> bool:
-        """Whether the server says that it still runs our statement.
-
-        If it does not, its process is ended, because it would keep its locks although nobody waits any more. The
-        statement may be answered while the server is asked.
-        """
         if self.reopen is None:
             return False
-        pid = self.info.backend_pid
+        pid, seconds = self.info.backend_pid, Limits.silence_seconds
         with closing(self.reopen()) as other:
-            other.autocommit = True
-            with other.cursor() as cursor:
-                cursor.execute(f"{IN_OWN_PATH}; {_WORKS}", {"pid": pid})
-                works, known = cursor.fetchone() or (False, False)
-                if known and not works:
-                    time.sleep(ON_ITS_WAY_SECONDS)
-                    if self._is_silent_since(heard):
-                        cursor.execute(f"{IN_OWN_PATH}; {_END}", {"pid": pid})
-                elif not known:
-                    cursor.execute(f"{IN_OWN_PATH}; {_SOME_WORKS}", {"seconds": Limits.silence_seconds})
-                    (works,) = cursor.fetchone() or (False,)
-        return bool(works)
-
-    def _heard_at(self, now: float) -> float:
-        """When the last byte came in, if the operating system tells; otherwise 0."""
-        with suppress(OSError, psycopg2.Error, struct.error):
-            number = self.fileno()
-            (unread,) = struct.unpack("i", fcntl.ioctl(number, termios.FIONREAD, b"\0" * 4))
-            if unread:
-                return now  # bytes are waiting: this process is not reading
-            with socket.socket(fileno=os.dup(number)) as line:
-                if line.family != socket.AF_UNIX and hasattr(socket, "TCP_INFO"):
-                    told = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-                    (milliseconds,) = struct.unpack("I", told[_LAST_DATA_RECEIVED])
-                    return float(now - milliseconds / 1000)
-        return 0.0
+            return still_works(other, pid, lambda: self._is_silent_since(heard), seconds=seconds)
 
 
 class WatchedCursor(psycopg2.extensions.cursor):

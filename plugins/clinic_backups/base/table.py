@@ -57,7 +57,7 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class Part:
-    """A table whose rows another one has too: a partition of it, or a table that inherits from it, at any depth."""
+    """A partition of a table, or a table that inherits from it, at any depth. That table's queries return its rows."""
 
     name: Name
     oid: documents.Oid

@@ -38,7 +38,7 @@ _COLUMNS = [store_identity.c[name] for name in StoreIdentity.__dataclass_fields_
 
 
 class Identities:
-    """The stores' ids. No two URLs have the same id, because a copy in the same bucket is not a second copy."""
+    """The stores' ids. No two URLs have the same id, because a replica in the same bucket is not a second one."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database

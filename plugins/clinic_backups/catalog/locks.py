@@ -160,7 +160,7 @@ def _of_another_role(cursor: Any, clinic_id: ClinicId, purpose: Purpose) -> Alre
     pid, role = found
     return AlreadyRunning(
         f"The lock of clinic {clinic_id} in the catalog is held by session {pid} of the role {one_line(role)}, which is"
-        " not the catalog's role: it is no backup or restore of this package. Nothing was started.",
+        " not the catalog's role. So it is not a backup or restore of this package. Nothing was started.",
         hint=f"Find out who uses that role, and end session {pid} with pg_terminate_backend. A database of its"
         " own for the catalog, to which only the catalog's role may connect, keeps others from it.",
     )

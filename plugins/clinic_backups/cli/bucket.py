@@ -78,13 +78,13 @@ def _show(found: StoreContents, *, each_backup: bool) -> None:
         if each.problem and (each_backup or each.state != "unfinished"):
             errors.print(f"[yellow]{escape(one_line(each.archive_key))}:[/] {escape(one_line(each.problem))}")
     if found.other_objects:
-        errors.print(f"{found.other_objects:,} objects of other programs were left aside.")
+        errors.print(f"{found.other_objects:,} other objects are not of this package.")
 
 
 def _clinic(backups: Sequence[StoredBackup]) -> list[str]:
     complete = [each for each in backups if each.state == "complete" and each.envelope is not None]
     moments = sorted(iso(at.replace(microsecond=0)) for each in complete if (at := each.data_at) is not None)
-    # A safety copy of a damaged state is not what one looks for.
+    # A safety backup may hold a damaged state, so it is not shown as the newest.
     safe = {each.archive_key for each in complete if each.envelope is not None and each.envelope.safety_of}
     newest = [
         iso(at.replace(microsecond=0))

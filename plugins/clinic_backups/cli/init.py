@@ -44,7 +44,7 @@ def init(
     ] = "",
     parent: Annotated[
         list[str] | None,
-        typer.Option(help="A table that is no tenant's own although a column names a tenant. Can be given repeatedly."),
+        typer.Option(help="A parent table, although a column of it names a tenant. May be repeated."),
     ] = None,
     check_only: Annotated[
         bool,

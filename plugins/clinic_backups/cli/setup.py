@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.archive.encryption import generate_identity
-from clinic_backups.backup.preflight import COUNT_TIMEOUT_SECONDS, require
+from clinic_backups.backup.database_checks import COUNT_TIMEOUT_SECONDS
 from clinic_backups.backup.row_report import RowReport
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.findings import require
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.cli.environment import parts
@@ -38,8 +39,9 @@ def check(
         bool,
         typer.Option(
             "--rehearse",
-            help="Delete, restore and prove the clinic with the fewest rows and that with the most, and roll it back."
-            " Needs the secret key. Meanwhile the rows of these clinics are locked.",
+            help="Delete all rows of the clinic with the fewest rows, and of the clinic with the most. Restore them"
+            " from the newest backups, prove them, and roll everything back. Needs the secret key. Meanwhile these rows"
+            " are locked.",
         ),
     ] = False,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key, for --rehearse.")] = None,

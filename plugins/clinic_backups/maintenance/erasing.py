@@ -44,7 +44,7 @@ def purge_rest(
     if held := [key for key in nobodys if not erasure.ignore_unknown_holds and _has_note(key, stores, erasure)]:
         raise PermanentError(
             f"{url} has {len(held)} archives of clinic {erasure.clinic_id} that the catalog does not know. They have"
-            f" no valid envelope but a hold note: {', '.join(held[:3])}.",
+            f" a hold note, but no valid envelope: {', '.join(held[:3])}.",
             hint="No catalog can take them over. Look at the notes beside them (they end with .hold.json). If nobody"
             f" needs them: `clinic-backups erase-clinic {in_shell(erasure.clinic_id)} --ignore-unknown-holds`.",
         )

@@ -218,7 +218,7 @@ class Cleaner:
         if (until := self._decider.locked_until(record, store)) is not None:
             raise ObjectLocked(
                 f"{store.url} keeps {record.backup_id} locked until {iso(until)}.",
-                hint="The first retention after that deletes it there.",
+                hint="The first retention after that deletes the backup there.",
             )
 
 

@@ -14,14 +14,13 @@ from airflow.sdk.configuration import conf as airflow_conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.backup.choose_clinics import for_all_clinics, select
-from clinic_backups.backup.preflight import require
 from clinic_backups.backup.shares import NOT_BEFORE, Share, divide
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.findings import OF_RUN, Finding
+from clinic_backups.base.findings import OF_RUN, Finding, require
 from clinic_backups.base.load_settings import in_words, load_usable
 from clinic_backups.base.plain import plain
 from clinic_backups.base.setting_types import BY_HAND
@@ -176,7 +175,7 @@ def watch() -> dict[str, int]:
             unusable = _unusable(parts)
             facts["never"] += unusable
             if wrong:
-                facts["problem"] = {"error": wrong, "hint": "Until that is corrected no backup is made."}
+                facts["problem"] = {"error": wrong, "hint": "No backup is made until that is corrected."}
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
             if notice is not None:
                 parts.outbox.queue(notice, now)
@@ -194,7 +193,7 @@ def watch() -> dict[str, int]:
     for clinic in (*facts["never"], *facts["overdue"]):
         log.error("%s %r: %s", clinic["clinic_id"], clinic["clinic_name"], clinic.get("last_good_at", "no backup yet"))
     if wrong:
-        raise AirflowFailException(f"{wrong} Until that is corrected no backup is made.")
+        raise AirflowFailException(f"{wrong} No backup is made until that is corrected.")
     if late:
         raise AirflowFailException(
             in_words(f"{late} clinics have no good backup younger than {usable.rpo_hours} hours, or than their own")

@@ -21,7 +21,7 @@ from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, mi
 from clinic_backups.restore.comparison import Comparison, Present
 from clinic_backups.restore.find_backup import only_taken_back
 from clinic_backups.restore.hooks import hooked, require_no_strangers_in_hooks, try_hooks
-from clinic_backups.restore.loss import LossRehearsal
+from clinic_backups.restore.loss import LossComparison, LossRehearsal
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import RestorePlan, TablePlan, digest_of
 from clinic_backups.restore.plan_digest import hooks, otherwise, unplanned
@@ -42,6 +42,7 @@ from clinic_backups.tenant.tenant_db import Snapshot
 __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Comparison)
 SHOWN_PARTS = 5
 PARTS_IN_WORDS = {"target": "the database to which restore_db leads (target)"}
 TRIES = 3
@@ -94,7 +95,7 @@ class ClinicRestore:
             comparison.rehearse()
             return comparison.plan
 
-        return self._compared(source, wish, rehearse)
+        return self._compared(source, wish, rehearse, Comparison)
 
     def rehearse_loss(self, source: Source) -> LossRehearsal:
         """Delete all rows of the clinic, restore and prove the backup, and roll everything back.
@@ -102,11 +103,11 @@ class ClinicRestore:
         Meanwhile the clinic's rows are locked.
         """
 
-        def rehearse(comparison: Comparison) -> LossRehearsal:
+        def rehearse(comparison: LossComparison) -> LossRehearsal:
             self.listener.step("rehearsing the loss of all rows")
             return comparison.rehearse_loss()
 
-        return self._compared(source, Wish(), rehearse, whole=True)
+        return self._compared(source, Wish(), rehearse, LossComparison)
 
     def apply(
         self,
@@ -162,7 +163,7 @@ class ClinicRestore:
         trusted = self.settings.trusted_owners
         with hooked(self.database, folder, source.clinic_id, self.listener, trusted_owners=trusted):
             try:
-                return self._compared(source, wish, write, since=since)
+                return self._compared(source, wish, write, Comparison, since=since)
             except TransientError as error:
                 raise _interrupted(error, committing) from None
 
@@ -170,14 +171,14 @@ class ClinicRestore:
         self,
         source: Source,
         wish: Wish,
-        use: Callable[[Comparison], T],
+        use: Callable[[C], T],
+        kind: type[C],
         *,
         since: RestorePlan | None = None,
-        whole: bool = False,
     ) -> T:
         """See :meth:`_compared_again`. :raises PermanentError: the role lacks a right; names role and database."""
         try:
-            return self._compared_again(source, wish, use, since=since, whole=whole)
+            return self._compared_again(source, wish, use, kind, since=since)
         except PermanentError as error:
             refused = refusal_of(error)
             if refused is None or refused.state != "42501":
@@ -185,7 +186,7 @@ class ClinicRestore:
             raise lacking_right(self.database, error) from None
 
     def _compared_again(
-        self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None, whole: bool
+        self, source: Source, wish: Wish, use: Callable[[C], T], kind: type[C], *, since: RestorePlan | None
     ) -> T:
         """Compare and continue.
 
@@ -196,7 +197,7 @@ class ClinicRestore:
         backup, tries, as_text = self.archives.fetch(source), 1, False
         while True:
             try:
-                with self._comparison(backup, source, wish, as_text=as_text, since=since, whole=whole) as comparison:
+                with self._comparison(backup, source, wish, kind, as_text=as_text, since=since) as comparison:
                     return use(comparison)
             except Unfit:
                 if as_text:
@@ -219,8 +220,8 @@ class ClinicRestore:
 
     @contextmanager
     def _comparison(
-        self, backup: Fetched, source: Source, wish: Wish, *, as_text: bool, since: RestorePlan | None, whole: bool
-    ) -> Iterator[Comparison]:
+        self, backup: Fetched, source: Source, wish: Wish, kind: type[C], *, as_text: bool, since: RestorePlan | None
+    ) -> Iterator[C]:
         folder = SqlFolder(self.settings.sql_dir)
         queries, drift = SqlExtract().rendered(folder, source.clinic_id), folder.drift()
         timeouts = self.settings.timeouts
@@ -245,7 +246,7 @@ class ClinicRestore:
             of_itself += [only_taken_back(chosen)] if chosen else []
             if source.is_undo and parent_tables.of_backup(backup_now.manifest.tables, folder.parents()):
                 of_itself.append(parent_tables.STAY)
-            comparison = Comparison(
+            comparison = kind(
                 workspace,
                 self.database,
                 backup_now,
@@ -269,7 +270,7 @@ class ClinicRestore:
             with Snapshot(self.database, same_as=workspace.export(), kept=workspace.beside, **patience) as reader:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
                 read = self.archives.read
-                comparison.stage(staging, lambda wanted: read(backup, backup_now.taker(wanted)), whole=whole)
+                comparison.stage(staging, lambda wanted: read(backup, backup_now.taker(wanted)))
                 reader.require_settings("the clinic was read")
             workspace.renew_settings(code_ran=False)
             workspace.prove()

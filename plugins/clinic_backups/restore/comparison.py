@@ -15,7 +15,7 @@ from clinic_backups.base.database_errors import is_taken
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.restore import former_parts, loss, parent_tables, plan_digest, table_notes
+from clinic_backups.restore import former_parts, parent_tables, plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.called_functions import CalledFunction, called_functions
 from clinic_backups.restore.choose_tables import ChosenTables
@@ -24,7 +24,6 @@ from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute
-from clinic_backups.restore.loss import LossRehearsal
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, digest_of
@@ -78,6 +77,9 @@ class Comparison:
     :param of_itself: notes about the backup that people need.
     :param read_elsewhere: the backup was read from another database.
     """
+
+    WHOLE = False
+    """Whether all rows of both sides are loaded, and not only those that differ."""
 
     def __init__(
         self,
@@ -143,12 +145,12 @@ class Comparison:
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
 
-    def stage(self, staging: Staging, read_archives: Callable[[Wanted], object], *, whole: bool = False) -> None:
-        """Load the rows that differ. :param whole: load all rows of both sides."""
+    def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
+        """Load the rows that differ, or all of them."""
         self._read_archives = read_archives
         for index, (name, shape) in enumerate(self._shapes.items()):
             self._staged[name] = staging.stage_present(
-                index, shape, self.manifest.tables[name], whole=whole or name in self._parents
+                index, shape, self.manifest.tables[name], whole=self.WHOLE or name in self._parents
             )
         with WantedLoader(self.workspace, self._staged) as wanted:
             read_archives(wanted)
@@ -169,6 +171,8 @@ class Comparison:
                 self._refusals += untold
                 continue
             converted[name] = staged
+        sides = [(side, each.shape.key) for each in converted.values() for side in (each.wanted, each.present)]
+        self.workspace.analyze("analyzing both sides of the comparison", *sides)
         self._adopt({name: staged for name, staged in converted.items() if name not in self._parents})
         self.workspace.seals.require()
         for name, staged in converted.items():
@@ -345,48 +349,6 @@ class Comparison:
                 self._note(written[0], table_notes.went_on(sequence, numbers))
             for name, count in rehearsed.hidden.items():
                 self._note(name, table_notes.hidden(count))
-
-    def rehearse_loss(self) -> LossRehearsal:
-        """Delete all rows of the clinic, bring all of the backup back, prove it, and roll everything back.
-
-        What cannot come back becomes a refusal. Rows of parent tables stay, because they may be of others too. So do
-        the rows of tables to which rows outside of the backup refer, and of those that these need.
-        """
-        if self._refusals:
-            return LossRehearsal(tuple(self._refusals), 0, ())
-        own, normal = {name: each for name, each in self._staged.items() if name not in self._parents}, self.diffs
-        sides = loss.Sides(self.workspace)
-        with self.workspace.savepoint():
-            lost = set(own)
-            while True:
-                self.diffs = self._all_of({name: sides.of_loss(own[name]) for name in sorted(lost)})
-                self._look_around()
-                refused = {refusal.table for refusal in self._refusals} & lost
-                if not refused:
-                    break
-                self._refusals = []
-                lost -= loss.with_ancestors(refused, self._references)
-            self._lose()
-            self.diffs = normal | self._all_of({name: sides.of_return(own[name]) for name in sorted(lost)})
-            rows = self.writes
-            self._look_around()
-            self.rehearse()
-        return LossRehearsal(tuple(self._refusals), rows, tuple(sorted(own.keys() - lost)))
-
-    def _all_of(self, sides: Mapping[str, Staged]) -> dict[str, TableDiff]:
-        found = {name: compute(self.workspace, side, "exact", self._references) for name, side in sides.items()}
-        self.workspace.seals.keep(*(diff.ops for diff in found.values()))
-        return found
-
-    def _lose(self) -> None:
-        """Write the deletions, as the transaction's beginning."""
-        if self._refusals:
-            return
-        try:
-            self._writing.lose()
-        except PermanentError as error:
-            self._refusals.append(explain(self.workspace, self.diffs, error, self._quiet))
-        self.workspace.begin_anew()
 
     def write(self, listener: Listener) -> None:
         """See :meth:`Writing.write`."""

@@ -5,7 +5,7 @@ The database computes them from the rows that differ.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
@@ -97,15 +97,12 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
     :param references: foreign keys, of which those that refer to the table matter.
     """
     shape = staged.shape
-    analyzing = f"analyzing {shape.name}"
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
     ((is_there, in_wanted),) = workspace.rows(
         sql.SQL("SELECT EXISTS (SELECT FROM {}), (SELECT count(*) FROM {})").format(staged.present, staged.wanted),
         None,
         f"comparing {shape.name}",
     )
-    for side in (staged.wanted, staged.present) if is_there else (staged.wanted,):
-        workspace.analyze(side, analyzing, shape.key)
     body = _as_bag(staged) if not shape.key else _by_key(staged) if is_there else _all_new(staged)
     ops = workspace.derive(
         f"ops_{staged.index}",
@@ -115,10 +112,11 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
         f"comparing {shape.name}",
     )
     # Without the numbers of operations, the planner expects few and compares each row with each.
-    workspace.analyze(ops, analyzing, ("op", *shape.op_key) if shape.key else ())
+    workspace.analyze(f"analyzing {shape.name}", (ops, ("op", *shape.op_key) if shape.key else ()))
     # The mode `live` removes operations later, so not all rows are inserted then.
     whole = bool(shape.key) and not is_there and mode != "live"
-    return described(workspace, staged, ops, staged.matched + int(in_wanted), references, whole=whole)
+    all_new = {INSERT: int(in_wanted)} if shape.key and not is_there else None
+    return described(workspace, staged, ops, staged.matched + int(in_wanted), references, whole=whole, counts=all_new)
 
 
 def described(
@@ -129,23 +127,26 @@ def described(
     references: Sequence[Reference] = (),
     *,
     whole: bool = False,
+    counts: Mapping[str, int] | None = None,
 ) -> TableDiff:
     """Count the operations in a table ``ops``.
 
     :param in_backup: the number of rows that the backup has of the table.
     :param whole: see :class:`TableDiff`.
+    :param counts: the number of rows of each operation, if it is known.
     """
     shape = staged.shape
-    counts = dict(
-        workspace.rows(sql.SQL("SELECT op, sum(times)::bigint FROM {} GROUP BY op").format(ops), None, "counting")
-    )
+    if counts is None:
+        counting = sql.SQL("SELECT op, sum(times)::bigint FROM {} GROUP BY op").format(ops)
+        counts = dict(workspace.rows(counting, None, "counting"))
+    counts = {operation: int(count) for operation, count in counts.items() if count}
     columns = _changed_columns(workspace, staged, ops) if counts.get(UPDATE) else {}
     plan = TablePlan(
         table=shape.name,
-        insert=int(counts.get(INSERT, 0)),
-        update=int(counts.get(UPDATE, 0)),
-        delete=int(counts.get(DELETE, 0)),
-        unchanged=in_backup - int(counts.get(INSERT, 0)) - int(counts.get(UPDATE, 0)),
+        insert=counts.get(INSERT, 0),
+        update=counts.get(UPDATE, 0),
+        delete=counts.get(DELETE, 0),
+        unchanged=in_backup - counts.get(INSERT, 0) - counts.get(UPDATE, 0),
         keys=_keys(workspace, staged, ops, list(counts)),
         columns=columns,
         notes=shape.notes,
@@ -172,8 +173,9 @@ def digest_of_values(workspace: Workspace, diff: TableDiff) -> str:
 
 def _all_new(staged: Staged) -> sql.Composed:
     """The result of :func:`_by_key` if the clinic has no present row that differs. No value has to be read."""
-    return sql.SQL("SELECT 'insert' AS op, 1 AS times, {}, NULL::bytea AS present_hash FROM {} AS w").format(
-        staged.shape.as_op_key("w"), staged.wanted
+    # Without a column of unlimited length, PostgreSQL makes one file for the table instead of three.
+    return sql.SQL("SELECT {} AS op, 1 AS times, {}, NULL::boolean AS present_hash FROM {} AS w").format(
+        sql.SQL("'insert'::varchar(6)"), staged.shape.as_op_key("w"), staged.wanted
     )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from psycopg2 import sql
 
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.restore.comparison import Comparison
+from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged, compute_keys
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.writing.rehearsal import explain
 
 _APART = 10_000
 """More than there are tables: the temporary tables of each comparison get names of their own."""
@@ -50,6 +54,7 @@ class Sides:
         empty = self._workspace.stage(f"none_{self._next}", [(name, shape.typed(name)) for name in shape.columns])
         compute_keys(self._workspace, empty, shape)
         self._workspace.seals.keep(empty)
+        self._workspace.analyze(f"analyzing {shape.name}", (empty, shape.key))
         return empty
 
 
@@ -59,3 +64,51 @@ def with_ancestors(tables: Collection[str], references: Iterable[Reference]) -> 
     while more := {each.parent for each in links if each.child in found} - found:
         found |= more
     return found
+
+
+class LossComparison(Comparison):
+    """A comparison that can rehearse the loss of all rows of a clinic."""
+
+    WHOLE = True
+
+    def rehearse_loss(self) -> LossRehearsal:
+        """Delete all rows of the clinic, bring all of the backup back, prove it, and roll everything back.
+
+        What cannot come back becomes a refusal. Rows of parent tables stay, because they may be of others too. So do
+        the rows of tables to which rows outside of the backup refer, and of those that these need.
+        """
+        if self._refusals:
+            return LossRehearsal(tuple(self._refusals), 0, ())
+        own, normal = {name: each for name, each in self._staged.items() if name not in self._parents}, self.diffs
+        sides = Sides(self.workspace)
+        with self.workspace.savepoint():
+            lost = set(own)
+            while True:
+                self.diffs = self._all_of({name: sides.of_loss(own[name]) for name in sorted(lost)})
+                self._look_around()
+                refused = {refusal.table for refusal in self._refusals} & lost
+                if not refused:
+                    break
+                self._refusals = []
+                lost -= with_ancestors(refused, self._references)
+            self._lose()
+            self.diffs = normal | self._all_of({name: sides.of_return(own[name]) for name in sorted(lost)})
+            rows = self.writes
+            self._look_around()
+            self.rehearse()
+        return LossRehearsal(tuple(self._refusals), rows, tuple(sorted(own.keys() - lost)))
+
+    def _all_of(self, sides: Mapping[str, Staged]) -> dict[str, TableDiff]:
+        found = {name: compute(self.workspace, side, "exact", self._references) for name, side in sides.items()}
+        self.workspace.seals.keep(*(diff.ops for diff in found.values()))
+        return found
+
+    def _lose(self) -> None:
+        """Write the deletions, as the transaction's beginning."""
+        if self._refusals:
+            return
+        try:
+            self._writing.lose()
+        except PermanentError as error:
+            self._refusals.append(explain(self.workspace, self.diffs, error, self._quiet))
+        self.workspace.begin_anew()

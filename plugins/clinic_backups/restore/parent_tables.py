@@ -81,7 +81,6 @@ def compute(workspace: Workspace, staged: Staged) -> tuple[TableDiff, int]:
     :param staged: it holds all rows of the backup.
     """
     shape, doing = staged.shape, f"comparing {staged.shape.name}"
-    workspace.analyze(staged.wanted, f"analyzing {shape.name}", shape.key)
     there = sql.SQL("SELECT FROM {} AS t WHERE {}").format(shape.in_sql, shape.same_key("w", "t"))
     ops = workspace.derive(
         f"ops_{staged.index}",
@@ -91,7 +90,7 @@ def compute(workspace: Workspace, staged: Staged) -> tuple[TableDiff, int]:
         ).format(sql.Literal(INSERT), shape.as_op_key("w"), staged.wanted, there),
         doing,
     )
-    workspace.analyze(ops, f"analyzing {shape.name}", shape.op_key)
+    workspace.analyze(f"analyzing {shape.name}", (ops, shape.op_key))
     differ = sql.SQL('{} <> {} COLLATE "C"').format(row_text(shape.columns, "w"), row_text(shape.columns, "t"))
     query = sql.SQL(
         "SELECT (SELECT count(*) FROM {0} AS w), (SELECT count(*) FROM {0} AS w WHERE EXISTS ({1} AND {2}))"

@@ -25,8 +25,8 @@ _MODES: Mapping[RestoreMode, tuple[str, str]] = {
     ),
     "live": (
         "is to become what backup {} holds, except rows that people change after this plan",
-        "This plan is applied once and in this database, or less of it: rows that people change in between stay as"
-        " they leave them, and the restore's record says which.",
+        "This plan is applied once, and in this database. Rows that people change in between stay as these people leave"
+        " them, and the restore's record says which.",
     ),
 }
 """For each mode: what it does with the clinic, and what happens if the clinic changes after the plan."""

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.tenant_db import Snapshot
 
 BATCH_BYTES = 1024 * 1024
+BATCHES = 2
+"""Batches of rows that wait to be cut into blocks."""
 
 
 def read_blocks(snapshot: Snapshot, table: Table, query: str, take: Callable[[bytes, Block], object]) -> None:
     """Call ``take`` with the bytes and the identity of each block, in order.
 
-    An error of ``take`` is raised unchanged.
+    The blocks of a large table are cut, and taken, in a thread of their own, while this one reads the next rows. An
+    error of ``take`` is raised unchanged.
     """
     cutter = BlockCutter()
     batch: list[bytes] = []
     size = 0
 
-    def row(data: bytes) -> None:
-        nonlocal batch, size
-        batch.append(data)
-        size += len(data)
-        if size >= BATCH_BYTES:
-            with snapshot.not_waiting():
-                hand_on()
-
-    def hand_on() -> None:
-        nonlocal batch, size
-        for data, block in cutter.feed(batch):
+    def cut(rows: list[bytes]) -> None:
+        for data, block in cutter.feed(rows):
             take(data, block)
-        batch, size = [], 0
 
-    snapshot.copy(table, query, row)
-    hand_on()
+    with ThreadPoolExecutor(1, thread_name_prefix="blocks") as pool:
+        waiting = deque[Future[None]]()
+
+        def row(data: bytes) -> None:
+            nonlocal batch, size
+            batch.append(data)
+            size += len(data)
+            if size < BATCH_BYTES:
+                return
+            if len(waiting) == BATCHES:
+                with snapshot.not_waiting():
+                    waiting.popleft().result()
+            waiting.append(pool.submit(cut, batch))
+            batch, size = [], 0
+
+        snapshot.copy(table, query, row)
+        for each in waiting:
+            each.result()
+    cut(batch)
     for data, block in cutter.finish():
         take(data, block)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from psycopg2 import sql
 
@@ -17,11 +18,13 @@ from clinic_backups.restore.obstacle import Obstacle
 from clinic_backups.restore.obstacles import Obstacles
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal
+from clinic_backups.restore.questions import Question, answers
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.declarations import Declarations
 
 SHOWN, SHOWN_MISSING = 5, 20
+_Answer = tuple[int, Sequence[str | None] | None, Sequence[str | None] | None]
 
 
 class Checks:
@@ -63,8 +66,8 @@ class Checks:
             if diff.plan.insert and shape.on_insert is not None:
                 yield shape.on_insert
         yield from former_parts.refusals(self._workspace.role(), self._diffs, self._former) if self._former else ()
-        for obstacle in self._obstacles.all():
-            count, keys, missing = self._found(obstacle)
+        obstacles = list(self._obstacles.all())
+        for obstacle, (count, keys, missing) in zip(obstacles, self._found(obstacles), strict=True):
             if count:
                 yield obstacle.says(count, keys, missing)
 
@@ -103,22 +106,42 @@ class Checks:
         with suppress(PermanentError), self._workspace.attempt():
             yield
 
-    def _found(self, obstacle: Obstacle) -> tuple[int, str, str]:
-        """The number of rows, some of their keys, and some keys that are missing in other tables."""
+    def _found(self, obstacles: Sequence[Obstacle]) -> list[tuple[int, str, str]]:
+        """For each, the number of rows, some of their keys, and some keys that are missing in other tables."""
+        by_application = [each for each in obstacles if each.by_application]
+        asked = iter(self._ask([each for each in obstacles if not each.by_application]))
+        called = iter(self._called(by_application))
+        return [_told(*next(called if each.by_application else asked)) for each in obstacles]
+
+    def _called(self, obstacles: Sequence[Obstacle]) -> list[_Answer]:
+        with suppress(PermanentError), self._workspace.attempt():
+            return self._ask(obstacles)
+        found = list[_Answer]()
+        for obstacle in obstacles:
+            answer: _Answer = (0, None, None)
+            with self._path(obstacle):
+                (answer,) = self._ask([obstacle])
+            found.append(answer)
+        return found
+
+    def _ask(self, obstacles: Sequence[Obstacle]) -> list[_Answer]:
+        """All have ``by_application``, or none has."""
         query = sql.SQL(
             "SELECT count(*), (array_agg(shown ORDER BY shown))[1:{0}], (array_agg(DISTINCT missing))[1:{1}]"
             " FROM ({2}) AS f (shown, place, missing)"
-        ).format(sql.Literal(SHOWN), sql.Literal(SHOWN_MISSING), obstacle.query)
-        found = [(0, None, None)]
-        doing = "looking for obstacles"
-        with self._path(obstacle):
-            if obstacle.by_application:
-                found = self._workspace.as_application(query, 3, doing)
-            else:
-                found = self._workspace.rows(query, None, doing)
-        ((count, keys, missing),) = found
-        shown = "; ".join(filter(None, keys or ())) or "keys that are not shown"
-        return int(count), shown + ("; …" if count > SHOWN else ""), "; ".join(filter(None, missing or ()))
+        )
+        questions = [
+            Question(query.format(sql.Literal(SHOWN), sql.Literal(SHOWN_MISSING), each.query), "looking for obstacles")
+            for each in obstacles
+        ]
+        as_application = any(each.by_application for each in obstacles)
+        found: list[Any] = answers(self._workspace, questions, 3, as_application=as_application)
+        return found
+
+
+def _told(count: int, keys: Sequence[str | None] | None, missing: Sequence[str | None] | None) -> tuple[int, str, str]:
+    shown = "; ".join(filter(None, keys or ())) or "keys that are not shown"
+    return int(count), shown + ("; …" if count > SHOWN else ""), "; ".join(filter(None, missing or ()))
 
 
 def missing_rights(role: str, where: str, table: str, rights: Sequence[str]) -> Refusal:

@@ -121,13 +121,15 @@ class Staging:
         pipeline = Pipeline()
         pipeline.add("present", read, target=channel)
         doing = f"loading what {shape.name} has now"
-        # Domains are checked with each row.
+
+        def load() -> None:
+            if channel.is_empty():
+                return
+            with self._workspace.application_path():  # domains are checked with each row
+                self._workspace.copy_in(target, shape.columns, channel, doing)
+
         try:
-            with self._workspace.application_path():
-                pipeline.run(
-                    lambda: self._workspace.copy_in(target, shape.columns, channel, doing),
-                    on_failure=self._reader.cancel,
-                )
+            pipeline.run(load, on_failure=self._reader.cancel)
         except PermanentError as error:
             refused = refusal_of(error)
             if refused is None or refused.state != CHECK_VIOLATION:

@@ -34,8 +34,11 @@ def is_comparable(shape: Shape, rule: UniqueRule) -> bool:
 def values_of(shape: Shape, rule: UniqueRule, rows: sql.Composable) -> sql.Composed:
     """SELECT of the key and the index's values (``e0`` and so on) of the rows that are in the index."""
     values = sql.SQL(", ").join(
-        sql.SQL("{} AS {}").format(sql.SQL(expression), name)
-        for expression, name in zip(rule.expressions, _names(rule), strict=True)
+        # The restore's own tables do not have the collations of the table.
+        sql.SQL("({}) COLLATE {} AS {}" if collation else "{0} AS {2}").format(
+            sql.SQL(expression), sql.SQL(collation or ""), name
+        )
+        for expression, collation, name in zip(rule.expressions, rule.collations, _names(rule), strict=True)
     )
     return sql.SQL("(SELECT {}, {} FROM {} AS w WHERE {})").format(
         shape.as_op_key("w"), values, rows, sql.SQL(rule.predicate or "true")

@@ -27,6 +27,8 @@ from clinic_backups.tenant.copy_statement import require_column
 from clinic_backups.tenant.session_settings import HELD
 from clinic_backups.tenant.tenant_db import Snapshot
 
+_BACK = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
+
 
 def columns_of(names: Sequence[str], alias: str | None = None) -> sql.Composed:
     """A list of columns, qualified with the alias if there is one."""
@@ -125,8 +127,7 @@ class Workspace(Snapshot):
         except BaseException:
             self._renews = renews
             with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
-                back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
-                self._execute(back, "going back to the savepoint")
+                self._execute(_BACK, "going back to the savepoint")
             raise
         self._execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
 
@@ -194,14 +195,17 @@ class Workspace(Snapshot):
         self.seals.made(made, rows)
         return made
 
-    def analyze(self, table: sql.Identifier, doing: str, columns: Sequence[str] = ()) -> None:
-        """Give the planner rough statistics of a temporary table.
+    def analyze(self, doing: str, *tables: tuple[sql.Identifier, Sequence[str]]) -> None:
+        """Give the planner rough statistics of temporary tables.
 
-        :param columns: the columns of its joins; by default all.
+        :param tables: each with the columns of its joins; by default all columns.
         """
-        listed = sql.SQL(" ({})").format(columns_of(columns)) if columns else sql.SQL("")
-        self.execute("SET LOCAL default_statistics_target = 5", "setting the statistics target")
-        self.execute(sql.SQL("ANALYZE {}{}").format(table, listed), doing)
+        if not tables:
+            return
+        each = sql.SQL(", ").join(
+            sql.SQL("{} ({})").format(table, columns_of(columns)) if columns else table for table, columns in tables
+        )
+        self.execute(sql.SQL("SET LOCAL default_statistics_target = 5; ANALYZE {}").format(each), doing)
 
     @contextmanager
     def application_path(self) -> Iterator[None]:
@@ -287,14 +291,26 @@ class Workspace(Snapshot):
         :param names_only: the statement has no operator or function, unless their schema is named.
         """
         if not self._event_triggers.triggers:
-            with self.attempt():
-                self.execute(statement, doing)
+            self._attempted(statement, doing)
             return
         with self._logging():
             try:
                 self._define_for_event_triggers(statement, doing, names_only)
             except PermanentError as error:
                 self._define_in_spite(statement, doing, error)
+
+    def _attempted(self, statement: sql.Composable, doing: str) -> None:
+        """As :meth:`attempt` with one statement, in one round trip."""
+        renews = self._renews
+        all_in_one = sql.SQL("SAVEPOINT attempt; {}{}; RELEASE SAVEPOINT attempt")
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(all_in_one.format(sql.SQL(self._before_each()), statement))
+        except psycopg2.Error as error:
+            self._renews = renews
+            with suppress(ClinicBackupsError):
+                self._execute(_BACK, "going back to the savepoint")
+            raise_database_error(error, doing, source=self.SOURCE)
 
     def define_for_good(self, statement: sql.Composable, doing: str, what: str) -> None:
         """Make or change something that others use too. It has no operator or function. Event triggers may forbid it.

@@ -143,7 +143,7 @@ class Stores:
 
 
 class Outages:
-    """Tells a store that is down from single objects that fail. Those do not block the other objects."""
+    """Distinguishes a store that is down from single objects that fail. Such an object does not stop the others."""
 
     def __init__(self) -> None:
         self._down: dict[str, ClinicBackupsError] = {}

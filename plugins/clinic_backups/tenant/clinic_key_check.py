@@ -69,7 +69,8 @@ def require_key(snapshot: Snapshot, folder: SqlFolder) -> None:
         )
     if not is_deterministic:
         raise PermanentError(
-            f"The collation of the key {column} of {table} takes different texts for equal: two ids may be one clinic.",
+            f"The collation of the key {column} of {table} treats some different texts as equal. So two ids could name"
+            " one clinic.",
             hint="Give the column a deterministic collation.",
         )
 

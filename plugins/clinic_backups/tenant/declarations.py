@@ -134,8 +134,8 @@ def _class_of(reason: str, number: int) -> tuple[str, str]:
     if written and meant:
         right = _WORDS_ALONE[_letters(meant[0])]
         raise SettingsError(
-            f"{FILE}, line {number}: the reason begins with {written!r}, an unknown word.",
-            hint=f"Do you mean `{right}, reason`? If that is not meant, begin the reason with another word.",
+            f"{FILE}, line {number}: the reason begins with the unknown word {written!r}.",
+            hint=f"Do you mean `{right}, reason`? If not, begin the reason with another word.",
         )
     return "left_out", reason
 

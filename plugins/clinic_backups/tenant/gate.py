@@ -117,7 +117,7 @@ def passed(
         if changed is None:
             on_unchecked(
                 f"The values of {table.name} were not compared with its extract within {WITHIN_SECONDS} s. An extract"
-                " that gives the columns as they are needs no comparison."
+                " that returns the columns unchanged needs no comparison."
             )
         found += changed or ()
     _require(found, request)

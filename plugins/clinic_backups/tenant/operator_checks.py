@@ -77,7 +77,7 @@ def _problem(name: str, doing: str, columns: Sequence[OperatorColumn], function:
     return Problem(
         name,
         f"{doing} {', '.join(shown[:SHOWN])}{more}. Operators and functions of that type are in {', '.join(schemas)},"
-        " and the text does not say so: PostgreSQL's own ones are used instead, so that rows may be missing.",
+        " but the text does not name that schema. So PostgreSQL uses its own ones, and rows may be missing.",
         remedy,
         check="rows",
     )

@@ -141,8 +141,8 @@ class _Says:
     def unused(self, name: str) -> Problem:
         return Problem(
             name,
-            "of this parent table {be} in the backup of a clinic without a row of that clinic that refers to {it}. The"
-            " clinic's backup would carry rows of others.",
+            "of this parent table {be} in the backup of a clinic although no row of that clinic refers to {it}. The"
+            " clinic's backup would hold rows of others.",
             f"Correct {self._file(name)}: it must return only rows that rows of the clinic refer to. If the clinic"
             f" needs them although no foreign key shows it, add the line `{spelled(name)}: rows, reason` to"
             f" {self._folder / FILE}.",

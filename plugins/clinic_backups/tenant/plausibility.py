@@ -95,7 +95,7 @@ def check(
         "looking for rows without parents",
     )
     if isinstance(orphans, str):
-        remarks.append(f"Rows without parents were not looked for: {orphans}.")
+        remarks.append(f"It was not checked whether rows refer to rows that do not exist: {orphans}.")
         orphans = {}
     known: list[str] = []
     for name, count in orphans.items():

@@ -57,8 +57,8 @@ class Unsupported:
                 if part.kind == "f" and part is not relation:
                     yield Problem(
                         name,
-                        f"{part.name} is a foreign table and a partition of {name}: another server has its rows, not as"
-                        " of this snapshot, and a restore could not prove what it wrote there.",
+                        f"{part.name} is a foreign table and a partition of {name}. Its rows are in another server:"
+                        " they are not part of this snapshot, and a restore could not prove what it wrote there.",
                         "Move its rows into a partition of this server. Or detach it: ALTER TABLE … DETACH PARTITION."
                         f" Then: {self._remedies.line(part.name)}",
                     )

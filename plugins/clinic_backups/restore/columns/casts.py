@@ -48,10 +48,13 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
         ways = list(_conversions(workspace, shape, name, types))
         counts = [_count_changed(workspace, staged, name, conversion) for conversion in ways]
         safe = [conversion for conversion, changed in zip(ways, counts, strict=True) if not changed]
-        unlike = [compare_values(workspace, staged, name, way) for way in safe]
         if not safe:
             refusals.append(_refusal(shape, name, min(counts)))
             continue
+        if len(safe) == 1 and name not in retyped - shape.confirmed:
+            chosen[name] = safe[0]  # nothing is in doubt, so the present values need not be looked at
+            continue
+        unlike = [compare_values(workspace, staged, name, way) for way in safe]
         doubted: Doubt = doubt(workspace, staged, name, min(unlike)) if name in retyped - shape.confirmed else ""
         if doubted == "refused":
             refusals.append(_another_meaning(shape, name, min(unlike)))

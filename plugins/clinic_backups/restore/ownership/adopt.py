@@ -21,6 +21,7 @@ from clinic_backups.restore.ownership.adopt_equal import EqualRows
 from clinic_backups.restore.ownership.conditions import Ownership
 from clinic_backups.restore.ownership.staged_rows import load, places
 from clinic_backups.restore.ownership.ways import Ways
+from clinic_backups.restore.questions import Question, answers
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, row_text
@@ -42,7 +43,8 @@ def adopt(
     :param references: the foreign keys of the database.
     """
     adoption = Adoption(workspace, staged, ways, references)
-    with_rows = [name for name, each in staged.items() if _has_rows(workspace, each)]
+    has_rows = answers(workspace, [_has_rows(each) for each in staged.values()])
+    with_rows = [name for name, (has,) in zip(staged, has_rows, strict=True) if has]
     waiting = with_rows
     while waiting:
         # Rows that refer to a row which was just found may be in a table that was already searched.
@@ -58,9 +60,9 @@ def adopt(
         yield name, Left(count)
 
 
-def _has_rows(workspace: Workspace, staged: Staged) -> bool:
+def _has_rows(staged: Staged) -> Question:
     query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(staged.wanted)
-    return bool(workspace.rows(query, None, f"looking for rows of {staged.shape.name}")[0][0])
+    return Question(query, f"looking for rows of {staged.shape.name}")
 
 
 class Adoption:
@@ -77,8 +79,6 @@ class Adoption:
     def look(self, name: str) -> Outside | None:
         """Load the found rows into the table's present rows. ``None``: no row was found."""
         staged = self._staged[name]
-        for side in (staged.wanted, staged.present):
-            self._workspace.analyze(side, f"analyzing {name}", staged.shape.key)
         if staged.shape.key:
             found = self._by_key(staged)
         else:
@@ -119,7 +119,7 @@ class Adoption:
         )
         if not self._workspace.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(candidates), doing):
             return Outside()
-        self._workspace.analyze(candidates, doing)
+        self._workspace.analyze(doing, (candidates, ()))
         self._workspace.seals.keep(candidates)
         others = self._ways.of_others(
             shape.name,

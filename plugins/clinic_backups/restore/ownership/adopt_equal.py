@@ -151,7 +151,7 @@ class EqualRows:
         """A temporary table with the result of a query."""
         self._made += 1
         made = self._workspace.derive(f"{name}_{self._staged.index}_{self._made}", query, self._doing)
-        self._workspace.analyze(made, self._doing)
+        self._workspace.analyze(self._doing, (made, ()))
         self._workspace.seals.keep(made)
         return made
 

@@ -23,6 +23,7 @@ def load(workspace: Workspace, staged: Staged, found: Outside) -> None:
     count = workspace.execute(statement, f"loading rows of {shape.name} that no extract gives")
     workspace.seals.wrote(staged.present, inserted=count)
     workspace.seals.keep(staged.present)
+    workspace.analyze(f"analyzing {shape.name}", (staged.present, shape.key))
 
 
 def places(workspace: Workspace, rows: sql.Composable, doing: str) -> Outside:

@@ -15,6 +15,7 @@ from clinic_backups.restore.table_rules import Reference, with_child
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage
+from clinic_backups.tenant.declarations import Declarations
 from clinic_backups.tenant.every_clinic import CLINIC, for_every_clinic, number_type
 from clinic_backups.tenant.extract import SqlFolder, ended, render
 from clinic_backups.tenant.gate import names_of
@@ -47,7 +48,7 @@ class Ways:
         """The column of the clinics' table that holds a clinic's number; none if it cannot be told."""
         if self._folder.clinic_key.column is not None:
             return self._folder.clinic_key.column
-        compared = self._folder.clinic_columns().get(self.clinic_table, frozenset[str]())
+        compared = self._compared.get(self.clinic_table, frozenset[str]())
         # If the clinics' table has no extract, the column that most foreign keys refer to.
         named = [
             key.parent_columns[0]
@@ -65,6 +66,15 @@ class Ways:
             own = self._folder.clinic_key.literal(self.clinic_id)
             queries[self.clinic_table] = f"SELECT * FROM {table} WHERE {key} = {own}"  # noqa: S608 - quoted
         return queries
+
+    @cached_property
+    def _compared(self) -> Mapping[str, frozenset[str]]:
+        """The columns that each extract compares with the clinic's id."""
+        return self._folder.clinic_columns()
+
+    @cached_property
+    def _declarations(self) -> Declarations:
+        return self._folder.declarations()
 
     @cached_property
     def _structure(self) -> structure.Structure:
@@ -98,7 +108,7 @@ class Ways:
 
     def telling(self, table: str) -> set[str]:
         """Columns of a table that say to which clinic a row belongs: columns of its links, and of its extract."""
-        compared = self._folder.clinic_columns().get(table, frozenset[str]())
+        compared = self._compared.get(table, frozenset[str]())
         return {column for way in self.of(table) for column in way.columns} | compared
 
     def marks(self, table: str) -> list[str]:
@@ -109,7 +119,7 @@ class Ways:
             if column.table == table and not column.in_primary_key and self._names.meant_by(column) is not None
         }
         followed = {column for way in (*self.of(table), *with_child(self.declared, table)) for column in way.columns}
-        said = {column.rpartition(".")[2] for column in self._folder.declarations().columns
+        said = {column.rpartition(".")[2] for column in self._declarations.columns
                 if column.startswith(f"{table}.")}  # fmt: skip
         # An extract compares columns of the tables that it joins as well.
         own = {column.name for column in self._structure.columns if column.table == table}
@@ -117,7 +127,7 @@ class Ways:
 
     def keeps_keys(self, table: str) -> bool:
         """Whether somebody declared that two rows never get the same key, and that none is given to another clinic."""
-        return table in self._folder.declarations().lasting_keys
+        return table in self._declarations.lasting_keys
 
     @cached_property
     def readable(self) -> frozenset[str]:
@@ -164,7 +174,7 @@ class Ways:
                 )
                 statement = sql.SQL("INSERT INTO {} {}").format(made, making.format(columns, given, among))
                 self._workspace.execute(statement, doing)
-        self._workspace.analyze(made, doing)
+        self._workspace.analyze(doing, (made, ()))
         return made
 
     def exists(self, way: Reference, child: str) -> sql.Composed:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
+from clinic_backups.restore.questions import Question, answers
 from clinic_backups.restore.sequences import numbering
 from clinic_backups.restore.sequences.number_rows import rows_named
 from clinic_backups.restore.sequences.numbering import Numbering
@@ -22,6 +23,8 @@ ENOUGH_FREE = 1000
 """If fewer numbers than this are free ahead of a sequence, it looks for a better position."""
 FEW_STEPS = 200
 """Up to this many steps are made with ``nextval``, which no other session can undo; more with ``setval``."""
+
+_POSITION = "SELECT pg_sequence_last_value({}::oid)"
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,48 @@ def advance(workspace: Workspace, found: Sequence[GivenColumn]) -> None:
     A sequence moves only in its own direction and in its own steps, so that others which take every second number keep
     theirs. A rollback of the restore does not undo the move. That leaves a gap and harms nothing.
     """
-    for columns in _by_sequence(found).values():
-        _advance(workspace, columns)
+    starts = list[_Start]()
+    groups = [columns for columns in _by_sequence(found).values() if any(each.back is not None for each in columns)]
+    for columns, position in zip(groups, _positions(workspace, groups), strict=True):
+        use = columns[0].use
+        taken = _take(workspace, use) if position is None else None
+        following = (taken or 0) if position is None else position + use.known.increment
+        starts.append(_Start(columns, following, taken))
+    for start, last in zip(starts, _furthest(workspace, starts), strict=True):
+        if last is not None:  # else no column can hold its numbers, or no restored value is one that it will return
+            _advance(workspace, start, last)
 
 
 def past(workspace: Workspace, found: Sequence[GivenColumn]) -> dict[str, int]:
     """By sequence, the number of a restored row that it would be moved past. Other sequences stay where they are."""
-    result = dict[str, int]()
-    for sequence, columns in _by_sequence(found).items():
-        following = following_of(workspace, columns[0].use)
-        between = _between(columns, following)
-        furthest = None if between is None else _furthest(workspace, columns, following, between)
-        if furthest is not None:
-            result[sequence] = furthest
-    return result
+    by_sequence = _by_sequence(found)
+    starts = [
+        _Start(columns, _following(columns[0].use, position))
+        for columns, position in zip(
+            by_sequence.values(), _positions(workspace, list(by_sequence.values())), strict=True
+        )
+    ]
+    furthest = zip(by_sequence, _furthest(workspace, starts), strict=True)
+    return {sequence: number for sequence, number in furthest if number is not None}
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A sequence before it moves.
+
+    :param columns: the columns that get its numbers.
+    :param following: the number that it returns next.
+    :param taken: the number that was taken from it, to see its position.
+    """
+
+    columns: Sequence[GivenColumn]
+    following: int
+    taken: int | None = None
+
+    @property
+    def between(self) -> tuple[int, int] | None:
+        """See :func:`_between`."""
+        return _between(self.columns, self.following)
 
 
 def _by_sequence(found: Sequence[GivenColumn]) -> dict[str, list[GivenColumn]]:
@@ -72,40 +103,39 @@ def _by_sequence(found: Sequence[GivenColumn]) -> dict[str, list[GivenColumn]]:
     return by_sequence
 
 
-def _furthest(
-    workspace: Workspace, columns: Sequence[GivenColumn], following: int, between: tuple[int, int]
-) -> int | None:
-    """The furthest number ahead that a restored row has."""
-    use, (low, high) = columns[0].use, between
-    if all(column.back is None for column in columns):
+def _furthest(workspace: Workspace, starts: Sequence[_Start]) -> list[int | None]:
+    """For each sequence, the furthest number ahead that a restored row has."""
+    questions = [_furthest_of(workspace, start) for start in starts]
+    asked = iter(answers(workspace, [each for each in questions if each is not None], as_application=True))
+    found = [None if question is None else next(asked)[0] for question in questions]
+    return [None if number is None else int(number) for number in found]
+
+
+def _furthest_of(workspace: Workspace, start: _Start) -> Question | None:
+    use, between = start.columns[0].use, start.between
+    if between is None or all(column.back is None for column in start.columns):
         return None
-    back = _numbers(workspace, columns, following, of_back=True)
+    back = _numbers(workspace, start.columns, start.following, of_back=True)
     query = sql.SQL("SELECT {}(b.n) FROM ({}) AS b WHERE b.n BETWEEN {} AND {} AND (b.n - {}) % {} = 0").format(
         sql.SQL("max" if use.known.increment > 0 else "min"), back,
-        *(sql.Literal(number) for number in (low, high, following, use.known.increment)),
+        *(sql.Literal(number) for number in (*between, start.following, use.known.increment)),
     )  # fmt: skip
-    ((furthest,),) = workspace.as_application(query, 1, f"reading the numbers of {use.table}.{use.column}")
-    return None if furthest is None else int(furthest)
+    return Question(query, f"reading the numbers of {use.table}.{use.column}")
 
 
-def _advance(workspace: Workspace, columns: Sequence[GivenColumn]) -> None:
+def _advance(workspace: Workspace, start: _Start, last: int) -> None:
+    """:param last: the furthest number ahead that a restored row has."""
+    columns, following, between = start.columns, start.following, start.between
     use = columns[0].use
-    if all(column.back is None for column in columns):
+    if between is None:
         return
-    position, up = _position(workspace, use), use.known.increment > 0
-    taken = _take(workspace, use) if position is None else None
-    following = (taken or 0) if position is None else position + use.known.increment
-    between = _between(columns, following)
-    last = None if between is None else _furthest(workspace, columns, following, between)
-    if between is None or last is None:
-        return  # no column can hold its numbers any more, or no restored value is a number that it will return
-    low, high = between
+    (low, high), up = between, use.known.increment > 0
     if not use.known.cycle:
         last = _last_taken(workspace, columns, following, last + use.known.increment)
     if use.known.cycle or (high - last if up else last - low) // abs(use.known.increment) < ENOUGH_FREE:
         _skip_taken(workspace, columns, following, (low, high))
     else:
-        _move(workspace, use, following if taken is None else following + use.known.increment, last)
+        _move(workspace, use, following if start.taken is None else following + use.known.increment, last)
 
 
 def _between(columns: Sequence[GivenColumn], following: int) -> tuple[int, int] | None:
@@ -132,7 +162,10 @@ def following_of(workspace: Workspace, use: SequenceUse) -> int:
     PostgreSQL tells its position by its number only if it was used since it was made or set. Otherwise this is the
     number that it was made to start with.
     """
-    position = _position(workspace, use)
+    return _following(use, _position(workspace, use))
+
+
+def _following(use: SequenceUse, position: int | None) -> int:
     return use.known.start if position is None else position + use.known.increment
 
 
@@ -142,16 +175,27 @@ def _take(workspace: Workspace, use: SequenceUse) -> int | None:
 
 
 def _position(workspace: Workspace, use: SequenceUse) -> int | None:
-    return _asked_by_number(workspace, use, "SELECT pg_sequence_last_value({}::oid)")
+    return _asked_by_number(workspace, use, _POSITION)
+
+
+def _positions(workspace: Workspace, groups: Sequence[Sequence[GivenColumn]]) -> list[int | None]:
+    """The position of each group's sequence."""
+    found = answers(workspace, [_by_number(columns[0].use, _POSITION) for columns in groups])
+    return [None if number is None else int(number) for (number,) in found]
 
 
 def _asked_by_number(workspace: Workspace, use: SequenceUse, query: str) -> int | None:
+    question = _by_number(use, query)
+    ((number,),) = workspace.rows(question.query, None, question.doing)
+    return None if number is None else int(number)
+
+
+def _by_number(use: SequenceUse, query: str) -> Question:
     """Ask for a sequence by PostgreSQL's number of it: the name may mean something else by now, as a view.
 
     PostgreSQL refuses it if it is no sequence. Otherwise it stays one until the transaction ends.
     """
-    ((number,),) = workspace.rows(sql.SQL(query).format(sql.Literal(use.known.oid)), None, f"reading {use.sequence}")
-    return None if number is None else int(number)
+    return Question(sql.SQL(query).format(sql.Literal(use.known.oid)), f"reading {use.sequence}")
 
 
 def window_of(workspace: Workspace, use: SequenceUse, following: int) -> tuple[int, int, int]:

@@ -1,0 +1,61 @@
+"""Asks many small questions in few round trips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2 import sql
+
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.restore.workspace import Workspace, columns_of
+
+AT_ONCE = 50
+"""Questions of one query."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query that returns one row.
+
+    :param doing: what it is for, in words.
+    """
+
+    query: sql.Composable
+    doing: str
+
+
+def answers(
+    workspace: Workspace, questions: Sequence[Question], columns: int = 1, *, as_application: bool = False
+) -> list[tuple[Any, ...]]:
+    """The row of each question.
+
+    :param columns: the number of columns, which all questions have.
+    :param as_application: the queries call functions of the application: see :meth:`Workspace.as_application`.
+    :raises PermanentError: a query failed. The error names its question.
+    """
+    found = list[tuple[Any, ...]]()
+    for start in range(0, len(questions), AT_ONCE):
+        some = questions[start : start + AT_ONCE]
+        try:
+            with workspace.attempt():
+                found += _answers(workspace, some, columns, as_application=as_application)
+        except PermanentError:
+            for question in some:
+                found += _answers(workspace, [question], columns, as_application=as_application)
+    return found
+
+
+def _answers(
+    workspace: Workspace, questions: Sequence[Question], columns: int, *, as_application: bool
+) -> list[tuple[Any, ...]]:
+    names = columns_of([f"c{number}" for number in range(columns)])
+    query = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {} AS place, {} FROM ({}) AS q ({})").format(sql.Literal(place), names, each.query, names)
+        for place, each in enumerate(questions)
+    )
+    doing = questions[0].doing
+    rows = workspace.as_application(query, columns + 1, doing) if as_application else workspace.rows(query, None, doing)
+    by_place = {place: tuple(answer) for place, *answer in rows}
+    return [by_place[place] for place in range(len(questions))]
