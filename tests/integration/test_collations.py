@@ -93,11 +93,14 @@ def test_a_text_that_differs_by_case_alone_comes_back(
 def test_values_that_only_their_index_compares_without_case_come_back_swapped(
     demo_database: DemoDatabase, tmp_path: Path
 ) -> None:
-    ddl = CI + """
+    ddl = (
+        CI
+        + """
         CREATE TABLE s.kind (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, code text, note text);
         CREATE UNIQUE INDEX ON s.kind (code COLLATE s.ci, (note || '') COLLATE s.ci);
         INSERT INTO s.kind VALUES (1, 1, 'Ana', 'x'), (2, 1, 'Bea', 'x')
     """
+    )
     rig = shaped(demo_database, tmp_path, ddl, {"kind": OWN}, owner=True)
     record, before = rig.run(1), rig.everything()
     rig.execute("UPDATE s.kind SET code = 'z' WHERE id = 1; UPDATE s.kind SET code = 'ANA', note = 'X' WHERE id = 2")
