@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from bench import (
     beside,
+    block_size,
     board,
     far,
     far_store,
@@ -39,7 +40,8 @@ GROUPS = {
     "large": large_clinic.figures, "restore": restore.figures, "small": small_clinics.figures,
     "guards": guards.figures, "memory": memory.figures, "incremental": incremental.figures,
     "far": far.figures, "far_store": far_store.figures, "fleet": fleet.figures,
-    "beside": beside.figures, "gentle": gentle.figures, "board": board.figures, "rows": rows.figures,
+    "beside": beside.figures, "gentle": gentle.figures, "blocks": block_size.figures, "board": board.figures,
+    "rows": rows.figures,
 }  # fmt: skip
 DEFAULT_GROUPS = ("large", "restore", "small", "guards", "incremental", "board")
 QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
@@ -61,7 +63,7 @@ def main() -> int:
         "--only",
         choices=GROUPS,
         action="append",
-        help="only these; memory, far, far_store, fleet, beside, gentle, rows: not among the default",
+        help="only these; memory, far, far_store, fleet, beside, gentle, blocks, rows: not among the default",
     )
     arguments = parser.parse_args()
     asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients", "nights")}

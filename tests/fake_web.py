@@ -23,7 +23,7 @@ from clinic_backups.web.banners import Banner
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.downloads import Link
 from clinic_backups.web.problems import Conflict
-from clinic_backups.web.runs import RunView, TaskView
+from clinic_backups.web.run_views import RunView, TaskView
 from clinic_backups.web.viewer import Viewer
 
 NOW = datetime(2026, 5, 20, 15, 4, 5, tzinfo=UTC)

@@ -18,7 +18,8 @@ from clinic_backups.web.actions import Actions
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict
 from clinic_backups.web.recorder import Recorder
-from clinic_backups.web.runs import RESTORE, RunView
+from clinic_backups.web.run_views import RunView
+from clinic_backups.web.runs import RESTORE
 from clinic_backups.web.seen_runs import SeenRuns
 from clinic_backups.web.viewer import Viewer
 from tests.fake_web import plan, restore_run

@@ -24,7 +24,8 @@ from clinic_backups.web.caller import Caller
 from clinic_backups.web.downloads import require_completed
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, WrongValue
 from clinic_backups.web.recorder import Recorder
-from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
+from clinic_backups.web.run_views import RunView
+from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs
 from clinic_backups.web.seen_runs import SeenRuns
 
 DAG_OF: Mapping[str, str] = {

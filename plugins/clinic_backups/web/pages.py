@@ -21,7 +21,8 @@ from clinic_backups.web.caller import Caller
 from clinic_backups.web.clinic_values import ClinicPath, clinic_in_query
 from clinic_backups.web.next_backup import next_backups
 from clinic_backups.web.problems import NotVisible
-from clinic_backups.web.runs import BACKUP, RunView
+from clinic_backups.web.run_views import RunView
+from clinic_backups.web.runs import BACKUP
 from clinic_backups.web.services import Services, ServicesDep, entry_of, words_of
 from clinic_backups.web.steps import steps_of
 from clinic_backups.web.threads import on_threads

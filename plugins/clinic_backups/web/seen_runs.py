@@ -11,7 +11,8 @@ from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.run_result import completed_by
 from clinic_backups.web.caller import Caller
-from clinic_backups.web.runs import BACKUP, RESTORE, Runs, RunView
+from clinic_backups.web.run_views import RunView
+from clinic_backups.web.runs import BACKUP, RESTORE, Runs
 
 NOTHING_RECORDED = "The catalog has no restore of this run, although its tasks report one."
 

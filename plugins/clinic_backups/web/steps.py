@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, RunView
+from clinic_backups.web.run_views import RunView
+from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY
 
 ORDER: Mapping[str, tuple[str, ...]] = {
     BACKUP: ("active_clinics", "preflight", "back_up", "summary"),
