@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -29,7 +28,7 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.maintenance.store_init import StoreInit
 from clinic_backups.tenant import gate, plausibility
-from clinic_backups.tenant.extract import SqlExtract, SqlFolder, rendered
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.table_locks import TableLocks
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -68,8 +67,15 @@ def unguarded() -> Iterator[None]:
         yield
 
 
-def _rendered_for(clinic_id: int, templates: Mapping[str, str], number: int) -> dict[str, str]:
-    return rendered(templates, clinic_id)
+class _OfClinic:
+    """Renders the extracts for one clinic, whatever clinic is asked for."""
+
+    def __init__(self, clinic_id: int) -> None:
+        self._clinic_id = clinic_id
+
+    def rendered(self, folder: SqlFolder, number: int) -> dict[str, str]:
+        """As :meth:`SqlExtract.rendered`."""
+        return SqlExtract().rendered(folder, self._clinic_id)
 
 
 class Nights:
@@ -111,8 +117,7 @@ class Nights:
             queries = SqlExtract().rendered(SqlFolder(PROJECT_SQL), clinic_id)
             if guarded:
                 # The gate renders the extracts too. Here the clinic has another number in the catalog.
-                of_clinic = partial(_rendered_for, clinic_id)
-                with mock.patch.object(gate, "rendered", of_clinic):
+                with mock.patch.object(gate, "SqlExtract", lambda: _OfClinic(clinic_id)):  # noqa: B023 - used at once
                     self._parts.backup().run(request, queries=queries)
             else:
                 with unguarded():
