@@ -25,6 +25,7 @@ import psycopg2
 import psycopg2.extensions
 
 from clinic_backups.base.search_path import IN_OWN_PATH, set_local
+from clinic_backups.base.unprinted import unprinted
 
 ASK_SECONDS = 15
 """Longest time for a new connection and its answer."""
@@ -270,7 +271,7 @@ class WatchedCursor(psycopg2.extensions.cursor):
             super().executemany(*arguments, **options)
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
-        with self.connection.waiting():
+        with unprinted(), self.connection.waiting():
             ours: Any = _Source(file, self.connection) if hasattr(file, "read") else file
             super().copy_expert(sql, ours, size)
 
