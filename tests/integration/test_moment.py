@@ -568,3 +568,13 @@ def test_a_table_behind_a_function_is_not_waited_for_while_others_are_locked(rig
         cursor.execute(f"ALTER TABLE {STOCK} ADD COLUMN nueva int")
         db.commit()
     assert rig.run(1).rows["public.zz_funcion"] == 20
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_snapshot_whose_owner_is_gone_is_a_passing_failure(rig: Rig, locked: bool) -> None:
+    """The connection of a restore may end between its own beginning and that of its reader, or of its safety backup."""
+    with Snapshot(rig.clinic_db) as first:
+        ((name,),) = first.rows("SELECT pg_export_snapshot()", None, "exporting")
+    reads = {"public.comun_clinica": "SELECT * FROM public.comun_clinica"} if locked else None
+    with pytest.raises(TransientError, match="snapshot"), Snapshot(rig.clinic_db, same_as=name, reads=reads):
+        pass

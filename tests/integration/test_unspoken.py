@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from uuid import uuid4
 
+import psycopg2
 import pytest
 from psycopg2 import sql
 
 from clinic_backups import cli
 from clinic_backups.base import connections
+from clinic_backups.base.database import connect
 from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, frames, to_record
 from clinic_backups.operators.airflow_connections import failing_clearly
@@ -125,3 +131,31 @@ def test_a_drivers_error_that_nobody_turned_into_ours_is_not_told(marked: DemoDa
     with closing(marked.connect()) as db, db.cursor() as cursor, pytest.raises(Exception) as caught:
         cursor.execute(f"INSERT INTO public.marcado SELECT 1, texto {OF}")
     assert MARK not in frames(caught.value)
+
+
+def test_a_connection_that_ends_in_a_copy_prints_no_row(
+    demo_database: DemoDatabase, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """psycopg2 prints the first of two errors, with the line that PostgreSQL was loading."""
+    waits = "CREATE TABLE public.slow (v text CHECK (pg_sleep(60) IS NOT NULL))"
+    sleeping = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    with demo_database.session.transaction() as cursor:
+        cursor.execute(waits)
+
+    def end() -> None:
+        with closing(demo_database.connect()) as other, other.cursor() as cursor:
+            other.autocommit = True
+            while not cursor.rowcount > 0:
+                time.sleep(0.02)
+                cursor.execute(sleeping)
+
+    uri = demo_database.postgres.uri(demo_database.name)
+    hook, ending = sys.excepthook, threading.Thread(target=end, daemon=True)
+    with closing(connect(connections.parse("clinic_db", uri))) as db, db.cursor() as cursor:
+        ending.start()
+        with pytest.raises(psycopg2.Error):
+            cursor.copy_expert("COPY public.slow FROM STDIN", io.StringIO(f"{MARK}\n"))
+    ending.join()
+    assert sys.excepthook is hook
+    out, err = capfd.readouterr()
+    assert MARK not in out + err

@@ -23,6 +23,7 @@ import psycopg2.extensions
 
 from clinic_backups.base.search_path import set_local
 from clinic_backups.base.silent_server import heard_at, still_works
+from clinic_backups.base.unprinted import unprinted
 
 ASK_SECONDS = 15
 """Longest time for a new connection and its answer."""
@@ -219,7 +220,7 @@ class WatchedCursor(psycopg2.extensions.cursor):
             super().executemany(*arguments, **options)
 
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
-        with self.connection.waiting():
+        with unprinted(), self.connection.waiting():
             ours: Any = _Source(file, self.connection) if hasattr(file, "read") else file
             super().copy_expert(sql, ours, size)
 

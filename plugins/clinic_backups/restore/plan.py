@@ -94,6 +94,11 @@ class TablePlan:
     def writes(self) -> int:
         return self.insert + self.update + self.delete
 
+    @property
+    def rows(self) -> int:
+        """The clinic's rows in the table, those of the backup and those of now."""
+        return self.writes + self.unchanged
+
 
 @dataclass(frozen=True)
 class Refusal:

@@ -12,7 +12,12 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.restore.workspace import Workspace, columns_of
 
 AT_ONCE = 50
-"""Questions of one query."""
+"""The most questions of one query."""
+ROWS_AT_ONCE = 200_000
+"""Rows that the questions of one query may read together.
+
+PostgreSQL keeps what each part of a query has sorted or hashed until the whole query ends: up to 128 MB for each part.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,21 +32,30 @@ class Question:
 
 
 def answers(
-    workspace: Workspace, questions: Sequence[Question], columns: int = 1, *, as_application: bool = False
+    workspace: Workspace,
+    questions: Sequence[Question],
+    columns: int = 1,
+    *,
+    rows: int = 1,
+    as_application: bool = False,
 ) -> list[tuple[Any, ...]]:
     """The row of each question.
 
     :param columns: the number of columns, which all questions have.
+    :param rows: about how many rows one question may sort or hash.
     :param as_application: the queries call functions of the application: see :meth:`Workspace.as_application`.
     :raises PermanentError: a query failed. The error names its question.
     """
     found = list[tuple[Any, ...]]()
-    for start in range(0, len(questions), AT_ONCE):
-        some = questions[start : start + AT_ONCE]
+    count = max(1, min(AT_ONCE, ROWS_AT_ONCE // max(1, rows)))
+    for start in range(0, len(questions), count):
+        some = questions[start : start + count]
         try:
             with workspace.attempt():
                 found += _answers(workspace, some, columns, as_application=as_application)
         except PermanentError:
+            if len(some) == 1:
+                raise
             for question in some:
                 found += _answers(workspace, [question], columns, as_application=as_application)
     return found

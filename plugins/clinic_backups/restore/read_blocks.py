@@ -13,6 +13,8 @@ from clinic_backups.tenant.tenant_db import Snapshot
 BATCH_BYTES = 1024 * 1024
 BATCHES = 2
 """Batches of rows that wait to be cut into blocks."""
+LARGE_BYTES = 2 * BATCH_BYTES
+"""Such a batch is one large value, or ends with one. Nothing waits beside it: a value can have up to 1 GB."""
 
 
 def read_blocks(snapshot: Snapshot, table: Table, query: str, take: Callable[[bytes, Block], object]) -> None:
@@ -38,7 +40,7 @@ def read_blocks(snapshot: Snapshot, table: Table, query: str, take: Callable[[by
             size += len(data)
             if size < BATCH_BYTES:
                 return
-            if len(waiting) == BATCHES:
+            while len(waiting) == BATCHES or (waiting and size > LARGE_BYTES):
                 with snapshot.not_waiting():
                     waiting.popleft().result()
             waiting.append(pool.submit(cut, batch))

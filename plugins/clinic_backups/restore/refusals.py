@@ -54,6 +54,7 @@ class Checks:
         parents: Collection[str] = (),
     ) -> None:
         self._workspace, self._diffs, self._where, self._former = workspace, diffs, where, former
+        self._most_rows = max((diff.plan.rows for diff in diffs.values()), default=0)
         self._obstacles = Obstacles(workspace, diffs, tables, references, declared, ways, former, parents)
 
     def run(self) -> Iterator[Refusal]:
@@ -135,7 +136,7 @@ class Checks:
             for each in obstacles
         ]
         as_application = any(each.by_application for each in obstacles)
-        found: list[Any] = answers(self._workspace, questions, 3, as_application=as_application)
+        found: list[Any] = answers(self._workspace, questions, 3, rows=self._most_rows, as_application=as_application)
         return found
 
 

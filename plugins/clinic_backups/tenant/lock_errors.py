@@ -80,6 +80,21 @@ def require_unlocked(error: psycopg2.Error, doing: str) -> None:
         )
 
 
+def require_exported(error: psycopg2.Error, snapshot: str | None) -> None:
+    """Call this after a transaction could not begin with another one's snapshot.
+
+    :param snapshot: its name.
+    :raises TransientError: that other transaction has ended.
+    """
+    # The state depends on PostgreSQL's version. The name is in the message in every language.
+    ended = isinstance(error, psycopg2.errors.ObjectNotInPrerequisiteState)
+    if snapshot is not None and (ended or snapshot in str(error)):
+        raise TransientError(
+            "The connection that keeps the snapshot of the database has ended.",
+            hint="The server, a proxy or an administrator ended it. A retry usually helps.",
+        )
+
+
 def definition_changed(doing: str) -> TransientError:
     """The error for something that existed when its tables were locked."""
     return TransientError(

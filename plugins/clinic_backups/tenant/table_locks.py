@@ -23,7 +23,7 @@ from clinic_backups.base.database_errors import TRANSIENT_CLASSES, raise_databas
 from clinic_backups.base.errors import PermanentError, TransientError, afterwards
 from clinic_backups.base.search_path import IN_OWN_PATH
 from clinic_backups.tenant.definitions import Definitions
-from clinic_backups.tenant.lock_errors import MISSING, definition_changed, still_locked
+from clinic_backups.tenant.lock_errors import MISSING, definition_changed, require_exported, still_locked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import MEMORY, Version, shape_of
 from clinic_backups.tenant.session_settings import changed_by_code, held_values
@@ -132,12 +132,14 @@ class TableLocks:
                 self._pause(pause)
                 pause = min(2 * pause, 0.25)
             except MISSING as error:
+                require_exported(error, self._same_as)
                 # Renamed or dropped between the two transactions.
                 self._db.rollback()
                 attempt += 1
                 if attempt >= MAX_ATTEMPTS:
                     raise_database_error(error, "locking the tables of the extracts", source="extract")
             except psycopg2.Error as error:
+                require_exported(error, self._same_as)
                 raise_database_error(error, "locking the tables of the extracts", source="extract")
 
     def _taken_as_before(self) -> bool:

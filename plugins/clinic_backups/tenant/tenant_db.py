@@ -23,7 +23,7 @@ from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.copy_statement import copy_statement, probe_statement, require_column
 from clinic_backups.tenant.described_tables import described_tables
-from clinic_backups.tenant.lock_errors import require_present, require_unlocked
+from clinic_backups.tenant.lock_errors import require_exported, require_present, require_unlocked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import Version
 from clinic_backups.tenant.session_settings import SESSION, held_values
@@ -108,6 +108,7 @@ class Snapshot:
                 self._begin(self._same_as)
         except psycopg2.Error as error:
             self._db.close()
+            require_exported(error, self._same_as)
             raise_database_error(error, "opening the snapshot")
         except BaseException:
             self._db.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
-from clinic_backups.restore.questions import Question, answers
+from clinic_backups.restore.questions import ROWS_AT_ONCE, Question, answers
 from clinic_backups.restore.sequences import numbering
 from clinic_backups.restore.sequences.number_rows import rows_named
 from clinic_backups.restore.sequences.numbering import Numbering
@@ -106,7 +106,9 @@ def _by_sequence(found: Sequence[GivenColumn]) -> dict[str, list[GivenColumn]]:
 def _furthest(workspace: Workspace, starts: Sequence[_Start]) -> list[int | None]:
     """For each sequence, the furthest number ahead that a restored row has."""
     questions = [_furthest_of(workspace, start) for start in starts]
-    asked = iter(answers(workspace, [each for each in questions if each is not None], as_application=True))
+    searched = any(column.numbering.is_searched for start in starts for column in start.columns)
+    rows = ROWS_AT_ONCE if searched else 1  # each number that is tried is hashed
+    asked = iter(answers(workspace, [each for each in questions if each is not None], rows=rows, as_application=True))
     found = [None if question is None else next(asked)[0] for question in questions]
     return [None if number is None else int(number) for number in found]
 
