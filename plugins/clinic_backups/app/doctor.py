@@ -230,17 +230,8 @@ class Doctor:
                 "clinic-backups list",
                 "clinic-backups restore --clinic ID",
             )  # fmt: skip
-        elif self._list_is_wrong:
-            self._say(
-                "The clinics' database answers, and its list of clinics is wrong.",
-                self._list_is_wrong,
-                "clinic-backups check",
-            )
         elif at["clinics' database"] == "error":
-            self._say(
-                "The clinics' database does not answer. The backups are safe in the store.",
-                "Correct the connection clinic_db, or start the server. Then run clinic-backups doctor again.",
-            )
+            self._of_clinic_db()
         elif at["backups"] != "ok":
             self._of_backups()
         elif at["secret key"] == "error":
@@ -258,6 +249,18 @@ class Doctor:
         return (
             at["store"] == "error" or not self._parts.settings.store_url or (at["store"] == "missing" and is_expected)
         )
+
+    def _of_clinic_db(self) -> None:
+        if self._list_is_wrong:
+            self._say(
+                "The clinics' database answers, and its list of clinics is wrong.",
+                self._list_is_wrong, "clinic-backups check",
+            )  # fmt: skip
+        else:
+            self._say(
+                "The clinics' database does not answer. The backups are safe in the store.",
+                "Correct the connection clinic_db, or start the server. Then run clinic-backups doctor again.",
+            )
 
     def _of_backups(self) -> None:
         counts = self._counts
