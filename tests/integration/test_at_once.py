@@ -166,6 +166,13 @@ ODD = {
     " WHERE t.organization_id = {{ clinic_id }} UNION ALL SELECT t.* FROM public.plans AS t"
     " JOIN f ON f.id = t.parent_plan_id WHERE t.amount < (SELECT max(amount) FROM public.plans) AND f.id <> t.id)"
     " SELECT * FROM f) AS t",
+    "its columns named anew": NAMED + "SELECT t.* FROM public.customers AS t JOIN n AS x (key) ON x.key = t.id",
+    "its columns named anew for USING": NAMED.replace("c.*", "c.id, c.organization_id")
+    + "SELECT t.* FROM public.customers AS t JOIN n AS x (id, org) USING (id)",
+    "all columns of a recursion": "SELECT t.* FROM (WITH RECURSIVE f AS (SELECT t.* FROM public.plans AS t"
+    " WHERE t.organization_id = {{ clinic_id }} UNION ALL SELECT t.* FROM public.plans AS t"
+    " JOIN f ON f.id = t.parent_plan_id AND f.id <> t.id WHERE strpos((f.*)::text, f.id::text) < 30)"
+    " SELECT * FROM f) AS t",
     "a recursion of the clinic": "SELECT t.* FROM (WITH RECURSIVE f AS (SELECT t.* FROM public.plans AS t WHERE"
     " t.organization_id = {{ clinic_id }} UNION ALL SELECT t.* FROM public.plans AS t JOIN f ON f.parent_plan_id = t.id"
     " WHERE f.organization_id = {{ clinic_id }}) SELECT * FROM f) AS t",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.backup import row_findings
+from clinic_backups.backup import database_checks, row_findings
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.stores.file import FileStore
@@ -91,6 +92,21 @@ def test_what_was_compared_is_not_compared_again(night: Night) -> None:
     assert night.back_up() == []
     # Cleared, perhaps days later.
     assert STOCK in night.back_up(tries=1)
+
+
+def test_each_run_has_the_next_turn_whatever_the_day_is(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With CLINIC_BACKUPS_COMPARE_NIGHTS the turn says which clinics a run compares, and none may wait for ever."""
+    from clinic_backups.operators import tasks
+
+    turns, run = list[int](), tasks.get_current_context()["dag_run"]
+    monkeypatch.setattr(database_checks.Sample, "of_night", lambda clinics, nights, turn: turns.append(turn))
+    for run.run_id in ("r", "s", "s", "t"):  # the second attempt of a run compares what the first one did
+        night.preflight()
+    assert turns == [0, 1, 1, 2]
+    night.task.parts.catalog.forget(before=datetime(2200, 1, 1, tzinfo=UTC))
+    run.run_id = "u"
+    night.preflight()
+    assert turns[-1] == 3
 
 
 def test_a_table_that_the_preflight_could_not_compare_is_compared_by_each_backup(night: Night) -> None:

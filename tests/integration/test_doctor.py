@@ -11,6 +11,7 @@ import pytest
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
 
+INCLUDED = Path(__file__).parents[2] / "include" / "sql"
 NOWHERE = "postgres://nobody:nothing@127.0.0.1:9/nowhere?connect_timeout=1"
 EARLIER = ", ".join(f"{name} = {name} - interval '3 days'" for name in ("started_at", "finished_at", "data_at"))
 Break = Callable[[DemoDatabase, Path], dict[str, str | None]]
@@ -38,6 +39,21 @@ def _other_key(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
     return {"CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "another")}
 
 
+def _ids(column: str) -> Break:
+    """Both lists of clinics have these ids."""
+
+    def breaks(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
+        shutil.copytree(INCLUDED, folder / "sql")
+        for name in ("active_clinics.sql", "all_clinics.sql"):
+            path = folder / "sql" / name
+            text = path.read_text().replace("SELECT id,", f"SELECT {column} AS id,")
+            assert column in text
+            path.write_text(text)
+        return {"CLINIC_BACKUPS_SQL_DIR": str(folder / "sql")}
+
+    return breaks
+
+
 SITUATIONS: dict[str, tuple[Break, str, str]] = {
     "well": (_variable(), "All is well", ""),
     "no folder": (_variable(CLINIC_BACKUPS_SQL_DIR="/nonexistent"), "no SQL folder", "init --tenant"),
@@ -51,6 +67,9 @@ SITUATIONS: dict[str, tuple[Break, str, str]] = {
     "clinics gone": (_statement("TRUNCATE public.comun_clinica CASCADE"), "clinics are gone", "restore --clinic ID"),
     "tables gone": (_statement("DROP TABLE public.comun_clinica CASCADE"), "its clinics are gone", "the tables again"),
     "database away": (_variable(AIRFLOW_CONN_CLINIC_DB=NOWHERE), "database does not answer", "clinic_db"),
+    "one key is empty": (_ids("CASE id WHEN 3 THEN '' ELSE id::text END"), "list of clinics is wrong", "another key"),
+    "no key can be an id": (_ids("id || ' '"), "list of clinics is wrong", "Correct "),
+    "the list fails": (_ids("id / (id - id)"), "list of clinics is wrong", "clinic-backups check"),
     "late": (_statement(f"UPDATE clinic_backups.backup SET {EARLIER} WHERE clinic_id = '3'"),
              "late, failed or missing", "list --state failed"),
     "another key": (_other_key, "does not open new backups", "secret key"),

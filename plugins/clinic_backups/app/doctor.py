@@ -14,7 +14,7 @@ from clinic_backups.app.work import Parts
 from clinic_backups.archive.encryption import parse_recipients, public_keys
 from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.clock import machine_now
-from clinic_backups.base.errors import ClinicBackupsError, PlaceMissing, SettingsError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog import migrate
@@ -60,6 +60,8 @@ class Doctor:
     def __init__(self, parts: Parts) -> None:
         self._parts, self._found = parts, Diagnosis()
         self._stored = 0
+        self._list_is_wrong = ""
+        """The clinics' database answers, but not with a list of clinics that can all be backed up: the remedy."""
         self._counts: Counts | None = None
 
     def look(self) -> Diagnosis:
@@ -133,10 +135,17 @@ class Doctor:
         with Snapshot(self._parts.clinic_db) as snapshot:
             if folder.clinic_table not in snapshot.relations():
                 return "lost", f"It answers, and has no table {folder.clinic_table}."
-        found = self._parts.find_clinics()
+        try:
+            found = self._parts.find_clinics()
+        except PermanentError as error:
+            self._list_is_wrong = error.hint
+            raise
         active, every = found.active, found.every
         if found.unusable:
-            return "error", found.unusable[0].error.message
+            first, *others = found.unusable
+            self._list_is_wrong = first.error.hint
+            more = f" clinic-backups check names {len(others):,} more." if others else ""
+            return "error", f"{first.error.message}{more}"
         if not every:
             return "lost", f"It answers, and {folder.clinic_table} has no clinic."
         return "ok", f"{len(active):,} active clinics, {len(every):,} in all."
@@ -222,10 +231,7 @@ class Doctor:
                 "clinic-backups restore --clinic ID",
             )  # fmt: skip
         elif at["clinics' database"] == "error":
-            self._say(
-                "The clinics' database does not answer. The backups are safe in the store.",
-                "Correct the connection clinic_db, or start the server. Then run clinic-backups doctor again.",
-            )
+            self._of_clinic_db()
         elif at["backups"] != "ok":
             self._of_backups()
         elif at["secret key"] == "error":
@@ -243,6 +249,18 @@ class Doctor:
         return (
             at["store"] == "error" or not self._parts.settings.store_url or (at["store"] == "missing" and is_expected)
         )
+
+    def _of_clinic_db(self) -> None:
+        if self._list_is_wrong:
+            self._say(
+                "The clinics' database answers, and its list of clinics is wrong.",
+                self._list_is_wrong, "clinic-backups check",
+            )  # fmt: skip
+        else:
+            self._say(
+                "The clinics' database does not answer. The backups are safe in the store.",
+                "Correct the connection clinic_db, or start the server. Then run clinic-backups doctor again.",
+            )
 
     def _of_backups(self) -> None:
         counts = self._counts

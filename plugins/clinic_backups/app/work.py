@@ -229,12 +229,14 @@ class Parts(Shared):
         try_restores: bool = False,
         on_compared: OnCompared = nobody,
         rows: RowReport | None = None,
+        run_id: str = "",
     ) -> list[Finding]:
         """Check everything that a backup needs.
 
         :param try_restores: a person asks: also write one row of each table with the restoring role, and roll it back.
             A table that nobody has classified is then an error.
         :param rows: see :func:`clinic_backups.backup.preflight.run`.
+        :param run_id: the run that will note what was compared.
         """
         found = preflight.run(
             settings=self.settings,
@@ -248,6 +250,7 @@ class Parts(Shared):
             require_classes=try_restores,
             rows=rows,
             beat=lambda: self.catalog.beat(),
+            turn=lambda: self.comparisons.turn(run_id),
         )
         if try_restores:
             found += trial.findings(self.settings, self._find("restore_db"))

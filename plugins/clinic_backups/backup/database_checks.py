@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from functools import cached_property
 
 from clinic_backups.backup.row_findings import RowFindings
@@ -225,7 +224,7 @@ class DatabaseChecks:
         if self._tables:
             self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
 
-    def check_rows(self, rows: RowReport | None, now: datetime) -> None:
+    def check_rows(self, rows: RowReport | None, turn: int) -> None:
         """Compare the rows of all clinics with the extracts, and hand on which tables were compared.
 
         The report of a person who asks where all rows are is of all clinics, also if a night compares only some.
@@ -233,7 +232,7 @@ class DatabaseChecks:
         if self._clinics_query is None:
             return
         nights = self._settings.compare_nights if rows is None else 1
-        sample, query = Sample.of_night(self._clinic_ids, nights, now), self._clinics_query
+        sample, query = Sample.of_night(self._clinic_ids, nights, turn), self._clinics_query
         if sample is not None:
             query = people.only(query, sample.clinics, self._folder.clinic_key)
         type_ = number_type(self._clinic_ids, self._folder.clinic_key)

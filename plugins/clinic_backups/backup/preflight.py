@@ -33,6 +33,7 @@ def run(
     require_classes: bool = False,
     rows: RowReport | None = None,
     beat: Callable[[], object] = nobody,
+    turn: Callable[[], int] = int,
 ) -> list[Finding]:
     """Run all checks, and return all findings in the order of the checks.
 
@@ -48,6 +49,7 @@ def run(
         clinics from being backed up tonight.
     :param rows: gets what is known of each table's rows, if they are compared.
     :param beat: see :func:`clinic_backups.tenant.standby.check_standby`.
+    :param turn: returns the number of this run among those that compare rows; 0 by default.
     :param on_compared: called with what was compared without a finding, if rows were compared.
     """
     report = Report()
@@ -55,10 +57,12 @@ def run(
     with report.check("store"):
         check_stores(stores(), settings, report)
     one_clock: DatabaseClock | None = None
+    number = 0
     with report.check("catalog"):
         catalog_version()
         report.ok("catalog", "The catalog is at its newest migration.")
         one_clock = clock() if clock is not None else None
+        number = turn()
     if one_clock is not None:
         with report.check("clock"):
             one_clock.require_same()
@@ -88,5 +92,5 @@ def run(
         with report.check("indexes"), snapshot.savepoint():
             database.check_indexes()
         if count_rows:
-            database.check_rows(rows, now())
+            database.check_rows(rows, number)
     return list(dict.fromkeys(report.findings))

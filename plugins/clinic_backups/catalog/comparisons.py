@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import func, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order
@@ -36,10 +36,21 @@ class Comparisons:
             "tables": sorted(compared.tables),
             "clinics": in_order(compared.clinics),
             "compared_at": func.clock_timestamp(),
+            "turn": self.turn(run_id),
         }
         statement = insert(comparison).values(run_id=run_id, **values)
         with self._database.statement("recording which rows were compared") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["run_id"], set_=values))
+
+    def turn(self, run_id: str = "") -> int:
+        """The number of a run among those that compare rows: one more than that of the last other run.
+
+        A later attempt of a run has the same number. A run whose preflight fails takes none.
+        """
+        last = select(func.max(comparison.c.turn)).where(comparison.c.run_id != run_id)
+        with self._database.statement("asking how many runs compared rows") as db:
+            found = db.execute(last).scalar()
+        return 0 if found is None else int(found) + 1
 
     def of_run(self, run_id: str, clinics: Iterable[ClinicId]) -> ComparedRows | None:
         """What the preflight of this run compared, as far as it is about these clinics.

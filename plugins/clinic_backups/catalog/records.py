@@ -282,7 +282,9 @@ class Catalog(RecordReader):
             .where(backup.c.backup_id.not_in(select(backup.c.parent_id).where(backup.c.parent_id.is_not(None))))
         )
         with self.database.transaction("forgetting old records") as db:
-            db.execute(delete(comparison).where(comparison.c.compared_at < before))
+            # The last one stays, whatever its age: the number of the next one follows from it.
+            last = select(func.max(comparison.c.turn)).scalar_subquery()
+            db.execute(delete(comparison).where(comparison.c.compared_at < before, comparison.c.turn < last))
             return int(db.execute(old).rowcount)
 
     def _change(

@@ -98,6 +98,8 @@ comparison = Table(
     Column("folder", Text, nullable=False),
     Column("tables", ARRAY(Text), nullable=False),
     Column("clinics", ARRAY(ClinicIdText), nullable=False),
+    # The number of the run among those that compared rows.
+    Column("turn", BigInteger, nullable=False, server_default="0"),
 )
 
 # Who did what. A trigger refuses every change and removal.

@@ -82,7 +82,8 @@ def preflight() -> None:
         active, every = parts.clinics()
         # Comparing the rows of all clinics reads every table. A backup of one clinic compares only its own rows.
         counted = for_all_clinics(conf) and not is_partial(parts.settings, run)
-        findings = [_pool(context), *parts.preflight(count_rows=counted, on_compared=compared.append)]
+        found = parts.preflight(count_rows=counted, on_compared=compared.append, run_id=run.run_id)
+        findings = [_pool(context), *found]
         for finding in findings:
             log.log(LEVELS[finding.level], "%s: %s", finding.check, finding.message)
             if finding.hint:

@@ -178,6 +178,8 @@ class _Lifting:
         uses = [index for index in places if not found[index + 1 : index + 2] or not found[index + 1].is_(".")]
         _require(len(uses) == 1 and found[uses[0] - 1].is_("join") and found[uses[0] + 1].is_("on"))
         _require(found[uses[0]] in _outside(found))
+        # Its columns are those of the extract and the clinic's id.
+        _require(not any(_matches(found[index:], (None, ".", "*")) for index in places))
         itself, rest = self._spelled(name), self.text[found[1].start : found[-1].end]
         return f"SELECT {itself}.{CLINICS}, {rest}"
 
@@ -224,6 +226,8 @@ class _Lifting:
             _require(token in outside)
             _require(not after or after[0].is_("as", *_AFTER_A_TABLE))
             renamed = bool(after) and after[0].is_("as")
+            # In `AS x (a)` the first name would be that of the clinic's id, which stands before the columns here.
+            _require(not renamed or not _matches(found[index + 2 :], (None, "(")))
             aliases.add(found[index + 2].value if renamed else token.value)
             rows = f"(SELECT * FROM {known[token.value]} AS z WHERE z.{CLINICS} = {CLINICS}.id)"  # noqa: S608
             changes.append((token.start, token.end, rows if renamed else f"{rows} AS {self._spelled(token)}"))
