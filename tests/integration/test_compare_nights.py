@@ -67,9 +67,7 @@ def test_a_night_looks_at_its_own_clinics_and_says_so(demo_database: DemoDatabas
     assert report.tables[STOCK].in_none
 
 
-def of_rows(
-    demo: Preflight, turn: int, compared: list[ComparedRows], rows: RowReport | None = None
-) -> list[Finding]:
+def of_rows(demo: Preflight, turn: int, compared: list[ComparedRows], rows: RowReport | None = None) -> list[Finding]:
     found = preflight.run(
         settings=Settings(**demo.settings), clinic_db=lambda: connections.parse("clinic_db", demo.clinic_db),
         stores=lambda: Stores.of(demo.store()), catalog_version=demo.catalog, now=lambda: FIRST, turn=lambda: turn,

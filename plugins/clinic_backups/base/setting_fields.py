@@ -94,7 +94,7 @@ class SettingFields(BaseSettings):
         le=7,
         description="Nights in which the rows of each clinic are compared with the extracts once. 1: each night "
         "compares all clinics. 7: each night compares a seventh of them, and the other clinics' backups do not compare "
-        "their rows",
+        "their rows. Nights without a run of all clinics do not count",
     )
     lock_days: int = Field(
         default=0,
