@@ -283,8 +283,11 @@ def test_keys_that_cannot_be_ids_keep_no_other_tenant_from_its_backup(
         "INSERT INTO s.tenant VALUES ('acme ', 'Tres'), ('', 'Cuatro'), (E'a\\u202eb', 'Cinco')",
         "INSERT INTO s.visit SELECT n, 'acme ', 'v' FROM generate_series(51, 55) AS n",
     )
+    queries = {life.sql / file: (life.sql / file).read_text() for file in ("active_clinics.sql", "all_clinics.sql")}
+    for path, query in queries.items():
+        path.write_text(f"SELECT * FROM (\n{query.strip().rstrip(';')}\n) AS q UNION ALL SELECT NULL, 'Seis', 'es'")
     wrong = {
-        "'acme '": "it begins or ends with a space", "''": "it is empty",
+        "NULL": "it is NULL", "'acme '": "it begins or ends with a space", "''": "it is empty",
         "'a\\u202eb'": "it has a character that cannot be shown",
     }  # fmt: skip
     errors = [each for each in life("check", "--json", code=1).json() if each["level"] == "error"]
@@ -302,6 +305,8 @@ def test_keys_that_cannot_be_ids_keep_no_other_tenant_from_its_backup(
     life.rig.execute(
         "DELETE FROM s.visit WHERE id > 50", "DELETE FROM s.tenant WHERE name IN ('Tres', 'Cuatro', 'Cinco')"
     )  # fmt: skip
+    for path, query in queries.items():
+        path.write_text(query)
     life("backup", "--all")
 
 

@@ -24,16 +24,19 @@ _SHOWN = 40
 class UnusableKey:
     """A row of the clinics' table whose key cannot be an id, so that it can have no backup.
 
+    :param key: none if it is NULL.
     :param reason: see :func:`clinic_backups.base.clinic_id.clinic_id_of`.
     """
 
-    key: str
+    key: str | None
     name: str
     reason: str
 
     @property
     def shown(self) -> str:
         """The key for people. It may hold what cannot be seen."""
+        if self.key is None:
+            return "NULL"
         return ascii(self.key[:_SHOWN]) + ("…" if len(self.key) > _SHOWN else "")
 
     @property
@@ -101,8 +104,9 @@ def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> ClinicList
 
 def without(query: str, unusable: Sequence[UnusableKey]) -> str:
     """The query of the clinics without the rows that can have no backup."""
-    keys = ", ".join(literal(each.key) for each in unusable)
-    return f"SELECT * FROM (\n{ended(query)}\n) AS q (id) WHERE id::text NOT IN ({keys})"  # noqa: S608
+    found = f"SELECT * FROM (\n{ended(query)}\n) AS q (id) WHERE id IS NOT NULL"  # noqa: S608
+    keys = ", ".join(literal(each.key) for each in unusable if each.key is not None)
+    return f"{found} AND id::text NOT IN ({keys})" if keys else found
 
 
 def only(query: str, clinics: Sequence[ClinicId], key: ClinicKey) -> str:
@@ -112,6 +116,8 @@ def only(query: str, clinics: Sequence[ClinicId], key: ClinicKey) -> str:
 
 
 def _unusable(row: Sequence[object]) -> UnusableKey | None:
+    if len(row) > 1 and row[0] is None:
+        return UnusableKey(None, str(row[1]), "it is NULL")
     if len(row) < 2 or not isinstance(row[0], str):
         return None
     try:
