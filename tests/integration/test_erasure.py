@@ -414,7 +414,7 @@ def test_a_note_beside_what_nobody_can_take_over_names_the_word_that_ends_it(
     )
     put(two, hold_key_of(key), note)
     cleaned = fleet.erase(1, 1)
-    assert "but a hold note" in cleaned.problem
+    assert "a hold note, but no valid envelope" in cleaned.problem
     assert "--ignore-unknown-holds" in cleaned.hint
     assert key in objects_of(one)
     Erasures(fleet.catalog.database).request(1, reason="x", by="ops", at=fleet.now, ignore_unknown_holds=True)
