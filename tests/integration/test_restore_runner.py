@@ -299,9 +299,13 @@ def test_the_command_plans_restores_undoes_and_needs_no_catalog(
 @pytest.mark.parametrize(
     ("mode", "said", "unsaid"),
     [
-        ("exact", ("is to become what backup", "the restore stops"), ("gone", "stay as they leave them")),
+        ("exact", ("is to become what backup", "the restore stops"), ("gone", "stay as these people leave them")),
         ("missing", ("get back the rows that are gone", "nothing else is changed or deleted"), ("is to become",)),
-        ("live", ("except rows that people change after this plan", "stay as they leave them"), ("restore stops",)),
+        (
+            "live",
+            ("except rows that people change after this plan", "stay as these people leave them"),
+            ("restore stops",),
+        ),
     ],
 )
 def test_the_page_says_what_its_mode_does(

@@ -221,7 +221,7 @@ def test_a_count_that_takes_too_long_is_said(fleet: Fleet, monkeypatch: pytest.M
     check = plausibility.check
     monkeypatch.setattr(plausibility, "check", lambda *args, **more: check(*args, within_seconds=0.001, **more))
     record = fleet.on_day(0)
-    assert "were not looked for" in (record.remark or "")
+    assert "was not checked whether rows refer" in (record.remark or "")
     assert fleet.catalog.require(record.backup_id).remark == record.remark
 
 
