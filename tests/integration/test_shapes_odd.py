@@ -55,9 +55,7 @@ def internal_names() -> list[str]:
         names |= set(re.findall(r"\bAS (?:MATERIALIZED )?([a-z_]\w*)", text))
         names |= set(re.findall(r"\b[a-z]{1,2}\.([a-z_]\w*)", text))
     system = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "clinic_id"}
-    # The comparison of all clinics' rows has the clinic's id beside each row. A table with a column of that name too
-    # cannot be compared, and its backup is refused: docs/sql.md says so.
-    return sorted(names - system - {CLINICS})
+    return sorted({*names, CLINICS} - system)
 
 
 def table_of_internal_names(key: int) -> str:

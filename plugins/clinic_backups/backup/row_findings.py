@@ -20,7 +20,7 @@ from clinic_backups.tenant.extract import PARENTS, SqlFolder
 from clinic_backups.tenant.parent_checks import ParentChecks
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_checks import RowChecks, RowCount
-from clinic_backups.tenant.row_sql import rows_of
+from clinic_backups.tenant.row_sql import BackupRows
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
 
@@ -66,13 +66,10 @@ class RowFindings:
                 self._report.warn("rows", error.message, error.hint)
         tables = {table.name: table for table in wanted if table.name in extracts}
         links, structure = self._coverage.links(), self._coverage.structure
-        faster = at_once.faster(self._snapshot, extracts, self._clinics_query)
-        checks = RowChecks(
-            self._snapshot, structure, tables, extracts, self._clinics_query, links, self._folder, faster=faster
-        )
-        values = ValueChecks(
-            self._snapshot, structure, extracts, self._clinics_query, self._folder, faster=faster
-        )  # fmt: skip
+        rows = BackupRows(extracts, self._clinics_query, tables.values())
+        rows.hasten(partial(at_once.faster, self._snapshot))
+        checks = RowChecks(self._snapshot, structure, tables, rows, links, self._folder)
+        values = ValueChecks(self._snapshot, structure, rows, self._folder)
         # A link to a table whose extract does not run here is not compared.
         half = {link.table for link in links if link.parent not in tables}
         counted: list[tuple[Table, RowCount]] = []
@@ -97,16 +94,13 @@ class RowFindings:
         if self._sample is not None:
             self._report.note("rows", self._sample.said(len(compared)))
         self._say_compared(counted)
-        compared |= self._check_parents(tables, extracts, faster)
+        compared |= self._check_parents(tables, rows)
         if self._rows is not None:
-            rows = {
-                name: faster.get(name) or rows_of(self._clinics_query, extract) for name, extract in extracts.items()
-            }
             self._report_rows(self._rows, tables, rows, counted)
         return frozenset(compared)
 
     def _report_rows(
-        self, report: RowReport, tables: Mapping[str, Table], rows: Mapping[str, str],
+        self, report: RowReport, tables: Mapping[str, Table], rows: BackupRows,
         counted: Sequence[tuple[Table, RowCount]],
     ) -> None:  # fmt: skip
         declared = self._folder.declarations()
@@ -118,20 +112,16 @@ class RowFindings:
             )
         for name in sorted(self._coverage.parents.names & tables.keys()):
             if tables[name].primary_key:
-                report.count_parent(self._snapshot, tables[name], rows[name])
+                report.count_parent(self._snapshot, tables[name], rows.of(name))
         report.count_others(self._snapshot, self._coverage, declared)
 
     def _found(self, problem: Problem, query: sql.Composable) -> None:
         if self._rows is not None:
             self._rows.violated(self._snapshot, problem, query)
 
-    def _check_parents(
-        self, tables: Mapping[str, Table], extracts: Mapping[str, str], faster: Mapping[str, str]
-    ) -> frozenset[str]:
+    def _check_parents(self, tables: Mapping[str, Table], rows: BackupRows) -> frozenset[str]:
         """Compare the rows of parent tables. Returns those without a finding."""
-        of_parents = ParentChecks(
-            self._snapshot, self._coverage.parents, tables, extracts, self._clinics_query, self._folder, faster=faster
-        )
+        of_parents = ParentChecks(self._snapshot, self._coverage.parents, tables, rows, self._folder)
         names = of_parents.comparable()
         if not names:
             return frozenset()

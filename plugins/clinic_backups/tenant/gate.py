@@ -28,7 +28,8 @@ from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.parent_checks import ParentChecks
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.problems import Problem
-from clinic_backups.tenant.row_checks import RowChecks, one_clinic
+from clinic_backups.tenant.row_checks import RowChecks
+from clinic_backups.tenant.row_sql import BackupRows, one_clinic
 from clinic_backups.tenant.schema_memory import MEMORY
 from clinic_backups.tenant.strangers import require_no_strangers
 from clinic_backups.tenant.structure import NotedColumn, ParentKey, Structure
@@ -111,7 +112,8 @@ def passed(
         known = replace(known, tables=snapshot.tables(sorted(queries)))
         MEMORY.keep(question, snapshot.version, known)
     facts, coverage, tables = known.facts, known.coverage, dict(known.tables)
-    values = ValueChecks(snapshot, facts, queries, one_clinic(request.clinic.id, folder.clinic_key), folder)
+    own = BackupRows(queries, one_clinic(request.clinic.id, folder.clinic_key), tables.values())
+    values = ValueChecks(snapshot, facts, own, folder)
     for table in tables.values():
         changed = values.problems(table, within_seconds=WITHIN_SECONDS)
         if changed is None:
@@ -124,8 +126,7 @@ def passed(
     compared = _compared_before(snapshot, folder, request, queries, (source, digest))
     if left := [name for name in tables if name not in compared and name not in coverage.parents.names]:
         checks = RowChecks(
-            snapshot, facts, tables, queries, one_clinic(request.clinic.id, folder.clinic_key),
-            coverage.links(), folder, materialized=True,
+            snapshot, facts, tables, own, coverage.links(), folder, materialized=True
         )  # fmt: skip
         rows = checks.problems(left, within_seconds=WITHIN_SECONDS)
         if rows is None:
@@ -135,21 +136,20 @@ def passed(
             )
         found += rows or ()
         _require(found, request)
-    found += _of_parents(snapshot, coverage, tables, queries, compared, folder, request, on_unchecked)
+    found += _of_parents(snapshot, coverage, tables, own, compared, folder, request, on_unchecked)
     _require(found, request)
     return tables, gaps(found)
 
 
 def _of_parents(
-    snapshot: Snapshot, coverage: Coverage, tables: Mapping[str, Table], queries: Mapping[str, str],
+    snapshot: Snapshot, coverage: Coverage, tables: Mapping[str, Table], rows: BackupRows,
     compared: Collection[str], folder: SqlFolder, request: BackupRequest, on_unchecked: OnUnchecked,
 ) -> list[Problem]:  # fmt: skip
     """The problems of the rows of parent tables. :param compared: tables that the preflight has compared."""
     left = coverage.parents.names & tables.keys() - compared
     if not left:
         return []
-    clinic = one_clinic(request.clinic.id, folder.clinic_key)
-    checks = ParentChecks(snapshot, coverage.parents, tables, queries, clinic, folder)
+    checks = ParentChecks(snapshot, coverage.parents, tables, rows, folder)
     problems = checks.problems(sorted(left), within_seconds=WITHIN_SECONDS)
     if problems is None:
         on_unchecked(

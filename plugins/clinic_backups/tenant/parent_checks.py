@@ -14,13 +14,12 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.declarations import FILE, spelled
-from clinic_backups.tenant.every_clinic import CLINIC
 from clinic_backups.tenant.extract import PARENTS, SqlFolder, file_of
 from clinic_backups.tenant.parent_tables import ParentTables
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_problems import RowProblems
 from clinic_backups.tenant.row_question import RowQuestion
-from clinic_backups.tenant.row_sql import all_of, backed_up, given, keys, listed, rows_of, same
+from clinic_backups.tenant.row_sql import BackupRows, all_of, given, keys, listed, same
 from clinic_backups.tenant.structure import ParentKey
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -29,11 +28,8 @@ class ParentChecks:
     """Compares rows in one snapshot.
 
     :param tables: the tables that are backed up.
-    :param queries: their queries, for one clinic or for every clinic, as in
-        :class:`~clinic_backups.tenant.row_checks.RowChecks`. A parent table is compared only if those of all tables
-        that refer to it are there.
-    :param clinics: the query of ``all_clinics.sql``, or ``one_clinic``.
-    :param faster: as for that class.
+    :param rows: their rows in the backups. A parent table is compared only if the queries of all tables that refer to
+        it are there.
     """
 
     def __init__(
@@ -41,14 +37,11 @@ class ParentChecks:
         snapshot: Snapshot,
         parents: ParentTables,
         tables: Mapping[str, Table],
-        queries: Mapping[str, str],
-        clinics: str,
+        rows: BackupRows,
         folder: SqlFolder,
-        *,
-        faster: Mapping[str, str] | None = None,
     ) -> None:
-        self._snapshot, self._parents, self._tables, self._queries = snapshot, parents, tables, queries
-        self._clinics, self._faster = clinics, faster or {}
+        self._snapshot, self._parents, self._tables = snapshot, parents, tables
+        self._rows, self._queries = rows, rows.extracts
         self._declared, self._says = folder.declarations(), _Says(folder.path)
         self._rows_say = RowProblems(folder.path, folder.clinic_table)
 
@@ -64,7 +57,7 @@ class ParentChecks:
         One question for all: the query of a parent's parent contains that of the parent.
         """
         without_key = [self._says.without_key(name) for name in names if not self._tables[name].primary_key]
-        ask = RowQuestion()
+        ask = RowQuestion(self._rows)
         self._ask(ask, [name for name in names if self._tables[name].primary_key])
         if not ask.arms:
             return without_key
@@ -108,7 +101,7 @@ class ParentChecks:
             pairs = zip(keys(table, "r"), keys(table, "p"), strict=True)
             another = sql.SQL("AND NOT ({})").format(all_of(sql.SQL("{} = {}").format(*pair) for pair in pairs))
         return sql.SQL("NOT EXISTS (SELECT FROM {} AS r WHERE r.{} = p.{} AND {} {})").format(
-            sql.Identifier(key.table), CLINIC, CLINIC, same(key, "p"), another
+            sql.Identifier(key.table), self._rows.clinic, self._rows.clinic, same(key, "p"), another
         )
 
     def _backed_up(self, name: str) -> sql.Composable:
@@ -117,8 +110,7 @@ class ParentChecks:
         for key in (*self._parents.references(), *self._parents.unsettled()):
             wanted += [*(key.columns if key.table == name else ()), *(key.parent_columns if key.parent == name else ())]
         columns = [sql.Identifier("r", column) for column in dict.fromkeys(wanted)]
-        rows = self._faster.get(name) or rows_of(self._clinics, self._queries[name])
-        return backed_up(name, columns, rows, materialized=True)
+        return self._rows.backed_up(name, columns, materialized=True)
 
 
 class _Says:

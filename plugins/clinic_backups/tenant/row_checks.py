@@ -7,23 +7,20 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.database import qualified
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
-from clinic_backups.tenant.clinic_key import ClinicKey
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_problems import RowProblems, counted
 from clinic_backups.tenant.row_question import RowQuestion
 from clinic_backups.tenant.row_sql import (
+    BackupRows,
     all_of,
-    backed_up,
     given,
     given_in_part,
     keys,
     listed,
-    rows_of,
     same,
     template,
     whole_row,
@@ -32,11 +29,6 @@ from clinic_backups.tenant.structure import ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 
 OnFound = Callable[[Problem, sql.Composable], object]
-
-
-def one_clinic(clinic_id: ClinicId, key: ClinicKey) -> str:
-    """The replacement of ``all_clinics.sql`` for comparing the rows of one clinic."""
-    return f"SELECT {key.literal(clinic_id)}, ''::text, ''::text"
 
 
 @dataclass(frozen=True)
@@ -54,11 +46,9 @@ class RowChecks:
     """Compares rows in one snapshot.
 
     :param tables: the tables that have an extract.
-    :param extracts: their extracts, for one clinic or :func:`clinic_backups.tenant.every_clinic.for_every_clinic`.
-    :param clinics: the query of ``all_clinics.sql``, or :func:`one_clinic`.
+    :param rows: their rows in the backups.
     :param materialized: whether the server stores the keys of the backups' rows before it compares them. That is faster
         for one clinic, which has few keys, and slower for all.
-    :param faster: for some tables, a query of the same rows, see :func:`clinic_backups.tenant.at_once.faster`.
     """
 
     def __init__(
@@ -66,19 +56,16 @@ class RowChecks:
         snapshot: Snapshot,
         structure: Structure,
         tables: Mapping[str, Table],
-        extracts: Mapping[str, str],
-        clinics: str,
+        rows: BackupRows,
         links: Iterable[ParentKey],
         folder: SqlFolder,
         *,
         materialized: bool = False,
-        faster: Mapping[str, str] | None = None,
     ) -> None:
         self._snapshot, self._structure, self._tables = snapshot, structure, tables
-        self._extracts = extracts
+        self._rows, self._extracts = rows, rows.extracts
         self._declared, self._problems = folder.declarations(), RowProblems(folder.path, folder.clinic_table)
         self._materialized = materialized
-        self._clinics, self._faster = clinics, faster or {}
         self._links = [link for link in links if {link.table, link.parent} <= tables.keys()]
 
     def count(self, table: Table, *, within_seconds: float) -> RowCount | None:
@@ -89,7 +76,7 @@ class RowChecks:
         :raises PermanentError: the extract does not run with a column in place of a number.
         """
         parts: dict[str, sql.Composable] = {
-            "table": self._table(table.name), "rows": sql.SQL(self._rows(table.name)),
+            "table": self._table(table.name), "rows": sql.SQL(self._rows.of(table.name)),
         }  # fmt: skip
         if table.primary_key:
             ours, theirs = keys(table, "r"), keys(table, "t")
@@ -129,7 +116,7 @@ class RowChecks:
         :param on_found: called with each problem of rows with a key, and with the query of these rows.
         :raises PermanentError: an extract does not run with a column in place of a number.
         """
-        ask = RowQuestion()
+        ask = RowQuestion(self._rows)
         for link in self._links:
             if link.table in names:
                 ask.used |= {link.table, link.parent}
@@ -197,11 +184,7 @@ class RowChecks:
         columns: list[sql.Composable] = [sql.Identifier("r", column) for column in dict.fromkeys(wanted)]
         if not table.primary_key:
             columns.append(sql.SQL("{} AS fila_del_respaldo").format(self._whole_row(table, "r")))
-        return backed_up(name, columns, self._rows(name), materialized=self._materialized)
-
-    def _rows(self, name: str) -> str:
-        """The query of the rows of a table in all backups."""
-        return self._faster.get(name) or rows_of(self._clinics, self._extracts[name])
+        return self._rows.backed_up(name, columns, materialized=self._materialized)
 
     def _ask_outside(self, ask: RowQuestion, link: ParentKey) -> None:
         # A missing parent makes the backup suspect, see plausibility.py. Here the parent exists in another clinic.

@@ -9,13 +9,17 @@ from psycopg2 import sql
 
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.row_problems import counted
-from clinic_backups.tenant.row_sql import template
+from clinic_backups.tenant.row_sql import BackupRows, template
 
 
 @dataclass
 class RowQuestion:
-    """Several counts in one statement."""
+    """Several counts in one statement.
 
+    :param rows: the rows in the backups.
+    """
+
+    rows: BackupRows
     problems: list[Problem] = field(default_factory=list)
     """The problem that each of :attr:`arms` counts."""
     arms: list[sql.Composable] = field(default_factory=list)
@@ -32,10 +36,10 @@ class RowQuestion:
         """:param listed_by: what identifies one of the rows that are counted."""
         number = len(self.arms)
         both = sql.SQL("{}, count(*)").format(sql.Literal(number))
-        self.arms.append(template(arm).format(number=sql.Literal(number), what=both, **parts))
+        self.arms.append(template(arm).format(number=sql.Literal(number), what=both, clinic=self.rows.clinic, **parts))
         self.problems.append(problem)
         if listed_by is not None:
-            self.lists[number] = template(arm).format(what=listed_by, **parts)
+            self.lists[number] = template(arm).format(what=listed_by, clinic=self.rows.clinic, **parts)
 
     def name(self, query: str, **parts: sql.Composable) -> sql.Identifier:
         """Add a named query."""

@@ -15,7 +15,7 @@ from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.problems import Problem
-from clinic_backups.tenant.row_sql import rows_of
+from clinic_backups.tenant.row_sql import BackupRows
 from clinic_backups.tenant.structure import Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -32,17 +32,12 @@ _CLAUSES = {"where", "join", "inner", "left", "right", "full", "cross", "natural
 class ValueChecks:
     """Compares values. The database is asked only if the text of an extract does not show that it returns whole rows.
 
-    :param extracts: by table, for one clinic or :func:`clinic_backups.tenant.every_clinic.for_every_clinic`.
-    :param clinics: the query of ``all_clinics.sql``, or :func:`clinic_backups.tenant.row_checks.one_clinic`.
-    :param faster: as for :class:`clinic_backups.tenant.row_checks.RowChecks`.
+    :param rows: the rows in the backups.
     """
 
-    def __init__(
-        self, snapshot: Snapshot, structure: Structure, extracts: Mapping[str, str], clinics: str, folder: SqlFolder,
-        *, faster: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
-        self._snapshot, self._structure, self._extracts = snapshot, structure, extracts
-        self._clinics, self._faster, self._folder = clinics, faster or {}, folder.path
+    def __init__(self, snapshot: Snapshot, structure: Structure, rows: BackupRows, folder: SqlFolder) -> None:
+        self._snapshot, self._structure, self._folder = snapshot, structure, folder.path
+        self._rows, self._extracts = rows, rows.extracts
         self._declared = folder.declarations().columns
 
     def problems(self, table: Table, *, within_seconds: float) -> list[Problem] | None:
@@ -86,7 +81,8 @@ class ValueChecks:
         if not _names_plainly(table.name, extract):
             return columns
         query = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT {} FROM ({}) AS r").format(
-            sql.SQL(", ").join(sql.Identifier("r", column.name) for column in columns), sql.SQL(self._rows(table))
+            sql.SQL(", ").join(sql.Identifier("r", column.name) for column in columns),
+            sql.SQL(self._rows.of(table.name)),
         )
         plan = self._plan(table, query)
         aliases = self._aliases(plan, table.name)
@@ -123,9 +119,6 @@ class ValueChecks:
             found |= self._aliases(child, table)
         return found
 
-    def _rows(self, table: Table) -> str:
-        return self._faster.get(table.name) or rows_of(self._clinics, self._extracts[table.name])
-
     def _comparison(self, table: Table, columns: list[Column]) -> sql.Composable:
         relation = self._structure.relations.get(table.name)
         of_table = sql.SQL("{}{}").format(
@@ -133,7 +126,7 @@ class ValueChecks:
         )
         if not table.primary_key:
             return sql.SQL(catalog_query("values_unkeyed")).format(
-                rows=sql.SQL(self._rows(table)), table=of_table,
+                rows=sql.SQL(self._rows.of(table.name)), table=of_table,
                 ours=self._texts("r", table), theirs=self._texts("t", table),
                 changed=sql.SQL("").join(sql.SQL(", 0") for _ in columns),
             )  # fmt: skip
@@ -145,13 +138,13 @@ class ValueChecks:
             for name in table.primary_key
         ]
         changed = [
-            sql.SQL(', count(*) FILTER (WHERE t.found AND {} IS DISTINCT FROM {} COLLATE "C")').format(
+            sql.SQL(', count(*) FILTER (WHERE t.tableoid IS NOT NULL AND {} IS DISTINCT FROM {} COLLATE "C")').format(
                 _text("r", column.name, column.type), _text("t", column.name, column.type)
             )
             for column in columns
         ]
         return sql.SQL(catalog_query("values_changed")).format(
-            rows=sql.SQL(self._rows(table)), table=of_table, same=sql.SQL(" AND ").join(same),
+            rows=sql.SQL(self._rows.of(table.name)), table=of_table, same=sql.SQL(" AND ").join(same),
             changed=sql.SQL("").join(changed),
         )  # fmt: skip
 

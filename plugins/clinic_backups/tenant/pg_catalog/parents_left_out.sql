@@ -2,4 +2,4 @@
 SELECT {what}
   FROM {child} AS r
  WHERE {given} AND EXISTS (SELECT FROM {table} AS p WHERE {same})
-   AND NOT EXISTS (SELECT FROM {parent} AS p WHERE p.clinica_del_respaldo = r.clinica_del_respaldo AND {same})
+   AND NOT EXISTS (SELECT FROM {parent} AS p WHERE p.{clinic} = r.{clinic} AND {same})

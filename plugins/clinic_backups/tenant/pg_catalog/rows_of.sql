@@ -1,8 +1,8 @@
 -- The rows of one table in all backups, each with the number of its clinic before it.
-SELECT {clinic}.id AS {clinic}, r.*
+SELECT {every}.id AS {clinic}, r.*
   FROM (
 {clinics}
-       ) AS {clinic} (id, name, language)
+       ) AS {every} (id, name, language)
  CROSS JOIN LATERAL (
 {extract}
        ) AS r

@@ -2,4 +2,4 @@
 SELECT {what}
   FROM {child} AS r
  WHERE {given}
-   AND NOT EXISTS (SELECT FROM {parent} AS p WHERE p.clinica_del_respaldo = r.clinica_del_respaldo AND {same}){exists}
+   AND NOT EXISTS (SELECT FROM {parent} AS p WHERE p.{clinic} = r.{clinic} AND {same}){exists}

@@ -1,3 +1,3 @@
 -- Keys that one backup has more than once.
 SELECT {what}
-  FROM (SELECT {keys} FROM {child} AS b GROUP BY b.clinica_del_respaldo, {keys} HAVING count(*) > 1) AS k
+  FROM (SELECT {keys} FROM {child} AS b GROUP BY b.{clinic}, {keys} HAVING count(*) > 1) AS k
