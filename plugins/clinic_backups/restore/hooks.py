@@ -170,7 +170,7 @@ def _trying_hint(folder: SqlFolder, name: str) -> str:
 
 
 def _ends_transaction(statements: str) -> str:
-    """Find a statement that ends a transaction. Its first words are returned, or an empty text if there is none.
+    """The first words of a statement that ends a transaction; an empty text if there is none.
 
     Words in a text, such as the body of DO, are no statements. PostgreSQL refuses COMMIT there.
     """

@@ -38,27 +38,31 @@ def answers(
     *,
     rows: int = 1,
     as_application: bool = False,
+    failed: tuple[Any, ...] | None = None,
 ) -> list[tuple[Any, ...]]:
-    """The row of each question.
+    """The row of each question. If a query fails, its questions are asked one by one.
 
     :param columns: the number of columns, which all questions have.
     :param rows: about how many rows one question may sort or hash.
     :param as_application: the queries call functions of the application: see :meth:`Workspace.as_application`.
-    :raises PermanentError: a query failed. The error names its question.
+    :param failed: the row of a question whose query fails.
+    :raises PermanentError: a query failed, and there is no such row. The error names its question.
     """
-    found = list[tuple[Any, ...]]()
-    count = max(1, min(AT_ONCE, ROWS_AT_ONCE // max(1, rows)))
-    for start in range(0, len(questions), count):
-        some = questions[start : start + count]
+
+    def ask(some: Sequence[Question]) -> list[tuple[Any, ...]]:
         try:
             with workspace.attempt():
-                found += _answers(workspace, some, columns, as_application=as_application)
+                return _answers(workspace, some, columns, as_application=as_application)
         except PermanentError:
-            if len(some) == 1:
+            if len(some) > 1:
+                return [answer for each in some for answer in ask([each])]
+            if failed is None:
                 raise
-            for question in some:
-                found += _answers(workspace, [question], columns, as_application=as_application)
-    return found
+            return [failed]
+
+    count = max(1, min(AT_ONCE, ROWS_AT_ONCE // max(1, rows)))
+    parts = [questions[start : start + count] for start in range(0, len(questions), count)]
+    return [answer for part in parts for answer in ask(part)]
 
 
 def _answers(

@@ -27,8 +27,6 @@ from clinic_backups.tenant.copy_statement import require_column
 from clinic_backups.tenant.session_settings import HELD
 from clinic_backups.tenant.tenant_db import Snapshot
 
-_BACK = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
-
 
 def columns_of(names: Sequence[str], alias: str | None = None) -> sql.Composed:
     """A list of columns, qualified with the alias if there is one."""
@@ -125,11 +123,15 @@ class Workspace(Snapshot):
         try:
             yield
         except BaseException:
-            self._renews = renews
-            with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
-                self._execute(_BACK, "going back to the savepoint")
+            self._take_back(renews)
             raise
         self._execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
+
+    def _take_back(self, renews: bool) -> None:
+        self._renews = renews
+        with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
+            back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
+            self._execute(back, "going back to the savepoint")
 
     @contextmanager
     def savepoint(self, setting: str = "") -> Iterator[None]:
@@ -307,9 +309,7 @@ class Workspace(Snapshot):
             with self._db.cursor() as cursor:
                 cursor.execute(all_in_one.format(sql.SQL(self._before_each()), statement))
         except psycopg2.Error as error:
-            self._renews = renews
-            with suppress(ClinicBackupsError):
-                self._execute(_BACK, "going back to the savepoint")
+            self._take_back(renews)
             raise_database_error(error, doing, source=self.SOURCE)
 
     def define_for_good(self, statement: sql.Composable, doing: str, what: str) -> None:
