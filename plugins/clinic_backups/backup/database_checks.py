@@ -94,7 +94,7 @@ class DatabaseChecks:
             with snapshot.savepoint():
                 found = people.read_clinics(snapshot, folder, "active_clinics.sql")
             active = found.clinics
-            for key in {each.key: each for each in (*unusable, *found.unusable)}.values():
+            for key in people.each_once((*unusable, *found.unusable)):
                 report.error("clinics", key.error.message, key.error.hint)
             if unknown := in_order({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
                 report.error(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -102,6 +102,11 @@ def read_clinics(snapshot: Snapshot, folder: SqlFolder, file: str) -> ClinicList
     return ClinicList(sorted(clinics, key=lambda clinic: order_of(clinic.id)), unusable)
 
 
+def each_once(unusable: Iterable[UnusableKey]) -> tuple[UnusableKey, ...]:
+    """Both queries return the same rows. Each key is told once."""
+    return tuple({each.key: each for each in unusable}.values())
+
+
 def without(query: str, unusable: Sequence[UnusableKey]) -> str:
     """The query of the clinics without the rows that can have no backup."""
     found = f"SELECT * FROM (\n{ended(query)}\n) AS q (id) WHERE id IS NOT NULL"  # noqa: S608
@@ -147,8 +152,7 @@ def clinics(clinic_db: Connection, folder: SqlFolder, *, trusted_owners: Sequenc
     with Snapshot(clinic_db, trusted_owners=trusted_owners) as snapshot:
         _require_no_strangers(snapshot, folder, *map(folder.text, files), doing="The list of clinics")
         active, every = (read_clinics(snapshot, folder, file) for file in files)
-    unusable = dict.fromkeys((*every.unusable, *active.unusable))
-    return ClinicsFound(active.clinics, every.clinics, tuple({each.key: each for each in unusable}.values()))
+    return ClinicsFound(active.clinics, every.clinics, each_once((*every.unusable, *active.unusable)))
 
 
 def admins(
