@@ -37,6 +37,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError, TransientError
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
+from clinic_backups.base.shared_unit import DEFINITION, ROLES, SEQUENCES, SHARED, SQL
 from clinic_backups.base.table import Column, Table
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
@@ -48,6 +49,7 @@ from tests.servers import CHECKOUT
 STOCK = "public.inventario_inventario"
 AGE_CHUNK = 64 * 1024 + 16
 END = bytes(2 * tarfile.BLOCKSIZE)
+SOME = Clinic(7, "Clínica")
 Members = list[tuple[str, bytes]]
 
 
@@ -132,7 +134,10 @@ def tar(members: Members, end: bytes = END, **header: Any) -> bytes:
 COLUMNS = (Column("a", "text", True, None, "", None),)
 
 
-def write(target: Any, recipient: str, tables: Mapping[Table, list[list[bytes]]]) -> Mapping[str, BlockList]:
+def write(
+    target: Any, recipient: str, tables: Mapping[Table, list[list[bytes]]], files: Mapping[str, bytes] | None = None,
+    clinic: Clinic = SOME,
+) -> Mapping[str, BlockList]:  # fmt: skip
     """An archive of batches of rows, without a database."""
     packed, pipeline = ByteChannel(), Pipeline()
     writer, written = ArchiveWriter(packed, CODEC, datetime(2026, 1, 2, tzinfo=UTC)), dict[str, BlockList]()
@@ -143,11 +148,19 @@ def write(target: Any, recipient: str, tables: Mapping[Table, list[list[bytes]]]
             for batch in batches:
                 writer.add(batch)
             writer.end()
-        written.update(writer.finish(Clinic(7, "Clínica"), "7-x"))
+        for name, data in (files or {}).items():
+            writer.add_file(name, data)
+        written.update(writer.finish(clinic, "7-x"))
 
     pipeline.add("pack", pack, target=packed)
     pipeline.run(lambda: ENCRYPTION.run(packed, target, [recipient]), on_failure=lambda: None)
     return written
+
+
+def written_without_files(recipient: str, tables: Mapping[Table, list[list[bytes]]]) -> bytes:
+    sealed = io.BytesIO()
+    write(sealed, recipient, tables)
+    return sealed.getvalue()
 
 
 class TestWhole:
@@ -176,6 +189,32 @@ class TestWhole:
         for name, content in manifest.tables.items():
             blocks = [block for segment in found.get(name, []) for block in segment.blocks]
             assert list(content.blocks) == blocks
+
+    def test_the_files_of_the_shared_unit_come_back(self) -> None:
+        secret, public = generate_identity()
+        identity = pyrage.x25519.Identity.from_str(secret)
+        table = {Table("public.a", COLUMNS, ("a",), ()): [[b"1\n"]]}
+        files = {DEFINITION: bytes(range(256)) * 5_000, SEQUENCES: b"[]", ROLES: b"", SQL: b"{}"}
+        sealed = io.BytesIO()
+        write(sealed, public, table, files, SHARED)
+        assert read(sealed.getvalue(), identity).files == files
+        assert read(written_without_files(public, table), identity).files == {}
+
+    @pytest.mark.parametrize(
+        ("files", "clinic", "said"),
+        [
+            ({SEQUENCES: b"[]"}, Clinic(7, "Clínica"), "which belong to no clinic's archive"),
+            ({"../x": b""}, SHARED, "a member that does not belong there"),
+            ({DEFINITION: bytes(archive_reader.MAX_FILES_BYTES + 1)}, SHARED, "at most"),
+            ({DEFINITION: bytes(archive_reader.MAX_FILES_BYTES), ROLES: b"x"}, SHARED, "at most 0 are possible"),
+        ],
+    )
+    def test_other_files_are_refused(self, files: Mapping[str, bytes], clinic: Clinic, said: str) -> None:
+        secret, public = generate_identity()
+        sealed = io.BytesIO()
+        write(sealed, public, {Table("public.a", COLUMNS, ("a",), ()): [[b"1\n"]]}, files, clinic)
+        with pytest.raises(IntegrityError, match=said):
+            read(sealed.getvalue(), pyrage.x25519.Identity.from_str(secret))
 
     def test_whatever_the_writer_writes_is_read(self) -> None:
         secret, public = generate_identity()

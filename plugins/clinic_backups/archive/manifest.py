@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 from clinic_backups.archive.blocks import DIGEST_BYTES, MAX_ARCHIVES, OWN_ARCHIVE, Block, BlockList
@@ -14,6 +16,7 @@ from clinic_backups.archive.writer import PARENT, fingerprint
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.envelope import FORMAT_VERSION
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.base.table import Table
 
 
@@ -52,6 +55,8 @@ class Manifest:
     there.
     """
     chosen: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The files of the shared unit."""
 
     def needed(self) -> list[int]:
         """The other ``archives`` that hold blocks of this backup."""
@@ -59,8 +64,10 @@ class Manifest:
         return sorted(used - {OWN_ARCHIVE})
 
 
-def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
-    """The manifest, after checking that it agrees with the blocks that were read.
+def checked(
+    data: dict[str, Any], seen: Mapping[str, BlockList], files: Mapping[str, bytes] = MappingProxyType({})
+) -> Manifest:
+    """The manifest, after checking that it agrees with the blocks and files that were read.
 
     :raises KeyError, TypeError, ValueError: the data are not a manifest.
     :raises IntegrityError: it does not agree.
@@ -97,7 +104,11 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
         raise damaged("has a manifest with another fingerprint than its blocks")
     head = Head.model_validate(data)
     chosen, backup_id = chosen_of(data.get("chosen", []), contents), str(data["backup_id"])
-    return Manifest(backup_id, head.clinic, head.snapshot_at, total, contents, archives, head.database, chosen)
+    if data.get("files", {}) != {name: [len(text), sha256(text).hexdigest()] for name, text in files.items()}:
+        raise damaged("has other files than its manifest lists")
+    if files and not is_shared(head.clinic.id):
+        raise damaged("has files of the whole database, which belong to no clinic's archive")
+    return Manifest(backup_id, head.clinic, head.snapshot_at, total, contents, archives, head.database, chosen, files)
 
 
 def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:

@@ -22,11 +22,12 @@ from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.manifest import Manifest as Manifest
 from clinic_backups.archive.manifest import TableContent as TableContent
 from clinic_backups.archive.manifest import checked
-from clinic_backups.archive.writer import MANIFEST, segment_index
+from clinic_backups.archive.writer import MANIFEST, SERVICE, segment_index
 from clinic_backups.base import strict_json
 from clinic_backups.base.backup_facts import ArchiveInfo
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
+from clinic_backups.base.shared_unit import FILES
 
 MAX_SEGMENT_BYTES = 1024**3 + 2 * MAX_BLOCK_BYTES
 """A segment ends with the row that fills its batch, and PostgreSQL's longest row is 1 GiB."""
@@ -35,6 +36,8 @@ MAX_INDEX_BYTES = 8 * 1024 * 1024
 MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 64 * 1024 * 1024, 128
 """The longest manifest: for the tables' descriptions and the blocks in other archives (see ``MAX_FOREIGN_BLOCKS``), and
 in addition for each block that was read. So a hostile archive can use memory only in proportion to its real content."""
+MAX_FILES_BYTES = 64 * 1024 * 1024
+"""The most bytes of all files of the shared unit together."""
 MAX_NAME_BYTES, FETCH_BYTES = 1024, 256 * 1024
 UNPACK_BYTES = 4096
 """Bytes given to the codec at a time. Four bytes of a hostile zstd frame unpack to at most 128 KiB."""
@@ -155,10 +158,14 @@ class _Reader:
         self._source, self._on_segment, self._room = source, on_segment, Room(bound)
         self._tables: dict[str, BlockList] = {}
         self._table, self._number = "", 0
+        self._files: dict[str, bytes] = {}
 
     def read(self) -> Manifest:
         while (member := self._header()).name != MANIFEST:
-            self._segment(member)
+            if member.name.startswith(SERVICE):
+                self._file(member)
+            else:
+                self._segment(member)
         manifest = self._manifest(member)
         if any(self._source.take(2 * tarfile.BLOCKSIZE)):
             raise damaged("has something after its manifest")
@@ -193,7 +200,16 @@ class _Reader:
             raise damaged(f"has bytes between its members, after {member.name!r}")
         return data
 
+    def _file(self, member: tarfile.TarInfo) -> None:
+        name = member.name.removeprefix(SERVICE)
+        if name not in FILES or name in self._files:
+            raise damaged(f"has a member that does not belong there: {member.name!r}")
+        room = MAX_FILES_BYTES - sum(map(len, self._files.values()))
+        self._files[name] = self._content(member, room)
+
     def _segment(self, member: tarfile.TarInfo) -> None:
+        if self._files:
+            raise damaged(f"has a member that does not belong there: {member.name!r}")
         table = self._next_table(member.name)
         where = f"in segment {self._number} of {table!r}"
         blocks = _index(self._content(member, MAX_INDEX_BYTES), where)
@@ -235,7 +251,7 @@ class _Reader:
         content = self._content(member, self._room.manifest_bytes(limit))
         require_parsable(content)
         try:
-            manifest = checked(strict_json.loads(content, check_texts=False), self._tables)
+            manifest = checked(strict_json.loads(content, check_texts=False), self._tables, self._files)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             raise damaged("has a manifest that cannot be read") from None
         contents = manifest.tables.values()

@@ -2,7 +2,8 @@
 
 A segment is a run of whole blocks of one table, about one batch long: ``tables/<schema.table>/000001.csv``. Before it
 comes ``000001.json``, which lists digest, rows and bytes of its blocks, so that a restore can check and choose blocks
-while it streams (docs/decisions/0003).
+while it streams (docs/decisions/0003). After the tables, the archive of the shared unit has files:
+``service/definition.dump`` and others.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ PARENT = "parent"
 """What the manifest says of a parent table. It says nothing of the others, so that their archives stay as they were."""
 SEGMENT_BYTES = 1024 * 1024
 """New blocks of an incremental backup are collected up to this size, the size of a batch in a full backup."""
+SERVICE = "service/"
+"""The folder of the files."""
 MAX_FOREIGN_BLOCKS = 600_000
 """The most blocks of an incremental backup in other archives, about 77 million rows; further ones are stored again.
 
@@ -64,6 +67,7 @@ class ArchiveWriter:
         self._tables: dict[str, tuple[Table, BlockList]] = {}
         self._outside: dict[str, int] = {}
         self._parents: list[str] = []
+        self._files: dict[str, tuple[int, str]] = {}
         self._foreign = 0
 
     def begin(self, table: Table, *, outside: int = 0, is_parent: bool = False) -> None:
@@ -93,12 +97,17 @@ class ArchiveWriter:
         """End the table."""
         self._take(self._cutter.finish(), 0)
 
+    def add_file(self, name: str, data: bytes) -> None:
+        """Add a file of the shared unit, after all tables."""
+        self._files[name] = (len(data), hashlib.sha256(data).hexdigest())
+        self._member(SERVICE + name, len(data), [data])
+
     def finish(self, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
         archives = [backup_id, *(self._known.archives if self._known is not None else ())]
         # The manifest is made twice, for its size and then for its bytes, because its size grows with the clinic.
         described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside, self._chosen,
-                     self._parents)  # fmt: skip
+                     self._parents, self._files)  # fmt: skip
         self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
@@ -161,6 +170,7 @@ def manifest_chunks(
     outside: Mapping[str, int] = MappingProxyType({}),
     chosen: Sequence[str] = (),
     parents: Collection[str] = (),
+    files: Mapping[str, tuple[int, str]] = MappingProxyType({}),
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: the definition of each table, and its blocks as [SHA-256, rows, bytes, archive].
 
@@ -170,6 +180,7 @@ def manifest_chunks(
     :param outside: how many rows of a table no extract returned.
     :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
     :param parents: the parent tables.
+    :param files: the files of the shared unit: size in bytes and SHA-256 in hex of each.
     """
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -182,6 +193,8 @@ def manifest_chunks(
     }
     if chosen:
         head["chosen"] = list(chosen)
+    if files:
+        head["files"] = {name: list(facts) for name, facts in files.items()}
     yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
     for number, (table, blocks) in enumerate(tables.values()):
         described = vars(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}

@@ -268,6 +268,11 @@ class SettingFields(BaseSettings):
         description="Set this if `clinic_db` is a standby that receives from the primary itself, never from another "
         "standby. Then the data of an idle primary count as fresh, even if nothing is committed",
     )
+    postgres_bin: SomePath = Field(
+        default=None,
+        description="Folder with PostgreSQL's own programs (pg_dump, pg_restore, initdb), not older than the server. "
+        "Otherwise they are looked for on the search path and where Debian puts them",
+    )
     trusted_owners: Words = Field(
         default=(),
         description="Roles that own some of the tables, and that you trust with the data of all clinics; separated by"

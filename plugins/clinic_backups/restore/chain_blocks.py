@@ -61,6 +61,8 @@ class Merge:
                         segment, size = [], 0
                 self._write(writer, segment, size)
                 writer.end()
+            for name, text in self._manifest.files.items():
+                writer.add_file(name, text)
             return writer.finish(self._manifest.clinic, backup_id)
         finally:
             self.stop()

@@ -11,6 +11,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, order_of
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.shared_unit import key_of_clinic
 from clinic_backups.base.text import literal
 from clinic_backups.tenant.clinic_key import ClinicKey
 from clinic_backups.tenant.extract import SqlFolder, ended
@@ -126,7 +127,7 @@ def _unusable(row: Sequence[object]) -> UnusableKey | None:
     if len(row) < 2 or not isinstance(row[0], str):
         return None
     try:
-        clinic_id_of(row[0])
+        key_of_clinic(row[0])
     except ValueError as error:
         return UnusableKey(row[0], str(row[1]), str(error))
     return None

@@ -1,0 +1,32 @@
+"""The shared unit: what no clinic's backup holds, backed up beside the clinics as if it were one more.
+
+It has an id of its own that no clinic can have, so that records, paths, retention, replicas and locks treat it as they
+treat a clinic. Its archive also holds files: the definition of the database, the positions of sequences, the roles,
+and the SQL folder. See docs/decisions/0033-the-shared-unit.md.
+"""
+
+from __future__ import annotations
+
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
+
+SHARED_ID = "~shared"
+"""The id. A clinic whose key is this text is refused."""
+SHARED = Clinic(SHARED_ID, "Shared data")
+DEFINITION, SEQUENCES, ROLES, SQL = "definition.dump", "sequences.json", "roles.json", "sql.json"
+"""The files of its archive: what ``pg_dump --schema-only`` wrote in its custom format; ``[{"name", "last_value",
+"is_called"}]``; the roles that own something or have rights, without passwords; the texts of the SQL folder by name."""
+FILES = (DEFINITION, SEQUENCES, ROLES, SQL)
+
+
+def is_shared(id_: ClinicId) -> bool:
+    """Whether an id is that of the shared unit."""
+    return id_ == SHARED_ID
+
+
+def key_of_clinic(value: object) -> ClinicId:
+    """The id in a row of the clinics' table. :raises ValueError: it cannot be a clinic's; see :func:`clinic_id_of`."""
+    id_ = clinic_id_of(value)
+    if is_shared(id_):
+        raise ValueError(f"{SHARED_ID} is the id of the data that belong to no clinic")
+    return id_
