@@ -16,9 +16,12 @@ ALTER ROLE :"reader" SET default_transaction_read_only = on;
 GRANT CONNECT ON DATABASE :"DBNAME" TO :"reader";
 GRANT USAGE ON SCHEMA public TO :"reader";
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO :"reader";
+-- The positions of sequences are in no table: the backup of the shared data reads them.
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO :"reader";
 -- A table that the application's next migration makes must not fail the next night's backup. Without FOR ROLE this
 -- would be about tables that whoever runs this file makes. That role must be a member of the owner, or a superuser.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT ON TABLES TO :"reader";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT ON SEQUENCES TO :"reader";
 -- Whoever reads the session keys is logged in as anybody; no clinic's backup needs them.
 REVOKE SELECT ON public.django_session FROM :"reader";
 

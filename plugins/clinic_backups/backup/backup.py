@@ -19,14 +19,17 @@ from clinic_backups.archive.codec import CODEC, Codec
 from clinic_backups.archive.encryption import ENCRYPTION, Encryption, parse_recipients
 from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import block_list, schema_digest
+from clinic_backups.backup import shared_data
 from clinic_backups.backup.backup_outcomes import Outcomes
 from clinic_backups.backup.beginning import Beginning
 from clinic_backups.backup.chooser import Chooser
 from clinic_backups.backup.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.backup.suspicions import with_suspicions
+from clinic_backups.base.backup_facts import Gap
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import Now, carried_on, require_same_clock, require_same_server
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.envelope import Envelope
@@ -35,6 +38,8 @@ from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.shared_unit import is_shared
+from clinic_backups.base.table import Table
 from clinic_backups.base.throttle import Throttle
 from clinic_backups.catalog.before_backup import BeforeBackup
 from clinic_backups.catalog.locks import ClinicLock
@@ -119,7 +124,8 @@ class ClinicBackup:
     ) -> BackupRecord:
         """Back up, and return the completed record. A failure is recorded and raised.
 
-        :param queries: the rendered SELECT of each table; by default they are rendered here.
+        :param queries: the rendered SELECT of each table; by default they are rendered here. Those of the shared unit
+            are always made here.
         :param held: the clinic's lock, if the caller holds it.
         :param same_as: the name of an exported snapshot that is backed up.
         :param outside: rows in it that no extract returns, which are backed up too.
@@ -133,7 +139,9 @@ class ClinicBackup:
         recipients = self._settings.recipients_of(request.clinic.id)
         parse_recipients(recipients)
         folder = SqlFolder(self._settings.sql_dir)
-        if queries is None:
+        if is_shared(request.clinic.id):
+            queries = shared_data.queries(self._clinic_db, folder, self._settings, self._kept)
+        elif queries is None:
             queries = self._extract.rendered(folder, request.clinic.id)
         with nullcontext(held) if held is not None else self._catalog.lock(request.clinic.id) as lock:
             require_same_clock(self._now)
@@ -265,7 +273,7 @@ class ClinicBackup:
                 require_same_server(self._now, "The clinics' database", snapshot.time)
                 lag = lag_of(snapshot.replayed(), self._settings.standby_lag_seconds)
                 source = source_database.identity_of(snapshot)
-                tables, gaps = gate.passed(snapshot, seen.folder, request, queries, source, self._on_unchecked)
+                tables, gaps, files = self._passed(snapshot, seen.folder, request, queries, source)
                 digest = schema_digest(tables.values())
                 other = source_database.difference(source_before, source)
                 if choice.chain and other:
@@ -289,11 +297,10 @@ class ClinicBackup:
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
                     chosen=request.chosen, parents=seen.folder.parents(), on_read=has_read,
-                    throttle=Throttle(self._settings.bytes_per_second),
+                    throttle=Throttle(self._settings.bytes_per_second), files=files,
                 )  # fmt: skip
                 try:
-                    # A parent table may lose its rows as the clinic's rows go. Rows without a parent are looked for.
-                    may_be_empty = {*seen.folder.declarations().may_be_empty, *seen.folder.parents()}
+                    may_be_empty = _may_be_empty(record.clinic_id, seen.folder)
                     checked = with_suspicions(
                         record, snapshot, tables, queries, stored, before.completed, recipients, other, may_be_empty,
                         now=self._now(),
@@ -304,6 +311,16 @@ class ClinicBackup:
                     raise
             finally:
                 self._stream = None
+
+    def _passed(
+        self, snapshot: Snapshot, folder: SqlFolder, request: BackupRequest, queries: Mapping[str, str], source: str
+    ) -> tuple[dict[str, Table], tuple[Gap, ...], Mapping[str, bytes]]:
+        """The tables to read, what the backup lacks, and the files of the shared unit."""
+        if is_shared(request.clinic.id):
+            return shared_data.passed(
+                snapshot, folder, request, queries, self._clinic_db, self._settings, pause=self._pause
+            )
+        return *gate.passed(snapshot, folder, request, queries, source, self._on_unchecked), {}
 
     def _pause(self, seconds: float) -> None:
         """Sleep, unless the backup is to stop."""
@@ -328,13 +345,21 @@ class ClinicBackup:
 
         The clinic was removed meanwhile.
         """
-        rows = envelope.rows.get(table, 1)
+        rows = 1 if is_shared(envelope.clinic_id) else envelope.rows.get(table, 1)
         # A safety backup may be of a clinic whose own row is gone.
         if rows != 1 and not (envelope.safety_of is not None and rows == 0):
             raise PermanentError(
                 f"Clinic {envelope.clinic_id} has {rows} rows in {table}; it must have one.",
                 hint=f"If the clinic was not removed, correct the extract of {table} in include/sql/extract.",
             )
+
+
+def _may_be_empty(clinic_id: ClinicId, folder: SqlFolder) -> set[str]:
+    """The tables that are not suspect without rows."""
+    if is_shared(clinic_id):
+        return set(folder.queries())  # it is usual that all their rows belong to clinics
+    # A parent table may lose its rows as the clinic's rows go. Rows without a parent are looked for.
+    return {*folder.declarations().may_be_empty, *folder.parents()}
 
 
 def _usable(record: BackupRecord) -> BackupRecord:

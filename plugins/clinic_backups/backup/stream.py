@@ -88,6 +88,7 @@ class ArchiveStream:
         parents: Collection[str] = (),
         on_read: Callable[[], object] = nobody,
         throttle: Throttle | None = None,
+        files: Mapping[str, bytes] = MappingProxyType({}),
     ) -> Stored:
         """Read, pack and store. Returns the confirmed object and each table's blocks.
 
@@ -104,6 +105,7 @@ class ArchiveStream:
         :param parents: the parent tables.
         :param on_read: called, from the reading thread, when the transaction has ended.
         :param throttle: limits the reading.
+        :param files: the files of the shared unit.
         :raises PermanentError: a row is too long.
         :raises IntegrityError: the manifest would not be readable. Nothing was stored.
         """
@@ -117,7 +119,7 @@ class ArchiveStream:
         require_readable(clinic, snapshot_at, tables.values(), database, chosen)
 
         def pack() -> None:
-            blocks.update(_pack(writer, rows, clinic, record.backup_id, outside, parents))
+            blocks.update(_pack(writer, rows, clinic, record.backup_id, outside, parents, files))
 
         def upload() -> StoredObject:
             return put_archive(record, sealed, self._store, locked_until=self._locked_until)
@@ -258,7 +260,7 @@ class _Reader:
 
 def _pack(
     writer: ArchiveWriter, source: Rows, clinic: Clinic, backup_id: str, outside: Mapping[str, Outside],
-    parents: Collection[str],
+    parents: Collection[str], files: Mapping[str, bytes],
 ) -> Mapping[str, BlockList]:  # fmt: skip
     """The second stage: blocks, hashes, tar and zstd."""
     open_table = False
@@ -273,4 +275,6 @@ def _pack(
         open_table = True
     if open_table:
         writer.end()
+    for name, data in files.items():
+        writer.add_file(name, data)
     return writer.finish(clinic, backup_id)

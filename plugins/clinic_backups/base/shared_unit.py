@@ -13,10 +13,14 @@ from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 SHARED_ID = "~shared"
 """The id. A clinic whose key is this text is refused."""
 SHARED = Clinic(SHARED_ID, "Shared data")
-DEFINITION, SEQUENCES, ROLES, SQL = "definition.dump", "sequences.json", "roles.json", "sql.json"
-"""The files of its archive: what ``pg_dump --schema-only`` wrote in its custom format; ``[{"name", "last_value",
-"is_called"}]``; the roles that own something or have rights, without passwords; the texts of the SQL folder by name."""
-FILES = (DEFINITION, SEQUENCES, ROLES, SQL)
+DEFINITION, UNDUMPED, SEQUENCES, ROLES = "definition.dump", "undumped.json", "sequences.json", "roles.json"
+SQL = "sql.json"
+FILES = (DEFINITION, UNDUMPED, SEQUENCES, ROLES, SQL)
+"""The files of its archive. ``definition.dump``: what ``pg_dump --schema-only`` wrote in its custom format.
+``undumped.json``: the tables that it could not dump, because the role may not read them: ``[{"name", "before": [SQL],
+"after": [SQL]}]``, for before and after the rows. ``sequences.json``: ``[{"schema", "name", "last_value",
+"is_called"}]``. ``roles.json``: the roles that own something or have rights, without passwords. ``sql.json``: the texts
+of the SQL folder by name."""
 
 
 def is_shared(id_: ClinicId) -> bool:
@@ -30,3 +34,8 @@ def key_of_clinic(value: object) -> ClinicId:
     if is_shared(id_):
         raise ValueError(f"{SHARED_ID} is the id of the data that belong to no clinic")
     return id_
+
+
+def named(id_: ClinicId) -> str:
+    """What messages call it: ``clinic 7``, or ``the shared data``."""
+    return "the shared data" if is_shared(id_) else f"clinic {id_}"

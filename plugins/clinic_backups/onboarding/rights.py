@@ -17,7 +17,8 @@ _HEAD = """\
 --   psql -v ON_ERROR_STOP=1 -v reader=backups_reader -v catalog=backups_catalog -v restorer=backups_restorer \\
 --        -f grants.sql "$DATABASE"
 -- It gives no passwords: \\password backups_reader in psql sets one. It names tables by class, as init saw them:
---   the reader (connection clinic_db) may read the tables of backups, and what checks compare; it may write nothing.
+--   the reader (connection clinic_db) may read the tables of backups, what checks compare, and the positions of
+--   sequences; it may write nothing.
 --   the catalog's role (connection backup_catalog) owns the schema clinic_backups. It may read no other table.
 --   the restorer (connection restore_db) may write tenants' tables, insert into parents, delete from derived tables,
 --   and move sequences. It may not change definitions. Keep its password where the backup workers cannot read it.
@@ -57,6 +58,8 @@ def grants(
     lines += _grant("INSERT, UPDATE, DELETE", own, "restorer", "A restore writes these.")
     lines += _grant("INSERT", parents, "restorer", "A restore inserts rows that are missing, and changes none.")
     lines += _grant("DELETE", derived, "restorer", "A restore may delete these rows; the application makes them anew.")
+    lines += ["-- The backup of the shared data holds the positions of sequences."]
+    lines += [f'GRANT SELECT ON ALL SEQUENCES IN SCHEMA {in_sql(each)} TO :"reader";' for each in schemas]
     lines += ["-- A restore moves sequences past the keys that it wrote."]
     lines += [f'GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA {in_sql(each)} TO :"restorer";' for each in schemas]
     lines += _defaults(schemas, {schema.owners[table] for table in (tenant.table, *own) if table in schema.owners})

@@ -17,6 +17,7 @@ from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import nobody
+from clinic_backups.base.shared_unit import named
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
@@ -107,7 +108,7 @@ def passed(
     # Not kept for the next clinic: a template may give it another text.
     operators = operator_problems(known.facts, queries)
     found = [problem for problem in (*known.problems, *operators, *behind) if problem.is_gap]
-    _require(found, request)
+    require_complete(found, request)
     if not known.tables:
         known = replace(known, tables=snapshot.tables(sorted(queries)))
         MEMORY.keep(question, snapshot.version, known)
@@ -122,7 +123,7 @@ def passed(
                 " that returns the columns unchanged needs no comparison."
             )
         found += changed or ()
-    _require(found, request)
+    require_complete(found, request)
     compared = _compared_before(snapshot, folder, request, queries, (source, digest))
     if left := [name for name in tables if name not in compared and name not in coverage.parents.names]:
         checks = RowChecks(
@@ -135,9 +136,9 @@ def passed(
                 " The preflight compares the rows of all clinics, table by table."
             )
         found += rows or ()
-        _require(found, request)
+        require_complete(found, request)
     found += _of_parents(snapshot, coverage, tables, own, compared, folder, request, on_unchecked)
-    _require(found, request)
+    require_complete(found, request)
     return tables, gaps(found)
 
 
@@ -291,14 +292,15 @@ def gaps(problems: Iterable[Problem]) -> tuple[Gap, ...]:
     return tuple(dict.fromkeys(Gap(problem.table, one_line(problem.reason)) for problem in problems))[:MAX_GAPS]
 
 
-def _require(found: Sequence[Problem], request: BackupRequest) -> None:
+def require_complete(found: Sequence[Problem], request: BackupRequest) -> None:
+    """:raises PermanentError: the backup would be incomplete, and the request does not allow that."""
     if not found or request.allow_gaps:
         return
     lines = [line for item in found[:SHOWN] for line in (item.reason, f"  HINT: {item.remedy}")]
     more = [f"And {len(found) - SHOWN} more: see `clinic-backups check`."] if len(found) > SHOWN else []
     count = f"{len(found)} reason{'s' if len(found) > 1 else ''}"
     raise PermanentError(
-        f"The backup of clinic {request.clinic.id} would be incomplete, for {count}.",
+        f"The backup of {named(request.clinic.id)} would be incomplete, for {count}.",
         *lines,
         *more,
         hint="Nothing was stored. To back up what can be backed up, and mark the backup as incomplete, use"

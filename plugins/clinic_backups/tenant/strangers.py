@@ -130,13 +130,15 @@ def _named(queries: Iterable[str]) -> dict[str, list[str]]:
 
 
 def strangers_of_folder(
-    snapshot: Snapshot, folder: SqlFolder, clinic_id: ClinicId, *, written: Iterable[str] | None = None
-) -> list[StrangersCode]:
+    snapshot: Snapshot, folder: SqlFolder, clinic_id: ClinicId, *, written: Iterable[str] | None = None,
+    tables: Iterable[str] = (),
+) -> list[StrangersCode]:  # fmt: skip
     """Look for it in everything that the extracts and the queries of clinics and people mention.
 
     None of them is run.
 
     :param clinic_id: the clinic that the extracts are rendered for.
+    :param tables: more tables that will be read.
     :raises SettingsError: the folder is not complete.
     """
     extracts, table = folder.queries(), folder.clinic_table
@@ -150,8 +152,9 @@ def strangers_of_folder(
         for query in queries:
             snapshot.mention(query)
         return strangers_code(
-            snapshot, extracts, table, tables=[*extracts, table], queries=queries, unlocked=lists, written=written
-        )
+            snapshot, extracts, table, tables=[*extracts, table, *tables], queries=queries, unlocked=lists,
+            written=written,
+        )  # fmt: skip
 
 
 def require_no_strangers(
