@@ -2,14 +2,15 @@
 ### Back up every active clinic
 
 Each night at 02:00 (`CLINIC_BACKUPS_SCHEDULE`, in `CLINIC_BACKUPS_TIME_ZONE`):
-`active_clinics` → `preflight` → `back_up` → `summary`. `back_up` is one task per clinic. With more than
-`CLINIC_BACKUPS_TASKS` clinics, a task backs up several of them.
+`active_clinics` → `preflight` → `back_up` → `summary`. `back_up` is one task per clinic, and one for the shared data.
+With more than `CLINIC_BACKUPS_TASKS` of them, a task backs up several clinics.
 
 **By hand**, with a conf:
 
 | conf | what is backed up |
 | --- | --- |
-| `{}` | all active clinics |
+| `{}` | all active clinics and the shared data: what belongs to no clinic, sequences, the database's definition |
+| `{"shared": true}` | the shared data alone |
 | `{"clinic_id": 7}` | clinic 7, also an inactive one |
 | `{"clinic_ids": [7, 9], "notes": "before the migration"}` | these clinics, with a line in the catalog |
 | `{"allow_gaps": true}` | all, even if something would be missing: such a backup is marked as incomplete |
@@ -76,6 +77,9 @@ configured = for_schedules()
     params={
         "clinic_id": clinic_param(configured, "Id of one clinic"),
         "clinic_ids": clinics_param(configured, "Their ids, as [7, 9]"),
+        "shared": Param(
+            None, type=["null", "boolean"], title="Shared data", description="Alone, or with the clinics above"
+        ),
         "kind": Param("auto", type="string", enum=["auto", "full", "incremental"], title="Kind"),
         "allow_gaps": Param(False, type=["null", "boolean"], title="Allow gaps", description="Mark it as incomplete"),
         "notes": Param("", type=["null", "string"], title="Notes", description="A line; no patients' data"),

@@ -15,6 +15,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.shared_unit import SHARED, is_shared
 from clinic_backups.base.silence import Limits
 from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.clinics import Clinics
@@ -138,6 +139,8 @@ class Shared:
 
     def admins(self, clinic_id: ClinicId) -> list[Recipient]:
         """The recipients of the mails about one clinic."""
+        if is_shared(clinic_id):
+            return []
         found = people.admins(
             self.clinic_db, SqlFolder(self.settings.sql_dir), clinic_id, trusted_owners=self.settings.trusted_owners
         )
@@ -161,6 +164,8 @@ class Shared:
     def see(self, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
         """Tell the catalog which clinics there are, and their own schedules and objectives."""
         settings = self.settings
+        if settings.shared:
+            active, every = (*active, SHARED), (*every, SHARED)
         hours = {clinic.id: own for clinic in every if (own := settings.rpo_hours_of(clinic)) is not None}
         schedules = {clinic.id: cron for clinic in every if (cron := settings.own_schedule_of(clinic)) is not None}
         self.known_clinics.see(active=active, every=every, objective_hours=hours, schedules=schedules)

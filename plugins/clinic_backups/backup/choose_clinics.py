@@ -11,48 +11,69 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, in_order, nearest
 from clinic_backups.base.conf_values import require_known_keys
 from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.shared_unit import SHARED
 from clinic_backups.tenant.given_id import given_id
 
-KEYS = ("clinic_id", "clinic_ids", *OPTION_KEYS)
+KEYS = ("clinic_id", "clinic_ids", "shared", *OPTION_KEYS)
 SHOWN_CLINICS = 100
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The clinics to back up, in id order, and the options for their backups."""
+    """The clinics to back up, in id order and the shared unit before them, and the options for their backups."""
 
     clinics: tuple[Clinic, ...]
     options: BackupOptions
 
 
 def for_all_clinics(conf: Mapping[str, Any] | None) -> bool:
-    """Whether a run's conf names no clinic, so that it is for all active ones."""
-    return all((conf or {}).get(key) is None for key in ("clinic_id", "clinic_ids"))
+    """Whether a run's conf names no clinic and not the shared data, so that it is for all active clinics."""
+    given = conf or {}
+    return all(given.get(key) is None for key in ("clinic_id", "clinic_ids")) and given.get("shared") is not True
 
 
-def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic]) -> Selection:
+def select(
+    conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic], shared: bool = False
+) -> Selection:
     """Read a run's conf.
 
-    The clinics are ``clinic_id`` (one), ``clinic_ids`` (several) or, with neither, all active ones. The other keys are
-    those of :class:`BackupOptions`.
+    The clinics are ``clinic_id`` (one), ``clinic_ids`` (several) or, with neither, all active ones. ``shared`` says
+    whether the shared unit is backed up: with these clinics, or alone if none is named. Without it, a run of all
+    clinics backs it up too. The other keys are those of :class:`BackupOptions`.
+
+    :param shared: whether a run of all clinics does so.
 
     :raises SettingsError: a value is wrong or names no clinic; the hint lists the clinics that exist.
     :raises PermanentError: neither is given and no clinic is active.
     """
     require_known_keys(conf, KEYS)
-    wanted = _ids(conf, every)
-    if wanted is None:
+    wanted, told = _ids(conf, every), _flag(conf, "shared")
+    with_shared = shared and wanted is None if told is None else told
+    if wanted is None and told:
+        clinics: tuple[Clinic, ...] = ()
+    elif wanted is None:
         clinics = tuple(active)
         if not clinics:
             raise PermanentError(
                 "No clinic is active, so nothing would be backed up.", hint="Check include/sql/active_clinics.sql."
             )
     else:
-        known = {clinic.id: clinic for clinic in every}
+        known = {clinic.id: clinic for clinic in (*every, SHARED)}
         if missing := [id_ for id_ in wanted if id_ not in known]:
             raise _wrong(f"No clinic has the id {', '.join(map(str, missing))}.", every, near=missing[0])
         clinics = tuple(known[id_] for id_ in wanted)
+    if with_shared and SHARED not in clinics:
+        clinics = (SHARED, *clinics)
     return Selection(clinics, BackupOptions.from_conf(conf))
+
+
+def _flag(conf: Mapping[str, Any], key: str) -> bool | None:
+    value = conf.get(key)
+    if value is None or isinstance(value, bool):
+        return value
+    raise SettingsError(
+        f"{key}: {str(value)[:40]!r} is neither true nor false.", hint=f'For instance {{"{key}": true}}'
+    )
 
 
 def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[ClinicId] | None:

@@ -10,6 +10,7 @@ from clinic_backups.backup.row_report import RowReport
 from clinic_backups.backup.sample import Sample
 from clinic_backups.backup.server_checks import check_locks
 from clinic_backups.backup.setting_checks import check_clinics_of_settings
+from clinic_backups.backup.shared_checks import check_shared
 from clinic_backups.base.clinic_id import ClinicId, in_order
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import SettingsError
@@ -193,6 +194,10 @@ class DatabaseChecks:
         templates = {name: self._folder.text(name) for name in ("all_clinics.sql", "active_clinics.sql")}
         admins = self._folder.rendered("clinic_admins.sql", self._clinic_id)
         return operator_problems(self._structure, templates | {"clinic_admins.sql": admins}, what="The query of")
+
+    def check_shared(self) -> None:
+        """Check the backup of the shared data."""
+        check_shared(self._snapshot, self._settings, self._folder, self._report)
 
     def check_drift(self) -> None:
         """Check that ``drift.txt`` is valid and leads to existing columns. Backups do not need it, so it only warns."""

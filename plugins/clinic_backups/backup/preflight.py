@@ -88,6 +88,7 @@ def run(
             database.check_locks()
         with report.check("coverage"), snapshot.savepoint():
             database.check_coverage(require_classes=require_classes)
+        database.check_shared()
         database.check_drift()
         with report.check("indexes"), snapshot.savepoint():
             database.check_indexes()

@@ -9,6 +9,7 @@ from typing import Any
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.shared_unit import SHARED
 
 NOT_BEFORE = "not_before"
 """The key of a task's input with the moment at which it begins, ISO 8601. Without it the task begins at once."""
@@ -44,15 +45,19 @@ class Share:
 def divide(clinics: Sequence[Clinic], tasks: int, seconds: Mapping[ClinicId, float]) -> list[Share]:
     """Divide clinics into at most so many shares of about the same duration, the longest first.
 
+    The shared unit has a share of its own before the others, if there may be more than one.
+
     With no more clinics than tasks each clinic has a task of its own, in the given order. Otherwise a clinic that takes
     as long as a share has one of its own, and the others are divided in id order.
 
-    :param clinics: in id order.
+    :param clinics: in id order, and the shared unit before them.
     :param tasks: at least 1.
     :param seconds: how long the last backup of each clinic took; a clinic without one counts as the median.
     """
     if len(clinics) <= tasks:
         return [Share((clinic,)) for clinic in clinics]
+    if SHARED in clinics and tasks > 1:
+        return [Share((SHARED,)), *divide([each for each in clinics if each != SHARED], tasks - 1, seconds)]
     usual = max(median(seconds.values()), _LEAST_SECONDS) if seconds else 1.0
     cost = {clinic.id: max(seconds.get(clinic.id, usual), _LEAST_SECONDS) for clinic in clinics}
     alone, left = _large(clinics, tasks, cost)

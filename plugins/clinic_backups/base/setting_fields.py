@@ -115,6 +115,11 @@ class SettingFields(BaseSettings):
         default="0 2 * * *",
         description="When all clinics are backed up: a cron expression, @hourly, @daily, @weekly, @monthly, or none",
     )
+    shared: bool = Field(
+        default=True,
+        description="Whether a run of all clinics also backs up the shared data: what belongs to no clinic, the "
+        "positions of sequences and the definition of the database",
+    )
     clinic_schedule: ClinicSchedules = Field(
         default={},
         description="The same for single clinics, or for classes of clinics (the fourth column of active_clinics.sql), "

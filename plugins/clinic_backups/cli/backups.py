@@ -13,6 +13,7 @@ from clinic_backups.base.backup_record import BackupRecord, State
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.load_settings import in_words
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.back_up import BackingUp, Failure
 from clinic_backups.cli.clinic_param import clinic_arg
@@ -46,7 +47,15 @@ def backup(
         list[Any] | None,
         typer.Option(parser=clinic_arg, metavar="ID", help="Id of a clinic, active or not; may be repeated."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All active clinics.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All active clinics, and the shared data.")] = False,
+    shared: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared/--no-shared",
+            help="The shared data: what belongs to no clinic, sequences and the definition of the database.",
+            show_default=False,
+        ),
+    ] = None,
     kind: Annotated[str, typer.Option(help="auto, full, or incremental if possible.")] = "auto",
     notes: Annotated[str, typer.Option(help="One line that is stored with the backup; no patients' data.")] = "",
     allow_gaps: Annotated[
@@ -55,15 +64,18 @@ def backup(
     json: Json = False,
 ) -> None:
     """Back up clinics now, several of them at the same time. One clinic's failure does not stop the others."""
-    if bool(clinic) == every:
-        raise SettingsError("No clinic is given.", hint="Give --clinic ID, once or more, or --all.")
+    if (bool(clinic) or bool(shared)) == every and not (every and shared):
+        raise SettingsError("No clinic is given.", hint="Give --clinic ID, once or more, --shared, or --all.")
     with_parts = parts()
     if every or len(clinic or ()) > 1:
         with_parts.open_all()
     found = with_parts.find_clinics()
     active, all_clinics = found.active, found.every
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
-    chosen = select(conf | {"kind": kind, "notes": notes, "allow_gaps": allow_gaps}, active=active, every=all_clinics)
+    conf |= {"kind": kind, "notes": notes, "allow_gaps": allow_gaps}
+    if shared is not None and not (every and shared):
+        conf["shared"] = shared
+    chosen = select(conf, active=active, every=all_clinics, shared=with_parts.settings.shared or bool(shared))
     with_parts.require_settings(chosen.clinics)
     with_parts.see(active, all_clinics)
     outcomes = BackingUp(with_parts, chosen, quiet=json).run()
@@ -80,8 +92,8 @@ def backup(
         for record in records:
             print_gaps(record)
         for failure in failures:
-            named = escape(in_words(f"Clinic {failure.clinic.id}"))
-            errors.print(f"\n{named} {escape(one_line(failure.clinic.name))}:")
+            named = "" if is_shared(failure.clinic.id) else escape(in_words(f"Clinic {failure.clinic.id} "))
+            errors.print(f"\n{named}{escape(one_line(failure.clinic.name))}:")
             print_error(failure.error)
     unusable = [each.error for each in found.unusable] if every else []
     for error in unusable:

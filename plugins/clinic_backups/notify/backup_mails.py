@@ -15,6 +15,7 @@ from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import Interrupted, TransientError
 from clinic_backups.base.plain import iso
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.catalog.outbox import Notice, queue
 
 NotifySuccess = Literal["each", "weekly", "never"]
@@ -88,6 +89,8 @@ class Announcer:
 
     def completed(self, db: SqlConnection, record: BackupRecord) -> None:
         """:param record: a completed record that was already written."""
+        if is_shared(record.clinic_id):
+            return  # it has no administrators; the digest tells the operator
         now = record.finished_at or record.started_at
         wish = self.clinic_wishes.get(record.clinic_id, self.wish)
         notice = success_notice(record, _history(db, record, now), wish, now)
@@ -96,6 +99,8 @@ class Announcer:
 
     def failed(self, db: SqlConnection, record: BackupRecord, cause: Cause) -> None:
         """:param record: a finally failed record that was already written. Each attempt is mailed only once."""
+        if is_shared(record.clinic_id):
+            return
         now = record.finished_at or record.started_at
         queue(db, failure_notice(record, _history(db, record, now), cause), now)
 

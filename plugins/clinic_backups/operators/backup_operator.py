@@ -31,6 +31,7 @@ from clinic_backups.base.errors import (
 )
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.one_at_a_time import Turns
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
 from clinic_backups.operators.airflow_store import Store
@@ -194,7 +195,8 @@ class ClinicBackupOperator(BaseOperator):
             if self._stopped is not None:
                 raise self._stopped
             log.info(in_words("Backing up clinic %s (%r) to %s"), clinic.id, clinic.name, parts.store.url)
-            queries = self.extract.of(clinic.id)  # type: ignore[attr-defined] # Airflow has rendered it
+            extract = self.extract.of  # type: ignore[attr-defined] # Airflow has rendered it
+            queries = None if is_shared(clinic.id) else extract(clinic.id)
             record = backup.run(self._request(context, clinic), queries=queries)
         finally:
             self._running.discard(backup)

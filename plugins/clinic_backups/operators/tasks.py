@@ -47,8 +47,8 @@ def active_clinics() -> list[dict[str, Any]]:
     with failing_clearly(log):
         parts = AirflowParts()
         active, every = parts.clinics()
-        chosen = select(run.conf or {}, active=active, every=every)
         settings, scheduled = parts.settings, run_type_of(run) == "scheduled"
+        chosen = select(run.conf or {}, active=active, every=every, shared=settings.shared)
         if scheduled:
             due = due_schedules(settings, run.run_after)
             chosen = replace(chosen, clinics=tuple(c for c in chosen.clinics if settings.schedule_of(c) in due))

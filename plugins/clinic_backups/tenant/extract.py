@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.tenant import declarations, drift
 from clinic_backups.tenant.clinic_key import NUMBER, ClinicKey
 from clinic_backups.tenant.declarations import Declarations
@@ -268,7 +269,7 @@ class SqlExtract:
     """The extraction stage for DAG files: the extracts in one subfolder of ``include/sql``, and the parents' queries.
 
     Airflow calls a callable template field with the context. The web UI shows the result under Rendered Template, and
-    the operator runs it. For a task of several clinics it shows the templates.
+    the operator runs it. For a task of several clinics, and for the shared unit, it shows the templates.
     """
 
     subfolder: str = "extract"
@@ -283,7 +284,8 @@ class SqlExtract:
 
         folder = SqlFolder(load().sql_dir)
         templates, key, item = folder.queries(self.subfolder), folder.clinic_key, context["task"].clinic
-        shown = templates if "clinics" in item else rendered(templates, clinic_id_of(item["id"]), key=key)
+        alone = "clinics" not in item and not is_shared(item["id"])
+        shown = rendered(templates, clinic_id_of(item["id"]), key=key) if alone else templates
         return RenderedExtracts(templates, shown, key)
 
 

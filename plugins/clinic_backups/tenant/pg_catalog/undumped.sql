@@ -42,6 +42,13 @@ SELECT 'table', nspname || '.' || relname,
               FROM pg_index AS i
              WHERE i.indrelid = t.oid
                AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))),
+           -- Default privileges may have given more than the table has.
+           (SELECT string_agg(DISTINCT format('REVOKE ALL ON TABLE %s FROM %s;', name, g.role), ' ')
+              FROM pg_default_acl AS d
+             CROSS JOIN LATERAL aclexplode(d.defaclacl) AS x
+             CROSS JOIN LATERAL (SELECT CASE WHEN x.grantee = 0 THEN 'PUBLIC'
+                                             ELSE quote_ident(pg_get_userbyid(x.grantee)) END) AS g (role)
+             WHERE d.defaclobjtype = 'r' AND x.grantee <> relowner),
            (SELECT string_agg(format('GRANT %s ON TABLE %s TO %s%s;', x.privilege_type, name,
                                      CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END,
                                      CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), ' ')

@@ -1,0 +1,55 @@
+"""Checks what the backup of the shared data needs, before a run."""
+
+from __future__ import annotations
+
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.findings import Report
+from clinic_backups.base.postgres_tools import find_tool
+from clinic_backups.base.settings import Settings
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.shared_rows import shared_rows
+from clinic_backups.tenant.tenant_db import Snapshot
+
+CHECK = "shared"
+
+
+def check_shared(snapshot: Snapshot, settings: Settings, folder: SqlFolder, report: Report) -> None:
+    """A fault here fails the backup of the shared data alone, and no clinic's."""
+    if not settings.shared:
+        report.warn(
+            CHECK,
+            "The shared data are not backed up: what belongs to no clinic, the positions of sequences and the"
+            " definition of the database.",
+            "Set CLINIC_BACKUPS_SHARED to true. Without them the whole service cannot be made again from the store.",
+        )
+        return
+    with report.check(CHECK), snapshot.savepoint():
+        found = shared_rows(snapshot, folder)
+        for problem in found.problems:
+            report.error(CHECK, problem.reason, problem.remedy)
+        snapshot.tables(sorted(found.queries))
+        for name, query in found.queries.items():
+            with report.check(CHECK), snapshot.savepoint():
+                # Its first row would be looked for in the whole table.
+                snapshot.columns_of(query, f"trying the query of {name}")
+        report.ok(CHECK, f"The backup of the shared data holds rows of {len(found.queries)} tables.")
+    with report.check(CHECK), snapshot.savepoint():
+        _check_files(snapshot, settings, report)
+
+
+def _check_files(snapshot: Snapshot, settings: Settings, report: Report) -> None:
+    ((version,),) = snapshot.rows("SHOW server_version_num", None, "asking for the server's version")
+    try:
+        tool = find_tool("pg_dump", at_least=int(version) // 10_000, folder=settings.postgres_bin)
+        report.ok(CHECK, f"pg_dump of PostgreSQL {tool.version} writes the definition of the database.")
+    except SettingsError as error:
+        report.error(CHECK, f"The definition of the database cannot be backed up. {error.message}", error.hint)
+    unreadable = [row for row in snapshot.rows(catalog_query("sequences"), None, "looking for sequences") if not row[2]]
+    if unreadable:
+        report.error(
+            CHECK,
+            f"The role may not read the positions of {len(unreadable)} sequences, such as"
+            f" {'.'.join(unreadable[0][:2])}.",
+            "As their owner: GRANT SELECT ON ALL SEQUENCES IN SCHEMA … TO the role of clinic_db.",
+        )
