@@ -14,11 +14,17 @@ import pyrage
 import pytest
 
 from clinic_backups.archive.reader import Manifest, read_archive
+from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.base.shared_unit import DEFINITION, ROLES, SEQUENCES, SHARED, SHARED_ID, SQL, UNDUMPED
+from clinic_backups.restore.archives import Archives
+from clinic_backups.restore.clinic_restore import ClinicRestore
+from clinic_backups.restore.find_backup import source_of
+from clinic_backups.restore.request import Wish
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant import people
 from clinic_backups.tenant.extract import SqlFolder
@@ -256,3 +262,49 @@ def shape_of(cursor: Any, table: str) -> list[Any]:
         (table,),
     )
     return [*found, *cursor.fetchall()]
+
+
+def restoring(rig: Rig) -> ClinicRestore:
+    archives = Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
+    restore_db = connections.parse("restore_db", rig.database.restorer_uri)
+    return ClinicRestore(settings=rig.settings, restore_db=restore_db, archives=archives)
+
+
+class TestRestored:
+    @pytest.fixture
+    def undone(self, rig: Rig) -> Rig:
+        """A shared backup, and then lost rows of the SaaS's own staff."""
+        shared(rig)
+        with closing(rig.database.connect()) as db, db, db.cursor() as cursor:
+            cursor.execute(
+                "GRANT SELECT, INSERT ON public.auth_group, public.django_content_type,"
+                f" public.django_migrations TO {rig.database.roles.restorer}"
+            )
+            cursor.execute(
+                "DELETE FROM public.auditoria_bitacora WHERE usuario_id IN"
+                " (SELECT id FROM public.usuarios_usuario WHERE clinica_id IS NULL);"
+                "DELETE FROM public.usuarios_usuario_groups WHERE usuario_id IN"
+                " (SELECT id FROM public.usuarios_usuario WHERE clinica_id IS NULL)"
+            )
+        return rig
+
+    def test_what_is_missing_comes_back_and_nothing_else_changes(self, undone: Rig) -> None:
+        rig = undone
+        with closing(rig.database.connect()) as db, db.cursor() as cursor:
+            cursor.execute("UPDATE public.auth_group SET name = name || ' (nuevo)' WHERE id = 1")
+            db.commit()
+        before = {name: all_rows(rig, name) for name in tables_of(rig)}
+        restore = restoring(rig)
+        record = rig.catalog.latest(SHARED_ID)
+        assert record is not None
+        plan = restore.plan(source_of(record), Wish())
+        assert plan.refusals == ()
+        lost = {table.table: table.insert for table in plan.tables if table.insert}
+        assert lost.keys() >= {"public.auditoria_bitacora"}
+        assert all(table.update == table.delete == 0 for table in plan.tables)
+        restore.apply(source_of(record), Wish(), approved=plan.digest)
+        after = {name: all_rows(rig, name) for name in tables_of(rig)}
+        for name in after:
+            assert not before[name] - after[name], name
+            assert (after[name] - before[name]).total() == lost.get(name, 0), name
+        assert restore.plan(source_of(record), Wish()).writes == 0

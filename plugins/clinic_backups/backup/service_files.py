@@ -89,7 +89,7 @@ class ServiceFiles:
         return tables, schemas
 
     def _sequences(self) -> list[dict[str, Any]]:
-        found = self._rows("sequences", "looking for sequences")
+        found = self._rows("all_sequences", "looking for sequences")
         if unreadable := [f"{schema}.{name}" for schema, name, may in found if not may]:
             more = f" and {len(unreadable) - _SHOWN} more" if unreadable[_SHOWN:] else ""
             shown = ", ".join(unreadable[:_SHOWN]) + more

@@ -45,7 +45,9 @@ def _check_files(snapshot: Snapshot, settings: Settings, report: Report) -> None
         report.ok(CHECK, f"pg_dump of PostgreSQL {tool.version} writes the definition of the database.")
     except SettingsError as error:
         report.error(CHECK, f"The definition of the database cannot be backed up. {error.message}", error.hint)
-    unreadable = [row for row in snapshot.rows(catalog_query("sequences"), None, "looking for sequences") if not row[2]]
+    unreadable = [
+        row for row in snapshot.rows(catalog_query("all_sequences"), None, "looking for sequences") if not row[2]
+    ]
     if unreadable:
         report.error(
             CHECK,

@@ -30,11 +30,12 @@ from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.table_rules import read_rules
 from clinic_backups.restore.target import ask, of_another, require_primary, target_of
+from clinic_backups.restore.unit_sql import folder_of, unit_sql
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.live import digest_of_moment
 from clinic_backups.restore.writing.write_and_prove import Collided
 from clinic_backups.tenant.drift import Drift
-from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.source_database import elsewhere, identity_of, is_same
 from clinic_backups.tenant.structure import column_numbers, table_oids
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -157,7 +158,7 @@ class ClinicRestore:
                 comparison.workspace.commit()
             return now
 
-        folder = SqlFolder(self.settings.sql_dir)
+        folder = folder_of(self.settings, source.clinic_id)
         if plan is not None:
             _require_hooks(folder, plan)
         trusted = self.settings.trusted_owners
@@ -222,8 +223,8 @@ class ClinicRestore:
     def _comparison(
         self, backup: Fetched, source: Source, wish: Wish, kind: type[C], *, as_text: bool, since: RestorePlan | None
     ) -> Iterator[C]:
-        folder = SqlFolder(self.settings.sql_dir)
-        queries, drift = SqlExtract().rendered(folder, source.clinic_id), folder.drift()
+        folder, queries = unit_sql(self.database, self.settings, source.clinic_id)
+        drift = folder.drift()
         timeouts = self.settings.timeouts
         begun = time.monotonic()
         with Snapshot(self.database, **timeouts) as looking:

@@ -23,6 +23,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.search_path import APPLICATION_PATH
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.base.text import one_line
+from clinic_backups.restore.unit_sql import SharedFolder
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.sql_tokens import names_in, split, tokens
 from clinic_backups.tenant.strangers import StrangersCode, refuse, strangers_code
@@ -59,7 +60,9 @@ def strangers_of_hooks(snapshot: Snapshot, folder: SqlFolder, clinic_id: ClinicI
 
 
 def present_hooks(folder: SqlFolder) -> list[str]:
-    """The names of the hooks that a folder has."""
+    """The names of the hooks that a folder has. They are about one clinic: the shared unit has none."""
+    if isinstance(folder, SharedFolder):
+        return []
     return [name for name in (BEFORE, AFTER) if (folder.path / name).is_file()]
 
 
@@ -127,7 +130,7 @@ def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: Clinic
 
 def _statements(folder: SqlFolder, name: str, clinic_id: ClinicId) -> str:
     """The statements of a hook; empty if there is no such file, or only comments in it."""
-    if not (folder.path / name).is_file():
+    if name not in present_hooks(folder):
         return ""
     statements = folder.rendered(name, clinic_id)
     return statements if any(token.value != ";" for token in tokens(statements)) else ""

@@ -16,7 +16,7 @@ from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.restore.comparison import Present
-from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.restore.unit_sql import unit_sql
 from clinic_backups.tenant.tenant_db import Snapshot
 
 
@@ -72,7 +72,7 @@ class SafetyBackup:
 
     def _is_empty(self, clinic_id: ClinicId, snapshot: str) -> bool:
         """Whether no table has a row of the clinic, including tables that the plan does not compare."""
-        queries = SqlExtract().rendered(SqlFolder(self._settings.sql_dir), clinic_id)
+        _, queries = unit_sql(self._restore_db, self._settings, clinic_id)
         with Snapshot(self._restore_db, same_as=snapshot, **self._settings.timeouts) as reader:
             for name, query in queries.items():
                 found = sql.SQL("SELECT FROM (\n{}\n) AS r LIMIT 1").format(sql.SQL(query))

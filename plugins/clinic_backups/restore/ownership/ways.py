@@ -10,6 +10,7 @@ from psycopg2 import sql
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.base.text import quoted, quoted_table
 from clinic_backups.restore.table_rules import Reference, with_child
 from clinic_backups.restore.workspace import Workspace
@@ -61,6 +62,8 @@ class Ways:
     def queries(self) -> dict[str, str]:
         """The query for the clinic's rows in each table with an extract, and in the clinics' own table."""
         queries = dict(self._given)
+        if is_shared(self.clinic_id):
+            return queries  # its rows may refer to those of every clinic
         if self.clinic_table not in queries and self.clinics_key is not None:
             table, key = quoted_table(self.clinic_table), quoted(self.clinics_key)
             own = self._folder.clinic_key.literal(self.clinic_id)
