@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyrage
 import pytest
@@ -17,9 +18,12 @@ from clinic_backups.archive.reader import Manifest, read_archive
 from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.base.shared_unit import DEFINITION, ROLES, SEQUENCES, SHARED, SHARED_ID, SQL, UNDUMPED
+from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.fleet_moments import FleetMoment, fleet_moments
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.find_backup import source_of
@@ -308,3 +312,28 @@ class TestRestored:
             assert not before[name] - after[name], name
             assert (after[name] - before[name]).total() == lost.get(name, 0), name
         assert restore.plan(source_of(record), Wish()).writes == 0
+
+
+class TestFleetMoments:
+    def test_a_day_is_whole_with_the_shared_data_and_all_clinics(self, rig: Rig) -> None:
+        ids = clinics_of(rig)
+        clinics = [Clinic(id_, f"Clínica {id_}") for id_ in ids]
+        Clinics(rig.catalog.database).see(active=[*clinics, SHARED], every=[*clinics, SHARED])
+
+        def moments() -> list[FleetMoment]:
+            return fleet_moments(rig.catalog.database, ZoneInfo("UTC"), rig.catalog.clock(), 3)
+
+        assert moments() == []
+        rig.run(ids[0])
+        (moment,) = moments()
+        assert (moment.is_whole, moment.shared_id, moment.clinics) == (False, None, 1)
+        assert moment.missing == tuple(ids[1:])
+        made = [shared(rig), *(rig.run(id_) for id_ in ids[1:])]
+        (moment,) = moments()
+        assert (moment.is_whole, moment.shared_id) == (True, made[0].backup_id)
+        assert (moment.clinics, moment.missing) == (len(ids), ())
+        assert moment.last_at == made[-1].data_time
+        assert moment.to_json()["apart_seconds"] == (moment.last_at - moment.first_at).total_seconds() > 0
+        again = rig.run(ids[0])
+        (moment,) = moments()
+        assert moment.last_at < again.data_time, "the backup nearest to that of the shared data counts"

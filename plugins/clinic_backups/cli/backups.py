@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, get_args
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.markup import escape
@@ -15,6 +17,7 @@ from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.base.text import one_line
+from clinic_backups.catalog.fleet_moments import FleetMoment, fleet_moments
 from clinic_backups.cli.back_up import BackingUp, Failure
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
@@ -110,9 +113,20 @@ def list_(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Show this many, the newest first; 50 by default, all with --run.")
     ] = None,
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="For each of the last nights: are the shared data and all clinics there?")
+    ] = False,
+    nights: Annotated[int, typer.Option(min=1, max=400, help="With --fleet: look back so many days.")] = 14,
     json: Json = False,
 ) -> None:
     """List backups, the newest first."""
+    if fleet:
+        if clinic is not None or state is not None or run is not None:
+            raise SettingsError(
+                "--fleet is about all clinics.", hint="Leave out --clinic, --state and --run, or leave out --fleet."
+            )
+        _list_fleet(nights, json=json)
+        return
     wanted: State | None = None
     if state is not None:
         wanted = next((known for known in STATES if known == state), None)
@@ -127,6 +141,33 @@ def list_(
     else:
         print_table("Backups", BACKUP_COLUMNS, [backup_cells(record) for record in found])
         print_future(found, known.clock())
+
+
+def _list_fleet(nights: int, *, json: bool) -> None:
+    with_parts = parts()
+    catalog, zone = with_parts.catalog, with_parts.settings.zone
+    found = fleet_moments(catalog.database, zone, catalog.clock(), nights)
+    if json:
+        print_json([moment.to_json() for moment in found])
+        return
+    columns = (("day", False), ("whole", False), ("shared data", False), ("clinics", True), ("from", False),
+               ("apart", True), ("missing", False))  # fmt: skip
+    print_table(f"The last {nights} days, in {zone.key}", columns, [_fleet_cells(moment, zone) for moment in found])
+    if any(not moment.is_whole for moment in found):
+        print("A day that is not whole can be recovered only in part. Clinics without a backup have an older one.")
+
+
+def _fleet_cells(moment: FleetMoment, zone: ZoneInfo) -> tuple[str, ...]:
+    more = ", …" if moment.expected - moment.clinics > len(moment.missing) else ""
+    return (
+        moment.day.isoformat(),
+        "[green]yes[/]" if moment.is_whole else "[red]no[/]",
+        moment.shared_id or "[red]missing[/]",
+        f"{moment.clinics:,} of {moment.expected:,}",
+        f"{moment.first_at.astimezone(zone):%H:%M:%S}",
+        str(timedelta(seconds=round(moment.apart.total_seconds()))),
+        escape(", ".join(map(str, moment.missing)) + more),
+    )
 
 
 def show(backup_id: str, json: Json = False) -> None:
