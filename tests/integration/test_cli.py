@@ -183,6 +183,8 @@ def test_several_clinics_are_under_way_at_once(
         (["backup", "--all"], {"CLINIC_BACKUPS_STORE_URL": "ftp://x/y"}, "s3://bucket/prefix"),
         (["backup", "--all"], {"CLINIC_BACKUPS_KEEP_DAYS": "mucho"}, "CLINIC_BACKUPS_KEEP_DAYS"),
         (["list", "--state", "rota"], {}, "running, completed, failed"),
+        (["list", "--fleet", "--clinic", "1"], {}, "--fleet is about all clinics"),
+        (["erase-clinic", "~shared", "--reason", "x", "--yes"], {}, "belong to no clinic that could leave"),
     ],
 )
 def test_a_wrong_call_or_setting_names_itself_and_the_remedy_before_anything_is_touched(

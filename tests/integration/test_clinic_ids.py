@@ -219,7 +219,9 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     others = [key for key in life.rig.objects() if not key.startswith(f"backups/{component_of(own)}/")]
     life("erase-clinic", word, "--reason", "contract 12", "--yes")
     assert life.rig.objects() == others != []
-    assert {folder.name for folder in far.iterdir() if any(folder.rglob("*.*"))} == {component_of(kind_id(kind, 1))}
+    assert {folder.name for folder in far.iterdir() if any(folder.rglob("*.*"))} == {
+        component_of(kind_id(kind, 1)), "~shared",
+    }  # fmt: skip
     (erased,) = life("erasures", "--json").json()
     assert (erased["clinic_id"], erased["remaining"]) == (own, 0)
 
