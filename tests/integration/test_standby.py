@@ -237,7 +237,11 @@ def configure(server: DemoDatabase, statement: str) -> None:
         cursor.execute("SELECT pg_reload_conf()")
 
 
-def test_the_shared_data_are_read_from_a_standby_with_their_definition(rig: Rig) -> None:
+def test_the_shared_data_are_read_from_a_standby_with_their_definition(
+    pair: tuple[DemoDatabase, DemoDatabase], rig: Rig
+) -> None:
+    rig.execute(f"UPDATE {STOCK} SET cantidad = cantidad + 1")
+    caught_up(pair)
     record = rig.backup().run(BackupRequest(SHARED, requested_by="prueba"))
     assert (record.state, record.gaps) == ("completed", ())
     assert record.rows["public.auth_group"] > 0
