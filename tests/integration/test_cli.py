@@ -88,9 +88,13 @@ def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatab
     done = run("backup", "--all", "--notes", "antes de migrar")
     assert done.code == 0
     assert "Clínica D'Ávila" in done.out
-    assert done.err.count("completed") == 5
+    assert done.err.count("completed") == 6
     found = run("list", "--json").json()
-    assert sorted(backup["clinic_id"] for backup in found) == [1, 2, 3, 4, 5]
+    assert [backup["clinic_id"] for backup in found].count("~shared") == 1
+    assert sorted(id_ for backup in found if (id_ := backup["clinic_id"]) != "~shared") == [1, 2, 3, 4, 5]
+    (night,) = run("list", "--fleet", "--json").json()
+    assert (night["whole"], night["clinics"], night["missing"]) == (True, 5, [])
+    assert "5 of 5" in run("list", "--fleet").out
     assert {backup["state"] for backup in found} == {"completed"}
     assert {backup["notes"] for backup in found} == {"antes de migrar"}
     assert found[0]["requested_by"].endswith("(command line)")
@@ -169,8 +173,8 @@ def test_several_clinics_are_under_way_at_once(
 @pytest.mark.parametrize(
     ("words", "changes", "said"),
     [
-        (["backup"], {}, "--clinic ID, once or more, or --all"),
-        (["backup", "--all", "--clinic", "1"], {}, "--clinic ID, once or more, or --all"),
+        (["backup"], {}, "--clinic ID, once or more, --shared, or --all"),
+        (["backup", "--all", "--clinic", "1"], {}, "--clinic ID, once or more, --shared, or --all"),
         (["backup", "--clinic", "99"], {}, "1 'Clínica Sonrisas', 2 'Odontología"),
         (["backup", "--clinic", "-1"], {}, "The clinics are: 1 'Clínica Sonrisas'"),
         (["backup", "--all", "--notes", "a\nb"], {}, "notes is not one line"),
@@ -179,6 +183,8 @@ def test_several_clinics_are_under_way_at_once(
         (["backup", "--all"], {"CLINIC_BACKUPS_STORE_URL": "ftp://x/y"}, "s3://bucket/prefix"),
         (["backup", "--all"], {"CLINIC_BACKUPS_KEEP_DAYS": "mucho"}, "CLINIC_BACKUPS_KEEP_DAYS"),
         (["list", "--state", "rota"], {}, "running, completed, failed"),
+        (["list", "--fleet", "--clinic", "1"], {}, "--fleet is about all clinics"),
+        (["erase-clinic", "~shared", "--reason", "x", "--yes"], {}, "belong to no clinic that could leave"),
     ],
 )
 def test_a_wrong_call_or_setting_names_itself_and_the_remedy_before_anything_is_touched(

@@ -160,7 +160,7 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     new, full = life("list", "--clinic", word, "--json").json()
     assert [(each["clinic_id"], each["kind"]) for each in (new, full)] == [(own, "incremental"), (own, "full")]
     assert all(each["archive_key"].startswith(f"backups/{component_of(own)}/") for each in (new, full))
-    assert {each["clinic_id"] for each in life("list", "--json").json()} == {own, kind_id(kind, 1)}
+    assert {each["clinic_id"] for each in life("list", "--json").json()} == {own, kind_id(kind, 1), "~shared"}
     assert life("show", new["backup_id"], "--json").json()["rows"] == {
         "s.tenant": 1, "s.visit": 20, "s.note": 20, "s.tag": 2, "s.paper": 1,
     }  # fmt: skip
@@ -219,7 +219,9 @@ def test_a_whole_life(kind: Kind, demo_database: DemoDatabase, tmp_path: Path, r
     others = [key for key in life.rig.objects() if not key.startswith(f"backups/{component_of(own)}/")]
     life("erase-clinic", word, "--reason", "contract 12", "--yes")
     assert life.rig.objects() == others != []
-    assert {folder.name for folder in far.iterdir() if any(folder.rglob("*.*"))} == {component_of(kind_id(kind, 1))}
+    assert {folder.name for folder in far.iterdir() if any(folder.rglob("*.*"))} == {
+        component_of(kind_id(kind, 1)), "~shared",
+    }  # fmt: skip
     (erased,) = life("erasures", "--json").json()
     assert (erased["clinic_id"], erased["remaining"]) == (own, 0)
 
@@ -294,13 +296,13 @@ def test_keys_that_cannot_be_ids_keep_no_other_tenant_from_its_backup(
     assert {each["check"] for each in errors} == {"clinics"}
     said = plain(life("backup", "--all", code=1).err)
     for key, reason in wrong.items():
-        sentence = f"The key {key} of a clinic cannot be an id: {reason}. None of its rows is backed up."
+        sentence = f"The key {key} of a clinic cannot be an id: {reason}. It has no backup of its own."
         assert [each["message"] for each in errors].count(sentence) == 1 and sentence in said
     assert "Give this row of the clinics' table another key" in said
-    assert {each["clinic_id"] for each in life("list", "--json").json()} == set(life.kind.ids)
-    # Rows without a backup are not counted as backed up.
+    assert {each["clinic_id"] for each in life("list", "--json").json()} == {*life.kind.ids, "~shared"}
+    # Rows of a clinic without a backup are not lost: they are with the shared data.
     tables = {each["table"]: each for each in life("check", "--rows", "--json", code=1).json()["rows"]}
-    assert [tables["s.visit"][name] for name in ("rows", "in_backups", "in_none")] == [45, 40, 5]
+    assert [tables["s.visit"][name] for name in ("rows", "in_backups", "in_shared", "in_none")] == [45, 40, 5, 0]
     life("backup", "--clinic", life.kind.ids[0])
     life.rig.execute(
         "DELETE FROM s.visit WHERE id > 50", "DELETE FROM s.tenant WHERE name IN ('Tres', 'Cuatro', 'Cinco')"

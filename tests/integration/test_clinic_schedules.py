@@ -53,26 +53,29 @@ class Run:
         self.patch.setattr(self.tasks, "get_current_context", lambda: {"dag_run": run})
         return list(self.tasks.active_clinics.function())
 
-    def ids(self, *arguments: Any) -> list[int]:
+    def ids(self, *arguments: Any) -> list[Any]:
         return [item["id"] for item in self.items(*arguments)]
 
 
 def test_a_run_is_for_the_clinics_that_are_due(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(theatre, monkeypatch)
-    assert run.ids(NIGHT) == [1, 3, 4]
+    assert run.ids(NIGHT) == ["~shared", 1, 3, 4]
     assert run.ids(MORNING) == [2, 3]
     assert run.ids(MORNING + timedelta(hours=1)) == [3]
     # Airflow had planned a time that no schedule has any more: nobody goes without.
-    assert run.ids(MORNING + timedelta(minutes=7)) == [1, 2, 3, 4, 5]
+    assert run.ids(MORNING + timedelta(minutes=7)) == ["~shared", 1, 2, 3, 4, 5]
     # By hand: as asked, whatever the schedules say.
-    assert run.ids(NIGHT, "manual") == [1, 2, 3, 4, 5]
+    assert run.ids(NIGHT, "manual") == ["~shared", 1, 2, 3, 4, 5]
     assert run.ids(NIGHT, "manual", {"clinic_id": 5}) == [5]
+    assert run.ids(NIGHT, "manual", {"shared": True}) == ["~shared"]
+    assert run.ids(NIGHT, "manual", {"shared": True, "clinic_ids": [5, 1]}) == ["~shared", 1, 5]
+    assert run.ids(NIGHT, "manual", {"shared": False}) == [1, 2, 3, 4, 5]
 
 
 def test_the_tasks_are_spread_over_the_window(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(theatre, monkeypatch, clinic_schedule={}, start_window_minutes=50)
+    run = Run(theatre, monkeypatch, clinic_schedule={}, start_window_minutes=60)
     begins = [datetime.fromisoformat(item[NOT_BEFORE]) for item in run.items(NIGHT)]
-    assert begins == [NIGHT + timedelta(minutes=10 * number) for number in range(5)]
+    assert begins == [NIGHT + timedelta(minutes=10 * number) for number in range(6)]
     assert not any(NOT_BEFORE in item for item in run.items(NIGHT, "manual"))
 
 
@@ -82,13 +85,13 @@ def test_the_catalog_learns_the_objectives(theatre: Theatre, monkeypatch: pytest
     assert {clinic.id: clinic.clinic_class for clinic in active if clinic.clinic_class} == {2: "premium", 3: "premium"}
     run.parts.see(active, every)
     health = {clinic.clinic_id: clinic.objective_hours for clinic in run.parts.known_clinics.health()}
-    assert health == {1: 100, 2: 8, 3: 3, 4: None, 5: None}
+    assert health == {1: 100, 2: 8, 3: 3, 4: None, 5: None, "~shared": None}
     board, now = Board(run.parts.catalog.database), datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
     next_of = next_backups(now, run.parts.settings, now)
     lines = board.page(visible=None, now=now, objective_hours=26, sort="id").lines
     assert [next_of(line.schedule) for line in lines] == [
         NIGHT + timedelta(days=1), NOON + timedelta(hours=6), NOON + timedelta(hours=1),
-        NIGHT + timedelta(days=1), None,
+        NIGHT + timedelta(days=1), None, NIGHT + timedelta(days=1),
     ]  # fmt: skip
     assert next_backups(None, run.parts.settings, now)(None) is None  # paused
 

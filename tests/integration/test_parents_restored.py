@@ -293,8 +293,8 @@ def forged(monkeypatch: pytest.MonkeyPatch, parents: Callable[[str], bool]) -> I
     real = writer.manifest_chunks
 
     def chunks(*described: Any) -> Iterator[bytes]:
-        *rest, _ = described
-        return real(*rest, [name for name in described[3] if parents(name)])
+        *rest, _, files = described
+        return real(*rest, [name for name in described[3] if parents(name)], files)
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "manifest_chunks", chunks)

@@ -98,18 +98,31 @@ def test_the_demo_passes_and_its_rows_of_no_clinic_are_counted(demo: Preflight) 
 
     require(findings)
     assert [finding.check for finding in findings if finding.level == "ok"] == [
-        "settings", "store", "catalog", "owners", "extracts", "coverage", "indexes", "rows",
+        "settings", "store", "catalog", "owners", "extracts", "coverage", "shared", "shared", "indexes", *["rows"] * 4,
     ]  # fmt: skip
     nobodys = sum(count for count, _ in expected.values())
-    (compared,) = [finding.message for finding in findings if (finding.check, finding.level) == ("rows", "ok")]
+    *nobody_s, compared = [finding.message for finding in findings if (finding.check, finding.level) == ("rows", "ok")]
     assert re.fullmatch(
         r"\d+ tables were compared with the backups of all clinics, \d+ by their primary keys: [\d,]+ rows are in one"
         rf" backup each, {nobodys:,} belong to no clinic\.",
         compared,
     )
-    assert [(finding.check, finding.message) for finding in findings if finding.level == "warning"] == [
-        ("rows", f"{table}: {count} of {total} rows belong to no clinic and are in no backup.")
+    assert nobody_s == [
+        f"{table}: {count} of {total} rows belong to no clinic. The backup of the shared data holds them."
         for table, (count, total) in expected.items()
+    ]
+    assert [finding for finding in findings if finding.level == "warning"] == []
+    demo.settings["shared"] = False
+    assert [(each.check, each.message) for each in demo.run(count_rows=True) if each.level == "warning"] == [
+        (
+            "shared",
+            "The shared data are not backed up: what belongs to no clinic, the positions of sequences and the"
+            " definition of the database.",
+        ),
+        *(
+            ("rows", f"{table}: {count} of {total} rows belong to no clinic and are in no backup.")
+            for table, (count, total) in expected.items()
+        ),
     ]
     assert demo.settings["store_url"] in findings[1].message
     assert list(demo.store().list()) == []
@@ -220,6 +233,7 @@ def test_a_missing_index_is_a_warning_with_the_statement_that_makes_it(demo: Pre
 
 
 def test_rows_in_several_backups_or_twice_in_one_are_counted(demo: Preflight, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo.settings["shared"] = False
     ((patients, hours),) = demo.execute(
         "SELECT (SELECT count(*) FROM public.usuarios_paciente), (SELECT count(*) FROM public.citas_horario)"
     )
@@ -427,7 +441,8 @@ def test_the_report_of_rows_adds_up_and_names_one_key_of_each_violation(demo: Pr
     for name, table in report.tables.items():
         ((rows,),) = demo.execute(f"SELECT count(*) FROM {name}")
         assert (table.rows, table.is_sum) == (rows, True) or name == "public.django_session"
-    assert report.tables["public.usuarios_paciente"].in_none == 1
+    of_patients_now = report.tables["public.usuarios_paciente"]
+    assert (of_patients_now.in_none, of_patients_now.in_shared) == (0, 1)
     assert report.tables["public.auth_group"].table_class == "shared"
     of_patients = [each for each in report.violations if each.problem.table == "public.usuarios_paciente"]
     by_text = {each.problem.reason.split(" ", 2)[2]: each for each in of_patients}

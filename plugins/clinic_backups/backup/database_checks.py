@@ -196,7 +196,9 @@ class DatabaseChecks:
         return operator_problems(self._structure, templates | {"clinic_admins.sql": admins}, what="The query of")
 
     def check_shared(self) -> None:
-        """Check the backup of the shared data."""
+        """Check the backup of the shared data, unless something is wrong that was found before."""
+        if self._report.has_errors("extracts"):
+            return
         check_shared(self._snapshot, self._settings, self._folder, self._report)
 
     def check_drift(self) -> None:
@@ -243,7 +245,7 @@ class DatabaseChecks:
         type_ = number_type(self._clinic_ids, self._folder.clinic_key)
         found = RowFindings(
             self._snapshot, self._coverage, self._folder, self._report, query, type_=type_,
-            within_seconds=COUNT_TIMEOUT_SECONDS, rows=rows, sample=sample,
+            within_seconds=COUNT_TIMEOUT_SECONDS, rows=rows, sample=sample, shared=self._settings.shared,
         )  # fmt: skip
         compared = found.check(self._tables, self._extracts)
         source, folder = source_database.identity_of(self._snapshot), self._folder.digest()

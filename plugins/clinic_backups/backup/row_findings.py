@@ -34,17 +34,20 @@ class RowFindings:
     :param type_: the type of the clinics' numbers, see :func:`clinic_backups.tenant.every_clinic.number_type`.
     :param within_seconds: the longest time of each of the queries about one table.
     :param rows: gets what is known of each table's rows, and an example of each problem.
+    :param shared: whether the shared data are backed up.
     :param sample: the clinics of the query, if they are not all. Then rows in no backup are not counted.
     """
 
     def __init__(
         self, snapshot: Snapshot, coverage: Coverage, folder: SqlFolder, report: Report, clinics_query: str,
         *, type_: str, within_seconds: float, rows: RowReport | None = None,
-        sample: Sample | None = None,
+        sample: Sample | None = None, shared: bool = True,
     ) -> None:  # fmt: skip
         self._snapshot, self._coverage, self._folder, self._report = snapshot, coverage, folder, report
         self._clinics_query, self._type, self._within_seconds = clinics_query, type_, within_seconds
-        self._rows, self._sample = rows, sample
+        self._rows, self._sample, self._shared = rows, sample, shared
+        if rows is not None:
+            rows.shared = shared
 
     def check(self, wanted: Collection[Table], templates: Mapping[str, str]) -> frozenset[str]:
         """Check that each row of a clinic is in its backup exactly once.
@@ -107,8 +110,9 @@ class RowFindings:
         for table, count in counted:
             held = count.in_table - count.left_out
             why = declared.rows.get(table.name, "") if count.left_out else ""
+            shared = count.left_out if self._shared and table.name not in declared.rows else 0
             report.tables[table.name] = TableRows(
-                table.name, "tenant", count.in_table, held, count.left_out, why, count.too_many
+                table.name, "tenant", count.in_table, held, count.left_out - shared, why, count.too_many, shared
             )
         for name in sorted(self._coverage.parents.names & tables.keys()):
             if tables[name].primary_key:
@@ -206,6 +210,11 @@ class RowFindings:
         reason = self._folder.declarations().rows.get(name)
         if left_out and reason is not None:
             self._report.note("rows", f"{name}: {left_out} of {in_table} rows are left out on purpose: {reason}.")
+        elif left_out and self._shared:
+            self._report.note(
+                "rows",
+                f"{name}: {left_out} of {in_table} rows belong to no clinic. The backup of the shared data holds them.",
+            )
         elif left_out:
             self._report.warn(
                 "rows",

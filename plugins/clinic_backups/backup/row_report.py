@@ -28,18 +28,20 @@ class TableRows:
     in_backups: int | None
     """Those in the backup of exactly one clinic; of a parent table those in any backup."""
     in_none: int | None
-    """Those in no backup."""
+    """Those in no backup at all."""
     why: str = ""
     """Why rows are in no backup: the reason of the declaration."""
     too_many: int = 0
     """The number of rows that backups hold more than once."""
+    in_shared: int = 0
+    """Those in the backup of the shared data."""
 
     @property
     def is_sum(self) -> bool | None:
         """Whether the parts are all rows, once each. ``None``: not counted."""
         if self.rows is None or self.in_backups is None or self.in_none is None:
             return None
-        return self.rows == self.in_backups + self.in_none and not self.too_many
+        return self.rows == self.in_backups + self.in_shared + self.in_none and not self.too_many
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ class RowReport:
     """Filled while rows are compared. Keys are for the person at the terminal. They are in no log and no record.
 
     :param within_seconds: the longest time of a query for one example or one count.
+    :ivar shared: whether the shared data are backed up.
     """
 
     within_seconds: float
     tables: dict[str, TableRows] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
+    shared: bool = True
 
     def violated(self, snapshot: Snapshot, problem: Problem, query: sql.Composable) -> None:
         """Note a problem and ask for one of its rows."""
@@ -84,7 +88,10 @@ class RowReport:
                 self.tables[name] = TableRows(name, backed_up, count, None, None)
             else:
                 table_class, why = declared.class_of(name) or ("unknown", "")
-                self.tables[name] = TableRows(name, table_class, count, 0, count, why)
+                if self.shared and table_class == "shared" and count is not None:
+                    self.tables[name] = TableRows(name, table_class, count, 0, 0, in_shared=count)
+                else:
+                    self.tables[name] = TableRows(name, table_class, count, 0, count, why)
 
     def count_parent(self, snapshot: Snapshot, table: Table, rows_of_all: str) -> None:
         """Count the rows of a parent table. A row may be in several backups.
@@ -96,6 +103,9 @@ class RowReport:
         found = snapshot.rows_within(self.within_seconds, query, f"counting the rows of {name}")
         rows, held = self._count(snapshot, name), found[0][0] if found else None
         left = None if rows is None or held is None else rows - held
+        if self.shared and left:
+            self.tables[name] = TableRows(name, "parent", rows, held, 0, in_shared=left)
+            return
         why = "no row of a clinic refers to them" if left else ""
         self.tables[name] = TableRows(name, "parent", rows, held, left, why)
 

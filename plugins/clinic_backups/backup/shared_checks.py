@@ -26,8 +26,10 @@ def check_shared(snapshot: Snapshot, settings: Settings, folder: SqlFolder, repo
         return
     with report.check(CHECK), snapshot.savepoint():
         found = shared_rows(snapshot, folder)
+        told = {finding.message for finding in report.findings if finding.level == "error"}
         for problem in found.problems:
-            report.error(CHECK, problem.reason, problem.remedy)
+            if problem.reason not in told:
+                report.error(CHECK, problem.reason, problem.remedy)
         snapshot.tables(sorted(found.queries))
         for name, query in found.queries.items():
             with report.check(CHECK), snapshot.savepoint():

@@ -18,6 +18,7 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Setti
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.retention_rules import Decision
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
@@ -50,6 +51,11 @@ def erase_clinic(
     """
     reason = require_reason(reason)
     with_parts = parts()
+    if is_shared(clinic):
+        raise SettingsError(
+            "The shared data belong to no clinic that could leave.",
+            hint="Retention deletes their expired backups. Name the clinic that left.",
+        )
     active, _ = with_parts.clinics()
     if any(found.id == clinic for found in active):
         raise PermanentError(

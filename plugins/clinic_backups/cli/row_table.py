@@ -10,8 +10,8 @@ from clinic_backups.base.text import one_line
 from clinic_backups.cli.output import print_table, styled
 
 _COLUMNS = (
-    ("table", False), ("class", False), ("rows", True), ("in backups", True), ("in none", True), ("sum", False),
-    ("why in none", False),
+    ("table", False), ("class", False), ("rows", True), ("in clinics' backups", True), ("shared", True),
+    ("in none", True), ("sum", False), ("why in none", False),
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def show_rows(report: RowReport) -> None:
 
 
 def _cells(table: TableRows) -> list[str]:
-    counts = (table.rows, table.in_backups, table.in_none)
+    counts = (table.rows, table.in_backups, table.in_shared, table.in_none)
     right = {True: "ok", False: "error", None: "not counted"}[table.is_sum]
     return [
         escape(one_line(table.table)), table.table_class,
@@ -43,7 +43,7 @@ def rows_as_json(report: RowReport) -> dict[str, object]:
         "rows": [
             {
                 "table": each.table, "class": each.table_class, "rows": each.rows, "in_backups": each.in_backups,
-                "in_none": each.in_none, "too_many": each.too_many, "why": each.why,
+                "in_shared": each.in_shared, "in_none": each.in_none, "too_many": each.too_many, "why": each.why,
             }
             for _, each in sorted(report.tables.items())
         ],

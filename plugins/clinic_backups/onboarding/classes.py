@@ -19,7 +19,7 @@ MEANING: dict[TableClass, str] = {
     "tenant": "its rows belong to tenants and are in their backups",
     "parent": "the rows that a tenant's rows refer to go with them; a restore only inserts those that are missing",
     "derived": "made anew from other tables; in no backup",
-    "shared": "the same rows for all tenants; in no backup",
+    "shared": "the same rows for all tenants; in the backup of the shared data",
     "left out": "in no backup, for the reason given",
     "unknown": "nobody has said whose rows these are",
 }

@@ -44,7 +44,7 @@ class UnusableKey:
     def error(self) -> PermanentError:
         """What is wrong, and the remedy."""
         return PermanentError(
-            f"The key {self.shown} of a clinic cannot be an id: {self.reason}. None of its rows is backed up.",
+            f"The key {self.shown} of a clinic cannot be an id: {self.reason}. It has no backup of its own.",
             hint="Give this row of the clinics' table another key, or leave it out of active_clinics.sql and"
             " all_clinics.sql. The other clinics are backed up.",
         )
