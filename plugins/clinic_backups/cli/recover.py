@@ -97,9 +97,10 @@ def recover(
     )  # fmt: skip
     with recovery:
         begun = recovery.begun
+        before = moment_of(begun.as_of, with_parts.settings.zone) if begun else None
         # An interrupted run goes on with its own moment: newer backups may have come since.
-        until = until or (moment_of(begun.as_of, with_parts.settings.zone) if begun else None)
-        made = _planned(chooser, until, clinics, belief, kept=recovery.loaded())
+        kept = recovery.loaded() if until in (None, before) else {}
+        made = _planned(chooser, until or before, clinics, belief, kept)
         if plan or not json:
             _show_plan(made, json=json)
         if plan:
@@ -139,7 +140,9 @@ def _belief(with_parts: Parts) -> tuple[Doubt, str]:
             return "the catalog does not know it."
         if record.state not in ("completed", "lost"):
             return f"the catalog says that it is {record.state}."
-        if record.archive != envelope.archive or record.clinic_id != envelope.clinic_id:
+        known_archive = (record.archive_key, record.sha256, record.size_bytes, record.clinic_id)
+        archive = envelope.archive
+        if known_archive != (archive.key, archive.sha256, archive.size_bytes, envelope.clinic_id):
             return "the catalog says something else of its archive."
         return ""
 

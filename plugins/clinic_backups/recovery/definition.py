@@ -100,11 +100,12 @@ class Definition:
         """
         with Session(target) as session:
             database = self._database(session)
-        failed = self.dump.make_after(target, database, jobs)
+        is_done = self.dump.make_after(target, database, jobs)
         left = list[Unfinished]()
         with Session(target) as session:
             loose = {(table, name) for table, name, _ in unproven_keys(session)}
-            for item in self.dump.after(failed):
+            # After an error each item is tried once more: what is there already says so at once.
+            for item in () if is_done else self.dump.after():
                 left += _made_after_all(session, item)
             for _, statements in self._undumped("after"):
                 for statement in statements:

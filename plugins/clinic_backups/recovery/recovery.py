@@ -70,6 +70,8 @@ class Recovery:
             self.begun = notes.begun(self._locked)
             if self.begun is None:
                 target.require_empty(self._locked)
+            else:
+                target.end_leftovers(self._locked)
             self._locked.commit("looking at the target")
             self._stack = stack.pop_all()
         return self
