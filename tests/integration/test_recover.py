@@ -116,13 +116,14 @@ def contents(connect: Callable[[], Any]) -> dict[str, Counter[str]]:
     with closing(connect()) as db, db.cursor() as cursor:
         cursor.execute("SET timezone = 'UTC'")
         cursor.execute(
-            "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace"
+            "SELECT n.nspname || '.' || relname, format('%I.%I', nspname, relname) FROM pg_class AS c"
+            " JOIN pg_namespace AS n ON n.oid = relnamespace"
             " WHERE relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname NOT IN"
             " ('information_schema', 'clinic_backups')"
         )
-        for schema, name in cursor.fetchall():
-            cursor.execute(f'SELECT t::text FROM ONLY "{schema}"."{name}" AS t')
-            found[f"{schema}.{name}"] = Counter(row for (row,) in cursor)
+        for name, in_sql in cursor.fetchall():
+            cursor.execute(f"SELECT t::text FROM ONLY {in_sql} AS t")
+            found[name] = Counter(row for (row,) in cursor)
     return found
 
 

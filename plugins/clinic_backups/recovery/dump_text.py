@@ -125,7 +125,9 @@ def _items(script: str) -> Iterator[Item]:
         lines = script[begin:end].removesuffix("\n--\n-- PostgreSQL database dump complete\n--\n").strip().split("\n")
         owners = tuple(line for line in lines if _OWNER.match(line)) if kind not in _WITH_BODIES else ()
         owners = owners or _last_owner(lines)
-        yield Item(kind, "\n".join(line for line in lines if line not in owners).strip(), owners)
+        statements = "\n".join(line for line in lines if line not in owners).strip()
+        is_comment = all(line.startswith("--") or not line.strip() for line in statements.split("\n"))
+        yield Item(kind, "" if is_comment else statements, owners)
 
 
 _WITH_BODIES = ("FUNCTION", "PROCEDURE")

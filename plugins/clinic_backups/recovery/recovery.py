@@ -21,7 +21,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
-from clinic_backups.base.shared_unit import SQL, named
+from clinic_backups.base.shared_unit import SQL, is_shared, named
 from clinic_backups.base.table import Table
 from clinic_backups.recovery import duplicates, finishing, notes, target
 from clinic_backups.recovery.choice import Choice, Chooser, Plan
@@ -279,7 +279,8 @@ class Recovery:
                 found.problems.append(f"It could not be read back: {error.message}")
                 return found
             for each in different:
-                self._explain(found, each, manifest.tables[each.table].is_parent, replaced)
+                is_parent = manifest.tables[each.table].is_parent and not is_shared(choice.unit)
+                self._explain(found, each, is_parent, replaced)
             self._listener.step(f"{named(choice.unit)} is {found.state}")
             return found
 
