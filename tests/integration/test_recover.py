@@ -27,6 +27,7 @@ from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.base.shared_unit import SHARED
 from clinic_backups.stores.file import FileStore
 from include.demo.database import dropping
+from include.demo.postgres import EmbeddedPostgres
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
 from tests.servers import CHECKOUT
@@ -43,8 +44,11 @@ def rig(demo_database: DemoDatabase, tmp_path: Path) -> Rig:
 class Target:
     """An empty database on the same server, and the command that fills it."""
 
-    def __init__(self, rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-        self.rig, self.postgres, self.name = rig, rig.database.postgres, f"{rig.database.name}_target"
+    def __init__(
+        self, rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any,
+        server: EmbeddedPostgres | None = None,
+    ) -> None:  # fmt: skip
+        self.rig, self.postgres, self.name = rig, server or rig.database.postgres, f"{rig.database.name}_target"
         self._patch, self._capsys = monkeypatch, capsys
         self._execute_elsewhere(f"CREATE DATABASE {self.name} TEMPLATE template0")
         key = folder / "key.txt"
@@ -127,10 +131,10 @@ def contents(connect: Callable[[], Any]) -> dict[str, Counter[str]]:
     return found
 
 
-def definitions(rig: Rig, database: str) -> list[str]:
+def definitions(rig: Rig, database: str, server: EmbeddedPostgres | None = None) -> list[str]:
     """What pg_dump says of a database, without the catalog of backups and without names of databases."""
     tool = find_tool("pg_dump", at_least=17).path
-    uri = rig.database.postgres.uri(database)
+    uri = (server or rig.database.postgres).uri(database)
     done = subprocess.run(
         [tool, "--schema-only", "--exclude-schema=clinic_backups", "--create", uri],
         capture_output=True, text=True, check=True,

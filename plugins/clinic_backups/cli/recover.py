@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,11 +206,16 @@ def _show(report: Report) -> None:
             errors.print(f"[yellow]{escape(str(unit.choice.unit))}:[/] {escape(in_words(one_line(text)))}")
     for text in (*report.missing, *report.problems):
         errors.print(f"[red]{escape(in_words(one_line(text)))}[/]")
-    for left in report.left:
-        errors.print(f"[{'red' if left.is_problem else 'yellow'}]{escape(in_words(one_line(left.what)))}[/]")
-        for line in left.sql.splitlines():
-            errors.print(f"    {escape(one_line(line))}")
+    for what, alike in groupby(report.left, key=lambda each: (each.what, each.is_problem)):
+        errors.print(f"[{'red' if what[1] else 'yellow'}]{escape(in_words(one_line(what[0])))}[/]")
+        for left in alike:
+            _print_sql(left.sql)
     proven = sum(unit.state == "proven" for unit in report.units)
     errors.print(f"{proven} of {len(report.units)} units are proven, block by block.")
     if not report.is_whole:
         errors.print("[red]Not everything is proven or explained.[/] See above.")
+
+
+def _print_sql(statements: str) -> None:
+    for line in statements.splitlines():
+        errors.print(f"    {escape(one_line(line))}")
