@@ -345,6 +345,14 @@ class TestRefused:
         for name, other in rig.execute_rows("SELECT nombres, apellidos FROM public.usuarios_paciente"):
             assert name not in out + err
             assert other not in out + err
+        target.execute(
+            "DROP SCHEMA clinic_backups_recovery CASCADE", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"
+        )
+        code, out, err = target.recover("--definition", str(dump), "--allow-missing", "--json")
+        assert code == 1
+        failed = [unit for unit in json.loads(out)["units"] if unit["state"] == "not proven"]
+        assert failed
+        assert all("clinic-backups restore --clinic" in unit["problems"][0] for unit in failed)
 
     def test_another_key_is_told_before_anything_is_touched(self, rig: Rig, target: Target, tmp_path: Path) -> None:
         back_up_all(rig)
