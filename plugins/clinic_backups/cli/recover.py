@@ -86,8 +86,9 @@ def recover(
     with steps:
         chooser.read(steps.listener)
     if plan and not target:
-        _show_plan(_planned(chooser, until, clinics, belief), json=json)
-        return
+        made = _planned(chooser, until, clinics, belief)
+        _show_plan(made, json=json)
+        raise typer.Exit(1 if made.missing() else 0)
     if not target:
         raise SettingsError("--target is missing.", hint="Name the connection to an empty database, or give --plan.")
     recovery = Recovery(
@@ -104,7 +105,7 @@ def recover(
         if plan or not json:
             _show_plan(made, json=json)
         if plan:
-            return
+            raise typer.Exit(1 if made.missing() else 0)
         with steps:
             report = recovery.run(made, chooser, only=clinics, allow_missing=allow_missing)
     if json:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
 
 from clinic_backups.archive.reader import Manifest
 from clinic_backups.base.clinic_id import ClinicId
@@ -21,9 +17,6 @@ from clinic_backups.recovery.duplicates import Replaced
 from clinic_backups.recovery.proof import Difference, differences
 from clinic_backups.recovery.report import UnitReport
 from clinic_backups.tenant.extract import SqlFolder
-
-MANY_ROWS = 300_000
-"""From so many rows on, processes are worth their start."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +35,18 @@ class Proof:
     failed: Mapping[ClinicId, str]
     listener: Listener
 
-    def of(self, choices: Sequence[Choice], jobs: int) -> list[UnitReport]:
-        """Read the units back, several at once."""
-        manifests = [self.manifests[choice.unit] for choice in choices]
-        work = partial(_compared, self.connection, self.folder.path)
-        rows = sum(content.rows for manifest in manifests for content in manifest.tables.values())
-        # Python runs one thread at a time, and cutting rows into blocks is its own work.
-        with _threads(jobs) if jobs == 1 or rows < MANY_ROWS else _processes(jobs) as pool:
-            return [self._told(*each) for each in zip(choices, manifests, pool.map(work, manifests), strict=True)]
-
-    def _told(self, choice: Choice, manifest: Manifest, compared: tuple[list[Difference], str]) -> UnitReport:
+    def of(self, choice: Choice) -> UnitReport:
+        """Read one unit back."""
+        manifest = self.manifests[choice.unit]
         found = UnitReport(choice, sum(content.rows for content in manifest.tables.values()))
-        different, problem = compared
         if choice.unit in self.failed:
             found.problems.append(self.failed[choice.unit])
             return found
-        if problem:
-            found.problems.append(f"It could not be read back: {problem}")
+        try:
+            different = differences(self.connection, manifest, self.folder)
+        except ClinicBackupsError as error:
+            found.problems.append(f"It could not be read back: {error.message}")
+            return found
         for each in different:
             # All tables of the shared unit are parents of clinics' rows. What it holds of them is in no clinic.
             self._explain(found, each, manifest.tables[each.table].is_parent and not is_shared(choice.unit))
@@ -86,20 +74,3 @@ class Proof:
             of, id_ = (found.rows, found.expected_rows), str(unit.choice.unit)
             why = duplicates.explains(self.replaced, found.table, id_, *of, is_parent=is_parent)
         (unit.explained if why else unit.problems).append(f"{found.table}: {why}" if why else found.text)
-
-
-def _compared(connection: Connection, folder: Path, manifest: Manifest) -> tuple[list[Difference], str]:
-    """The differences of one unit, or why it could not be read. Runs in a process of its own."""
-    try:
-        return differences(connection, manifest, SqlFolder(folder)), ""
-    except ClinicBackupsError as error:
-        return [], error.message
-
-
-def _threads(jobs: int) -> Executor:
-    return ThreadPoolExecutor(jobs, thread_name_prefix="proof")
-
-
-def _processes(jobs: int) -> Executor:
-    # Not by fork: this process has threads and connections.
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))

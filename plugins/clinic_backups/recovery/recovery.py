@@ -138,7 +138,7 @@ class Recovery:
             zip(kinds, self._work.timed("statistics", lambda: self._work.at_once(self._analyze, kinds)), strict=True)
         )
         proof = Proof(self._connection, folder, self._manifests, report.replaced, self._failed, self._listener)
-        report.units = self._work.timed("proof", lambda: proof.of(plan.taken, self._jobs))
+        report.units = self._work.timed("proof", lambda: self._work.at_once(proof.of, plan.taken))
         for unit in report.units:
             unit.seconds = loaded.get(str(unit.choice.unit), 0.0)
         report.empty, report.problems = proof.empty(name for name, is_view in kinds.items() if not is_view)
@@ -269,12 +269,15 @@ class Recovery:
             )
             replaced = [Replaced(**each) for each in found]
             if duplicates.is_much(replaced, rows[name]):
-                with Session(self._connection) as session:
-                    session.run_alone(sql.SQL("VACUUM (FULL) {}").format(qualified(name)), f"writing {name} anew")
+                self._work.noted(f"{name} is written anew", lambda _: self._write_anew(name))
             return replaced
 
         several = [name for name in keys if units[name] > 1]
         return [each for found in self._work.at_once(one, several) for each in found]
+
+    def _write_anew(self, table: str) -> None:
+        with Session(self._connection) as session:
+            session.run_alone(sql.SQL("VACUUM (FULL) {}").format(qualified(table)), f"writing {table} anew")
 
     def _analyze(self, table: str) -> int:
         with Session(self._connection) as session:
