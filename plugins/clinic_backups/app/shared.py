@@ -55,6 +55,10 @@ class Shared:
         """The clinics' database. :raises SettingsError: the connection is not defined."""
         return self._required("clinic_db", "=postgres://user:password@host:5432/database, or create it in Airflow.")
 
+    def connection(self, conn_id: str) -> Connection:
+        """Any connection by its name. :raises SettingsError: it is not defined."""
+        return self._required(conn_id, "=postgres://user:password@host:5432/database, or create it in Airflow.")
+
     def _required(self, conn_id: str, how: str) -> Connection:
         """:param how: the hint's text after the variable's name."""
         found = self._find(conn_id)
