@@ -1,0 +1,253 @@
+"""Makes the definitions of the database again: first those that rows need, then, over the rows, all others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg2 import sql
+
+from clinic_backups.base import strict_json
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import qualified
+from clinic_backups.base.database_errors import refusal_of
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.shared_unit import DEFINITION, ROLES, SEQUENCES, UNDUMPED
+from clinic_backups.base.text import in_sql, quoted_table
+from clinic_backups.recovery import roles
+from clinic_backups.recovery.dump_text import Dump, Item, dump_in
+from clinic_backups.recovery.loose_keys import unproven_keys
+from clinic_backups.recovery.session import Session, Unfinished
+
+_THERE = ("42P06", "42P07", "42710", "42723", "42P16", "42701")
+"""SQLSTATEs of what exists already: an interrupted run has made it, or every database has it."""
+_FOREIGN_KEY_BROKEN = "23503"
+_SQL_SHOWN = 8000
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What the shared unit's archive says of the database besides rows.
+
+    :param dump: the file of ``pg_dump --schema-only --format=custom``.
+    :param files: the archive's files. Everything in them is what somebody wrote who had the public key.
+    """
+
+    dump: Dump
+    files: Mapping[str, bytes]
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls, files: Mapping[str, bytes], *, folder: Path | None, at_least: int = 0, instead: Path | None = None
+    ) -> Iterator[Definition]:
+        """The definition while the block lasts.
+
+        :param folder: the folder of PostgreSQL's programs, if it is not to be looked for.
+        :param at_least: the target's major version.
+        :param instead: a file that somebody gives, because the archive has none.
+        :raises PermanentError: there is neither.
+        """
+        if instead is not None:
+            yield cls(Dump(instead, folder=folder, at_least=at_least), files)
+            return
+        if DEFINITION not in files:
+            raise PermanentError(
+                "The backup of the shared data holds no definition of the database: no pg_dump was found when it was"
+                " made.",
+                hint="Make one from a copy of the database, for instance a test system, with `pg_dump --schema-only"
+                " --format=custom --exclude-schema=clinic_backups --file=FILE`, and give it with --definition FILE.",
+            )
+        with dump_in(files[DEFINITION], folder=folder, at_least=at_least) as dump:
+            yield cls(dump, files)
+
+    def make_before(self, session: Session) -> list[Unfinished]:
+        """Make roles, settings, schemas, types and tables, in the session's transaction, which stays open.
+
+        Returns what could not be made. Afterwards the session has another search path, so it is of no further use.
+        """
+        database = self._database(session)
+        told = self._json(ROLES, {})
+        left = roles.make_roles(session, told)
+        left += roles.set_for_database(session, told, database)
+        waiting = list[Item]()
+        for item in self.dump.before():
+            waiting += _made(session, item, left)
+        for name, statements in self._undumped("before"):
+            if not statements:
+                left.append(Unfinished(f"The table {name} was not made: the backup does not hold its definition."))
+            waiting += _made(session, Item("TABLE", "\n".join(statements)), left)
+        # A view over a table that pg_dump could not read comes before that table.
+        for item in waiting:
+            for failed in _made(session, item, left):
+                left.append(_unfinished(failed))
+        rights = self.dump.database_rights(in_sql(database))
+        return [*left, *_others(session, rights)]
+
+    def make_after(self, target: Connection, jobs: int) -> list[Unfinished]:
+        """Make indexes, constraints, triggers and the rest, over the rows. It may be called again after a failure.
+
+        A foreign key that does not hold is made ``NOT VALID``: it counts for every new row.
+        """
+        with Session(target) as session:
+            database = self._database(session)
+        failed = self.dump.make_after(target, database, jobs)
+        left = list[Unfinished]()
+        with Session(target) as session:
+            loose = {(table, name) for table, name, _ in unproven_keys(session)}
+            for item in self.dump.after(failed):
+                left += _made_after_all(session, item)
+            for _, statements in self._undumped("after"):
+                for statement in statements:
+                    left += _made_after_all(session, Item("FK CONSTRAINT", statement))
+            left += [
+                _loose(session, table, name, query)
+                for table, name, query in unproven_keys(session)
+                if (table, name) not in loose
+            ]
+        return left
+
+    def set_sequences(self, session: Session) -> int:
+        """Set each sequence to its position in the backup, or to what its columns hold, whichever is further.
+
+        In the session's transaction. Returns the number of sequences.
+        """
+        told = {(each["schema"], each["name"]): each for each in self._json(SEQUENCES, [])}
+        count = 0
+        for schema, name, increment, columns in session.rows(_SEQUENCES, doing="looking for sequences"):
+            known = told.get((schema, name))
+            position = (int(known["last_value"]), bool(known["is_called"])) if known else None
+            needed = _needed(session, columns, up=increment > 0)
+            if needed is not None and (position is None or _is_behind(position, needed, up=increment > 0)):
+                position = (needed, True)
+            if position is not None:
+                session.rows(
+                    "SELECT setval(format('%%I.%%I', %(schema)s, %(name)s)::regclass, %(value)s, %(called)s)",
+                    {"schema": schema, "name": name, "value": position[0], "called": position[1]},
+                    f"setting the sequence {schema}.{name}",
+                )
+            count += 1
+        return count
+
+    def _database(self, session: Session) -> str:
+        ((name,),) = session.rows("SELECT current_database()")
+        return str(name)
+
+    def _json(self, name: str, default: Any) -> Any:
+        return strict_json.loads(self.files[name]) if name in self.files else default
+
+    def _undumped(self, when: str) -> Iterator[tuple[str, Sequence[str]]]:
+        for each in self._json(UNDUMPED, []):
+            yield str(each["name"]), [str(statement) for statement in each[when]]
+
+
+_SEQUENCES = """
+SELECT n.nspname, c.relname, s.seqincrement,
+       (SELECT coalesce(json_agg(DISTINCT jsonb_build_array(u.nspname || '.' || t.relname, a.attname)), '[]')
+          FROM (SELECT d.refobjid, d.refobjsubid FROM pg_depend AS d
+                 WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
+                   AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+                 UNION
+                SELECT e.adrelid, e.adnum FROM pg_depend AS d
+                  JOIN pg_attrdef AS e ON e.oid = d.objid
+                 WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
+                   AND d.refobjid = c.oid) AS f (relation, number)
+          JOIN pg_class AS t ON t.oid = f.relation AND t.relkind IN ('r', 'p')
+          JOIN pg_namespace AS u ON u.oid = t.relnamespace
+          JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = f.number
+          JOIN pg_type AS y ON y.oid = a.atttypid AND y.typcategory = 'N')
+  FROM pg_sequence AS s
+  JOIN pg_class AS c ON c.oid = s.seqrelid AND c.relpersistence <> 't'
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE NOT EXISTS (SELECT FROM pg_depend AS d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY 1, 2
+"""
+
+
+def _needed(session: Session, columns: Sequence[Sequence[str]], *, up: bool) -> int | None:
+    """The furthest number in these columns."""
+    found = list[int]()
+    for table, column in columns:
+        query = sql.SQL("SELECT {}({})::bigint FROM {}").format(
+            sql.SQL("max" if up else "min"), sql.Identifier(column), qualified(table)
+        )
+        ((value,),) = session.rows(query, doing=f"looking at the numbers of {table}")
+        found += [int(value)] if value is not None else []
+    return (max if up else min)(found, default=None)
+
+
+def _is_behind(position: tuple[int, bool], needed: int, *, up: bool) -> bool:
+    value, is_called = position
+    if value == needed:
+        return not is_called
+    return value < needed if up else value > needed
+
+
+def _made(session: Session, item: Item, left: list[Unfinished]) -> list[Item]:
+    """Make an item inside the transaction. Returns it if it failed. An owner that cannot be set is left to a person."""
+    code = _tried(session, item.sql)
+    if code is not None and code not in _THERE:
+        return [item]
+    left += _others(session, item.owners)
+    return []
+
+
+def _others(session: Session, statements: Collection[str]) -> list[Unfinished]:
+    """Run statements that may fail alone."""
+    return [
+        Unfinished("An owner or a right was not set: a role is missing, or this role may not set it.", statement)
+        for statement in statements
+        if _tried(session, statement) is not None
+    ]
+
+
+def _tried(session: Session, statements: str) -> str | None:
+    """None, or the SQLSTATE with which they failed."""
+    if not statements:
+        return None
+    try:
+        with session.savepoint():
+            session.run(statements, doing="making the definitions")
+    except ClinicBackupsError as error:
+        refused = refusal_of(error)
+        if refused is None or not refused.state:
+            raise
+        return refused.state
+    return None
+
+
+def _made_after_all(session: Session, item: Item) -> list[Unfinished]:
+    """Try an item that failed among the others once more. Its transaction is its own."""
+    left = list[Unfinished]()
+    code = _tried(session, item.sql)
+    if code == _FOREIGN_KEY_BROKEN and item.kind == "FK CONSTRAINT":
+        code = _tried(session, item.sql.rstrip().removesuffix(";").rstrip() + " NOT VALID;")
+    if code is not None and code not in _THERE:
+        left.append(_unfinished(item, code))
+    else:
+        left += _others(session, item.owners)
+    session.commit("making indexes and constraints")
+    return left
+
+
+def _loose(session: Session, table: str, name: str, query: str) -> Unfinished:
+    ((rows,),) = session.rows(f"SELECT count(*) FROM ({query}) AS r", doing=f"counting what {name} refers to")  # noqa: S608
+    return Unfinished(
+        f"The foreign key {in_sql(name)} of {table} does not hold for {rows:,} rows: what they refer to is in no backup"
+        " that was restored. It counts for new rows.",
+        f"{query}; ALTER TABLE {quoted_table(table)} VALIDATE CONSTRAINT {in_sql(name)};",
+    )
+
+
+def _unfinished(item: Item, code: str = "") -> Unfinished:
+    lines = [line for line in item.sql.split("\n") if line.strip() and not line.startswith(("--", "SET default_"))]
+    why = f" (SQLSTATE {code})" if code else ""
+    statements = "\n".join([*lines, *item.owners])
+    return Unfinished(
+        f"{item.kind.capitalize() or 'A setting'} was not made{why}: {lines[0][:100] if lines else ''}",
+        statements[:_SQL_SHOWN],
+    )

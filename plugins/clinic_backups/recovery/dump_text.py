@@ -1,0 +1,149 @@
+"""What ``pg_restore`` makes of a definition: its statements, item by item, and how many cores may make them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
+from clinic_backups.base.postgres_tools import environment_of, find_tool
+
+_HEADER = re.compile(r"^--\n-- Name: .*; Type: ([A-Z ]+); Schema: .*; Owner: .*\n--\n", re.MULTILINE)
+_OWNER = re.compile(r"^ALTER [A-Z ]+ .+ OWNER TO .+;$")
+_PSQL_ONLY = re.compile(r"^\\(?:un)?restrict \w+$", re.MULTILINE)
+"""A line for psql alone, with which pg_dump frames a script since 2025."""
+_DATABASE_RIGHT = re.compile(
+    r'^((?:GRANT|REVOKE) [A-Z, ]+ ON DATABASE )(?:"(?:[^"]|"")+"|\w+)( (?:TO|FROM) [^;\n]+;)$', re.MULTILINE
+)
+_NAME = "pg_restore"
+_FAILED = re.compile(r"from TOC entry (\d+);")
+_LISTED = re.compile(r"^(\d+);", re.MULTILINE)
+_VERSION = re.compile(r"Dumped from database version: (\d+)")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Statements that make one object, or give rights on it.
+
+    :param kind: pg_dump's word for it, such as ``TABLE`` or ``FK CONSTRAINT``.
+    :param owners: the statements that give it to its owner. They may fail alone.
+    """
+
+    kind: str
+    sql: str
+    owners: tuple[str, ...] = ()
+
+
+class Dump:
+    """One file of ``pg_dump --format=custom``.
+
+    :param folder: the folder of PostgreSQL's programs, if it is not to be looked for.
+    :param at_least: the server's major version.
+    :raises SettingsError: there is no ``pg_restore``.
+    :raises PermanentError: the file is not a dump, or none is new enough for it.
+    :ivar server_version: the major version of the server that it describes.
+    """
+
+    def __init__(self, file: Path, *, folder: Path | None, at_least: int = 0) -> None:
+        self._file = file
+        tool = find_tool(_NAME, at_least=at_least, folder=folder)
+        while True:
+            self._tool = tool.path
+            try:
+                listed = self._text("--list")
+                break
+            except PermanentError as error:
+                # An old pg_restore does not read what a newer pg_dump wrote.
+                try:
+                    tool = find_tool(_NAME, at_least=tool.version + 1, folder=folder)
+                except SettingsError:
+                    raise error from None
+        found = _VERSION.search(listed)
+        self.server_version = int(found[1]) if found else 0
+
+    def before(self) -> Iterator[Item]:
+        """The items that come before the rows."""
+        return _items(self._text("--section=pre-data", "--file=-"))
+
+    def database_rights(self, database: str) -> list[str]:
+        """The rights on the database itself. :param database: the name, in SQL."""
+        text = self._text("--create", "--file=-")
+        return [f"{found[1]}{database}{found[2]}" for found in _DATABASE_RIGHT.finditer(text)]
+
+    def make_after(self, target: Connection, database: str, jobs: int) -> tuple[int, ...]:
+        """Make what comes after the rows, in several sessions. Returns the numbers of the items that failed."""
+        command = [
+            str(self._tool), "--section=post-data", f"--jobs={jobs}", "--no-password", f"--dbname={database}",
+            str(self._file),
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, env=environment_of(target), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, errors="replace", check=False,
+        )  # fmt: skip
+        failed = {int(number) for number in _FAILED.findall(done.stderr)}
+        if done.returncode and not failed:
+            # The text is not shown: the detail of an error may hold a key of a row.
+            raise TransientError(
+                f"pg_restore did not make indexes and constraints: it ended with exit code {done.returncode}.",
+                hint="The log of the target's server says more. Run the same command again: it goes on.",
+            )
+        return tuple(failed)
+
+    def after(self, numbers: Sequence[int]) -> Iterator[Item]:
+        """Some of the items that come after the rows, in the order in which they are made."""
+        wanted = set(numbers)
+        order = [number for number in _LISTED.findall(self._text("--list")) if int(number) in wanted]
+        if not order:
+            return iter(())
+        with tempfile.NamedTemporaryFile("w", prefix="clinic-backups-", suffix=".list") as file:
+            file.writelines(f"{number};\n" for number in order)
+            file.flush()
+            return _items(self._text(f"--use-list={file.name}", "--section=post-data", "--file=-"))
+
+    def _text(self, *options: str) -> str:
+        done = subprocess.run(
+            [str(self._tool), *options, str(self._file)], stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            raise PermanentError(
+                f"The definition of the database cannot be read: {said[-1][:300]}",
+                hint="It needs a pg_restore that is as new as the pg_dump that wrote it."
+                " CLINIC_BACKUPS_POSTGRES_BIN says where one is.",
+            )
+        return done.stdout.decode("utf-8", "replace")
+
+
+@contextmanager
+def dump_in(definition: bytes, *, folder: Path | None, at_least: int) -> Iterator[Dump]:
+    """A definition from an archive, as a file while the block lasts. It holds no rows."""
+    with tempfile.TemporaryDirectory(prefix="clinic-backups-") as place:
+        file = Path(place) / "definition.dump"
+        file.write_bytes(definition)
+        yield Dump(file, folder=folder, at_least=at_least)
+
+
+def _items(script: str) -> Iterator[Item]:
+    script = _PSQL_ONLY.sub("", script)
+    found = [(match.start(), match.end(), match[1]) for match in _HEADER.finditer(script)]
+    yield Item("", script[: found[0][0]] if found else script)
+    ends = [start for start, _, _ in found[1:]] + [len(script)]
+    for (_, begin, kind), end in zip(found, ends, strict=True):
+        lines = script[begin:end].removesuffix("\n--\n-- PostgreSQL database dump complete\n--\n").strip().split("\n")
+        owners = tuple(line for line in lines if _OWNER.match(line)) if kind not in _WITH_BODIES else ()
+        owners = owners or _last_owner(lines)
+        yield Item(kind, "\n".join(line for line in lines if line not in owners).strip(), owners)
+
+
+_WITH_BODIES = ("FUNCTION", "PROCEDURE")
+"""Only the last line of such an item is looked at: the text before is anybody's."""
+
+
+def _last_owner(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(line for line in lines[-1:] if _OWNER.match(line))

@@ -1,0 +1,91 @@
+"""Reads one unit back with the queries of the backed-up SQL folder, and compares every block with its backup."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from clinic_backups.archive.reader import Manifest
+from clinic_backups.base import strict_json
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.shared_unit import SQL, is_shared
+from clinic_backups.restore.read_blocks import blocks_of
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.shared_rows import shared_rows
+from clinic_backups.tenant.tenant_db import Snapshot
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A table that is not as in the backup. The block lists differ although the numbers of rows may be equal."""
+
+    table: str
+    rows: int
+    expected_rows: int
+    problem: str = ""
+
+    @property
+    def text(self) -> str:
+        """The difference, for people."""
+        if self.problem:
+            return f"{self.table}: {self.problem}"
+        if self.rows == self.expected_rows:
+            return f"{self.table}: the {self.rows:,} rows have other values than in the backup"
+        return f"{self.table}: {self.rows:,} rows, and the backup has {self.expected_rows:,}"
+
+
+@contextmanager
+def sql_folder(files: Mapping[str, bytes]) -> Iterator[SqlFolder]:
+    """The SQL folder of the shared unit's archive while the block lasts.
+
+    :raises PermanentError: the archive does not hold one.
+    """
+    if SQL not in files:
+        raise PermanentError(
+            "The SQL folder is not in the backup of the shared data, so nothing can be proven.",
+            hint="Choose another backup with --as-of.",
+        )
+    with tempfile.TemporaryDirectory(prefix="clinic-backups-sql-") as place:
+        for name, text in strict_json.loads(files[SQL]).items():
+            path = PurePosixPath(name)
+            # The names come out of an archive: none may lead out of the folder.
+            if path.is_absolute() or not 1 <= len(path.parts) <= 3 or any(part in (".", "..") for part in path.parts):
+                raise PermanentError(
+                    f"The SQL folder in the backup of the shared data has a file that cannot be one: {name!r}.",
+                    hint="Somebody may have made this archive who may not. Choose another backup with --as-of.",
+                )
+            file = Path(place) / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(text), encoding="utf-8")
+        yield SqlFolder(Path(place))
+
+
+def differences(target: Connection, manifest: Manifest, folder: SqlFolder) -> list[Difference]:
+    """Read a unit in one snapshot, and compare the digests of all its blocks. None are left out.
+
+    :raises ClinicBackupsError: a query failed.
+    """
+    found = []
+    with Snapshot(target) as snapshot:
+        if is_shared(manifest.clinic.id):
+            queries = dict(shared_rows(snapshot, folder).queries)
+        else:
+            queries = SqlExtract().rendered(folder, manifest.clinic.id)
+        for name, content in manifest.tables.items():
+            if name not in queries:
+                problem = "the backed-up SQL folder has no query for it"
+                found.append(Difference(name, 0, content.rows, problem))
+                continue
+            try:
+                with snapshot.savepoint():
+                    blocks = blocks_of(snapshot, content.table, queries[name])
+            except ClinicBackupsError as error:
+                found.append(Difference(name, 0, content.rows, error.message))
+                continue
+            if not blocks.equals(content.blocks):
+                found.append(Difference(name, blocks.rows, content.rows))
+    return found

@@ -1,0 +1,73 @@
+"""The parts of a recovery: definitions, rows and proof of single backups."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pyrage
+import pytest
+
+from clinic_backups.base import connections
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.shared_unit import SHARED
+from clinic_backups.recovery.definition import Definition
+from clinic_backups.recovery.load import load
+from clinic_backups.recovery.proof import differences, sql_folder
+from clinic_backups.recovery.session import Session
+from clinic_backups.restore.archives import Archives
+from clinic_backups.restore.find_backup import source_of
+from clinic_backups.stores.configured import Stores
+from clinic_backups.stores.file import FileStore
+from tests.postgres_fixtures import DemoDatabase
+from tests.rig import Rig
+
+
+@pytest.fixture
+def rig(demo_database: DemoDatabase, tmp_path: Path) -> Rig:
+    return Rig(demo_database, FileStore(tmp_path / "store"))
+
+
+@pytest.fixture
+def target(rig: Rig) -> Connection:
+    """An empty database on the same server."""
+    name = f"{rig.database.name}_recovered"
+    with closing(rig.database.postgres.connect()) as db, db.cursor() as cursor:
+        db.autocommit = True
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    return connections.parse("target", rig.database.postgres.uri(name))
+
+
+def archives(rig: Rig) -> Archives:
+    return Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
+
+
+def test_definitions_rows_and_proof(rig: Rig, target: Connection) -> None:
+    shared = rig.backup().run(BackupRequest(SHARED, requested_by="prueba"))
+    records = [shared, *(rig.run(clinic) for (clinic,) in rig.execute_rows("SELECT id FROM comun_clinica ORDER BY 1"))]
+    reading = archives(rig)
+    fetched = [reading.fetch(source_of(record)) for record in records]
+    files = fetched[0].manifest.files
+    with Definition.opened(files, folder=None) as definition:
+        assert definition.dump.server_version >= 15
+        with Session(target) as session:
+            left = definition.make_before(session)
+            session.commit("x")
+        for each in fetched:
+            loaded = load(target, reading, each)
+            assert sum(loaded.rows.values()) == sum(content.rows for content in each.manifest.tables.values())
+        left += definition.make_after(target, 2)
+        with Session(target) as session:
+            assert definition.set_sequences(session) > 10
+            session.commit("x")
+    assert left == []
+    with sql_folder(files) as folder:
+        for each in fetched:
+            assert differences(target, each.manifest, folder) == []
+        with Session(target) as session:
+            session.run("UPDATE public.usuarios_paciente SET nombres = nombres || 'x' WHERE clinica_id = 2")
+            session.commit("x")
+        (found,) = differences(target, fetched[2].manifest, folder)
+        assert found.table == "public.usuarios_paciente"
+        assert found.text.endswith("rows have other values than in the backup")
