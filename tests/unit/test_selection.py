@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clinic_backups.backup.choose_clinics import for_all_clinics, select
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.base.shared_unit import SHARED
 
 EVERY = [Clinic(1, "Uno"), Clinic(2, "Dos"), Clinic(7, "Siete")]
 ACTIVE = EVERY[:2]
@@ -85,3 +86,29 @@ def test_any_conf_gives_known_clinics_or_one_of_our_errors(conf: dict[str, Any])
         return
     assert ids
     assert set(ids) <= {1, 2, 7}
+
+
+@pytest.mark.parametrize(
+    ("conf", "by_default", "wanted"),
+    [
+        ({}, True, ["~shared", 1, 3]),
+        ({}, False, [1, 3]),
+        ({"shared": True}, False, ["~shared"]),
+        ({"shared": True, "clinic_id": 3}, False, ["~shared", 3]),
+        ({"shared": False}, True, [1, 3]),
+        ({"clinic_id": 3}, True, [3]),
+        ({"clinic_id": "~shared"}, True, ["~shared"]),
+        ({"clinic_ids": [3, "~shared"]}, False, ["~shared", 3]),
+        ({"shared": None}, True, ["~shared", 1, 3]),
+    ],
+)
+def test_the_shared_data_come_before_the_clinics(conf: dict[str, Any], by_default: bool, wanted: list[Any]) -> None:
+    clinics = [Clinic(1, "a"), Clinic(3, "c")]
+    found = select(conf, active=clinics, every=clinics, shared=SHARED, by_default=by_default)
+    assert [clinic.id for clinic in found.clinics] == wanted
+
+
+def test_whether_the_shared_data_are_backed_up_is_true_or_false() -> None:
+    clinics = [Clinic(1, "a")]
+    with pytest.raises(SettingsError, match="shared: 'sí' is neither true nor false"):
+        select({"shared": "sí"}, active=clinics, every=clinics, shared=SHARED)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_backups.backup.shares import Share, divide
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.shared_unit import SHARED
 
 
 def clinics(count: int) -> list[Clinic]:
@@ -53,3 +55,15 @@ def test_every_clinic_is_in_one_share_and_no_share_is_much_longer_than_it_must_b
         total = sum(known[id_] for id_ in range(1, count + 1))
         assert costs[0] == max(costs)
         assert costs[0] <= total / tasks + longest + 1e-6 * total
+
+
+@pytest.mark.parametrize("tasks", range(1, 12))
+def test_the_shared_data_have_a_share_of_their_own_if_there_is_more_than_one(tasks: int) -> None:
+    clinics = [SHARED, *(Clinic(number, str(number)) for number in range(1, 10))]
+    shares = divide(clinics, tasks, {SHARED.id: 100.0, 1: 5.0})
+    assert len(shares) <= tasks
+    assert sorted((c.id for share in shares for c in share.clinics), key=str) == sorted(
+        (c.id for c in clinics), key=str
+    )
+    if tasks > 1:
+        assert shares[0].clinics == (SHARED,)

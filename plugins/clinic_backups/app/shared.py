@@ -15,7 +15,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.settings import Settings
-from clinic_backups.base.shared_unit import SHARED, is_shared
+from clinic_backups.base.shared_unit import is_shared, shared_clinic
 from clinic_backups.base.silence import Limits
 from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.clinics import Clinics
@@ -54,6 +54,10 @@ class Shared:
     def clinic_db(self) -> Connection:
         """The clinics' database. :raises SettingsError: the connection is not defined."""
         return self._required("clinic_db", "=postgres://user:password@host:5432/database, or create it in Airflow.")
+
+    def connection(self, conn_id: str) -> Connection:
+        """Any connection by its name. :raises SettingsError: it is not defined."""
+        return self._required(conn_id, "=postgres://user:password@host:5432/database, or create it in Airflow.")
 
     def _required(self, conn_id: str, how: str) -> Connection:
         """:param how: the hint's text after the variable's name."""
@@ -161,11 +165,16 @@ class Shared:
         """What the preflights of runs compared."""
         return Comparisons(self.catalog.database)
 
+    @property
+    def shared_clinic(self) -> Clinic:
+        """The shared unit, with its name for the operator."""
+        return shared_clinic(self.settings.operator_language)
+
     def see(self, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
         """Tell the catalog which clinics there are, and their own schedules and objectives."""
         settings = self.settings
         if settings.shared:
-            active, every = (*active, SHARED), (*every, SHARED)
+            active, every = (*active, self.shared_clinic), (*every, self.shared_clinic)
         hours = {clinic.id: own for clinic in every if (own := settings.rpo_hours_of(clinic)) is not None}
         schedules = {clinic.id: cron for clinic in every if (cron := settings.own_schedule_of(clinic)) is not None}
         self.known_clinics.see(active=active, every=every, objective_hours=hours, schedules=schedules)

@@ -11,7 +11,6 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, in_order, nearest
 from clinic_backups.base.conf_values import require_known_keys
 from clinic_backups.base.errors import PermanentError, SettingsError
-from clinic_backups.base.shared_unit import SHARED
 from clinic_backups.tenant.given_id import given_id
 
 KEYS = ("clinic_id", "clinic_ids", "shared", *OPTION_KEYS)
@@ -33,22 +32,24 @@ def for_all_clinics(conf: Mapping[str, Any] | None) -> bool:
 
 
 def select(
-    conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic], shared: bool = False
-) -> Selection:
+    conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic],
+    shared: Clinic | None = None, by_default: bool = False,
+) -> Selection:  # fmt: skip
     """Read a run's conf.
 
     The clinics are ``clinic_id`` (one), ``clinic_ids`` (several) or, with neither, all active ones. ``shared`` says
     whether the shared unit is backed up: with these clinics, or alone if none is named. Without it, a run of all
     clinics backs it up too. The other keys are those of :class:`BackupOptions`.
 
-    :param shared: whether a run of all clinics does so.
+    :param shared: the shared unit; ``None``: it cannot be chosen.
+    :param by_default: whether a run of all clinics backs it up.
 
     :raises SettingsError: a value is wrong or names no clinic; the hint lists the clinics that exist.
     :raises PermanentError: neither is given and no clinic is active.
     """
     require_known_keys(conf, KEYS)
     wanted, told = _ids(conf, every), _flag(conf, "shared")
-    with_shared = shared and wanted is None if told is None else told
+    with_shared = by_default and wanted is None if told is None else told
     if wanted is None and told:
         clinics: tuple[Clinic, ...] = ()
     elif wanted is None:
@@ -58,12 +59,12 @@ def select(
                 "No clinic is active, so nothing would be backed up.", hint="Check include/sql/active_clinics.sql."
             )
     else:
-        known = {clinic.id: clinic for clinic in (*every, SHARED)}
+        known = {clinic.id: clinic for clinic in (*every, *([shared] if shared else []))}
         if missing := [id_ for id_ in wanted if id_ not in known]:
             raise _wrong(f"No clinic has the id {', '.join(map(str, missing))}.", every, near=missing[0])
         clinics = tuple(known[id_] for id_ in wanted)
-    if with_shared and SHARED not in clinics:
-        clinics = (SHARED, *clinics)
+    if shared is not None and (with_shared or shared in clinics):
+        clinics = (shared, *(clinic for clinic in clinics if clinic != shared))
     return Selection(clinics, BackupOptions.from_conf(conf))
 
 

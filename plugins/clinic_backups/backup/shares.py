@@ -9,7 +9,7 @@ from typing import Any
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId
-from clinic_backups.base.shared_unit import SHARED
+from clinic_backups.base.shared_unit import is_shared
 
 NOT_BEFORE = "not_before"
 """The key of a task's input with the moment at which it begins, ISO 8601. Without it the task begins at once."""
@@ -56,8 +56,8 @@ def divide(clinics: Sequence[Clinic], tasks: int, seconds: Mapping[ClinicId, flo
     """
     if len(clinics) <= tasks:
         return [Share((clinic,)) for clinic in clinics]
-    if SHARED in clinics and tasks > 1:
-        return [Share((SHARED,)), *divide([each for each in clinics if each != SHARED], tasks - 1, seconds)]
+    if is_shared(clinics[0].id) and tasks > 1:
+        return [Share((clinics[0],)), *divide(clinics[1:], tasks - 1, seconds)]
     usual = max(median(seconds.values()), _LEAST_SECONDS) if seconds else 1.0
     cost = {clinic.id: max(seconds.get(clinic.id, usual), _LEAST_SECONDS) for clinic in clinics}
     alone, left = _large(clinics, tasks, cost)

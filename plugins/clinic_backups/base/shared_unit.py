@@ -12,7 +12,7 @@ from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 
 SHARED_ID = "~shared"
 """The id. A clinic whose key is this text is refused."""
-SHARED = Clinic(SHARED_ID, "Shared data")
+_NAMES = {"es": "Datos compartidos"}
 DEFINITION, UNDUMPED, SEQUENCES, ROLES = "definition.dump", "undumped.json", "sequences.json", "roles.json"
 SQL = "sql.json"
 FILES = (DEFINITION, UNDUMPED, SEQUENCES, ROLES, SQL)
@@ -21,6 +21,14 @@ FILES = (DEFINITION, UNDUMPED, SEQUENCES, ROLES, SQL)
 "after": [SQL]}]``, for before and after the rows. ``sequences.json``: ``[{"schema", "name", "last_value",
 "is_called"}]``. ``roles.json``: the roles that own something or have rights, without passwords. ``sql.json``: the texts
 of the SQL folder by name."""
+
+
+def shared_clinic(language: str = "en") -> Clinic:
+    """The shared unit as a run backs it up. :param language: that of the operator, who is the one to see its name."""
+    return Clinic(SHARED_ID, _NAMES.get(language, "Shared data"), language)
+
+
+SHARED = shared_clinic()
 
 
 def is_shared(id_: ClinicId) -> bool:

@@ -78,7 +78,10 @@ def backup(
     conf |= {"kind": kind, "notes": notes, "allow_gaps": allow_gaps}
     if shared is not None and not (every and shared):
         conf["shared"] = shared
-    chosen = select(conf, active=active, every=all_clinics, shared=with_parts.settings.shared or bool(shared))
+    chosen = select(
+        conf, active=active, every=all_clinics, shared=with_parts.shared_clinic,
+        by_default=with_parts.settings.shared or bool(shared),
+    )  # fmt: skip
     with_parts.require_settings(chosen.clinics)
     with_parts.see(active, all_clinics)
     outcomes = BackingUp(with_parts, chosen, quiet=json).run()

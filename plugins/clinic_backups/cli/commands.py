@@ -17,6 +17,7 @@ from clinic_backups.cli import (
     grant,
     init,
     mail,
+    recover,
     replicate,
     restore,
     restore_into,
@@ -45,6 +46,7 @@ erasure.register(app)
 grant.register(app)
 init.register(app)
 mail.register(app)
+recover.register(app)
 restore.register(app)
 retention.register(app)
 store.register(app)

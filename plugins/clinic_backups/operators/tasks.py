@@ -48,7 +48,8 @@ def active_clinics() -> list[dict[str, Any]]:
         parts = AirflowParts()
         active, every = parts.clinics()
         settings, scheduled = parts.settings, run_type_of(run) == "scheduled"
-        chosen = select(run.conf or {}, active=active, every=every, shared=settings.shared)
+        chosen = select(run.conf or {}, active=active, every=every, shared=parts.shared_clinic,
+                        by_default=settings.shared)  # fmt: skip
         if scheduled:
             due = due_schedules(settings, run.run_after)
             chosen = replace(chosen, clinics=tuple(c for c in chosen.clinics if settings.schedule_of(c) in due))

@@ -26,6 +26,8 @@ _THERE = ("42P06", "42P07", "42710", "42723", "42P16", "42701")
 """SQLSTATEs of what exists already: an interrupted run has made it, or every database has it."""
 _FOREIGN_KEY_BROKEN = "23503"
 _SQL_SHOWN = 8000
+_RIGHTS = ("ACL", "DEFAULT ACL", "COMMENT", "")
+"""Items without which every row and constraint is there."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,11 @@ class Definition:
             waiting += _made(session, item, left)
         for name, statements in self._undumped("before"):
             if not statements:
-                left.append(Unfinished(f"The table {name} was not made: the backup does not hold its definition."))
+                left.append(
+                    Unfinished(
+                        f"The table {name} was not made: the backup does not hold its definition.", is_problem=True
+                    )
+                )
             waiting += _made(session, Item("TABLE", "\n".join(statements)), left)
         # A view over a table that pg_dump could not read comes before that table.
         for item in waiting:
@@ -250,4 +256,5 @@ def _unfinished(item: Item, code: str = "") -> Unfinished:
     return Unfinished(
         f"{item.kind.capitalize() or 'A setting'} was not made{why}: {lines[0][:100] if lines else ''}",
         statements[:_SQL_SHOWN],
+        is_problem=item.kind not in _RIGHTS,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -27,14 +27,16 @@ class Unfinished:
 
     :param what: a sentence without rows' values.
     :param sql: the statements that finish it; empty if there are none.
+    :param is_problem: the database is not what it was. Otherwise only a person's decision or secret is missing.
     """
 
     what: str
     sql: str = ""
+    is_problem: bool = False
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {"what": self.what, "sql": self.sql}
+        return asdict(self)
 
 
 @dataclass
@@ -84,6 +86,14 @@ class Session:
             self.run("ROLLBACK TO SAVEPOINT recovery; RELEASE SAVEPOINT recovery", doing="going back to the savepoint")
             raise
         self.run("RELEASE SAVEPOINT recovery", doing="releasing the savepoint")
+
+    def run_alone(self, statement: sql.Composable, doing: str) -> None:
+        """Run a statement that cannot be part of a transaction."""
+        self._db.set_autocommit(True)
+        try:
+            self.run(statement, doing=doing)
+        finally:
+            self._db.set_autocommit(False)
 
     def prepare_copy(self) -> None:
         """Set, for this transaction, how values in blocks are written."""

@@ -163,6 +163,14 @@ class Archives:
         parents = {number: source for number, source in backup.archives.items() if number != OWN_ARCHIVE}
         return {OWN_ARCHIVE: backup.store} | {number: self._checked(source) for number, source in parents.items()}
 
+    def require_stored(self, source: Source) -> None:
+        """Compare all archives of a backup with what its envelope says, without opening them.
+
+        :raises ClinicBackupsError: no store has a good replica of one; the first store's error.
+        """
+        for archive in (source, *(Source(each.backup_id, source.clinic_id, each) for each in source.chain)):
+            self._checked(archive)
+
     def read_in(self, store: ObjectStore, source: Source, on_segment: Callable[[Segment], object] = nobody) -> Manifest:
         """Read the archive of one store to its end. What ``on_segment`` raises comes out.
 

@@ -96,7 +96,7 @@ def parse(
     request = RestoreRequest(
         clinic_id=chosen.clinics[0].id,
         backup_id=_text(conf, "backup_id"),
-        as_of=_moment(conf.get("as_of"), zone),
+        as_of=moment_of(conf.get("as_of"), zone),
         mode="exact" if conf.get("mode") == INTO else _mode(conf.get("mode")),
         into_schema=_schema(conf),
         tables=_tables(conf.get("tables")),
@@ -147,7 +147,8 @@ def _text(conf: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def _moment(value: object, zone: tzinfo) -> datetime | None:
+def moment_of(value: object, zone: tzinfo) -> datetime | None:
+    """The time in ``as_of``, in UTC; none if it is missing. :raises SettingsError: it is not a usable time."""
     if value is None or value == "":
         return None
     try:

@@ -1,0 +1,274 @@
+"""Which backup of each unit is recovered, from the envelopes in the stores alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from clinic_backups.archive.object_keys import parse_key
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.envelope import Envelope
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.plain import iso
+from clinic_backups.base.shared_unit import SHARED_ID, is_shared, named
+from clinic_backups.base.text import capitalised, one_line
+from clinic_backups.maintenance.store_contents import StoredBackup, read_contents
+from clinic_backups.stores.configured import Stores
+
+Doubt = Callable[[Envelope], str]
+"""Says why an envelope is not believed; empty if it is."""
+CLOCKS_DIFFER = timedelta(minutes=2)
+OLD = timedelta(days=2)
+"""A unit whose newest backup is so much older than the newest of all may be a clinic that left."""
+
+
+@dataclass
+class Choice:
+    """One unit: the backup that is taken, and what a person should know of it.
+
+    :param envelope: none if no backup can be taken.
+    :param damage: what is damaged or missing, newest first; an older backup is taken instead, or none.
+    :param notes: other sentences: newer backups that are not taken, and gaps.
+    """
+
+    unit: ClinicId
+    name: str = ""
+    envelope: Envelope | None = None
+    damage: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def data_at(self) -> datetime | None:
+        """The moment of the rows."""
+        return data_at(self.envelope) if self.envelope else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        of = self.envelope
+        return {
+            "unit": self.unit, "name": self.name, "backup_id": of.backup_id if of else None,
+            "kind": of.kind if of else None, "data_at": iso(data_at(of)) if of else None,
+            "rows": sum(of.rows.values()) if of else None, "archive_key": of.archive.key if of else None,
+            "sha256": of.archive.sha256 if of else None, "damage": self.damage, "notes": self.notes,
+        }  # fmt: skip
+
+
+@dataclass
+class Plan:
+    """All units, the shared one first, then the clinics in order of their ids.
+
+    :param as_of: no backup has rows that are later.
+    :param belief: how far the archives are believed, as a sentence.
+    """
+
+    as_of: datetime
+    choices: list[Choice]
+    belief: str = ""
+    stores: list[str] = field(default_factory=list)
+
+    @property
+    def shared(self) -> Choice:
+        """The shared unit."""
+        return self.choices[0]
+
+    @property
+    def taken(self) -> list[Choice]:
+        """The units that have a backup."""
+        return [choice for choice in self.choices if choice.envelope is not None]
+
+    @property
+    def moments(self) -> list[datetime]:
+        """The moments of all backups that are taken, the earliest first."""
+        return sorted(at for choice in self.taken if (at := choice.data_at) is not None)
+
+    @property
+    def apart_seconds(self) -> float:
+        """How far apart the moments are."""
+        return (self.moments[-1] - self.moments[0]).total_seconds() if self.moments else 0.0
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The backup of each unit."""
+        return {str(choice.unit): choice.envelope.backup_id for choice in self.taken if choice.envelope}
+
+    def missing(self) -> list[str]:
+        """What is damaged or missing, as sentences."""
+        found = []
+        for choice in self.choices:
+            found += choice.damage
+            if choice.envelope is None:
+                found.append(f"{capitalised(named(choice.unit))} has no backup that can be restored.")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "as_of": iso(self.as_of), "apart_seconds": self.apart_seconds, "belief": self.belief,
+            "stores": self.stores, "units": [choice.to_json() for choice in self.choices], "missing": self.missing(),
+        }  # fmt: skip
+
+
+def data_at(envelope: Envelope) -> datetime:
+    """The moment of a backup's rows."""
+    return envelope.data_at or envelope.started_at
+
+
+class Chooser:
+    """Chooses among all envelopes of the stores.
+
+    :param keys: the public keys that belong to the secret ones. An archive for other keys cannot be opened.
+    :param doubt: see :data:`Doubt`.
+    """
+
+    def __init__(self, stores: Stores, now: datetime, *, keys: Collection[str], doubt: Doubt) -> None:
+        self._stores, self._now, self._keys, self._doubt = stores, now, frozenset(keys), doubt
+        self._units: dict[ClinicId, dict[str, StoredBackup]] = {}
+        self._sizes: dict[str, set[int]] = {}
+        self.notes: list[str] = []
+
+    def read(self, listener: Listener = NOBODY) -> None:
+        """Read all stores. One that does not answer is noted. :raises ClinicBackupsError: none answers."""
+        failures = list[ClinicBackupsError]()
+        for url in self._stores.urls:
+            try:
+                found = read_contents(self._stores.at(url), self._now, listener)
+            except ClinicBackupsError as error:
+                failures.append(error)
+                self.notes.append(f"{url} cannot be read: {error.message}")
+                continue
+            for each in found.backups:
+                self._sizes.setdefault(each.archive_key, set()).add(each.size_bytes)
+                kept = self._units.setdefault(each.clinic_id, {}).setdefault(each.archive_key, each)
+                if kept.envelope is None and each.envelope is not None:
+                    self._units[each.clinic_id][each.archive_key] = each
+                elif each.envelope and kept.envelope and each.envelope.archive != kept.envelope.archive:
+                    self.notes.append(
+                        f"{url} says something else of {each.archive_key} than the store before it. The first one"
+                        " counts."
+                    )
+        if len(failures) == len(self._stores.urls):
+            raise failures[0]
+
+    def plan(
+        self, as_of: datetime, only: Collection[ClinicId] = (), kept: Mapping[str, str] | None = None
+    ) -> Plan:  # fmt: skip
+        """Choose for each unit the newest good backup that is not later.
+
+        :param only: these clinics, besides the shared unit. None means all.
+        :param kept: the backups that an interrupted run has loaded, by unit.
+        :raises PermanentError: a clinic of ``only`` has nothing in the stores, or no unit has.
+        """
+        clinics = sorted((unit for unit in self._units if not is_shared(unit)), key=_order)
+        if unknown := [unit for unit in only if unit not in clinics]:
+            raise PermanentError(
+                f"No store has a backup of clinic {', '.join(map(str, unknown))}.",
+                hint="`clinic-backups bucket` lists the clinics that the stores have.",
+            )
+        if not self._units:
+            raise PermanentError(
+                f"No backup is in {', '.join(self._stores.urls)}.",
+                hint="Is CLINIC_BACKUPS_STORE_URL the store that the backups were written to?",
+            )
+        units = [SHARED_ID, *(unit for unit in clinics if not only or unit in only)]
+        choices = [self._choice(unit, as_of, (kept or {}).get(str(unit))) for unit in units]
+        plan = Plan(as_of, choices, stores=self.notes)
+        for choice in plan.taken:
+            if (at := choice.data_at) is not None and plan.moments[-1] - at > OLD:
+                choice.notes.append(
+                    f"The backup is {(plan.moments[-1] - at).days} days older than the newest of all. Has this clinic"
+                    " left?"
+                )
+        return plan
+
+    def next_best(self, plan: Plan, choice: Choice, problem: str) -> None:
+        """Give up the backup that was chosen, because of a problem, and choose the next older one."""
+        choice.damage.append(problem)
+        assert choice.envelope is not None  # noqa: S101 - only a backup that was chosen can turn out to be damaged
+        given_up = choice.envelope.archive.key
+        choice.envelope = None
+        self._choose(choice, plan.as_of, self._candidates(choice.unit, before=given_up))
+
+    def _choice(self, unit: ClinicId, as_of: datetime, kept: str | None) -> Choice:
+        choice = Choice(unit)
+        candidates = self._candidates(unit)
+        choice.name = next((one_line(each.envelope.clinic_name) for each in candidates if each.envelope), "")
+        if kept is not None:
+            found = [each for each in candidates if each.envelope is not None and each.envelope.backup_id == kept]
+            if found and data_at(found[0].envelope) <= as_of:  # type: ignore[arg-type]
+                choice.envelope = found[0].envelope
+                return choice
+        self._choose(choice, as_of, candidates)
+        return choice
+
+    def _candidates(self, unit: ClinicId, before: str | None = None) -> Sequence[StoredBackup]:
+        """The backups of a unit, the newest first. :param before: only those after this archive in that order."""
+        found = [each for each in self._units.get(unit, {}).values() if each.state != "unfinished"]
+        found.sort(key=_moment, reverse=True)
+        keys = [each.archive_key for each in found]
+        return found[keys.index(before) + 1 :] if before in keys else found
+
+    def _choose(self, choice: Choice, as_of: datetime, candidates: Iterable[StoredBackup]) -> None:
+        suspect = list[Envelope]()
+        for each in candidates:
+            if _moment(each) > as_of:
+                continue
+            envelope = each.envelope
+            if envelope is None:
+                choice.damage.append(f"The envelope of {each.archive_key} cannot be used: {each.problem}")
+                continue
+            if envelope.safety_of is not None:
+                continue  # it holds the state that somebody wanted to undo
+            if data_at(envelope) > self._now + CLOCKS_DIFFER:
+                choice.notes.append(f"{envelope.backup_id} is not taken: it is dated in the future.")
+                continue
+            if doubt := self._doubt(envelope):
+                choice.notes.append(f"{envelope.backup_id} is not taken: {doubt}")
+                continue
+            if problem := self._problem(envelope):
+                choice.damage.append(f"{envelope.backup_id} of {named(choice.unit)} is not usable: {problem}")
+                continue
+            if envelope.suspect:
+                suspect.append(envelope)
+                continue
+            choice.envelope = envelope
+            break
+        self._tell(choice, suspect)
+
+    def _tell(self, choice: Choice, suspect: Sequence[Envelope]) -> None:
+        if choice.envelope is None and suspect:
+            choice.envelope = suspect[0]
+            choice.notes.append(f"{suspect[0].backup_id} is suspect, and there is no other: {suspect[0].suspect}")
+        else:
+            choice.notes += [
+                f"{each.backup_id} is newer and suspect, so it is not taken: {each.suspect}. If it is right, restore it"
+                f" afterwards with `clinic-backups restore --archive {each.archive.key}`."
+                for each in suspect
+            ]
+        if choice.envelope is not None:
+            choice.notes += [f"Incomplete: {gap.reason}" for gap in choice.envelope.gaps]
+
+    def _problem(self, envelope: Envelope) -> str:
+        for archive in (envelope.archive, *envelope.chain):
+            sizes = self._sizes.get(archive.key, set()) - {0}
+            if not sizes:
+                return f"the archive {archive.key} is missing."
+            if archive.size_bytes not in sizes:
+                return f"the archive {archive.key} has {min(sizes):,} bytes instead of {archive.size_bytes:,}."
+        if self._keys and envelope.recipients and not self._keys & set(envelope.recipients):
+            return f"it was made for other keys ({', '.join(envelope.recipients)[:200]})."
+        return ""
+
+
+def _moment(each: StoredBackup) -> datetime:
+    if each.envelope is not None:
+        return data_at(each.envelope)
+    parts = parse_key(each.archive_key)
+    began = parts.began_at if parts else None
+    return began or datetime.fromisoformat("2000-01-01T00:00:00+00:00")
+
+
+def _order(unit: ClinicId) -> tuple[bool, int, str]:
+    return (isinstance(unit, str), unit if isinstance(unit, int) else 0, str(unit))

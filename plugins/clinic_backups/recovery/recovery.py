@@ -1,0 +1,342 @@
+"""Recovers the whole service into an empty database, step by step. Each step is noted in the target when it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from psycopg2 import sql
+
+from clinic_backups.archive.bounds import RATIO
+from clinic_backups.archive.reader import Manifest
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import qualified
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.plain import iso
+from clinic_backups.base.shared_unit import SQL, named
+from clinic_backups.base.table import Table
+from clinic_backups.recovery import duplicates, finishing, notes, target
+from clinic_backups.recovery.choice import Choice, Chooser, Plan
+from clinic_backups.recovery.definition import Definition
+from clinic_backups.recovery.duplicates import Replaced
+from clinic_backups.recovery.load import Loaded, load
+from clinic_backups.recovery.proof import Difference, differences, sql_folder
+from clinic_backups.recovery.report import Report, UnitReport
+from clinic_backups.recovery.session import Session, Unfinished
+from clinic_backups.restore.archives import Archives, Fetched, Source
+from clinic_backups.tenant.extract import SqlFolder
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Recovery:
+    """One recovery. A context manager: it holds the target's lock.
+
+    :param connection: the target.
+    :param jobs: how many units, tables and sessions of pg_restore are worked on at once.
+    :param tools: the folder of PostgreSQL's programs, if it is not to be looked for.
+    :param definition: a file with the definition, if the archive has none.
+    :param sql_dir: the SQL folder, if the archive has none.
+    :ivar begun: what an interrupted run wanted.
+    """
+
+    def __init__(
+        self, connection: Connection, archives: Archives, *, jobs: int, tools: Path | None = None,
+        definition: Path | None = None, sql_dir: Path | None = None, unpack_ratio: int = RATIO,
+        listener: Listener = NOBODY,
+    ) -> None:  # fmt: skip
+        self._connection, self._archives, self._jobs = connection, archives, jobs
+        self._tools, self._given, self._sql_dir, self._ratio = tools, definition, sql_dir, unpack_ratio
+        self._listener = listener
+        self._manifests: dict[ClinicId, Manifest] = {}
+        self._known_tables: dict[Table, Table] = {}
+        self._seconds: dict[str, float] = {}
+        self._failed: dict[ClinicId, str] = {}
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._locked = stack.enter_context(Session(self._connection))
+            self._version = target.require_primary(self._locked)
+            notes.lock(self._locked)
+            self.begun = notes.begun(self._locked)
+            if self.begun is None:
+                target.require_empty(self._locked)
+            self._locked.commit("looking at the target")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def loaded(self) -> dict[str, str]:
+        """The backups that an interrupted run has loaded, by unit."""
+        if self.begun is None:
+            return {}
+        with Session(self._connection) as session:
+            done = notes.units(session)
+        return {unit: self.begun.backups[unit] for unit in done if unit in self.begun.backups}
+
+    def run(
+        self, plan: Plan, chooser: Chooser, *, only: Iterable[ClinicId] = (), allow_missing: bool = False
+    ) -> Report:
+        """Recover. :raises PermanentError: something is missing and not allowed to be; then nothing was touched."""
+        self._check(plan, chooser)
+        missing = plan.missing()
+        if missing and not allow_missing:
+            raise PermanentError(
+                "The service cannot be recovered whole:",
+                *(f"- {problem}" for problem in missing),
+                hint="Nothing was changed. With --allow-missing the next older backup is taken, or none.",
+            )
+        self._require_same(plan)
+        files: Mapping[str, bytes] = {}
+        if plan.shared.envelope is not None:
+            files = self._archives.fetch(self._source(plan.shared)).manifest.files
+        with ExitStack() as stack:
+            definition = stack.enter_context(
+                Definition.opened(files, folder=self._tools, at_least=self._version, instead=self._given)
+            )
+            target.require_version(self._version, definition.dump.server_version)
+            no_folder = SQL not in files and self._sql_dir is not None
+            folder = SqlFolder(self._sql_dir) if no_folder and self._sql_dir else stack.enter_context(sql_folder(files))
+            return self._recover(plan, definition, folder, [str(unit) for unit in only], missing, allow_missing)
+
+    def _recover(
+        self, plan: Plan, definition: Definition, folder: SqlFolder, only: list[str], missing: list[str],
+        allow_missing: bool,
+    ) -> Report:  # fmt: skip
+        with Session(self._connection) as session:
+            ((database,),) = session.rows("SELECT current_database()")
+        report = Report(database, plan, missing=missing)
+        left = self._step(
+            "definitions", lambda session: self._definitions(session, definition, plan, only, allow_missing)
+        )
+        self._timed("rows", lambda: self._rows(plan, allow_missing))
+        report.replaced = self._timed("rows that came twice", self._duplicates)
+        left += self._step(
+            "indexes and constraints", lambda session: _json(definition.make_after(self._connection, self._jobs))
+        )
+        report.sequences = self._step("sequences", definition.set_sequences)
+        left += self._step("materialized views", lambda session: _json(finishing.refresh_views(session)))
+        report.left = [Unfinished(**each) for each in left]
+        with Session(self._connection) as session:
+            kinds, loaded = finishing.tables(session), notes.units(session)
+        report.tables = dict(
+            zip(kinds, self._timed("statistics", lambda: self._at_once(self._analyze, kinds)), strict=True)
+        )
+        report.units = self._timed("proof", lambda: self._proof(plan, folder, report.replaced))
+        for unit in report.units:
+            unit.seconds = loaded.get(str(unit.choice.unit), 0.0)
+        self._empty(report, folder, {name for name, is_view in kinds.items() if not is_view})
+        report.steps = self._seconds
+        if not self._failed:
+            with Session(self._connection) as session:
+                notes.drop(session)
+                session.commit("removing the notes of the recovery")
+        return report
+
+    def _check(self, plan: Plan, chooser: Chooser) -> None:
+        """Read all archives that are not loaded yet, before anything is touched."""
+        loaded = self.loaded()
+
+        def check(choice: Choice) -> None:
+            while choice.envelope is not None:
+                try:
+                    self._archives.require_stored(self._source(choice))
+                    return
+                except PermanentError as error:
+                    chooser.next_best(plan, choice, error.message)
+
+        waiting = [choice for choice in plan.taken if str(choice.unit) not in loaded]
+        self._timed("checking the archives", lambda: self._at_once(check, waiting))
+
+    def _require_same(self, plan: Plan) -> None:
+        """:raises PermanentError: an interrupted run wanted other backups."""
+        if self.begun is None or self.begun.backups == plan.ids:
+            return
+        differing = sorted(
+            unit for unit in self.begun.backups.keys() | plan.ids
+            if self.begun.backups.get(unit) != plan.ids.get(unit)
+        )  # fmt: skip
+        first = differing[0]
+        raise PermanentError(
+            f"An interrupted recovery of this database used other backups, for {len(differing)} units. For {first} it"
+            f" used {self.begun.backups.get(first, 'none')}, and this one would use {plan.ids.get(first, 'none')}.",
+            hint=f"Run it with the same options as before: it was as of {self.begun.as_of}"
+            + (f", of the clinics {', '.join(self.begun.only)}" if self.begun.only else "")
+            + ". To begin anew, make a new database.",
+        )
+
+    def _definitions(
+        self, session: Session, definition: Definition, plan: Plan, only: list[str], allow_missing: bool
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        notes.begin(session, notes.Begun(iso(plan.as_of), only, plan.ids))
+        left = definition.make_before(session)
+        if not allow_missing:
+            wanted = {name for choice in plan.taken if choice.envelope for name, n in choice.envelope.rows.items() if n}
+            target.require_tables(session, wanted, [each.what for each in left if each.is_problem])
+        return _json(left)
+
+    def _rows(self, plan: Plan, allow_missing: bool) -> None:
+        with Session(self._connection) as session:
+            done = notes.units(session)
+        largest = sorted(plan.taken, key=lambda choice: sum(choice.envelope.rows.values()) if choice.envelope else 0)
+        count = 0
+
+        def one(choice: Choice) -> None:
+            nonlocal count
+            began = time.monotonic()
+            fetched = self._fetched(choice)
+            if str(choice.unit) not in done:
+                self._load(choice, fetched, began, allow_missing)
+            count += 1
+            self._listener.step(f"loaded {named(choice.unit)}, {count} of {len(largest)}")
+
+        self._at_once(one, reversed(largest))
+
+    def _load(self, choice: Choice, fetched: Fetched, began: float, allow_missing: bool) -> None:
+        def note(session: Session, loaded: Loaded) -> None:
+            assert choice.envelope is not None  # noqa: S101 - only such choices are loaded
+            notes.note_unit(
+                session, str(choice.unit), choice.envelope.backup_id, choice.data_at, loaded.transaction,
+                dict(loaded.rows), time.monotonic() - began,
+            )  # fmt: skip
+
+        try:
+            load(self._connection, self._archives, fetched, note=note)
+        except PermanentError as error:
+            if not allow_missing:
+                raise
+            self._failed[choice.unit] = f"Nothing of this backup was loaded. {error.message}"
+
+    def _fetched(self, choice: Choice) -> Fetched:
+        fetched = self._archives.fetch(self._source(choice))
+        manifest = fetched.manifest
+        # The definitions of tables are the same in most backups: each is kept once.
+        tables = {
+            name: replace(content, table=self._known_tables.setdefault(content.table, content.table))
+            for name, content in manifest.tables.items()
+        }
+        self._manifests[choice.unit] = replace(manifest, tables=tables, files={})
+        return fetched
+
+    def _source(self, choice: Choice) -> Source:
+        assert choice.envelope is not None  # noqa: S101 - only such choices are read
+        return Source.of(choice.envelope, self._ratio)
+
+    def _duplicates(self) -> list[Replaced]:
+        keys: dict[str, tuple[str, ...]] = {}
+        units: dict[str, int] = {}
+        rows: dict[str, int] = {}
+        for manifest in self._manifests.values():
+            for name, content in manifest.tables.items():
+                if content.rows and content.table.primary_key:
+                    keys[name] = tuple(content.table.primary_key)
+                    units[name] = units.get(name, 0) + 1
+                    rows[name] = rows.get(name, 0) + content.rows
+
+        def one(name: str) -> list[Replaced]:
+            found = self._noted(
+                f"rows of {name} that came twice",
+                lambda session: [each.to_json() for each in duplicates.keep_newest(session, name, keys[name])],
+            )
+            replaced = [Replaced(**each) for each in found]
+            if duplicates.is_much(replaced, rows[name]):
+                with Session(self._connection) as session:
+                    session.run_alone(sql.SQL("VACUUM (FULL) {}").format(qualified(name)), f"writing {name} anew")
+            return replaced
+
+        several = [name for name in keys if units[name] > 1]
+        return [each for found in self._at_once(one, several) for each in found]
+
+    def _analyze(self, table: str) -> int:
+        with Session(self._connection) as session:
+            return finishing.analyze(session, table)
+
+    def _proof(self, plan: Plan, folder: SqlFolder, replaced: list[Replaced]) -> list[UnitReport]:
+        def one(choice: Choice) -> UnitReport:
+            manifest = self._manifests[choice.unit]
+            found = UnitReport(choice, sum(content.rows for content in manifest.tables.values()))
+            if choice.unit in self._failed:
+                found.problems.append(self._failed[choice.unit])
+                return found
+            try:
+                different = differences(self._connection, manifest, folder)
+            except ClinicBackupsError as error:
+                found.problems.append(f"It could not be read back: {error.message}")
+                return found
+            for each in different:
+                self._explain(found, each, manifest.tables[each.table].is_parent, replaced)
+            self._listener.step(f"{named(choice.unit)} is {found.state}")
+            return found
+
+        return self._at_once(one, plan.taken)
+
+    def _explain(
+        self, unit: UnitReport, found: Difference, is_parent: bool, replaced: list[Replaced]
+    ) -> None:  # fmt: skip
+        why = "" if found.problem else duplicates.explains(
+            replaced, found.table, str(unit.choice.unit), found.rows, found.expected_rows, is_parent=is_parent
+        )  # fmt: skip
+        (unit.explained if why else unit.problems).append(f"{found.table}: {why}" if why else found.text)
+
+    def _empty(self, report: Report, folder: SqlFolder, tables: set[str]) -> None:
+        held = {name for manifest in self._manifests.values() for name in manifest.tables}
+        declared = folder.declarations()
+        for name in sorted(tables - held):
+            class_ = declared.class_of(name)
+            if class_ is not None and class_[0] != "shared":
+                report.empty[name] = f"{class_[0]}: {class_[1]}"
+            else:
+                report.problems.append(
+                    f"{name} is empty: no backup that was restored holds it, and not_backed_up.txt does not say that"
+                    " its rows may be lost."
+                )
+
+    def _step(self, name: str, work: Callable[[Session], T]) -> T:
+        return self._timed(name, lambda: self._noted(name, work))
+
+    def _noted(self, name: str, work: Callable[[Session], T]) -> T:
+        """Do a step in one transaction with its note, unless it is done. The result is plain JSON."""
+        with Session(self._connection) as session:
+            done = notes.steps(session) if notes.begun(session) else {}
+            if name in done:
+                found: T = done[name][1]
+                return found
+            began = time.monotonic()
+            result = work(session)
+            notes.note_step(session, name, time.monotonic() - began, result)
+            session.commit(name)
+            return result
+
+    def _timed(self, name: str, work: Callable[[], T]) -> T:
+        self._listener.step(name)
+        began = time.monotonic()
+        result = work()
+        self._seconds[name] = time.monotonic() - began
+        return result
+
+    def _at_once(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Do work for all items, some at once; the results in their order. After an error nothing more is begun."""
+        with ThreadPoolExecutor(self._jobs, thread_name_prefix="recover") as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+def _json(left: list[Unfinished]) -> list[dict[str, Any]]:
+    return [each.to_json() for each in left]

@@ -1,0 +1,90 @@
+"""The database that is recovered: it must be an empty one, on a primary that is new enough."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.recovery.session import Session
+
+_SHOWN = 10
+_THERE = """
+WITH made AS (
+    SELECT oid, nspname FROM pg_namespace
+     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+), extension AS (
+    SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
+)
+SELECT what FROM (
+    SELECT 'schema ' || nspname AS what FROM made
+     WHERE nspname <> 'public' AND (%(catalog)s::regclass, oid) NOT IN (SELECT classid, objid FROM extension)
+    UNION ALL
+    SELECT CASE relkind WHEN 'r' THEN 'table ' WHEN 'p' THEN 'table ' WHEN 'v' THEN 'view ' WHEN 'S' THEN 'sequence '
+                        ELSE 'relation ' END || nspname || '.' || relname
+      FROM pg_class AS c JOIN made ON made.oid = c.relnamespace
+     WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+       AND ('pg_class'::regclass, c.oid) NOT IN (SELECT classid, objid FROM extension)
+    UNION ALL
+    SELECT 'function ' || nspname || '.' || proname
+      FROM pg_proc AS p JOIN made ON made.oid = p.pronamespace
+     WHERE ('pg_proc'::regclass, p.oid) NOT IN (SELECT classid, objid FROM extension)
+    UNION ALL
+    SELECT 'type ' || nspname || '.' || typname
+      FROM pg_type AS t JOIN made ON made.oid = t.typnamespace
+     WHERE typtype IN ('e', 'd', 'r') AND ('pg_type'::regclass, t.oid) NOT IN (SELECT classid, objid FROM extension)
+) AS found
+ ORDER BY 1
+"""
+
+
+def require_primary(session: Session) -> int:
+    """The server's major version. :raises PermanentError: it is a standby."""
+    ((standby, version),) = session.rows("SELECT pg_is_in_recovery(), current_setting('server_version_num')::int")
+    if standby:
+        raise PermanentError(
+            "The target is a standby, which cannot be written to.", hint="Give the connection of a primary."
+        )
+    return int(version) // 10_000
+
+
+def require_version(version: int, described: int) -> None:
+    """:raises PermanentError: the target is older than the database that was backed up."""
+    if version < described:
+        raise PermanentError(
+            f"The target is PostgreSQL {version}, and the database that was backed up was PostgreSQL {described}.",
+            hint=f"Recover into PostgreSQL {described} or newer.",
+        )
+
+
+def require_empty(session: Session) -> None:
+    """:raises PermanentError: something is in the database; names it. What extensions made does not count."""
+    found = [what for (what,) in session.rows(_THERE, {"catalog": "pg_namespace"}, "looking what is in the target")]
+    if found:
+        ((name,),) = session.rows("SELECT current_database()")
+        more = f" and {len(found) - _SHOWN} more" if found[_SHOWN:] else ""
+        raise PermanentError(
+            f"The database {name} is not empty. It has: {', '.join(found[:_SHOWN])}{more}.",
+            hint="Nothing was changed. Recover into a new database: CREATE DATABASE … TEMPLATE template0.",
+        )
+
+
+def require_tables(session: Session, wanted: Collection[str], failed: Sequence[str]) -> None:
+    """:raises PermanentError: the definition of the database has not made a table whose rows are in the backups.
+
+    :param failed: what was not made, as sentences.
+    """
+    there = {
+        name
+        for (name,) in session.rows(
+            "SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE c.relkind IN ('r', 'p')"
+        )
+    }
+    if lacking := sorted(set(wanted) - there):
+        raise PermanentError(
+            f"The definition of the database did not make {len(lacking)} tables whose rows are in the backups:"
+            f" {', '.join(lacking[:_SHOWN])}.",
+            *failed[:_SHOWN],
+            hint="Nothing was changed. If an extension is missing on the target's server, install it. If a migration"
+            " dropped the table after some clinics were backed up, --allow-missing recovers the others.",
+        )
