@@ -90,9 +90,12 @@ class Session:
     def run_alone(self, statement: sql.Composable, doing: str) -> None:
         """Run a statement that cannot be part of a transaction."""
         self._db.set_autocommit(True)
+        # The settings that go before each transaction would make one transaction of both.
+        pins, self._db.pins = self._db.pins, {}
         try:
             self.run(statement, doing=doing)
         finally:
+            self._db.pins = pins
             self._db.set_autocommit(False)
 
     def prepare_copy(self) -> None:
