@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -87,7 +87,6 @@ def test_each_unit_is_proven_and_the_certificate_says_what_was_compared(rig: Rig
     key = SigningKey.generate()
     key.save(tmp_path / "key.pem")
     rig.settings = rig.settings.model_copy(update={"certificate_key_file": tmp_path / "key.pem"})
-    steps: list[str] = []
     amounts: dict[str, Any] = {}
     done = rig.drills(on_proof=lambda proof, drilled: amounts.update({proof.backup_id: drilled.amounts})).run(
         [1, SHARED_ID, 2]
@@ -95,7 +94,6 @@ def test_each_unit_is_proven_and_the_certificate_says_what_was_compared(rig: Rig
     assert [(proof.backup_id, proof.outcome, proof.error) for proof in done] == [
         (record.backup_id, "proven", None) for record in (one, shared, two)
     ]
-    assert steps == []
     for proof, record in zip(done, (one, shared, two), strict=True):
         document = json.loads(proof.certificate)
         assert {"constraints", "block digests", "counts and sums", "inserts"} == set(checks(proof))
@@ -112,11 +110,222 @@ def test_each_unit_is_proven_and_the_certificate_says_what_was_compared(rig: Rig
         verify(proof.certificate.encode(), proof.signature, key.public_pem.encode())
     assert len(two.chain) == 1
     # The sums are those of the clinics' database.
-    ((paid,),) = rig.execute_rows(
-        "SELECT sum(p.monto)::text FROM pagos_pago AS p WHERE p.clinica_id = 1"
-    ) if "public.pagos_pago.monto" in amounts[one.backup_id] else [(None,)]
-    assert amounts[one.backup_id].get("public.pagos_pago.monto") == paid
+    ((fees,),) = rig.execute_rows(
+        "SELECT sum(tarifa_consulta)::text FROM profesionales_odontologo WHERE clinica_id = 1"
+    )
+    assert amounts[one.backup_id]["public.profesionales_odontologo.tarifa_consulta"] == fees
     assert rig.proofs.last_good(1) == done[0]
     # What is recorded is not changed.
     with pytest.raises(Exception, match="only ever added to"):
         rig.execute("UPDATE clinic_backups.proof SET outcome = 'proven'")
+
+
+def test_one_damaged_archive_fails_exactly_its_clinic_and_a_replica_proves_it(rig: Rig) -> None:
+    rig.shared()
+    rig.run(1)
+    two = rig.run(2)
+    rig.replicate()
+    flip(rig.store, two.archive_key)
+    primary, replica = rig.stores.urls
+    rig.stores = Stores.of(rig.store)
+    good, bad = rig.drills().run([1, 2])
+    assert good.is_good
+    assert (bad.clinic_id, bad.outcome) == (2, "failed")
+    assert bad.error is not None
+    assert two.archive_key in bad.error
+    assert bad.hint
+    # The operator's mail names it, and what to do.
+    ((facts,),) = rig.execute_rows("SELECT facts FROM clinic_backups.notification WHERE kind = 'drill'")
+    assert (facts["clinic_id"], facts["again"]) == (2, "clinic-backups drill --clinic 2")
+    assert facts["error"] == bad.error
+    # With the other store it is proven from there, and that is said.
+    rig.stores = Stores.of(rig.store, FileStore(Path(replica.removeprefix("file://"))))
+    (proven,) = rig.drills().run([2])
+    assert proven.is_good
+    (told,) = json.loads(proven.certificate)["bad_replicas"]
+    assert (told["backup_id"], told["store"]) == (two.backup_id, primary)
+    assert two.archive_key in told["problem"]
+
+
+def test_a_sequence_that_would_give_out_a_key_twice_is_found(rig: Rig) -> None:
+    # No catalog of PostgreSQL tells which column needs this sequence: the number is inside a text.
+    rig.execute(
+        "CREATE SEQUENCE folio_seq",
+        "CREATE TABLE folio (folio text PRIMARY KEY DEFAULT 'F-' || nextval('folio_seq')::text,"
+        " clinica_id bigint NOT NULL REFERENCES comun_clinica, nota text UNIQUE)",
+        "INSERT INTO folio (clinica_id, nota) SELECT 1, n::text FROM generate_series(1, 3) AS n",
+        "GRANT SELECT ON folio TO PUBLIC",
+        "GRANT SELECT ON SEQUENCE folio_seq TO PUBLIC",
+    )
+    folder = rig.folder.with_name(rig.folder.name + "-sql")
+    shutil.copytree(rig.settings.sql_dir, folder)
+    (folder / "extract" / "folio.sql").write_text("SELECT * FROM folio WHERE clinica_id = {{ clinic_id }}\n")
+    try:
+        rig.settings = rig.settings.model_copy(update={"sql_dir": folder})
+        rig.shared()
+        rig.run(1)
+        (proof,) = rig.drills().run([1])
+        assert proof.is_good, proof.error
+        rig.execute("SELECT setval('folio_seq', 1)")
+        rig.shared()
+        (proof,) = rig.drills().run([1])
+    finally:
+        shutil.rmtree(folder)
+    assert proof.error == (
+        "public.folio would give out a key twice: the default of folio gives one that is there."
+    )  # fmt: skip
+    assert checks(proof)["block digests"] == "passed"
+    assert "setval" in (proof.hint or "")
+
+
+def test_what_refuses_a_copy_of_a_row_is_no_failure(rig: Rig) -> None:
+    rig.execute(
+        "CREATE TABLE solo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, uno boolean UNIQUE, dos text)",
+        "INSERT INTO solo (uno, dos) VALUES (true, 'a')",
+        "CREATE TABLE nunca (id serial PRIMARY KEY)",
+        "INSERT INTO nunca DEFAULT VALUES",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$",
+        "CREATE TRIGGER never BEFORE INSERT ON nunca FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    target = connections.parse("target", rig.database.postgres.uri(rig.database.name))
+    tried = try_inserts(target)
+    assert "public.nunca: SQLSTATE P0001" in tried.not_possible
+    assert not [name for name in tried.not_possible if name.startswith("public.solo")]
+    assert tried.failed == []
+    # Nothing of it stays.
+    assert rig.execute_rows("SELECT count(*) FROM solo") == [(1,)]
+    rig.execute("ALTER TABLE solo ALTER id RESTART WITH 1")
+    assert try_inserts(target).failed == [
+        "public.solo would give out a key twice: the default of id gives one that is there"
+    ]
+
+
+def test_the_server_of_the_clinics_is_refused(rig: Rig) -> None:
+    own = rig.database.postgres.uri("postgres")
+    productive = [rig.clinic_db]
+    rig.shared()
+    with pytest.raises(SettingsError, match="leads to the server of clinic_db"):
+        rig.drills(drill_db=connections.parse("drill_db", own), productive=productive).run([SHARED_ID])
+    assert rig.execute_rows(f"SELECT count(*) FROM pg_database WHERE starts_with(datname, '{PREFIX}')") == [(0,)]
+    # A role that may not ask leaves it open, so it is refused, too.
+    rig.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC")
+    try:
+        with pytest.raises(SettingsError, match="cannot be told"):
+            require_other_server(connections.parse("drill_db", own), productive)
+    finally:
+        rig.execute("GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO PUBLIC")
+
+
+def test_drills_on_another_server_leave_nothing_there(rig: Rig) -> None:
+    rig.shared()
+    rig.run(1)
+    with server_folder() as place, EmbeddedPostgres(place) as other:
+        drill_db = connections.parse("drill_db", other.uri("postgres"))
+        with closing(other.connect()) as db:
+            db.autocommit = True
+            with db.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {PREFIX}1_left")
+                cursor.execute("SELECT rolname FROM pg_roles ORDER BY 1")
+                before = cursor.fetchall()
+                (proof,) = rig.drills(drill_db=drill_db, productive=[rig.clinic_db]).run([1])
+                cursor.execute("SELECT rolname FROM pg_roles ORDER BY 1")
+                assert cursor.fetchall() == before
+                cursor.execute(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{PREFIX}')")
+                assert cursor.fetchall() == []
+    assert (proof.error, proof.place) == (None, "connection drill_db")
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from clinic_backups.drill.throwaway import throwaway
+with throwaway(at_least=0, tools=None, parent=Path(sys.argv[1])) as place:
+    place.make("a")
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_drill_leaves_nothing_after_the_next_run(folder: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        (left,) = folder.glob(f"{FOLDER}*")
+        assert left.stat().st_mode & 0o077 == 0
+        # A living run's folder is not touched.
+        assert remove_left(folder) == []
+        server = int((left / "cluster" / "postmaster.pid").read_text().split()[0])
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    os.kill(server, 0)  # the server has outlived it
+    with throwaway(at_least=0, tools=None, parent=folder):
+        assert not left.exists()
+        with pytest.raises(ProcessLookupError):
+            os.kill(server, 0)
+
+
+def test_the_drills_role_may_run_no_program_and_read_no_file(folder: Path) -> None:
+    import psycopg2
+
+    with throwaway(at_least=0, tools=None, parent=folder) as place:
+        place.prepare({"roles": [{"name": "pg_execute_server_program"}, {"name": "jefe", "superuser": True}]})
+        target = place.make("a")
+        with closing(psycopg2.connect(**target.libpq_parameters())) as db, db.cursor() as cursor:
+            db.autocommit = True
+            cursor.execute("SELECT rolsuper, rolcreaterole FROM pg_roles WHERE rolname IN ('jefe', current_user)")
+            assert cursor.fetchall() == [(False, False)] * 2
+            for statement in (
+                "COPY (SELECT 1) TO PROGRAM 'true'",
+                "SELECT pg_read_file('postgresql.conf')",
+                "GRANT pg_execute_server_program TO current_user",
+            ):
+                with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                    cursor.execute(statement)
+
+
+def test_openssl_verifies_a_certificate_and_a_changed_one_fails(tmp_path: Path) -> None:
+    key = SigningKey.generate()
+    key.save(tmp_path / "secret.pem")
+    assert (tmp_path / "secret.pem").stat().st_mode & 0o777 == 0o600
+    document = '{"clinic":"Ñandú"}'.encode()
+    signature = SigningKey.load(tmp_path / "secret.pem").sign(document)
+    (tmp_path / "public.pem").write_text(key.public_pem)
+    (tmp_path / "certificate.json").write_bytes(document)
+    (tmp_path / "certificate.sig").write_bytes(signature)
+
+    def openssl() -> int:
+        return subprocess.run(
+            [
+                "openssl",
+                "pkeyutl",
+                "-verify",
+                "-pubin",
+                "-inkey",
+                "public.pem",
+                "-rawin",
+                "-in",
+                "certificate.json",
+                "-sigfile",
+                "certificate.sig",
+            ],
+            cwd=tmp_path,
+            check=False,
+            capture_output=True,
+        ).returncode
+
+    assert openssl() == 0
+    verify(document, signature, key.public_pem.encode())
+    (tmp_path / "certificate.json").write_bytes(document.replace(b"nd", b"nt"))
+    assert openssl() != 0
+    for changed, signed, by in (
+        (document + b" ", signature, key),
+        (document, signature[:-1] + bytes([signature[-1] ^ 1]), key),
+        (document, signature, SigningKey.generate()),
+    ):
+        with pytest.raises(IntegrityError, match="does not belong"):
+            verify(changed, signed, by.public_pem.encode())
+    with pytest.raises(SettingsError, match="not an Ed25519 key"):
+        verify(document, signature, b"x")

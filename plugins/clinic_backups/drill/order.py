@@ -76,14 +76,6 @@ def choose(candidates: Sequence[Candidate], now: datetime, *, within_days: int, 
     return turns
 
 
-def unproven(candidates: Iterable[Candidate], now: datetime, within_days: int) -> list[Candidate]:
-    """The units that have a backup, and whose newest good proof is older than the days. A new unit has as long."""
-    if within_days == 0:
-        return []
-    oldest = now - timedelta(days=within_days)
-    return [each for each in candidates if each.backup_id is not None and (each.proven_at or each.since) < oldest]
-
-
 def _reason(candidate: Candidate, soon: datetime) -> str:
     if candidate.proven_at is None:
         return "it has no proof"

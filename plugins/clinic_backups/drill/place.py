@@ -16,9 +16,8 @@ from clinic_backups.recovery.session import Session
 
 PREFIX = "clinic_backups_drill_"
 """Every database of a drill is named so, and no other one should be."""
-_SYSTEM = """
-SELECT CASE WHEN has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
-            THEN (SELECT system_identifier::text FROM pg_control_system()) END"""
+_MAY_ASK = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+_SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
 _LOCK = "hashtextextended('clinic_backups:drill', 0)"
 
 
@@ -160,8 +159,11 @@ def require_other_server(connection: Connection, productive: Iterable[Connection
 def system_identifier(connection: Connection) -> str | None:
     """The server's system identifier; none if the role may not ask."""
     with Session(connection) as session:
+        ((may_ask,),) = session.rows(_MAY_ASK, doing="asking which server this is")
+        if not may_ask:
+            return None
         ((told,),) = session.rows(_SYSTEM, doing="asking which server this is")
-    return None if told is None else str(told)
+    return str(told)
 
 
 def own_name(part: str) -> str:
