@@ -159,7 +159,7 @@ def test_a_sequence_that_would_give_out_a_key_twice_is_found(rig: Rig) -> None:
     )
     folder = rig.folder.with_name(rig.folder.name + "-sql")
     shutil.copytree(rig.settings.sql_dir, folder)
-    (folder / "extract" / "folio.sql").write_text("SELECT * FROM folio WHERE clinica_id = {{ clinic_id }}\n")
+    (folder / "extract" / "folio.sql").write_text("SELECT * FROM public.folio WHERE clinica_id = {{ clinic_id }}\n")
     try:
         rig.settings = rig.settings.model_copy(update={"sql_dir": folder})
         rig.shared()

@@ -791,7 +791,7 @@ def test_an_alarm_about_proofs_alone_says_so(language: str, subject: str, said: 
     assert subject in mail.subject
     assert "Central (9)" in mail.text
     assert said in mail.text
-    assert "26" not in mail.text  # nothing is said of backups that are late
+    assert "26 h" not in mail.text  # nothing is said of backups that are late
 
 
 @pytest.mark.parametrize(

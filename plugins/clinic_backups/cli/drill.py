@@ -46,11 +46,13 @@ def drill(
         done.append(proof)
         amounts[proof.backup_id] = dict(drilled.amounts)
 
+    # Before anything else: without the key it fails.
+    drills = with_parts.drills(identity, listener=steps.listener, on_proof=note)
     units = [turn.candidate.clinic_id for turn in with_parts.due_drills()] if due else [SHARED_ID if shared else clinic]
     with steps:
         try:
             if units:
-                with_parts.drills(identity, listener=steps.listener, on_proof=note).run(units)
+                drills.run(units)
         finally:
             with_parts.deliver()
     if json:

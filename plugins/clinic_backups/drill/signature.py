@@ -27,6 +27,10 @@ class SigningKey:
         """The key in a PEM file (PKCS#8). :raises SettingsError: there is none, or it is not an Ed25519 key."""
         try:
             with file.open("rb") as opened:
+                if os.fstat(opened.fileno()).st_mode & 0o077:
+                    raise SettingsError(
+                        f"The certificates' key {file} can be read or written by others than its owner.", hint=f"chmod 600 {file}"
+                    )
                 data = opened.read(MAX_KEY_BYTES)
             key = serialization.load_pem_private_key(data, password=None)
         except OSError as error:
