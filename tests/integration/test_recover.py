@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -15,14 +20,17 @@ from typing import Any
 import pytest
 
 from clinic_backups import cli
+from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.base.shared_unit import SHARED
 from clinic_backups.stores.file import FileStore
 from include.demo.database import dropping
+from include.demo.postgres import EmbeddedPostgres
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
+from tests.servers import CHECKOUT
 
 ON_PURPOSE = {"public.citas_recordatorio", "public.django_admin_log", "public.django_session"}
 """What not_backed_up.txt gives up."""
@@ -36,8 +44,11 @@ def rig(demo_database: DemoDatabase, tmp_path: Path) -> Rig:
 class Target:
     """An empty database on the same server, and the command that fills it."""
 
-    def __init__(self, rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-        self.rig, self.postgres, self.name = rig, rig.database.postgres, f"{rig.database.name}_target"
+    def __init__(
+        self, rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any,
+        server: EmbeddedPostgres | None = None,
+    ) -> None:  # fmt: skip
+        self.rig, self.postgres, self.name = rig, server or rig.database.postgres, f"{rig.database.name}_target"
         self._patch, self._capsys = monkeypatch, capsys
         self._execute_elsewhere(f"CREATE DATABASE {self.name} TEMPLATE template0")
         key = folder / "key.txt"
@@ -109,20 +120,21 @@ def contents(connect: Callable[[], Any]) -> dict[str, Counter[str]]:
     with closing(connect()) as db, db.cursor() as cursor:
         cursor.execute("SET timezone = 'UTC'")
         cursor.execute(
-            "SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace"
+            "SELECT n.nspname || '.' || relname, format('%I.%I', nspname, relname) FROM pg_class AS c"
+            " JOIN pg_namespace AS n ON n.oid = relnamespace"
             " WHERE relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname NOT IN"
             " ('information_schema', 'clinic_backups')"
         )
-        for schema, name in cursor.fetchall():
-            cursor.execute(f'SELECT t::text FROM ONLY "{schema}"."{name}" AS t')
-            found[f"{schema}.{name}"] = Counter(row for (row,) in cursor)
+        for name, in_sql in cursor.fetchall():
+            cursor.execute(f"SELECT t::text FROM ONLY {in_sql} AS t")
+            found[name] = Counter(row for (row,) in cursor)
     return found
 
 
-def definitions(rig: Rig, database: str) -> list[str]:
+def definitions(rig: Rig, database: str, server: EmbeddedPostgres | None = None) -> list[str]:
     """What pg_dump says of a database, without the catalog of backups and without names of databases."""
     tool = find_tool("pg_dump", at_least=17).path
-    uri = rig.database.postgres.uri(database)
+    uri = (server or rig.database.postgres).uri(database)
     done = subprocess.run(
         [tool, "--schema-only", "--exclude-schema=clinic_backups", "--create", uri],
         capture_output=True, text=True, check=True,
@@ -160,3 +172,218 @@ def test_the_service_comes_back_row_by_row(rig: Rig, target: Target) -> None:
     assert report["empty"].keys() == ON_PURPOSE
     assert report["left"] == report["missing"] == report["problems"] == []
     assert target.rows("SELECT FROM pg_namespace WHERE nspname = 'clinic_backups_recovery'") == []
+
+
+KILLED = """
+import os, signal, sys
+from clinic_backups import cli
+from clinic_backups.recovery.dump_text import Dump
+from clinic_backups.recovery.session import Session
+at, committed, real, made = int(os.environ["KILL_AT"]), 0, Session.commit, Dump.make_after
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def commit(session, doing):
+    global committed
+    if doing.startswith(("looking", "ending", "collecting", "making indexes")):
+        return real(session, doing)
+    committed += 1
+    if at % 2 and committed == at:
+        die()
+    real(session, doing)
+    if committed == at:
+        die()
+
+def make_after(*arguments):
+    # pg_restore lives on for a while after its parent.
+    import subprocess, threading
+    run = subprocess.run
+    def begin(command, **options):
+        subprocess.Popen(command, env=options["env"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL)
+        threading.Event().wait(0.1)
+        die()
+    if os.environ.get("KILL_RESTORE"):
+        subprocess.run = begin
+    return made(*arguments)
+
+Session.commit, Dump.make_after = commit, make_after
+sys.argv = ["clinic-backups", "recover", "--target", "new", "--json"]
+cli.main()
+"""
+
+
+class TestKilled:
+    def run(self, target: Target, **variables: str) -> int:
+        environment = {**os.environ, **target.variables, "KILL_AT": "0", **variables}
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED], env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode
+
+    def test_it_goes_on_wherever_it_was_killed(self, rig: Rig, target: Target) -> None:
+        back_up_all(rig)
+        killed = 0
+        # Each run gets a little further, and dies before or after a commit.
+        for at in itertools.cycle((2, 5)):
+            if self.run(target, KILL_AT=str(at)) == 0:
+                break
+            killed += 1
+            assert killed < 30
+            if killed == 2:
+                assert self.run(target, KILL_RESTORE="1") == -signal.SIGKILL
+                assert target.rows("SELECT count(*) FROM clinic_backups_recovery.unit")[0][0] >= len(clinics(rig))
+        assert killed >= 3
+        self.require_same(rig, target)
+
+    def require_same(self, rig: Rig, target: Target) -> None:
+        before, after = contents(rig.database.connect), contents(lambda: target.postgres.connect(target.name))
+        assert before.keys() == after.keys()
+        for name in before.keys() - ON_PURPOSE:
+            assert after[name] == before[name], name
+        assert definitions(rig, target.name) == definitions(rig, rig.database.name)
+
+    def test_other_backups_than_before_are_refused(self, rig: Rig, target: Target) -> None:
+        records = back_up_all(rig)
+        assert self.run(target, KILL_AT="4") == -signal.SIGKILL
+        later = rig.run(1)
+        code, _, err = target.recover("--as-of", "2199-01-01T00:00:00Z")
+        assert code == 1
+        assert "An interrupted recovery of this database used other backups, for 1 units." in err
+        assert records[1].backup_id in err
+        assert later.backup_id in err
+        # Without --as-of it goes on with the moment of the first run.
+        code, out, err = target.recover("--json")
+        assert code == 0, err
+        assert {unit["backup_id"] for unit in json.loads(out)["units"]} == {record.backup_id for record in records}
+        self.require_same(rig, target)
+
+
+class TestRefused:
+    def test_a_target_that_is_not_empty(self, rig: Rig, target: Target) -> None:
+        shared(rig)
+        target.execute("CREATE TABLE public.suelta (id int)", "CREATE EXTENSION pgcrypto")
+        code, _, err = target.recover()
+        assert code == 1
+        assert f"The database {target.name} is not empty. It has: table public.suelta." in err
+        target.execute("DROP TABLE public.suelta")
+        code, _, err = target.recover()
+        assert code == 0, err
+
+    def test_a_damaged_archive_is_named_before_anything_is_touched(self, rig: Rig, target: Target) -> None:
+        old = rig.run(2)
+        back_up_all(rig)
+        record = rig.catalog.latest(2)
+        assert record is not None
+        damage(rig, record)
+        code, _, err = target.recover()
+        assert code == 1
+        assert f"{record.backup_id}" in err
+        assert "Nothing was changed" in err
+        assert target.rows("SELECT FROM pg_namespace WHERE nspname = 'clinic_backups_recovery'") == []
+        code, out, err = target.recover("--allow-missing", "--json")
+        report = json.loads(out)
+        assert code == 1, "what is missing is no success"
+        assert report["missing"]
+        (unit,) = [unit for unit in report["units"] if unit["unit"] == 2]
+        assert (unit["backup_id"], unit["state"]) == (old.backup_id, "proven")
+
+    def test_a_good_replica_is_taken_and_the_bad_one_named(self, rig: Rig, target: Target, tmp_path: Path) -> None:
+        back_up_all(rig)
+        shutil.copytree(tmp_path / "store", tmp_path / "replica")
+        record = rig.catalog.latest(2)
+        assert record is not None
+        damage(rig, record)
+        replicas = json.dumps({"second": (tmp_path / "replica").as_uri()})
+        code, out, err = target.recover("--json", CLINIC_BACKUPS_REPLICA_STORES=replicas)
+        assert code == 0, err
+        assert any(record.archive_key in text for text in json.loads(out)["bad_replicas"])
+
+    def test_without_the_shared_data_and_a_definition_nothing_begins(
+        self, rig: Rig, target: Target, tmp_path: Path
+    ) -> None:
+        rig.run(1)
+        code, _, err = target.recover()
+        assert code == 1
+        assert "The shared data has no backup that can be restored." in err
+        code, _, err = target.recover("--allow-missing")
+        assert code == 1
+        assert "--definition FILE" in err
+        dump = tmp_path / "definition.dump"
+        uri = rig.database.postgres.uri(rig.database.name)
+        words = ["--schema-only", "-Fc", "--exclude-schema=clinic_backups", f"--file={dump}", uri]
+        subprocess.run([find_tool("pg_dump", at_least=17).path, *words], check=True)
+        code, out, err = target.recover("--allow-missing", "--definition", str(dump), "--json")
+        assert out, err
+        report = json.loads(out)
+        assert code == 1
+        assert [(unit["unit"], unit["state"]) for unit in report["units"]] == [(1, "proven")]
+        loose = [each for each in report["left"] if "does not hold for" in each["what"]]
+        assert any("public.usuarios_usuario_groups" in each["what"] for each in loose)
+        (found,) = [each for each in loose if "usuarios_usuario_groups" in each["what"]]
+        statement = found["sql"].split(";")[0]
+        number = re.search(r"does not hold for ([\d,]+) rows", found["what"])
+        assert number is not None
+        assert len(target.rows(statement)) == int(number[1].replace(",", "")) > 0
+
+    def test_another_key_is_told_before_anything_is_touched(self, rig: Rig, target: Target, tmp_path: Path) -> None:
+        back_up_all(rig)
+        (tmp_path / "key.txt").write_text(generate_identity()[0])
+        code, _, err = target.recover()
+        assert code == 1
+        assert "it was made for other keys" in err
+        assert "Nothing was changed" in err
+
+    def test_an_archive_that_the_catalog_does_not_know(self, rig: Rig, target: Target) -> None:
+        rig.initialise()
+        back_up_all(rig)
+        old, new = rig.catalog.latest(3), rig.run(3)
+        assert old is not None
+        rig.execute(f"DELETE FROM clinic_backups.backup WHERE backup_id = '{new.backup_id}'")
+        code, out, _ = target.recover("--plan", "--json")
+        assert code == 0
+        plan = json.loads(out)
+        assert {unit["backup_id"] for unit in plan["units"] if unit["unit"] == 3} == {new.backup_id}
+        assert "Encryption does not prove who wrote one" in plan["belief"]
+        catalog = {
+            "AIRFLOW_CONN_CLINIC_DB": rig.database.reader_uri,
+            "AIRFLOW_CONN_BACKUP_CATALOG": rig.database.catalog_uri,
+        }
+        code, out, err = target.recover("--plan", "--json", **catalog)
+        assert code == 0, err
+        plan = json.loads(out)
+        (unit,) = [unit for unit in plan["units"] if unit["unit"] == 3]
+        assert unit["backup_id"] == old.backup_id
+        assert unit["notes"] == [f"{new.backup_id} is not taken: the catalog does not know it."]
+
+
+def damage(rig: Rig, record: BackupRecord) -> None:
+    with rig.store.open(record.archive_key) as stream:
+        data = bytearray(stream.read())
+    data[len(data) // 2] ^= 1
+    rig.store.delete(record.archive_key)
+    rig.store.put(record.archive_key, io.BytesIO(bytes(data)))
+
+
+class TestPlan:
+    def test_it_says_which_backup_of_each_unit_and_how_far_apart_they_are(self, rig: Rig, target: Target) -> None:
+        records = back_up_all(rig)
+        code, out, err = target.recover("--plan")
+        assert code == 0, err
+        for record in records:
+            assert record.backup_id in out
+        assert re.search(r"The moments of the backups are \d+ seconds apart\.", err)
+        assert target.rows("SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace") == []
+
+    def test_as_of_and_some_clinics(self, rig: Rig, target: Target) -> None:
+        records = back_up_all(rig)
+        newer = [rig.run(clinic) for clinic in (1, 2)]
+        moment = newer[1].data_at
+        assert moment is not None
+        _, out, _ = target.recover("--as-of", moment.isoformat(), "--clinic", "1", "--clinic", "3", "--json")
+        report = json.loads(out)
+        taken = {unit["unit"]: unit["backup_id"] for unit in report["units"]}
+        assert taken == {"~shared": records[0].backup_id, 1: newer[0].backup_id, 3: records[3].backup_id}
+        assert target.rows("SELECT DISTINCT clinica_id FROM public.usuarios_paciente ORDER BY 1") == [(1,), (3,)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,9 +98,10 @@ def recover(
     )  # fmt: skip
     with recovery:
         begun = recovery.begun
+        before = moment_of(begun.as_of, with_parts.settings.zone) if begun else None
         # An interrupted run goes on with its own moment: newer backups may have come since.
-        until = until or (moment_of(begun.as_of, with_parts.settings.zone) if begun else None)
-        made = _planned(chooser, until, clinics, belief, kept=recovery.loaded())
+        kept = recovery.loaded() if until in (None, before) else {}
+        made = _planned(chooser, until or before, clinics, belief, kept)
         if plan or not json:
             _show_plan(made, json=json)
         if plan:
@@ -139,7 +141,9 @@ def _belief(with_parts: Parts) -> tuple[Doubt, str]:
             return "the catalog does not know it."
         if record.state not in ("completed", "lost"):
             return f"the catalog says that it is {record.state}."
-        if record.archive != envelope.archive or record.clinic_id != envelope.clinic_id:
+        known_archive = (record.archive_key, record.sha256, record.size_bytes, record.clinic_id)
+        archive = envelope.archive
+        if known_archive != (archive.key, archive.sha256, archive.size_bytes, envelope.clinic_id):
             return "the catalog says something else of its archive."
         return ""
 
@@ -202,11 +206,16 @@ def _show(report: Report) -> None:
             errors.print(f"[yellow]{escape(str(unit.choice.unit))}:[/] {escape(in_words(one_line(text)))}")
     for text in (*report.missing, *report.problems):
         errors.print(f"[red]{escape(in_words(one_line(text)))}[/]")
-    for left in report.left:
-        errors.print(f"[{'red' if left.is_problem else 'yellow'}]{escape(in_words(one_line(left.what)))}[/]")
-        for line in left.sql.splitlines():
-            errors.print(f"    {escape(one_line(line))}")
+    for what, alike in groupby(report.left, key=lambda each: (each.what, each.is_problem)):
+        errors.print(f"[{'red' if what[1] else 'yellow'}]{escape(in_words(one_line(what[0])))}[/]")
+        for left in alike:
+            _print_sql(left.sql)
     proven = sum(unit.state == "proven" for unit in report.units)
     errors.print(f"{proven} of {len(report.units)} units are proven, block by block.")
     if not report.is_whole:
         errors.print("[red]Not everything is proven or explained.[/] See above.")
+
+
+def _print_sql(statements: str) -> None:
+    for line in statements.splitlines():
+        errors.print(f"    {escape(one_line(line))}")

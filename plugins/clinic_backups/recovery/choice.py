@@ -185,8 +185,8 @@ class Chooser:
 
     def next_best(self, plan: Plan, choice: Choice, problem: str) -> None:
         """Give up the backup that was chosen, because of a problem, and choose the next older one."""
-        choice.damage.append(problem)
         assert choice.envelope is not None  # noqa: S101 - only a backup that was chosen can turn out to be damaged
+        choice.damage.append(f"{choice.envelope.backup_id} of {named(choice.unit)} is not usable: {problem}")
         given_up = choice.envelope.archive.key
         choice.envelope = None
         self._choose(choice, plan.as_of, self._candidates(choice.unit, before=given_up))

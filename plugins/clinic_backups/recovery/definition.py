@@ -85,7 +85,8 @@ class Definition:
                         f"The table {name} was not made: the backup does not hold its definition.", is_problem=True
                     )
                 )
-            waiting += _made(session, Item("TABLE", "\n".join(statements)), left)
+            for statement in statements:
+                waiting += _made(session, _undumped_item(statement), left)
         # A view over a table that pg_dump could not read comes before that table.
         for item in waiting:
             for failed in _made(session, item, left):
@@ -100,11 +101,12 @@ class Definition:
         """
         with Session(target) as session:
             database = self._database(session)
-        failed = self.dump.make_after(target, database, jobs)
+        is_done = self.dump.make_after(target, database, jobs)
         left = list[Unfinished]()
         with Session(target) as session:
             loose = {(table, name) for table, name, _ in unproven_keys(session)}
-            for item in self.dump.after(failed):
+            # After an error each item is tried once more: what is there already says so at once.
+            for item in () if is_done else self.dump.after():
                 left += _made_after_all(session, item)
             for _, statements in self._undumped("after"):
                 for statement in statements:
@@ -193,6 +195,12 @@ def _is_behind(position: tuple[int, bool], needed: int, *, up: bool) -> bool:
     return value < needed if up else value > needed
 
 
+def _undumped_item(statement: str) -> Item:
+    if statement.startswith(("GRANT ", "REVOKE ")) or " OWNER TO " in statement:
+        return Item("ACL", statement)
+    return Item("TABLE" if statement.startswith("CREATE ") else "CONSTRAINT", statement)
+
+
 def _made(session: Session, item: Item, left: list[Unfinished]) -> list[Item]:
     """Make an item inside the transaction. Returns it if it failed. An owner that cannot be set is left to a person."""
     code = _tried(session, item.sql)
@@ -254,7 +262,7 @@ def _unfinished(item: Item, code: str = "") -> Unfinished:
     why = f" (SQLSTATE {code})" if code else ""
     statements = "\n".join([*lines, *item.owners])
     return Unfinished(
-        f"{item.kind.capitalize() or 'A setting'} was not made{why}: {lines[0][:100] if lines else ''}",
+        f"A part of the definition ({item.kind or 'SET'}) was not made{why}: {lines[0][:100] if lines else ''}",
         statements[:_SQL_SHOWN],
         is_problem=item.kind not in _RIGHTS,
     )

@@ -18,7 +18,7 @@ from clinic_backups.archive.reader import Manifest
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SQL, named
@@ -28,8 +28,9 @@ from clinic_backups.recovery.choice import Choice, Chooser, Plan
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.duplicates import Replaced
 from clinic_backups.recovery.load import Loaded, load
-from clinic_backups.recovery.proof import Difference, differences, sql_folder
-from clinic_backups.recovery.report import Report, UnitReport
+from clinic_backups.recovery.proof import sql_folder
+from clinic_backups.recovery.proofs import Proof
+from clinic_backups.recovery.report import Report
 from clinic_backups.recovery.session import Session, Unfinished
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.tenant.extract import SqlFolder
@@ -70,6 +71,8 @@ class Recovery:
             self.begun = notes.begun(self._locked)
             if self.begun is None:
                 target.require_empty(self._locked)
+            else:
+                target.end_leftovers(self._locked)
             self._locked.commit("looking at the target")
             self._stack = stack.pop_all()
         return self
@@ -135,10 +138,11 @@ class Recovery:
         report.tables = dict(
             zip(kinds, self._timed("statistics", lambda: self._at_once(self._analyze, kinds)), strict=True)
         )
-        report.units = self._timed("proof", lambda: self._proof(plan, folder, report.replaced))
+        proof = Proof(self._connection, folder, self._manifests, report.replaced, self._failed, self._listener)
+        report.units = self._timed("proof", lambda: self._at_once(proof.of, plan.taken))
         for unit in report.units:
             unit.seconds = loaded.get(str(unit.choice.unit), 0.0)
-        self._empty(report, folder, {name for name, is_view in kinds.items() if not is_view})
+        report.empty, report.problems = proof.empty(name for name, is_view in kinds.items() if not is_view)
         report.steps = self._seconds
         if not self._failed:
             with Session(self._connection) as session:
@@ -263,46 +267,6 @@ class Recovery:
     def _analyze(self, table: str) -> int:
         with Session(self._connection) as session:
             return finishing.analyze(session, table)
-
-    def _proof(self, plan: Plan, folder: SqlFolder, replaced: list[Replaced]) -> list[UnitReport]:
-        def one(choice: Choice) -> UnitReport:
-            manifest = self._manifests[choice.unit]
-            found = UnitReport(choice, sum(content.rows for content in manifest.tables.values()))
-            if choice.unit in self._failed:
-                found.problems.append(self._failed[choice.unit])
-                return found
-            try:
-                different = differences(self._connection, manifest, folder)
-            except ClinicBackupsError as error:
-                found.problems.append(f"It could not be read back: {error.message}")
-                return found
-            for each in different:
-                self._explain(found, each, manifest.tables[each.table].is_parent, replaced)
-            self._listener.step(f"{named(choice.unit)} is {found.state}")
-            return found
-
-        return self._at_once(one, plan.taken)
-
-    def _explain(
-        self, unit: UnitReport, found: Difference, is_parent: bool, replaced: list[Replaced]
-    ) -> None:  # fmt: skip
-        why = "" if found.problem else duplicates.explains(
-            replaced, found.table, str(unit.choice.unit), found.rows, found.expected_rows, is_parent=is_parent
-        )  # fmt: skip
-        (unit.explained if why else unit.problems).append(f"{found.table}: {why}" if why else found.text)
-
-    def _empty(self, report: Report, folder: SqlFolder, tables: set[str]) -> None:
-        held = {name for manifest in self._manifests.values() for name in manifest.tables}
-        declared = folder.declarations()
-        for name in sorted(tables - held):
-            class_ = declared.class_of(name)
-            if class_ is not None and class_[0] != "shared":
-                report.empty[name] = f"{class_[0]}: {class_[1]}"
-            else:
-                report.problems.append(
-                    f"{name} is empty: no backup that was restored holds it, and not_backed_up.txt does not say that"
-                    " its rows may be lost."
-                )
 
     def _step(self, name: str, work: Callable[[Session], T]) -> T:
         return self._timed(name, lambda: self._noted(name, work))

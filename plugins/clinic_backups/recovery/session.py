@@ -90,8 +90,7 @@ class Session:
     def run_alone(self, statement: sql.Composable, doing: str) -> None:
         """Run a statement that cannot be part of a transaction."""
         self._db.set_autocommit(True)
-        # The settings that go before each transaction would make one transaction of both.
-        pins, self._db.pins = self._db.pins, {}
+        pins, self._db.pins = self._db.pins, {}  # two statements that are sent as one text are a transaction
         try:
             self.run(statement, doing=doing)
         finally:

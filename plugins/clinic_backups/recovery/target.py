@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 
-from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.recovery.session import Session
 
 _SHOWN = 10
+_WAITS = 300
+_END = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'clinic-backups'
+"""
 _THERE = """
 WITH made AS (
     SELECT oid, nspname FROM pg_namespace
@@ -45,6 +51,20 @@ def require_primary(session: Session) -> int:
             "The target is a standby, which cannot be written to.", hint="Give the connection of a primary."
         )
     return int(version) // 10_000
+
+
+def end_leftovers(session: Session) -> None:
+    """End the sessions of a killed run, such as those of its pg_restore. The lock says that no other run is alive."""
+    for _ in range(_WAITS):
+        left = session.rows(_END, doing="ending the sessions of an interrupted run")
+        session.commit("ending the sessions of an interrupted run")  # the list of sessions lasts for a transaction
+        if not left:
+            return
+        time.sleep(0.1)
+    raise TransientError(
+        f"{len(left)} sessions of an interrupted run do not end.",
+        hint="pg_stat_activity shows them, with application_name clinic-backups. End them, and try again.",
+    )
 
 
 def require_version(version: int, described: int) -> None:
