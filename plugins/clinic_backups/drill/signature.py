@@ -29,7 +29,8 @@ class SigningKey:
             with file.open("rb") as opened:
                 if os.fstat(opened.fileno()).st_mode & 0o077:
                     raise SettingsError(
-                        f"The certificates' key {file} can be read or written by others than its owner.", hint=f"chmod 600 {file}"
+                        f"The certificates' key {file} can be read or written by others than its owner.",
+                        hint=f"chmod 600 {file}",
                     )
                 data = opened.read(MAX_KEY_BYTES)
             key = serialization.load_pem_private_key(data, password=None)
