@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,8 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,12 @@ import pytest
 from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import IntegrityError, SettingsError
+from clinic_backups.base.listening import Listener
 from clinic_backups.base.shared_unit import SHARED, SHARED_ID
+from clinic_backups.catalog.board import Board
+from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.proofs import ProofRecord, Proofs
 from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.night import Drills
@@ -31,6 +38,9 @@ from clinic_backups.drill.throwaway import FOLDER, remove_left, throwaway
 from clinic_backups.restore.archives import Archives
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
+from clinic_backups.web.certificates import certificate_of
+from clinic_backups.web.metrics import exposition
+from clinic_backups.web.problems import NotVisible
 from include.demo.postgres import EmbeddedPostgres
 from tests.fleet import Fleet, flip
 from tests.postgres_fixtures import DemoDatabase, server_folder
@@ -138,13 +148,16 @@ def test_one_damaged_archive_fails_exactly_its_clinic_and_a_replica_proves_it(ri
     ((facts,),) = rig.execute_rows("SELECT facts FROM clinic_backups.notification WHERE kind = 'drill'")
     assert (facts["clinic_id"], facts["again"]) == (2, "clinic-backups drill --clinic 2")
     assert facts["error"] == bad.error
+    assert [each["store"] for each in facts["bad_replicas"]] == [primary]
     # With the other store it is proven from there, and that is said.
     rig.stores = Stores.of(rig.store, FileStore(Path(replica.removeprefix("file://"))))
-    (proven,) = rig.drills().run([2])
+    steps: list[str] = []
+    (proven,) = rig.drills(listener=Listener(steps.append)).run([2])
     assert proven.is_good
     (told,) = json.loads(proven.certificate)["bad_replicas"]
-    assert (told["backup_id"], told["store"]) == (two.backup_id, primary)
-    assert two.archive_key in told["problem"]
+    assert told == {"backup_id": two.backup_id, "problem": "damaged"}
+    assert primary not in proven.certificate  # clinics' people get it
+    assert any(primary in step and two.backup_id in step for step in steps)
 
 
 def test_a_sequence_that_would_give_out_a_key_twice_is_found(rig: Rig) -> None:
@@ -329,3 +342,49 @@ def test_openssl_verifies_a_certificate_and_a_changed_one_fails(tmp_path: Path) 
             verify(changed, signed, by.public_pem.encode())
     with pytest.raises(SettingsError, match="not an Ed25519 key"):
         verify(document, signature, b"x")
+
+
+def test_the_board_the_metrics_and_the_page_show_the_last_proof(rig: Rig) -> None:
+    now = rig.catalog.clock()
+    clinics = [Clinic(1, "Uno"), Clinic(2, "Dos")]
+    Clinics(rig.catalog.database).see(active=clinics, every=clinics)
+    key = SigningKey.generate()
+
+    def add(clinic_id: int, *, good: bool = True, age: float = 0, signed: bool = True) -> int:
+        number, document = rig.proofs.next_number(), f'{{"clinic":{clinic_id}}}'
+        rig.proofs.add(
+            ProofRecord(
+                number, clinic_id, "Uno", f"{clinic_id}-x", "proven" if good else "failed", now,
+                now - timedelta(days=age), 8.4, "embedded", document,
+                key.sign(document.encode()) if signed else None, key.public_pem if signed else None,
+                None if good else "It is damaged.", None if good else "Back it up.",
+            )
+        )  # fmt: skip
+        return number
+
+    add(1, age=5)
+    newest = add(1, age=3)
+    add(1, good=False)
+    board = Board(rig.catalog.database)
+    line = board.clinic(1, now=now, objective_hours=26)
+    assert line is not None
+    assert (line.proven_at, line.proof_seconds, line.proof_number) == (now - timedelta(days=3), 8.4, newest)
+    one, two = board.metrics(visible=None, now=now)
+    assert (one.proven_at, one.proof_seconds, one.drills_failed) == (line.proven_at, 8.4, 1)
+    assert (two.proven_at, two.proof_seconds, two.drills_failed) == (None, None, 0)
+    text = exposition([one, two], now).decode()
+    assert 'clinic_backups_drill_proven_age_seconds{clinic="Uno",clinic_id="1"} 259200.0' in text
+    assert 'clinic_backups_recovery_seconds{clinic="Uno",clinic_id="1"} 8.4' in text
+    assert 'clinic_backups_drills_failed{clinic="Uno",clinic_id="1"} 1.0' in text
+    # The file for the clinic's people: with it and the key alone the signature can be checked.
+    data, name = certificate_of(rig.proofs, 1)
+    assert name == f"certificate_{newest}.zip"
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        files = {name: packed.read(name) for name in packed.namelist()}
+    assert set(files) == {"certificate.json", "certificate.sig", "public.pem", "verify.txt"}
+    verify(files["certificate.json"], files["certificate.sig"], files["public.pem"])
+    with pytest.raises(NotVisible):
+        certificate_of(rig.proofs, 2)
+    add(2, signed=False)
+    with zipfile.ZipFile(io.BytesIO(certificate_of(rig.proofs, 2)[0])) as packed:
+        assert packed.namelist() == ["certificate.json"]

@@ -35,7 +35,8 @@ class Certificate:
     :param number: the proof's number in the catalog.
     :param place: ``embedded``, or the name of the connection on whose server it was restored.
     :param seconds: from the first byte of the archive until the last row was compared.
-    :param problems: replicas that could not be used: ``backup_id``, ``store`` and ``problem``.
+    :param problems: replicas that could not be used: ``backup_id`` and ``problem``. The names of stores are not in it:
+        clinics' people get certificates.
     """
 
     number: int

@@ -12,7 +12,14 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError, to_record
+from clinic_backups.base.errors import (
+    ClinicBackupsError,
+    IntegrityError,
+    ObjectNotFound,
+    PermanentError,
+    TransientError,
+    to_record,
+)
 from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.plain import iso
 from clinic_backups.base.settings import Settings
@@ -35,6 +42,27 @@ IN_A_ROW = 3
 OnProof = Callable[[ProofRecord, Drilled], object]
 
 
+@dataclass(frozen=True)
+class BadReplica:
+    """A replica that could not be used."""
+
+    backup_id: str
+    store_url: str
+    error: ClinicBackupsError
+
+    @property
+    def for_all(self) -> dict[str, str]:
+        """For the certificate: it names no store."""
+        missing, damaged = isinstance(self.error, ObjectNotFound), isinstance(self.error, IntegrityError)
+        problem = "missing" if missing else "damaged" if damaged else "not readable"
+        return {"backup_id": self.backup_id, "problem": problem}
+
+    @property
+    def for_operator(self) -> dict[str, str]:
+        """For the mail to the operator."""
+        return {"backup_id": self.backup_id, "store": self.store_url, "problem": self.error.message}
+
+
 @dataclass
 class Drills:
     """Drills units and records each.
@@ -54,7 +82,7 @@ class Drills:
     on_proof: OnProof = nobody
     folder: Path | None = None
     """Where the embedded server's folder is made; by default where temporary files are."""
-    _bad: list[Mapping[str, str]] = field(default_factory=list, init=False)
+    _bad: list[BadReplica] = field(default_factory=list, init=False)
 
     @property
     def _clock(self) -> DatabaseClock:
@@ -144,7 +172,7 @@ class Drills:
         return known[0]
 
     def _note_bad(self, source: Source, url: str, error: ClinicBackupsError) -> None:
-        self._bad.append({"backup_id": source.backup_id, "store": url, "problem": error.message})
+        self._bad.append(BadReplica(source.backup_id, url, error))
         self.listener.step(f"{url} has no good replica of {source.backup_id}: {error.message}")
 
     def _record(
@@ -157,7 +185,7 @@ class Drills:
             number=proofs.next_number(), record=record, shared_backup_id=shared.manifest.backup_id,
             outcome="failed" if error is not None else "proven", at=now, seconds=drilled.seconds,
             place=self._place.name, postgresql=self._place.version, checks=drilled.checks,
-            problems=list(self._bad), error=said, hint=hint or "",
+            problems=[each.for_all for each in self._bad], error=said, hint=hint or "",
         )  # fmt: skip
         document = certificate.document()
         proof = ProofRecord(
@@ -171,12 +199,12 @@ class Drills:
         return proof
 
 
-def _notice(proof: ProofRecord, bad: Sequence[Mapping[str, str]]) -> Notice:
+def _notice(proof: ProofRecord, bad: Sequence[BadReplica]) -> Notice:
     """The mail to the operator about a drill that failed."""
     facts: dict[str, Any] = {
         "number": proof.number, "clinic_id": proof.clinic_id, "clinic_name": proof.clinic_name,
         "backup_id": proof.backup_id, "finished_at": iso(proof.finished_at), "data_at": iso(proof.data_time),
-        "error": proof.error, "hint": proof.hint or "", "bad_replicas": [dict(each) for each in bad],
+        "error": proof.error, "hint": proof.hint or "", "bad_replicas": [each.for_operator for each in bad],
         "again": "clinic-backups drill --shared" if is_shared(proof.clinic_id)
         else f"clinic-backups drill --clinic {in_shell(proof.clinic_id)}",
     }  # fmt: skip
