@@ -218,7 +218,7 @@ def started(write_sql: Callable[[Path], object]) -> Iterator[Airflow]:
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3600",
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "60",
             "CLINIC_BACKUPS_SQL_DIR": str(sql),
-            "CLINIC_BACKUPS_TASKS": "5",  # as many as there are active clinics
+            "CLINIC_BACKUPS_TASKS": "6",  # the active clinics and the shared data
             "CLINIC_BACKUPS_RETRIES": "1",
             "CLINIC_BACKUPS_RETRY_DELAY_SECONDS": "1",
             "CLINIC_BACKUPS_OPERATOR_EMAILS": OPERATOR,

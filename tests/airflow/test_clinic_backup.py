@@ -14,7 +14,8 @@ import pytest
 from include.demo.layout import DemoError
 from tests.airflow.conftest import OPERATOR, Airflow
 
-ALL = {f"back_up[{number}]": "success" for number in range(5)}
+ALL = {f"back_up[{number}]": "success" for number in range(6)}
+"""The first is the shared data's, the others are those of clinics 1 to 5."""
 READY = {"active_clinics": "success", "preflight": "success"}
 
 
@@ -24,7 +25,7 @@ def test_all_active_clinics_and_nothing_of_a_patient_outside_of_the_store(airflo
     run_id = airflow.scheduled()
     assert (airflow.wait(run_id), airflow.states(run_id)) == ("success", READY | ALL | {"summary": "success"})
     records = airflow.records(run_id)
-    assert sorted(records) == [1, 2, 3, 4, 5]
+    assert sorted(records, key=str) == [1, 2, 3, 4, 5, "~shared"]
     for record in records.values():
         assert (record.state, record.trigger, record.requested_by) == ("completed", "scheduled", "scheduled")
         assert (record.run_id, record.attempt, record.notes) == (run_id, 1, "")
@@ -37,9 +38,10 @@ def test_all_active_clinics_and_nothing_of_a_patient_outside_of_the_store(airflo
             found = web.get("/backups/respaldos/", params={"clinica": 3, "tipo": asked}).json()["results"]
             assert (file in [entry["nombre_archivo"] for entry in found]) == there
     tasks = airflow.tasks(run_id)
-    assert tasks["back_up[2]"]["rendered_map_index"] == "Clínica D'Ávila"
+    assert tasks["back_up[0]"]["rendered_map_index"] == "Datos compartidos"
+    assert tasks["back_up[3]"]["rendered_map_index"] == "Clínica D'Ávila"
     # One SQL script, to be read line by line.
-    assert "clinica_id = 3;\n\n-- public." in tasks["back_up[2]"]["rendered_fields"]["extract"]
+    assert "clinica_id = 3;\n\n-- public." in tasks["back_up[3]"]["rendered_fields"]["extract"]
     assert {(tasks[name]["pool"], tasks[name]["priority_weight"]) for name in ALL} == {("clinic_backups", 1)}
     (count,) = airflow.execute(f"SELECT count(*) FROM public.usuarios_paciente WHERE nombres = '{secret}'")
     assert count[0] > 100
@@ -102,7 +104,7 @@ def test_an_explicit_id_also_backs_up_an_inactive_clinic(airflow: Airflow) -> No
 
 @pytest.fixture
 def clinic_3_broken(airflow: Airflow) -> Iterator[None]:
-    """Its extract of one table fails, and only its own."""
+    """Its extract of one table fails, and no other clinic's. So it is not known which rows there are nobody's."""
     with airflow.stock_condition("1 / ({{ clinic_id }} - 3) IS NOT NULL"):
         yield
 
@@ -110,23 +112,24 @@ def clinic_3_broken(airflow: Airflow) -> Iterator[None]:
 def test_one_clinics_failure_stops_no_other_and_the_summary_names_it(airflow: Airflow, clinic_3_broken: None) -> None:
     run_id, state = airflow.run()
     assert (state, airflow.states(run_id)) == (
-        "failed", READY | ALL | {"back_up[2]": "failed", "summary": "failed"},
+        "failed", READY | ALL | {"back_up[0]": "failed", "back_up[3]": "failed", "summary": "failed"},
     )  # fmt: skip
     records = airflow.records(run_id)
-    assert {number: record.state for number, record in records.items() if number != 3} == dict.fromkeys(
-        (1, 2, 4, 5), "completed"
-    )
+    assert {number: record.state for number, record in records.items()} == dict.fromkeys((1, 2, 4, 5), "completed") | {
+        3: "failed",
+        "~shared": "failed",
+    }
     assert (records[3].state, records[3].attempt) == ("failed", 1)
     assert "22012" in (records[3].error or "")
     summary = airflow.log(run_id, "summary")
-    assert "1 of 5 clinics have no backup of this run: 3" in summary
+    assert "2 of 6 backups of this run are missing: 3" in summary
     assert "public.inventario_inventario" in summary and "22012" in summary
     assert summary.count(" rows, ") == 4
     # Each clinic's task leads to its backup, that of the failed one too.
     pages = f"{airflow.stack.url}/backups/ui/clinics"
     for number in (1, 2, 3):
         link = f"{pages}/{number}/runs/{quote(run_id, safe='')}"
-        assert airflow.links(run_id, "back_up", number - 1) == {"Backup": link}
+        assert airflow.links(run_id, "back_up", number) == {"Backup": link}
     assert "extra link" not in airflow.log(run_id, "back_up")
 
 
@@ -139,11 +142,12 @@ def test_more_clinics_than_tasks_are_divided_and_each_has_its_own_backup(airflow
         shares = {name: task["rendered_map_index"] for name, task in airflow.tasks(run_id).items() if name in ALL}
         assert set(shares) == set(ALL)
         (share,) = [name for name in shares.values() if name.startswith("2 clinics, ")]
+        assert "Datos compartidos" in shares.values()
         records = airflow.records(run_id)
         assert {number: record.state for number, record in records.items()} == dict.fromkeys(
             (1, 2, 4, 5, 6), "completed"
-        ) | {3: "failed"}
-        assert (state, "1 of 6 clinics have no backup of this run: 3" in airflow.log(run_id, "summary")) == (
+        ) | {3: "failed", "~shared": "failed"}
+        assert (state, "2 of 7 backups of this run are missing: 3" in airflow.log(run_id, "summary")) == (
             "failed",
             True,
         )
@@ -185,7 +189,7 @@ def test_what_every_backup_needs_stops_a_run_before_any_clinic_and_the_operator_
     assert airflow.records(run_id) == {}
     (digest,) = airflow.mails()[before:]
     assert digest["X-Envelope-To"] == OPERATOR
-    assert str(digest["Subject"]) == "❌ Respaldos: 0 de 5, 5 con error"
+    assert str(digest["Subject"]) == "❌ Respaldos: 0 de 6, 6 con error"
     body = digest.get_body(("plain",)).get_content()  # type: ignore[union-attr]
     assert "POR QUÉ NO EMPEZÓ NINGÚN RESPALDO" in body
     assert "The pool clinic_backups has no slots" in " ".join(body.split())

@@ -23,7 +23,7 @@ def test_each_clinic_gets_its_mail_and_the_operator_one_digest(airflow: Airflow)
         (mail,) = to(mails, f"administrador1@clinica{number}.example.com")
         assert str(mail["Subject"]).startswith("✅")
     (digest,) = to(mails, OPERATOR)
-    assert "5 de 5" in str(digest["Subject"])
+    assert "6 de 6" in str(digest["Subject"])
     assert len(mails) == 6
     assert "mails were sent" in airflow.log(run_id, "summary") + airflow.log(run_id, "back_up")
 

@@ -121,7 +121,7 @@ def world(airflow: Airflow) -> Iterator[World]:
     run_id, state = airflow.run({"clinic_ids": [OWN, OTHER]})
     assert state == "success"
     records = airflow.records(run_id)
-    numbers = dict(airflow.execute("SELECT clinic_id::int, max(id) FROM clinic_backups.backup GROUP BY 1"))
+    numbers = dict(airflow.execute("SELECT clinic_number::int, max(id) FROM clinic_backups.backup GROUP BY 1"))
     clients = {"anonymous": airflow.web()} | {role: airflow.web(user) for role, user in USERS.items()}
     clinics = {}
     with airflow.paused(*DAG_IDS):

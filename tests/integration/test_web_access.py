@@ -88,6 +88,10 @@ def test_the_file_may_hold_anything_and_its_columns_are_checked(access: Access, 
     assert access.viewer(User("x")).superadmin
     file.write_text("SELECT NULL, 'administrador'")
     assert access.viewer(User("x")).clinics == {}
+    # A tenant that chose this key itself does not see what belongs to nobody.
+    file.write_text("SELECT '~shared', 'administrador'")
+    with pytest.raises(SettingsError, match="~shared is the id of the data that belong to no clinic"):
+        access.viewer(User("x"))
     file.write_text("SELECT 5")
     with pytest.raises(SettingsError, match="gives 1 columns") as caught:
         access.viewer(User("x"))

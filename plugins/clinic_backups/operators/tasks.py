@@ -56,7 +56,7 @@ def active_clinics() -> list[dict[str, Any]]:
         tasks = min(parts.settings.tasks, airflow_conf.getint("core", "max_map_length"))
         few = len(chosen.clinics) <= tasks
         shares = divide(chosen.clinics, tasks, {} if few else parts.known_clinics.seconds())
-    log.info(in_words("%s clinics will be backed up, in %s tasks."), len(chosen.clinics), len(shares))
+    log.info("%s backups will be made, in %s tasks.", len(chosen.clinics), len(shares))
     if not shares:
         log.info(in_words("No active clinic has a schedule with this time."))
     items = [share.to_item() for share in shares]
@@ -150,11 +150,10 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
                 else "No clinic was backed up: see the task active_clinics."
             )
         )
-    log.info(in_words("%s of %s clinics have a new backup."), len(wanted) - len(missing), len(wanted))
+    log.info("%s of %s backups of this run are complete.", len(wanted) - len(missing), len(wanted))
     if missing:
         names = ", ".join(f"{clinic.id} {clinic.name!r}" for clinic in missing)
-        counted = in_words(f"{len(missing)} of {len(wanted)} clinics")
-        raise AirflowFailException(f"{counted} have no backup of this run: {names}.")
+        raise AirflowFailException(f"{len(missing)} of {len(wanted)} backups of this run are missing: {names}.")
     if unusable:
         raise AirflowFailException(in_words(f"{len(unusable)} clinics have no backup. {unusable[0]['error']}"))
     return {"completed": len(wanted)}

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, order_of
+from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.shared_unit import key_of_clinic
@@ -134,7 +134,7 @@ def _unusable(row: Sequence[object]) -> UnusableKey | None:
 
 
 def _id(value: object) -> ClinicId:
-    return clinic_id_of(int(value) if isinstance(value, Decimal) and value == int(value) else value)
+    return key_of_clinic(int(value) if isinstance(value, Decimal) and value == int(value) else value)
 
 
 def _is(value: object, clinic_id: ClinicId) -> bool:

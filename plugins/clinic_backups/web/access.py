@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
-from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.search_path import APPLICATION_PATH
+from clinic_backups.base.shared_unit import key_of_clinic
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.operators.airflow_internals import GetUserDep
 from clinic_backups.tenant.extract import USER_CLINICS, SqlFolder, require_user_columns
@@ -86,7 +87,7 @@ def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
 
 def _clinic(named: object) -> ClinicId:
     try:
-        return clinic_id_of(named)
+        return key_of_clinic(named)
     except ValueError as error:
         raise SettingsError(
             f"{USER_CLINICS} returns a clinic_id that cannot be one: {error}.",

@@ -1,0 +1,98 @@
+"""The shared data through the commands: backed up, consolidated, replicated, restored, and rebuilt from the store."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinic_backups.archive.encryption import load_identities
+from clinic_backups.archive.reader import read_archive
+from clinic_backups.base.shared_unit import FILES, SHARED_ID
+from tests.integration.test_cli import Run, restore_keys
+from tests.integration.test_cli import run as run
+from tests.postgres_fixtures import DemoDatabase
+
+
+@pytest.fixture
+def life(run: Run, demo_database: DemoDatabase, tmp_path: Path) -> Any:
+    identity = tmp_path / "identity.txt"
+    variables = restore_keys(run, identity, demo_database) | {
+        "CLINIC_BACKUPS_IDENTITY_FILE": str(identity),
+        "CLINIC_BACKUPS_REPLICA_STORES": f'{{"backup_replica": "{(tmp_path / "far").as_uri()}"}}',
+    }
+
+    def call(*words: str, code: int = 0) -> Any:
+        done = run(*words, **variables)
+        assert done.code == code, done.err
+        return done
+
+    call("catalog", "migrate")
+    call("store", "init")
+    return call
+
+
+def backed_up(life: Any, *words: str) -> dict[str, Any]:
+    (found,) = life("backup", "--shared", "--json", *words).json()
+    assert (found["clinic_id"], found["state"], found["gaps"]) == (SHARED_ID, "completed", [])
+    return dict(found)
+
+
+def files_of(record: dict[str, Any], tmp_path: Path, store: str = "store") -> dict[str, bytes]:
+    with (tmp_path / store / record["archive_key"]).open("rb") as stream:
+        return dict(read_archive(stream, load_identities(tmp_path / "identity.txt"), expected=None).files)
+
+
+def test_it_is_consolidated_with_its_files_and_in_every_store(
+    life: Any, demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    first = backed_up(life)
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("INSERT INTO public.auth_group (name) VALUES ('Nuevos'); CREATE TABLE public.django_mas (a int)")
+        cursor.execute("DROP TABLE public.django_mas")
+    second = backed_up(life)
+    assert (second["kind"], second["parent_id"]) == ("incremental", first["backup_id"])
+    full = life("consolidate", second["backup_id"], "--json").json()
+    record = life("show", full["backup_id"], "--json").json()
+    assert (record["kind"], record["rows"]) == ("full", second["rows"])
+    files = files_of(record, tmp_path)
+    assert files.keys() == set(FILES)
+    assert files == files_of(second, tmp_path)
+    assert files_of(second, tmp_path, "far") == files
+    assert life("verify", second["backup_id"]).code == 0
+
+
+def test_the_catalog_knows_it_again_from_the_store(life: Any, demo_database: DemoDatabase) -> None:
+    life("backup", "--all")
+    before = {each["backup_id"]: each["fingerprint"] for each in life("list", "--json").json()}
+    assert len(before) == 6
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("DELETE FROM clinic_backups.backup_replica; TRUNCATE clinic_backups.backup CASCADE")
+    life("catalog", "rebuild")
+    assert {each["backup_id"]: each["fingerprint"] for each in life("list", "--json").json()} == before
+    assert life("list", "--fleet", "--json").json()[0]["shared"] in before
+
+
+def test_what_was_lost_comes_back_by_a_command(life: Any, demo_database: DemoDatabase) -> None:
+    backed_up(life)
+    nobody = "(SELECT id FROM public.usuarios_usuario WHERE clinica_id IS NULL)"
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute(f"DELETE FROM public.auditoria_bitacora WHERE usuario_id IN {nobody}")
+        lost = cursor.rowcount
+        shared = "public.auth_group, public.django_content_type, public.django_migrations"
+        cursor.execute(f"REVOKE SELECT, INSERT ON {shared} FROM {demo_database.roles.restorer}")
+    refused = life("restore", "--clinic", SHARED_ID, "--plan", "--json", code=1)
+    assert "GRANT SELECT" in refused.out + refused.err
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute(f"GRANT SELECT, INSERT ON {shared} TO {demo_database.roles.restorer}")
+    plan = life("restore", "--clinic", SHARED_ID, "--plan", "--json").json()
+    assert {table["table"]: table["insert"] for table in plan["tables"] if table["insert"]} == {
+        "public.auditoria_bitacora": lost
+    }
+    life("restore", "--clinic", SHARED_ID, "--yes")
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM public.auditoria_bitacora WHERE usuario_id IN {nobody}")
+        assert cursor.fetchall() == [(lost,)]
+    assert life("restore", "--clinic", SHARED_ID, "--plan", "--json").json()["writes"] == 0
