@@ -82,7 +82,8 @@ SITUATIONS: dict[str, tuple[Break, str, str, Section | None]] = {
         _statement("TRUNCATE public.comun_clinica CASCADE"), "clinics are gone", "recover", Section.SERVER,
     ),
     "tables gone": (
-        _statement("DROP TABLE public.comun_clinica CASCADE"), "its clinics are gone", "an empty database", Section.SERVER,
+        _statement("DROP TABLE public.comun_clinica CASCADE"), "its clinics are gone", "an empty database",
+        Section.SERVER,
     ),
     "database away": (
         _variable(AIRFLOW_CONN_CLINIC_DB=NOWHERE), "database does not answer", "clinic_db", Section.SERVER,
