@@ -24,6 +24,7 @@ from bench import (
     incremental,
     large_clinic,
     memory,
+    recover,
     report,
     restore,
     rows,
@@ -41,7 +42,7 @@ GROUPS = {
     "guards": guards.figures, "memory": memory.figures, "incremental": incremental.figures,
     "far": far.figures, "far_store": far_store.figures, "fleet": fleet.figures,
     "beside": beside.figures, "gentle": gentle.figures, "blocks": block_size.figures, "board": board.figures,
-    "rows": rows.figures,
+    "rows": rows.figures, "recover": recover.figures,
 }  # fmt: skip
 DEFAULT_GROUPS = ("large", "restore", "small", "guards", "incremental", "board")
 QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
@@ -63,7 +64,7 @@ def main() -> int:
         "--only",
         choices=GROUPS,
         action="append",
-        help="only these; memory, far, far_store, fleet, beside, gentle, blocks, rows: not among the default",
+        help="only these; memory, far, far_store, fleet, beside, gentle, blocks, rows, recover: not among the default",
     )
     arguments = parser.parse_args()
     asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients", "nights")}

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from clinic_backups.archive import by_hand
+from clinic_backups.base.shared_unit import is_shared
 from include.demo import progress, table
 from include.demo.layout import CHECKOUT, CLINIC_ADMIN, CLINIC_READER, WEB_USER, DemoError, Layout, Secrets
 from include.demo.postgres import PostgresError
@@ -113,7 +114,8 @@ class Demo:
         backups = table.read(self.stack.command("list", "--json", "--run", run_id))
         self._say(f"The run ended: {state}")
         table.show(backups, self.console)
-        self._print_places(backups[0].get("key") if backups else None, mails=len(self._mails()) - mails)
+        keys = [backup.get("key") for backup in backups if not is_shared(backup.get("clinic_id", 0))]
+        self._print_places(next(iter(keys), None), mails=len(self._mails()) - mails)
         if state != "success":
             tasks = self.layout.logs / "tasks" / f"dag_id={DAG_ID}" / f"run_id={run_id}"
             self.console.print(f"[red]The run failed.[/] Logs of its tasks: {escape(str(tasks))}", soft_wrap=True)

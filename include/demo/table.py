@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from clinic_backups.base.clinic_id import order_of
 from include.demo.layout import DemoError
 
 COMPLETED = "completed"
@@ -27,7 +28,7 @@ def read(text: str) -> list[dict[str, Any]]:
 
 def show(backups: list[dict[str, Any]], console: Console) -> None:
     """Print the table, and below it each failure with its error and hint."""
-    backups = sorted(backups, key=lambda backup: int(backup.get("clinic_id") or 0))
+    backups = sorted(backups, key=lambda backup: order_of(backup.get("clinic_id") or 0))
     table = _table(backups, with_key=True)
     width = Console(width=10_000).measure(table).maximum
     if width <= console.width or not console.is_terminal:

@@ -27,6 +27,7 @@ from clinic_backups.catalog.fleet_moments import FleetMoment, fleet_moments
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.find_backup import source_of
+from clinic_backups.restore.parent_tables import OF_SHARED
 from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
@@ -306,6 +307,7 @@ class TestRestored:
         lost = {table.table: table.insert for table in plan.tables if table.insert}
         assert lost.keys() >= {"public.auditoria_bitacora"}
         assert all(table.update == table.delete == 0 for table in plan.tables)
+        assert OF_SHARED in plan.notes
         restore.apply(source_of(record), Wish(), approved=plan.digest)
         after = {name: all_rows(rig, name) for name in tables_of(rig)}
         for name in after:

@@ -12,7 +12,6 @@ from typing import Literal
 
 from sqlalchemy import TextClause, text
 
-from clinic_backups.base.shared_unit import SHARED_ID
 from clinic_backups.catalog.clinic_id_text import ClinicIdText, in_sql_order
 
 _SEEN = "(CAST(:visible AS text[]) IS NULL OR {}.clinic_id = ANY(CAST(:visible AS text[])))"
@@ -90,7 +89,7 @@ COUNTS = text(f"""
           FROM clinic_backups.backup AS b
          WHERE b.state <> 'completed' AND b.started_at BETWEEN :recent AND :until AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)
-    SELECT count(*) FILTER (WHERE c.clinic_id <> '{SHARED_ID}') AS clinics,
+    SELECT count(*) AS clinics,
            count(*) FILTER (WHERE good.data_time >= {_OBJECTIVE}) AS ok,
            count(*) FILTER (WHERE good.data_time < {_OBJECTIVE}) AS late,
            count(*) FILTER (WHERE good.finished_at IS NULL) AS never,

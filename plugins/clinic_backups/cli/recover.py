@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,8 +86,9 @@ def recover(
     with steps:
         chooser.read(steps.listener)
     if plan and not target:
-        _show_plan(_planned(chooser, until, clinics, belief), json=json)
-        return
+        made = _planned(chooser, until, clinics, belief)
+        _show_plan(made, json=json)
+        raise typer.Exit(1 if made.missing() else 0)
     if not target:
         raise SettingsError("--target is missing.", hint="Name the connection to an empty database, or give --plan.")
     recovery = Recovery(
@@ -104,7 +105,7 @@ def recover(
         if plan or not json:
             _show_plan(made, json=json)
         if plan:
-            return
+            raise typer.Exit(1 if made.missing() else 0)
         with steps:
             report = recovery.run(made, chooser, only=clinics, allow_missing=allow_missing)
     if json:
@@ -126,13 +127,16 @@ def _planned(
 
 def _belief(with_parts: Parts) -> tuple[Doubt, str]:
     """Which envelopes are believed, and a sentence about it. With a catalog, only those that it knows."""
+    why = "It has no tables."
     try:
-        with_parts.catalog.require_newest()
-        known: Callable[[str], Any] = with_parts.catalog.get
-        known("")
-    except ClinicBackupsError:
+        has_catalog = with_parts.catalog.is_there()
+    except ClinicBackupsError as error:
+        has_catalog, why = False, error.message  # it is not defined, or lost with the server
+    if not has_catalog:
         with_parts.without_catalog()
-        return (lambda envelope: ""), _UNKNOWN_WRITER
+        return (lambda envelope: ""), f"{_UNKNOWN_WRITER} ({why})"
+    with_parts.catalog.require_newest()
+    known = with_parts.catalog.get
 
     def doubt(envelope: Envelope) -> str:
         record = known(envelope.backup_id)
@@ -205,11 +209,16 @@ def _show(report: Report) -> None:
             errors.print(f"[yellow]{escape(str(unit.choice.unit))}:[/] {escape(in_words(one_line(text)))}")
     for text in (*report.missing, *report.problems):
         errors.print(f"[red]{escape(in_words(one_line(text)))}[/]")
-    for left in report.left:
-        errors.print(f"[{'red' if left.is_problem else 'yellow'}]{escape(in_words(one_line(left.what)))}[/]")
-        for line in left.sql.splitlines():
-            errors.print(f"    {escape(one_line(line))}")
+    for what, alike in groupby(report.left, key=lambda each: (each.what, each.is_problem)):
+        errors.print(f"[{'red' if what[1] else 'yellow'}]{escape(in_words(one_line(what[0])))}[/]")
+        for left in alike:
+            _print_sql(left.sql)
     proven = sum(unit.state == "proven" for unit in report.units)
     errors.print(f"{proven} of {len(report.units)} units are proven, block by block.")
     if not report.is_whole:
         errors.print("[red]Not everything is proven or explained.[/] See above.")
+
+
+def _print_sql(statements: str) -> None:
+    for line in statements.splitlines():
+        errors.print(f"    {escape(one_line(line))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from airflow.sdk import Param
@@ -9,6 +10,7 @@ from airflow.sdk import Param
 from clinic_backups.base.clinic_id import MAX_CHARACTERS
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.shared_unit import SHARED_ID
 from clinic_backups.tenant.extract import SqlFolder
 
 
@@ -33,11 +35,12 @@ def clinics_param(settings: Settings, description: str) -> Any:
 
 
 def _schema(settings: Settings) -> dict[str, Any]:
-    """An id. Airflow's form makes a field for the first type."""
+    """An id, or that of the shared data. Airflow's form makes a field for the first type."""
     try:
         is_number = SqlFolder(settings.sql_dir).clinic_key.type == "integer"
     except SettingsError:
         is_number = True  # a run says what is wrong with the folder
     if is_number:
-        return {"type": "integer", "minimum": 1}
+        # A pattern is about texts alone, and a minimum about numbers.
+        return {"type": ["integer", "string"], "minimum": 1, "pattern": f"^{re.escape(SHARED_ID)}$"}
     return {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_CHARACTERS}

@@ -228,7 +228,7 @@ def _request(parts: AirflowParts) -> tuple[RestoreRequest, bool]:
 def _every(parts: AirflowParts) -> list[Clinic]:
     """The existing clinics, for the error about a wrong conf. A lost database must not prevent its restore."""
     try:
-        return parts.clinics()[1]
+        return [*parts.clinics()[1], parts.shared_clinic]
     except ClinicBackupsError:
         return []
 

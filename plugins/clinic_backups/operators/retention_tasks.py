@@ -36,7 +36,8 @@ def wanted_clinic(parts: AirflowParts, conf: dict[str, Any]) -> ClinicId | None:
     if "clinic_id" not in conf:
         return None
     _, every = parts.clinics()
-    return select({"clinic_id": conf["clinic_id"]}, active=[], every=every).clinics[0].id
+    chosen = select({"clinic_id": conf["clinic_id"]}, active=[], every=every, shared=parts.shared_clinic)
+    return chosen.clinics[0].id
 
 
 def log_losses(logger: Any, losses: Iterable[Loss]) -> None:

@@ -22,8 +22,11 @@ from clinic_backups.recovery.dump_text import Dump, Item, dump_in
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.session import Session, Unfinished
 
-_THERE = ("42P06", "42P07", "42710", "42723", "42P16", "42701")
-"""SQLSTATEs of what exists already: an interrupted run has made it, or every database has it."""
+_EVERYWHERE = ("42P06", "42710")
+"""SQLSTATEs of schemas and objects that a new database has already, or an extension has made."""
+_THERE = ("42P07", "42710", "42P16")
+"""SQLSTATEs of indexes and constraints that an interrupted run has made, or the other sessions of this one."""
+_NOT_UNIQUE = "23505"
 _FOREIGN_KEY_BROKEN = "23503"
 _SQL_SHOWN = 8000
 _RIGHTS = ("ACL", "DEFAULT ACL", "COMMENT", "")
@@ -58,8 +61,8 @@ class Definition:
             return
         if DEFINITION not in files:
             raise PermanentError(
-                "The backup of the shared data holds no definition of the database: no pg_dump was found when it was"
-                " made.",
+                "There is no definition of the database: the backup of the shared data is missing, or was made without"
+                " pg_dump.",
                 hint="Make one from a copy of the database, for instance a test system, with `pg_dump --schema-only"
                 " --format=custom --exclude-schema=clinic_backups --file=FILE`, and give it with --definition FILE.",
             )
@@ -85,7 +88,8 @@ class Definition:
                         f"The table {name} was not made: the backup does not hold its definition.", is_problem=True
                     )
                 )
-            waiting += _made(session, Item("TABLE", "\n".join(statements)), left)
+            for statement in statements:
+                waiting += _made(session, _undumped_item(statement), left)
         # A view over a table that pg_dump could not read comes before that table.
         for item in waiting:
             for failed in _made(session, item, left):
@@ -101,20 +105,18 @@ class Definition:
         with Session(target) as session:
             database = self._database(session)
         is_done = self.dump.make_after(target, database, jobs)
-        left = list[Unfinished]()
+        left, items = list[Unfinished](), list(self.dump.after())
         with Session(target) as session:
-            loose = {(table, name) for table, name, _ in unproven_keys(session)}
             # After an error each item is tried once more: what is there already says so at once.
-            for item in () if is_done else self.dump.after():
+            for item in () if is_done else items:
                 left += _made_after_all(session, item)
             for _, statements in self._undumped("after"):
                 for statement in statements:
                     left += _made_after_all(session, Item("FK CONSTRAINT", statement))
-            left += [
-                _loose(session, table, name, query)
-                for table, name, query in unproven_keys(session)
-                if (table, name) not in loose
-            ]
+            as_before = [item.sql for item in items if item.sql.rstrip().endswith(" NOT VALID;")]
+            for table, name, query in unproven_keys(session):
+                if not any(f"ADD CONSTRAINT {in_sql(name)} FOREIGN KEY" in text for text in as_before):
+                    left.append(_loose(session, table, name, query))
         return left
 
     def set_sequences(self, session: Session) -> int:
@@ -124,10 +126,11 @@ class Definition:
         """
         told = {(each["schema"], each["name"]): each for each in self._json(SEQUENCES, [])}
         count = 0
-        for schema, name, increment, columns in session.rows(_SEQUENCES, doing="looking for sequences"):
+        for schema, name, increment, least, most, columns in session.rows(_SEQUENCES, doing="looking for sequences"):
             known = told.get((schema, name))
             position = (int(known["last_value"]), bool(known["is_called"])) if known else None
             needed = _needed(session, columns, up=increment > 0)
+            needed = needed if needed is None else min(max(needed, least), most)
             if needed is not None and (position is None or _is_behind(position, needed, up=increment > 0)):
                 position = (needed, True)
             if position is not None:
@@ -152,7 +155,7 @@ class Definition:
 
 
 _SEQUENCES = """
-SELECT n.nspname, c.relname, s.seqincrement,
+SELECT n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax,
        (SELECT coalesce(json_agg(DISTINCT jsonb_build_array(u.nspname || '.' || t.relname, a.attname)), '[]')
           FROM (SELECT d.refobjid, d.refobjsubid FROM pg_depend AS d
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
@@ -194,10 +197,16 @@ def _is_behind(position: tuple[int, bool], needed: int, *, up: bool) -> bool:
     return value < needed if up else value > needed
 
 
+def _undumped_item(statement: str) -> Item:
+    if statement.startswith(("GRANT ", "REVOKE ")) or " OWNER TO " in statement:
+        return Item("ACL", statement)
+    return Item("TABLE" if statement.startswith("CREATE ") else "CONSTRAINT", statement)
+
+
 def _made(session: Session, item: Item, left: list[Unfinished]) -> list[Item]:
     """Make an item inside the transaction. Returns it if it failed. An owner that cannot be set is left to a person."""
     code = _tried(session, item.sql)
-    if code is not None and code not in _THERE:
+    if code is not None and code not in _EVERYWHERE:
         return [item]
     left += _others(session, item.owners)
     return []
@@ -253,9 +262,11 @@ def _loose(session: Session, table: str, name: str, query: str) -> Unfinished:
 def _unfinished(item: Item, code: str = "") -> Unfinished:
     lines = [line for line in item.sql.split("\n") if line.strip() and not line.startswith(("--", "SET default_"))]
     why = f" (SQLSTATE {code})" if code else ""
+    if code == _NOT_UNIQUE:
+        why = ", because rows of several backups have the same value"
     statements = "\n".join([*lines, *item.owners])
     return Unfinished(
-        f"{item.kind.capitalize() or 'A setting'} was not made{why}: {lines[0][:100] if lines else ''}",
+        f"A part of the definition ({item.kind or 'SET'}) was not made{why}: {lines[0][:100] if lines else ''}",
         statements[:_SQL_SHOWN],
         is_problem=item.kind not in _RIGHTS,
     )

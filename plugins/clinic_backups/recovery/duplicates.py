@@ -88,11 +88,14 @@ def explains(
     replaced: Sequence[Replaced], table: str, unit: str, rows: int, expected: int, *, is_parent: bool
 ) -> str:  # fmt: skip
     """Why a table of a unit is not as in its backup, if rows that were replaced are the reason; else empty."""
-    own = [each for each in replaced if (each.table, each.unit) == (table, unit)]
+    of_unit = [each for each in replaced if each.unit == unit]
+    own = [each for each in of_unit if each.table == table]
     lost, differing = sum(each.rows for each in own), sum(each.differing for each in own)
     newer = ", ".join(sorted({each.newer for each in own}))
     if is_parent and differing and rows == expected:
         return f"{differing:,} rows have the values of newer backups ({newer})"
+    if is_parent and rows < expected and any(each.differing for each in of_unit):
+        return f"{expected - rows:,} rows are not the unit's any more: rows that referred to them are in newer backups"
     if not is_parent and lost and expected - lost <= rows <= expected:
         return f"{lost:,} rows had moved to, or changed in, newer backups ({newer})"
     return ""

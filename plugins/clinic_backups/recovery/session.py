@@ -90,9 +90,11 @@ class Session:
     def run_alone(self, statement: sql.Composable, doing: str) -> None:
         """Run a statement that cannot be part of a transaction."""
         self._db.set_autocommit(True)
+        pins, self._db.pins = self._db.pins, {}  # two statements that are sent as one text are a transaction
         try:
             self.run(statement, doing=doing)
         finally:
+            self._db.pins = pins
             self._db.set_autocommit(False)
 
     def prepare_copy(self) -> None:

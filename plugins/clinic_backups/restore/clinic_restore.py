@@ -30,7 +30,7 @@ from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.table_rules import read_rules
 from clinic_backups.restore.target import ask, of_another, require_primary, target_of
-from clinic_backups.restore.unit_sql import folder_of, unit_sql
+from clinic_backups.restore.unit_sql import SharedFolder, folder_of, unit_sql
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.live import digest_of_moment
 from clinic_backups.restore.writing.write_and_prove import Collided
@@ -245,7 +245,9 @@ class ClinicRestore:
             # The safety backup of a restore of some tables brings back only these.
             chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
             of_itself += [only_taken_back(chosen)] if chosen else []
-            if source.is_undo and parent_tables.of_backup(backup_now.manifest.tables, folder.parents()):
+            if isinstance(folder, SharedFolder):
+                of_itself.append(parent_tables.OF_SHARED)
+            elif source.is_undo and parent_tables.of_backup(backup_now.manifest.tables, folder.parents()):
                 of_itself.append(parent_tables.STAY)
             comparison = kind(
                 workspace,

@@ -34,6 +34,7 @@ from clinic_backups.restore.row_sets import ReadArchives
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
 from clinic_backups.restore.table_rules import Reference, TableRules
+from clinic_backups.restore.unit_sql import SharedFolder
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.derived import Derived, in_the_way
 from clinic_backups.restore.writing.live import again, digest_of_moment, leave_changed, moment_of
@@ -141,6 +142,8 @@ class Comparison:
                 self._refusals.append(parent_tables.without_key(name))
                 del self._shapes[name]
                 continue
+            if isinstance(self.folder, SharedFolder):
+                continue  # it is said once, of all tables
             for note in parent_tables.notes(name, self.manifest.tables[name], self.folder.parents()):
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers

@@ -30,6 +30,10 @@ IS_THE_CLINICS = (
     " since, or that are not in the backup, stay as they are, and the restore of this table is not exact."
 )
 
+OF_SHARED = (
+    "These are the shared data, on which all clinics depend: only missing rows are inserted. Rows that are there are"
+    " kept as they are, and none is deleted."
+)
 STAY = (
     "This undoes a restore. Rows of parent tables that the restore inserted stay: other clinics may refer to them by"
     " now."

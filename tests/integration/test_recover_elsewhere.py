@@ -1,0 +1,109 @@
+"""``clinic-backups recover`` on another server, as after the loss of the first: roles, rights and versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinic_backups.stores.file import FileStore
+from include.demo.postgres import THROWAWAY, EmbeddedPostgres
+from tests.integration.test_recover import ON_PURPOSE, Target, back_up_all, contents, definitions
+from tests.postgres_fixtures import DemoDatabase, server_folder
+from tests.rig import Rig
+
+
+@pytest.fixture(scope="module")
+def new_server() -> Iterator[EmbeddedPostgres]:
+    with server_folder() as folder, EmbeddedPostgres(folder, settings=THROWAWAY) as server:
+        yield server
+
+
+@pytest.fixture
+def rig(demo_database: DemoDatabase, tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(demo_database, FileStore(tmp_path / "store"))
+    rig.execute(
+        "CREATE ROLE el_dueno NOLOGIN BYPASSRLS", "CREATE ROLE la_app LOGIN CONNECTION LIMIT 7 IN ROLE el_dueno",
+        "ALTER TABLE public.inventario_inventario OWNER TO el_dueno",
+        f"ALTER DATABASE {demo_database.name} SET search_path = \"$user\", public, \"Otra\"",
+        "ALTER ROLE la_app SET work_mem = '5MB'", "GRANT USAGE ON SCHEMA public TO la_app",
+        "GRANT SELECT (id) ON public.usuarios_paciente TO la_app",
+    )  # fmt: skip
+    rig.settings = rig.settings.model_copy(update={"trusted_owners": ("el_dueno",)})
+    yield rig
+    rig.execute(
+        "REASSIGN OWNED BY el_dueno TO postgres", "DROP OWNED BY el_dueno, la_app", "DROP ROLE el_dueno, la_app"
+    )
+
+
+def on(server: EmbeddedPostgres, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Target:
+    return Target(rig, tmp_path, monkeypatch, capsys, server)
+
+
+def test_the_roles_come_back_without_passwords_and_powers(
+    rig: Rig, new_server: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    back_up_all(rig)
+    target = on(new_server, rig, tmp_path, monkeypatch, capsys)
+    code, out, err = target.recover("--json")
+    assert out, err
+    report = json.loads(out)
+    assert code == 0, json.dumps(report["left"], indent=1)
+    before, after = contents(rig.database.connect), contents(lambda: new_server.connect(target.name))
+    assert {name: before[name] for name in before.keys() - ON_PURPOSE} == {
+        name: after[name] for name in after.keys() - ON_PURPOSE
+    }
+    assert definitions(rig, target.name, new_server) == definitions(rig, rig.database.name)
+    assert target.rows(
+        "SELECT rolname, rolcanlogin, rolconnlimit, rolbypassrls, rolpassword FROM pg_authid"
+        " WHERE rolname IN ('el_dueno', 'la_app') ORDER BY 1"
+    ) == [("el_dueno", False, -1, False, None), ("la_app", True, 7, False, None)]
+    assert target.rows("SELECT pg_has_role('la_app', 'el_dueno', 'MEMBER')") == [(True,)]
+    assert target.rows("SHOW search_path") == [('"$user", public, "Otra"',)]
+    to_do = {each["sql"] for each in report["left"]}
+    assert "ALTER ROLE la_app PASSWORD '…';" in to_do
+    assert "ALTER ROLE el_dueno BYPASSRLS;" in to_do
+    assert not any("PASSWORD" in sql and "el_dueno" in sql for sql in to_do)
+    # A role that was there before is not made a member, and gets no members.
+    assert all("SUPERUSER" not in sql for sql in to_do)
+
+
+def test_a_target_role_that_may_not_make_roles(
+    rig: Rig, new_server: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    back_up_all(rig)
+    with closing(new_server.connect()) as db, db.cursor() as cursor:
+        db.autocommit = True
+        cursor.execute("DROP ROLE IF EXISTS solo")
+        cursor.execute("CREATE ROLE solo LOGIN PASSWORD 'x1'")
+    target = on(new_server, rig, tmp_path, monkeypatch, capsys)
+    with closing(new_server.connect()) as db, db.cursor() as cursor:
+        db.autocommit = True
+        cursor.execute(f"ALTER DATABASE {target.name} OWNER TO solo")
+    code, out, err = target.recover("--json", AIRFLOW_CONN_NEW=new_server.uri(target.name, "solo", "x1"))
+    assert out, err
+    report = json.loads(out)
+    assert code == 0, json.dumps([report["left"], report["problems"]], indent=1)
+    before, after = contents(rig.database.connect), contents(lambda: new_server.connect(target.name))
+    for name in before.keys() - ON_PURPOSE:
+        assert after[name] == before[name], name
+    # A person with more rights finishes it with what the report says.
+    with closing(new_server.connect(target.name)) as db, db.cursor() as cursor:
+        db.autocommit = True
+        for each in report["left"]:
+            if "…" not in each["sql"]:
+                cursor.execute(each["sql"])
+        cursor.execute(f"ALTER DATABASE {target.name} OWNER TO postgres")
+    assert definitions(rig, target.name, new_server) == definitions(rig, rig.database.name)
+
+
+def test_a_standby_and_an_older_server_are_refused(rig: Rig) -> None:
+    from clinic_backups.base.errors import PermanentError
+    from clinic_backups.recovery import target
+
+    with pytest.raises(PermanentError, match="Recover into PostgreSQL 17 or newer"):
+        target.require_version(16, 17)
