@@ -36,10 +36,11 @@ def check_settings(settings: Settings, report: Report, now: datetime) -> None:
         _look_at_language(settings, report)
     with report.check("settings"):
         _require_own_key(settings)
-    if settings.certificate_key_file is None:
+    # Drills run where the secret key is, and only there.
+    if settings.identity_file is not None and settings.certificate_key_file is None:
         report.note(
             "settings",
-            f"Certificates of drills are not signed. `clinic-backups certificate keygen` makes a key, and"
+            "Certificates of drills are not signed. `clinic-backups certificate keygen` makes a key, and"
             f" {PREFIX}CERTIFICATE_KEY_FILE names it where drills run.",
         )
     count = len(settings.recipients)
