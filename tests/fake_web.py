@@ -10,11 +10,13 @@ from fastapi import FastAPI
 
 from clinic_backups.base.backup_facts import ChainArchive
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.audit import AuditEntry, AuditPage
 from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoint
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
+from clinic_backups.catalog.proofs import ProofRecord
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan
 from clinic_backups.web import access
 from clinic_backups.web.actions import Started
@@ -212,7 +214,14 @@ class Fake:
     def board(self) -> Fake:
         return self
 
-    history = audit = actions = downloads = seen_runs = board
+    history = audit = actions = downloads = seen_runs = proofs = board
+
+    def last_good(self, unit: ClinicId) -> ProofRecord:
+        """The newest proof of a unit."""
+        return ProofRecord(
+            number=3, clinic_id=unit, clinic_name="Clínica", backup_id="7-1", outcome="proven", data_time=NOW,
+            finished_at=NOW, seconds=4.2, place="embedded", certificate="{}", signature=b"x", public_key="-----",
+        )  # fmt: skip
 
     def banners(self) -> list[Banner]:
         runs = (("clinic_restore", restore_run().run_id),)
