@@ -15,6 +15,7 @@ from clinic_backups.catalog.audit import AuditEntry, AuditPage
 from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoint
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
+from clinic_backups.catalog.proofs import ProofRecord
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan
 from clinic_backups.web import access
 from clinic_backups.web.actions import Started
@@ -212,7 +213,10 @@ class Fake:
     def board(self) -> Fake:
         return self
 
-    history = audit = actions = downloads = seen_runs = board
+    history = audit = actions = downloads = seen_runs = proofs = board
+
+    def last_good(self, clinic_id: int) -> ProofRecord:
+        return ProofRecord(41, clinic_id, "Sonrisas", "7-x", "proven", NOW, NOW, 8.4, "embedded", "{}")
 
     def banners(self) -> list[Banner]:
         runs = (("clinic_restore", restore_run().run_id),)
