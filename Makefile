@@ -23,10 +23,10 @@ SOURCES := plugins dags include tests bench
 # Python to keep what it has compiled, each process would compile every module again.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-restore up down test test-matrix lint docs lock bench bench-quick clean
+.PHONY: help demo demo-restore demo-disaster up down test test-matrix lint docs lock bench bench-quick clean
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  demo, up and the benchmarks take CLINICS=n and PATIENTS=n, for instance: make demo CLINICS=20 PATIENTS=500"
 
 demo: $(INSTALLED)  ## Back up demo clinics with a PostgreSQL and an Airflow of its own, print the table, stop
@@ -37,6 +37,9 @@ up: $(INSTALLED)  ## The same, and stay up: prints the address, user and passwor
 
 demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, show the plan, restore it, prove it
 	@$(BIN)/python -m include.demo restore
+
+demo-disaster: $(INSTALLED)  ## Delete the demo's database server, recover everything from the store and the key, compare
+	@$(BIN)/python -m include.demo disaster $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
 down: $(INSTALLED)  ## Stop what `make up` started
 	@$(BIN)/python -m include.demo down

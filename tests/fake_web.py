@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from clinic_backups.base.backup_facts import ChainArchive
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.audit import AuditEntry, AuditPage
 from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
@@ -215,8 +216,12 @@ class Fake:
 
     history = audit = actions = downloads = seen_runs = proofs = board
 
-    def last_good(self, clinic_id: int) -> ProofRecord:
-        return ProofRecord(41, clinic_id, "Sonrisas", "7-x", "proven", NOW, NOW, 8.4, "embedded", "{}")
+    def last_good(self, unit: ClinicId) -> ProofRecord:
+        """The newest proof of a unit."""
+        return ProofRecord(
+            number=3, clinic_id=unit, clinic_name="Clínica", backup_id="7-1", outcome="proven", data_time=NOW,
+            finished_at=NOW, seconds=4.2, place="embedded", certificate="{}", signature=b"x", public_key="-----",
+        )  # fmt: skip
 
     def banners(self) -> list[Banner]:
         runs = (("clinic_restore", restore_run().run_id),)

@@ -1,8 +1,9 @@
-"""``python -m include.demo demo|up|down|restore``: the product on this machine, with only what pip installed.
+"""``python -m include.demo demo|up|down|restore|disaster``: the product on this machine, with only what pip installed.
 
 ``demo`` starts everything, backs up every clinic, prints the table and stops everything. ``up`` does the same but keeps
-running; ``down`` ends it. ``restore`` damages one clinic and restores it, with PostgreSQL alone. The exit code is 0
-only if every clinic has a completed backup, or the damaged one is as before.
+running; ``down`` ends it. With PostgreSQL alone, ``restore`` damages one clinic and restores it, and ``disaster``
+deletes the server's data and recovers everything. The exit code is 0 only if every clinic has a completed backup, or
+what was damaged is as before.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.markup import escape
 from clinic_backups.archive import by_hand
 from clinic_backups.base.shared_unit import is_shared
 from include.demo import progress, table
+from include.demo.disaster import Disaster
 from include.demo.layout import CHECKOUT, CLINIC_ADMIN, CLINIC_READER, WEB_USER, DemoError, Layout, Secrets
 from include.demo.postgres import PostgresError
 from include.demo.restore import SecondAct
@@ -88,6 +90,18 @@ class Demo:
         finally:
             if not was_up:
                 self._stop()
+
+    def disaster(self, clinics: int | None, patients: int | None) -> bool:
+        """The third act: the server's data folder is deleted, and everything comes back from the store and the key."""
+        if self.stack.state.up:
+            raise DemoError(
+                "The demo is up, and Airflow's own database is on the server that would be deleted.\nHINT: make down"
+            )
+        try:
+            self.stack.start_database(clinics, patients)
+            return Disaster(self.stack, self._say).play()
+        finally:
+            self._stop()
 
     def _start(self, clinics: int | None, patients: int | None) -> None:
         if self.stack.state.processes:
@@ -163,7 +177,7 @@ class Demo:
 def main() -> int:
     """Run one command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m include.demo", description=__doc__)
-    parser.add_argument("command", choices=("demo", "up", "down", "restore"))
+    parser.add_argument("command", choices=("demo", "up", "down", "restore", "disaster"))
     parser.add_argument("--clinics", type=int, help="clinics in a new demo database")
     parser.add_argument("--patients", type=int, help="patients per clinic in a new demo database")
     arguments = parser.parse_args()
@@ -179,7 +193,7 @@ def main() -> int:
             if arguments.command in ("down", "restore"):
                 succeeded = demo.down() if arguments.command == "down" else demo.restore()
             else:
-                command = demo.demo if arguments.command == "demo" else demo.up
+                command = {"demo": demo.demo, "up": demo.up, "disaster": demo.disaster}[arguments.command]
                 succeeded = command(arguments.clinics, arguments.patients)
     except (DemoError, PostgresError) as error:
         console.print(f"[red]Failed:[/] {escape(str(error))}", soft_wrap=True, highlight=False)

@@ -51,6 +51,13 @@ def make_clinic_database(postgres: EmbeddedPostgres, clinics: int | None, patien
     return not loaded
 
 
+def make_empty_clinic_database(postgres: EmbeddedPostgres) -> None:
+    """The clinics' database without anything in it, on a new server."""
+    with closing(postgres.connect()) as connection, connection.cursor() as cursor:
+        connection.autocommit = True  # CREATE DATABASE runs in no transaction
+        cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(database.DATABASE)))
+
+
 def make_clinic_roles(postgres: EmbeddedPostgres) -> tuple[str, str, str]:
     """The roles in the clinics' database; returns the URIs of those that back up, own the catalog, and restore."""
     roles = database.create_roles(postgres)

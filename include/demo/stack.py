@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import psutil
+from psycopg2 import sql
 
 from include.demo import databases, environment
 from include.demo.api import AirflowApi
@@ -27,6 +30,7 @@ COMMAND_LIMIT_SECONDS = 180
 START_LIMIT_SECONDS = 180
 STOP_LIMIT_SECONDS = 15
 STOP_LIMITS = {"triggerer": 3}  # it waits 10 s for a child that has ended long ago, and here it holds nothing to lose
+ROLE_URIS = ("clinic_uri", "catalog_uri", "restore_uri")
 Say = Callable[[str], None]
 
 
@@ -53,6 +57,7 @@ class Stack:
         self._changes = dict(changes or {})
         self._preferred_port = api_port
         self._postgres = EmbeddedPostgres(layout.postgres)
+        self._comment = ""
 
     @property
     def url(self) -> str:
@@ -105,12 +110,12 @@ class Stack:
             self._wait(lambda: [] if api.parsed_since(DAG_ID, since) else ["dag-processor"])
         self._give_up_runs()  # those of a demo that was killed
 
-    def start_database(self) -> None:
+    def start_database(self, clinics: int | None = None, patients: int | None = None) -> None:
         """Start PostgreSQL alone, with the demo's clinics and catalog in it, for the command line."""
         self.state.save()
         self._say("Starting PostgreSQL")
         self._postgres.start()
-        if databases.make_clinic_database(self._postgres, None, None):
+        if databases.make_clinic_database(self._postgres, clinics, patients):
             self._say("Filled the demo database with made-up clinics")
         self.state.endpoints = Endpoints(0, free_port(), "", *databases.make_clinic_roles(self._postgres))
         self.command("catalog", "migrate")
@@ -145,6 +150,36 @@ class Stack:
         with closing(self._postgres.connect(databases.database.DATABASE)) as db, db, db.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
+
+    def query(self, query: str | sql.Composable) -> list[tuple[Any, ...]]:
+        """The rows of a query in the clinics' database, as its superuser."""
+        with closing(self._postgres.connect(databases.database.DATABASE)) as db, db.cursor() as cursor:
+            cursor.execute("SET timezone = 'UTC'")
+            cursor.execute(query)
+            return cursor.fetchall()
+
+    def lose_server(self) -> None:
+        """Delete the database server's folder, with everything in it."""
+        self._comment = self.query("SELECT shobj_description(oid, 'pg_database') FROM pg_database"
+                                   " WHERE datname = current_database()")[0][0]  # fmt: skip
+        self._postgres.stop()
+        shutil.rmtree(self.layout.postgres)
+
+    def start_empty_server(self) -> None:
+        """A new server with an empty database, to which the connection ``new_server`` leads."""
+        self._postgres.start()
+        databases.make_empty_clinic_database(self._postgres)
+        self._changes["AIRFLOW_CONN_NEW_SERVER"] = self._postgres.uri(databases.database.DATABASE)
+
+    def use_new_server(self) -> None:
+        """Give the roles passwords, and make the catalog again from the store."""
+        self.state.endpoints = replace(
+            self._endpoints, **dict(zip(ROLE_URIS, databases.make_clinic_roles(self._postgres), strict=True))
+        )
+        # What this demo was loaded with: see database.load. The definition of a database does not hold its comment.
+        self.execute(f"COMMENT ON DATABASE {databases.database.DATABASE} IS '{self._comment}'")
+        self.command("catalog", "migrate")
+        self.command("catalog", "rebuild")
 
     @property
     def postgres_runs(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clinic_backups.app.runbook import PAGE, Section
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
 
@@ -54,25 +55,47 @@ def _ids(column: str) -> Break:
     return breaks
 
 
-SITUATIONS: dict[str, tuple[Break, str, str]] = {
-    "well": (_variable(), "All is well", ""),
-    "no folder": (_variable(CLINIC_BACKUPS_SQL_DIR="/nonexistent"), "no SQL folder", "init --tenant"),
-    "no keys": (_variable(CLINIC_BACKUPS_RECIPIENTS=None), "no key to encrypt to", "keygen"),
-    "no store": (_variable(CLINIC_BACKUPS_STORE_URL=None), "store does not answer, or is not set", "STORE_URL"),
-    "store gone": (_without_store, "store does not answer, or is not set", "STORE_URL"),
-    "catalog lost": (_statement("DROP SCHEMA clinic_backups CASCADE"), "catalog is lost", "catalog rebuild"),
+SITUATIONS: dict[str, tuple[Break, str, str, Section | None]] = {
+    "well": (_variable(), "All is well", "", None),
+    "no folder": (_variable(CLINIC_BACKUPS_SQL_DIR="/nonexistent"), "no SQL folder", "init --tenant", None),
+    "no keys": (_variable(CLINIC_BACKUPS_RECIPIENTS=None), "no key to encrypt to", "keygen", None),
+    "no store": (
+        _variable(CLINIC_BACKUPS_STORE_URL=None), "store does not answer, or is not set", "STORE_URL", Section.BUCKET,
+    ),
+    "store gone": (_without_store, "store does not answer, or is not set", "STORE_URL", Section.BUCKET),
+    "catalog lost": (
+        _statement("DROP SCHEMA clinic_backups CASCADE"), "catalog is lost", "catalog rebuild", Section.CATALOG,
+    ),
     "catalog away": (
         _variable(AIRFLOW_CONN_BACKUP_CATALOG=NOWHERE), "catalog does not answer", "restore --archive KEY",
+        Section.CATALOG,
     ),
-    "clinics gone": (_statement("TRUNCATE public.comun_clinica CASCADE"), "clinics are gone", "restore --clinic ID"),
-    "tables gone": (_statement("DROP TABLE public.comun_clinica CASCADE"), "its clinics are gone", "the tables again"),
-    "database away": (_variable(AIRFLOW_CONN_CLINIC_DB=NOWHERE), "database does not answer", "clinic_db"),
-    "one key is empty": (_ids("CASE id WHEN 3 THEN '' ELSE id::text END"), "list of clinics is wrong", "another key"),
-    "no key can be an id": (_ids("id || ' '"), "list of clinics is wrong", "Correct "),
-    "the list fails": (_ids("id / (id - id)"), "list of clinics is wrong", "clinic-backups check"),
+    "server away": (
+        _variable(AIRFLOW_CONN_BACKUP_CATALOG=NOWHERE, AIRFLOW_CONN_CLINIC_DB=NOWHERE), "Neither the clinics' database",
+        "recover --target new_server --plan", Section.SERVER,
+    ),
+    "another server": (
+        _statement("DROP SCHEMA clinic_backups, public CASCADE"), "its clinics are gone", "recover --target new_server",
+        Section.SERVER,
+    ),
+    "clinics gone": (
+        _statement("TRUNCATE public.comun_clinica CASCADE"), "clinics are gone", "recover", Section.SERVER,
+    ),
+    "tables gone": (
+        _statement("DROP TABLE public.comun_clinica CASCADE"), "its clinics are gone", "an empty database",
+        Section.SERVER,
+    ),
+    "database away": (
+        _variable(AIRFLOW_CONN_CLINIC_DB=NOWHERE), "database does not answer", "clinic_db", Section.SERVER,
+    ),
+    "one key is empty": (
+        _ids("CASE id WHEN 3 THEN '' ELSE id::text END"), "list of clinics is wrong", "another key", Section.BACKUP,
+    ),
+    "no key can be an id": (_ids("id || ' '"), "list of clinics is wrong", "Correct ", Section.BACKUP),
+    "the list fails": (_ids("id / (id - id)"), "list of clinics is wrong", "clinic-backups check", Section.BACKUP),
     "late": (_statement(f"UPDATE clinic_backups.backup SET {EARLIER} WHERE clinic_id = '3'"),
-             "late, failed or missing", "list --state failed"),
-    "another key": (_other_key, "does not open new backups", "secret key"),
+             "late, failed or missing", "list --state failed", Section.BACKUP),
+    "another key": (_other_key, "does not open new backups", "secret key", Section.KEY),
 }  # fmt: skip
 
 
@@ -80,7 +103,7 @@ SITUATIONS: dict[str, tuple[Break, str, str]] = {
 def test_the_situation_is_named_with_the_next_commands(
     name: str, run: Run, demo_database: DemoDatabase, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip
-    breaks, situation, step = SITUATIONS[name]
+    breaks, situation, step, section = SITUATIONS[name]
     keys = {"CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(tmp_path / "key")).out.strip()}
     run("keygen", str(tmp_path / "another"))
     variables: dict[str, str | None] = {
@@ -94,9 +117,11 @@ def test_the_situation_is_named_with_the_next_commands(
     told = found.json()
     assert situation in told["situation"]
     assert (found.code, step in " ".join(told["steps"])) == (int(bool(step)), True)
+    place = PAGE if name == "well" else section.place if section else ""
+    assert (place in told["runbook"], bool(told["runbook"])) == (True, bool(place))
     if name in ("well", "late"):
         shown = run("doctor", **variables | broken)
-        assert (shown.code, situation in shown.out) == (found.code, True)
+        assert (shown.code, situation in shown.out, place in shown.out) == (found.code, True, True)
 
 
 def test_a_new_installation_is_led_from_step_to_step(

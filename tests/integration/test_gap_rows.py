@@ -53,7 +53,7 @@ COUNTED = {
 
 def findings(rig: Shaped, level: str = "error") -> list[Finding]:
     guard = Guard(rig.database, rig.store)
-    guard.settings = guard.settings.model_copy(update={"sql_dir": rig.settings.sql_dir})
+    guard.settings = guard.settings.model_copy(update={"sql_dir": rig.settings.sql_dir, "shared": False})
     return [item for item in guard.errors(level, rows=True) if item.check == "rows"]
 
 

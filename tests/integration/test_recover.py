@@ -21,6 +21,7 @@ import pytest
 
 from clinic_backups import cli
 from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.postgres_tools import find_tool
@@ -328,6 +329,31 @@ class TestRefused:
         assert number is not None
         assert len(target.rows(statement)) == int(number[1].replace(",", "")) > 0
 
+    def test_an_error_of_the_database_names_no_patient(self, rig: Rig, target: Target, tmp_path: Path) -> None:
+        rig.kind = "full"
+        back_up_all(rig)
+        rig.execute("ALTER TABLE public.usuarios_paciente ADD COLUMN nuevo int NOT NULL DEFAULT 1",
+                    "ALTER TABLE public.usuarios_paciente ALTER COLUMN nuevo DROP DEFAULT")  # fmt: skip
+        dump = tmp_path / "definition.dump"
+        uri = rig.database.postgres.uri(rig.database.name)
+        words = ["--schema-only", "-Fc", "--exclude-schema=clinic_backups", f"--file={dump}", uri]
+        subprocess.run([find_tool("pg_dump", at_least=17).path, *words], check=True)
+        code, out, err = target.recover("--definition", str(dump))
+        assert code == 1
+        assert "The database refused while loading public.usuarios_paciente of clinic" in err
+        assert "column nuevo of public.usuarios_paciente" in err
+        for name, other in rig.execute_rows("SELECT nombres, apellidos FROM public.usuarios_paciente"):
+            assert name not in out + err
+            assert other not in out + err
+        target.execute(
+            "DROP SCHEMA clinic_backups_recovery CASCADE", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"
+        )
+        code, out, err = target.recover("--definition", str(dump), "--allow-missing", "--json")
+        assert code == 1
+        failed = [unit for unit in json.loads(out)["units"] if unit["state"] == "not proven"]
+        assert failed
+        assert all("clinic-backups restore --clinic" in unit["problems"][0] for unit in failed)
+
     def test_another_key_is_told_before_anything_is_touched(self, rig: Rig, target: Target, tmp_path: Path) -> None:
         back_up_all(rig)
         (tmp_path / "key.txt").write_text(generate_identity()[0])
@@ -367,6 +393,14 @@ def damage(rig: Rig, record: BackupRecord) -> None:
     rig.store.put(record.archive_key, io.BytesIO(bytes(data)))
 
 
+def write_envelope(rig: Rig, record: BackupRecord, **changes: Any) -> None:
+    key = envelope_key_of(record.archive_key)
+    with rig.store.open(key) as stream:
+        data = json.load(stream) | changes
+    rig.store.delete(key)
+    rig.store.put(key, io.BytesIO(json.dumps(data).encode()))
+
+
 class TestPlan:
     def test_it_says_which_backup_of_each_unit_and_how_far_apart_they_are(self, rig: Rig, target: Target) -> None:
         records = back_up_all(rig)
@@ -376,6 +410,23 @@ class TestPlan:
             assert record.backup_id in out
         assert re.search(r"The moments of the backups are \d+ seconds apart\.", err)
         assert target.rows("SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace") == []
+
+    def test_suspect_and_incomplete_backups_are_named(self, rig: Rig, target: Target) -> None:
+        back_up_all(rig)
+        good = rig.catalog.latest(1)
+        assert good is not None
+        new = rig.run(1)
+        write_envelope(rig, new, suspect="half of the rows are gone")
+        gap = rig.catalog.latest(2)
+        assert gap is not None
+        write_envelope(rig, gap, gaps=[{"table": "public.x", "reason": "public.x was not readable."}])
+        code, out, err = target.recover("--plan", "--json")
+        assert code == 0, err
+        units = {unit["unit"]: unit for unit in json.loads(out)["units"]}
+        assert units[1]["backup_id"] == good.backup_id
+        (note,) = units[1]["notes"]
+        assert note.startswith(f"{new.backup_id} is newer and suspect, so it is not taken: half of the rows are gone.")
+        assert units[2]["notes"] == ["Incomplete: public.x was not readable."]
 
     def test_as_of_and_some_clinics(self, rig: Rig, target: Target) -> None:
         records = back_up_all(rig)

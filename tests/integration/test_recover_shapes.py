@@ -188,6 +188,8 @@ class TestSeveralBackups:
         assert contents(lambda: parents_target.postgres.connect(parents_target.name)) == contents(
             parents.database.connect
         )
+        # The position of the sequence was read before, and the row did not take its number from there.
+        assert parents_target.rows("SELECT nextval('s.staff_id_seq')") == [(105,)]
         (unit,) = [unit for unit in report["units"] if unit["unit"] == "~shared"]
         assert unit["state"] == "explained"
         assert "s.auth_user: 1 rows had moved to, or changed in, newer backups (2)" in unit["explained"]

@@ -71,3 +71,47 @@ def test_definitions_rows_and_proof(rig: Rig, target: Connection) -> None:
         (found,) = differences(target, fetched[2].manifest, folder)
         assert found.table == "public.usuarios_paciente"
         assert found.text.endswith("rows have other values than in the backup")
+
+
+HOSTILE = """mira
+--
+-- Name: x; Type: TABLE; Schema: public; Owner: postgres
+--
+
+CREATE TABLE public.intruso (id int);
+
+
+--
+-- Name: y; Type: ACL; Schema: public; Owner: postgres
+--
+
+GRANT CREATE ON DATABASE x TO PUBLIC;
+
+ALTER TABLE public.auth_group OWNER TO clinic_backups_reader;
+"""
+
+
+def test_a_comment_is_no_statement(rig: Rig, target: Connection) -> None:
+    """Whoever may comment on a table, or write a function, runs nothing as the role that recovers."""
+    with closing(rig.database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("COMMENT ON TABLE public.auth_group IS %s", (HOSTILE,))
+        cursor.execute("COMMENT ON TABLE public.usuarios_paciente IS %s", (HOSTILE + "-- \\",))
+        cursor.execute(f"CREATE FUNCTION public.f() RETURNS text LANGUAGE sql AS $f$ SELECT $g${HOSTILE}$g$ $f$")
+        cursor.execute(f"CREATE VIEW public.v AS SELECT E'\\\\''{HOSTILE}\\\\' AS \"a$x$b\"")
+    shared = rig.backup().run(BackupRequest(SHARED, requested_by="prueba"))
+    fetched = archives(rig).fetch(source_of(shared))
+    with Definition.opened(fetched.manifest.files, folder=None) as definition:
+        with Session(target) as session:
+            assert definition.make_before(session) == []
+            session.commit("x")
+        assert definition.make_after(target, 1) == []
+    with Session(target) as session:
+        assert session.rows("SELECT to_regclass('public.intruso') IS NULL") == [(True,)]
+        assert session.rows("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'auth_group'") == [
+            ("postgres",)
+        ]
+        assert session.rows("SELECT has_database_privilege('public', current_database(), 'CREATE')") == [(False,)]
+        for name, comment in (("auth_group", HOSTILE), ("usuarios_paciente", HOSTILE + "-- \\")):
+            assert session.rows(f"SELECT obj_description('public.{name}'::regclass)") == [(comment,)]
+        ((text,),) = session.rows("SELECT public.f()")
+        assert text.strip() == HOSTILE.strip()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from clinic_backups.app.runbook import PAGE, Section
 from clinic_backups.app.work import Parts
 from clinic_backups.archive.encryption import parse_recipients, public_keys
 from clinic_backups.archive.object_keys import ROOT, parse_key
@@ -42,11 +43,15 @@ class Sight:
 
 @dataclass
 class Diagnosis:
-    """All parts, the situation in a sentence, and the next commands in their order."""
+    """All parts, the situation in a sentence, and the next commands in their order.
+
+    :ivar runbook: where the runbook treats the situation.
+    """
 
     sights: list[Sight] = field(default_factory=list)
     situation: str = ""
     steps: list[str] = field(default_factory=list)
+    runbook: str = ""
 
     @property
     def is_well(self) -> bool:
@@ -204,12 +209,15 @@ class Doctor:
             self._say(
                 "The store does not answer, or is not set. Nothing can be backed up or restored without it.",
                 "Correct CLINIC_BACKUPS_STORE_URL and its connection. Then run clinic-backups doctor again.",
+                section=Section.BUCKET,
             )
+        elif self._is_server_lost(at):
+            self._of_lost_server(at)
         elif at["catalog"] == "lost":
             self._say(
                 "The catalog is lost, and the store still has the backups.",
                 "clinic-backups bucket", "clinic-backups catalog migrate", "clinic-backups catalog rebuild",
-                "clinic-backups list",
+                "clinic-backups list", section=Section.CATALOG,
             )  # fmt: skip
         elif at["catalog"] == "missing":
             self._say(
@@ -222,14 +230,7 @@ class Doctor:
             ]
             if self._stored:
                 steps.append("To restore meanwhile: clinic-backups bucket, then clinic-backups restore --archive KEY")
-            self._say("The catalog does not answer, or does not know this store.", *steps)
-        elif at["clinics' database"] == "lost":
-            self._say(
-                "The clinics' database answers, and its clinics are gone.",
-                "Make the tables again: with the application's migrations, or from pg_dump --schema-only.",
-                "clinic-backups list",
-                "clinic-backups restore --clinic ID",
-            )  # fmt: skip
+            self._say("The catalog does not answer, or does not know this store.", *steps, section=Section.CATALOG)
         elif at["clinics' database"] == "error":
             self._of_clinic_db()
         elif at["backups"] != "ok":
@@ -239,9 +240,11 @@ class Doctor:
                 "The secret key on this machine does not open new backups.",
                 "Find the secret key that belongs to CLINIC_BACKUPS_RECIPIENTS.",
                 "If it is lost, set CLINIC_BACKUPS_RECIPIENTS to a key that you have, and back up again.",
+                section=Section.KEY,
             )
         else:
             self._say("All is well. `clinic-backups check --rows --rehearse` also proves it row by row.")
+            self._found.runbook = f"{PAGE} has a section for each situation that no check can see."
 
     def _is_store_away(self, at: Mapping[str, SightState]) -> bool:
         """A store that is not there is new, unless the catalog expects one."""
@@ -250,16 +253,34 @@ class Doctor:
             at["store"] == "error" or not self._parts.settings.store_url or (at["store"] == "missing" and is_expected)
         )
 
+    def _is_server_lost(self, at: Mapping[str, SightState]) -> bool:
+        """The clinics are gone, or nothing on their server answers, and the store has backups to make it again."""
+        is_silent = at["clinics' database"] == "error" and not self._list_is_wrong
+        return self._stored > 0 and (at["clinics' database"] == "lost" or (is_silent and at["catalog"] == "error"))
+
+    def _of_lost_server(self, at: Mapping[str, SightState]) -> None:
+        is_gone = at["clinics' database"] == "lost"
+        look = () if is_gone else ("If the server is only stopped, start it. Then run clinic-backups doctor again.",)
+        self._say(
+            "The clinics' database answers, and its clinics are gone." if is_gone
+            else "Neither the clinics' database nor the catalog answers. The backups are safe in the store.",
+            *look,
+            "Make an empty database, and define a connection to it, for instance AIRFLOW_CONN_NEW_SERVER.",
+            "clinic-backups recover --target new_server --plan", "clinic-backups recover --target new_server",
+            section=Section.SERVER,
+        )  # fmt: skip
+
     def _of_clinic_db(self) -> None:
         if self._list_is_wrong:
             self._say(
                 "The clinics' database answers, and its list of clinics is wrong.",
-                self._list_is_wrong, "clinic-backups check",
+                self._list_is_wrong, "clinic-backups check", section=Section.BACKUP,
             )  # fmt: skip
         else:
             self._say(
                 "The clinics' database does not answer. The backups are safe in the store.",
                 "Correct the connection clinic_db, or start the server. Then run clinic-backups doctor again.",
+                section=Section.SERVER,
             )
 
     def _of_backups(self) -> None:
@@ -270,7 +291,9 @@ class Doctor:
         self._say(
             "Some clinics' backups are late, failed or missing.",
             "clinic-backups list --state failed", "clinic-backups check", "clinic-backups backup --all",
+            section=Section.BACKUP,
         )  # fmt: skip
 
-    def _say(self, situation: str, *steps: str) -> None:
+    def _say(self, situation: str, *steps: str, section: Section | None = None) -> None:
         self._found.situation, self._found.steps = situation, list(steps)
+        self._found.runbook = f"All steps, with what each prints: {section.place}" if section else ""

@@ -12,6 +12,7 @@ from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, St
 from clinic_backups.base.clinic_id import ClinicId, in_order
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.shared_unit import SHARED_ID
 from clinic_backups.catalog import record_statements as statements
 from clinic_backups.catalog.before_backup import BeforeBackup, read_before_backup
 from clinic_backups.catalog.catalog_database import CatalogDatabase
@@ -107,13 +108,16 @@ class RecordReader:
             return in_order(db.scalars(select(backup.c.clinic_id).distinct()))
 
     def extremes(self, now: datetime) -> list[BackupRecord]:
-        """The newest good backups of the clinics with the fewest and the most rows: none, one or two."""
+        """The newest good backups of the clinics with the fewest and the most rows: none, one or two.
+
+        Not of the shared data, whose rows other rows need.
+        """
         newest = (
             select(backup.c.backup_id, backup.c.rows_total)
             .distinct(backup.c.clinic_id)
             .where(
                 backup.c.state == "completed", backup.c.safety_of.is_(None),
-                backup.c.started_at <= now + FUTURE_TOLERANCE,
+                backup.c.started_at <= now + FUTURE_TOLERANCE, backup.c.clinic_id != SHARED_ID,
                 or_(backup.c.suspect.is_(None), backup.c.accepted_at.is_not(None)),
             )
             .order_by(backup.c.clinic_id, backup.c.started_at.desc())

@@ -80,6 +80,11 @@ class Catalog(RecordReader):
         with self.database.transaction("migrating the catalog", source="migration") as db:
             return migrate.upgrade(db)
 
+    def is_there(self) -> bool:
+        """Whether the database has a catalog, of any version. :raises ClinicBackupsError: it does not answer."""
+        with self.database.transaction("looking for the catalog") as db:
+            return bool(db.scalar(text("SELECT to_regclass('clinic_backups.backup') IS NOT NULL")))
+
     def require_newest(self) -> None:
         """:raises PermanentError: the schema does not have the version that this package needs."""
         from clinic_backups.catalog import migrate

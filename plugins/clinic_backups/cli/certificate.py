@@ -64,7 +64,8 @@ def show(
 @certificate.command()
 def verify(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILES", help="Documents; beside each lies its signature, FILE.sig.")
+        list[Path],
+        typer.Argument(metavar="FILE", help="Documents; beside each lies its signature, with the ending .sig."),
     ],
     key: Annotated[Path, typer.Option(help="The public key, from the operator and not from whoever gave the files.")],
 ) -> None:

@@ -32,5 +32,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON instead
         print(f"\n{found.situation}")
         for number, step in enumerate(found.steps, start=1):
             print(f"  {number}. {step}")
+        if found.runbook:
+            print(found.runbook)
     if not found.is_well:
         raise typer.Exit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,8 +86,9 @@ def recover(
     with steps:
         chooser.read(steps.listener)
     if plan and not target:
-        _show_plan(_planned(chooser, until, clinics, belief), json=json)
-        return
+        made = _planned(chooser, until, clinics, belief)
+        _show_plan(made, json=json)
+        raise typer.Exit(1 if made.missing() else 0)
     if not target:
         raise SettingsError("--target is missing.", hint="Name the connection to an empty database, or give --plan.")
     recovery = Recovery(
@@ -105,7 +105,7 @@ def recover(
         if plan or not json:
             _show_plan(made, json=json)
         if plan:
-            return
+            raise typer.Exit(1 if made.missing() else 0)
         with steps:
             report = recovery.run(made, chooser, only=clinics, allow_missing=allow_missing)
     if json:
@@ -127,13 +127,16 @@ def _planned(
 
 def _belief(with_parts: Parts) -> tuple[Doubt, str]:
     """Which envelopes are believed, and a sentence about it. With a catalog, only those that it knows."""
+    why = "It has no tables."
     try:
-        with_parts.catalog.require_newest()
-        known: Callable[[str], Any] = with_parts.catalog.get
-        known("")
-    except ClinicBackupsError:
+        has_catalog = with_parts.catalog.is_there()
+    except ClinicBackupsError as error:
+        has_catalog, why = False, error.message  # it is not defined, or lost with the server
+    if not has_catalog:
         with_parts.without_catalog()
-        return (lambda envelope: ""), _UNKNOWN_WRITER
+        return (lambda envelope: ""), f"{_UNKNOWN_WRITER} ({why})"
+    with_parts.catalog.require_newest()
+    known = with_parts.catalog.get
 
     def doubt(envelope: Envelope) -> str:
         record = known(envelope.backup_id)

@@ -175,11 +175,11 @@ class Chooser:
         units = [SHARED_ID, *(unit for unit in clinics if not only or unit in only)]
         choices = [self._choice(unit, as_of, (kept or {}).get(str(unit))) for unit in units]
         plan = Plan(as_of, choices, stores=self.notes)
+        newest = max(plan.moments, default=as_of)
         for choice in plan.taken:
-            if (at := choice.data_at) is not None and plan.moments[-1] - at > OLD:
+            if (at := choice.data_at) is not None and newest - at > OLD:
                 choice.notes.append(
-                    f"The backup is {(plan.moments[-1] - at).days} days older than the newest of all. Has this clinic"
-                    " left?"
+                    f"The backup is {(newest - at).days} days older than the newest of all. Has this clinic left?"
                 )
         return plan
 
@@ -196,9 +196,10 @@ class Chooser:
         candidates = self._candidates(unit)
         choice.name = next((one_line(each.envelope.clinic_name) for each in candidates if each.envelope), "")
         if kept is not None:
-            found = [each for each in candidates if each.envelope is not None and each.envelope.backup_id == kept]
-            if found and data_at(found[0].envelope) <= as_of:  # type: ignore[arg-type]
-                choice.envelope = found[0].envelope
+            envelopes = [each.envelope for each in candidates if each.envelope is not None]
+            found = next((each for each in envelopes if each.backup_id == kept and data_at(each) <= as_of), None)
+            if found is not None:
+                choice.envelope = found
                 return choice
         self._choose(choice, as_of, candidates)
         return choice
@@ -213,17 +214,17 @@ class Chooser:
     def _choose(self, choice: Choice, as_of: datetime, candidates: Iterable[StoredBackup]) -> None:
         suspect = list[Envelope]()
         for each in candidates:
+            envelope = each.envelope
+            if envelope is not None and data_at(envelope) > self._now + CLOCKS_DIFFER:
+                choice.notes.append(f"{envelope.backup_id} is not taken: it is dated in the future.")
+                continue
             if _moment(each) > as_of:
                 continue
-            envelope = each.envelope
             if envelope is None:
                 choice.damage.append(f"The envelope of {each.archive_key} cannot be used: {each.problem}")
                 continue
             if envelope.safety_of is not None:
                 continue  # it holds the state that somebody wanted to undo
-            if data_at(envelope) > self._now + CLOCKS_DIFFER:
-                choice.notes.append(f"{envelope.backup_id} is not taken: it is dated in the future.")
-                continue
             if doubt := self._doubt(envelope):
                 choice.notes.append(f"{envelope.backup_id} is not taken: {doubt}")
                 continue

@@ -22,8 +22,11 @@ from clinic_backups.recovery.dump_text import Dump, Item, dump_in
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.session import Session, Unfinished
 
-_THERE = ("42P06", "42P07", "42710", "42723", "42P16", "42701")
-"""SQLSTATEs of what exists already: an interrupted run has made it, or every database has it."""
+_EVERYWHERE = ("42P06", "42710")
+"""SQLSTATEs of schemas and objects that a new database has already, or an extension has made."""
+_THERE = ("42P07", "42710", "42P16")
+"""SQLSTATEs of indexes and constraints that an interrupted run has made, or the other sessions of this one."""
+_NOT_UNIQUE = "23505"
 _FOREIGN_KEY_BROKEN = "23503"
 _SQL_SHOWN = 8000
 _RIGHTS = ("ACL", "DEFAULT ACL", "COMMENT", "")
@@ -58,8 +61,8 @@ class Definition:
             return
         if DEFINITION not in files:
             raise PermanentError(
-                "The backup of the shared data holds no definition of the database: no pg_dump was found when it was"
-                " made.",
+                "There is no definition of the database: the backup of the shared data is missing, or was made without"
+                " pg_dump.",
                 hint="Make one from a copy of the database, for instance a test system, with `pg_dump --schema-only"
                 " --format=custom --exclude-schema=clinic_backups --file=FILE`, and give it with --definition FILE.",
             )
@@ -102,20 +105,18 @@ class Definition:
         with Session(target) as session:
             database = self._database(session)
         is_done = self.dump.make_after(target, database, jobs)
-        left = list[Unfinished]()
+        left, items = list[Unfinished](), list(self.dump.after())
         with Session(target) as session:
-            loose = {(table, name) for table, name, _ in unproven_keys(session)}
             # After an error each item is tried once more: what is there already says so at once.
-            for item in () if is_done else self.dump.after():
+            for item in () if is_done else items:
                 left += _made_after_all(session, item)
             for _, statements in self._undumped("after"):
                 for statement in statements:
                     left += _made_after_all(session, Item("FK CONSTRAINT", statement))
-            left += [
-                _loose(session, table, name, query)
-                for table, name, query in unproven_keys(session)
-                if (table, name) not in loose
-            ]
+            as_before = [item.sql for item in items if item.sql.rstrip().endswith(" NOT VALID;")]
+            for table, name, query in unproven_keys(session):
+                if not any(f"ADD CONSTRAINT {in_sql(name)} FOREIGN KEY" in text for text in as_before):
+                    left.append(_loose(session, table, name, query))
         return left
 
     def set_sequences(self, session: Session) -> int:
@@ -125,10 +126,11 @@ class Definition:
         """
         told = {(each["schema"], each["name"]): each for each in self._json(SEQUENCES, [])}
         count = 0
-        for schema, name, increment, columns in session.rows(_SEQUENCES, doing="looking for sequences"):
+        for schema, name, increment, least, most, columns in session.rows(_SEQUENCES, doing="looking for sequences"):
             known = told.get((schema, name))
             position = (int(known["last_value"]), bool(known["is_called"])) if known else None
             needed = _needed(session, columns, up=increment > 0)
+            needed = needed if needed is None else min(max(needed, least), most)
             if needed is not None and (position is None or _is_behind(position, needed, up=increment > 0)):
                 position = (needed, True)
             if position is not None:
@@ -153,7 +155,7 @@ class Definition:
 
 
 _SEQUENCES = """
-SELECT n.nspname, c.relname, s.seqincrement,
+SELECT n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax,
        (SELECT coalesce(json_agg(DISTINCT jsonb_build_array(u.nspname || '.' || t.relname, a.attname)), '[]')
           FROM (SELECT d.refobjid, d.refobjsubid FROM pg_depend AS d
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
@@ -204,7 +206,7 @@ def _undumped_item(statement: str) -> Item:
 def _made(session: Session, item: Item, left: list[Unfinished]) -> list[Item]:
     """Make an item inside the transaction. Returns it if it failed. An owner that cannot be set is left to a person."""
     code = _tried(session, item.sql)
-    if code is not None and code not in _THERE:
+    if code is not None and code not in _EVERYWHERE:
         return [item]
     left += _others(session, item.owners)
     return []
@@ -260,6 +262,8 @@ def _loose(session: Session, table: str, name: str, query: str) -> Unfinished:
 def _unfinished(item: Item, code: str = "") -> Unfinished:
     lines = [line for line in item.sql.split("\n") if line.strip() and not line.startswith(("--", "SET default_"))]
     why = f" (SQLSTATE {code})" if code else ""
+    if code == _NOT_UNIQUE:
+        why = ", because rows of several backups have the same value"
     statements = "\n".join([*lines, *item.owners])
     return Unfinished(
         f"A part of the definition ({item.kind or 'SET'}) was not made{why}: {lines[0][:100] if lines else ''}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,26 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.postgres_tools import environment_of, find_tool
 
-_HEADER = re.compile(r"^--\n-- Name: .*; Type: ([A-Z ]+); Schema: .*; Owner: .*\n--\n", re.MULTILINE)
-_OWNER = re.compile(r"^ALTER [A-Z ]+ .+ OWNER TO .+;$")
-_PSQL_ONLY = re.compile(r"^\\(?:un)?restrict \w+$", re.MULTILINE)
-"""A line for psql alone, with which pg_dump frames a script since 2025."""
+_TOKEN = re.compile(
+    r"""(?P<header>^--\n--\ Name:\ [^\n]*;\ Type:\ (?P<kind>[A-Z\ ]+);\ Schema:\ [^\n]*;\ Owner:\ [^\n]*\n--\n)
+      | --[^\n]*
+      | /\*.*?\*/
+      | [eE]'[^'\\]*(?:(?:''|\\.)[^'\\]*)*'
+      | '[^']*(?:''[^']*)*'
+      | "[^"]*(?:""[^"]*)*"
+      | \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff]\w*)?)\$.*?\$(?P=tag)\$
+      | [A-Za-z_\x80-\U0010ffff][\w$]*""",
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
+)
+"""The tokens of a script of pg_dump. A comment on a table, a text in a view and a function's body are one token each,
+whatever is in them: whoever may write those must not write statements that are run here."""
+_OWNER = re.compile(r'^ALTER [A-Z ]+ \S.* OWNER TO (?:"(?:[^"]|"")+"|\w+);$')
+_SETTING = re.compile(r"^SET default_(?:tablespace|table_access_method) = [^;]*;$")
+_AROUND = re.compile(
+    r"\A(?:--[^\n]*\n|\n)*\\restrict \w+\n"
+    r"|(?:--\n-- PostgreSQL database dump complete\n--\n+)?(?:\\unrestrict \w+\s*)?\Z"
+)
+"""The end of a script, and lines for psql alone, with which pg_dump frames it since 2025."""
 _DATABASE_RIGHT = re.compile(
     r'^((?:GRANT|REVOKE) [A-Z, ]+ ON DATABASE )(?:"(?:[^"]|"")+"|\w+)( (?:TO|FROM) [^;\n]+;)$', re.MULTILINE
 )
@@ -30,7 +46,7 @@ class Item:
     """Statements that make one object, or give rights on it.
 
     :param kind: pg_dump's word for it, such as ``TABLE`` or ``FK CONSTRAINT``.
-    :param owners: the statements that give it to its owner. They may fail alone.
+    :param owners: the statement that gives it to its owner. It may fail alone.
     """
 
     kind: str
@@ -71,8 +87,9 @@ class Dump:
 
     def database_rights(self, database: str) -> list[str]:
         """The rights on the database itself. :param database: the name, in SQL."""
-        text = self._text("--create", "--file=-")
-        return [f"{found[1]}{database}{found[2]}" for found in _DATABASE_RIGHT.finditer(text)]
+        items = _items(self._text("--create", "--file=-"))
+        rights = (found for item in items if item.kind == "ACL" for found in _DATABASE_RIGHT.finditer(item.sql))
+        return [f"{found[1]}{database}{found[2]}" for found in rights]
 
     def make_after(self, target: Connection, database: str, jobs: int) -> bool:
         """Make what comes after the rows, in several sessions. Returns whether all of it was made.
@@ -117,22 +134,24 @@ def dump_in(definition: bytes, *, folder: Path | None, at_least: int) -> Iterato
 
 
 def _items(script: str) -> Iterator[Item]:
-    script = _PSQL_ONLY.sub("", script)
-    found = [(match.start(), match.end(), match[1]) for match in _HEADER.finditer(script)]
-    yield Item("", script[: found[0][0]] if found else script)
-    ends = [start for start, _, _ in found[1:]] + [len(script)]
-    for (_, begin, kind), end in zip(found, ends, strict=True):
-        lines = script[begin:end].removesuffix("\n--\n-- PostgreSQL database dump complete\n--\n").strip().split("\n")
-        owners = tuple(line for line in lines if _OWNER.match(line)) if kind not in _WITH_BODIES else ()
-        owners = owners or _last_owner(lines)
-        statements = "\n".join(line for line in lines if line not in owners).strip()
-        is_comment = all(line.startswith("--") or not line.strip() for line in statements.split("\n"))
-        yield Item(kind, "" if is_comment else statements, owners)
+    found = [match for match in _TOKEN.finditer(script) if match["header"]]
+    starts = [match.start() for match in found]
+    yield Item("", _cleaned(script[: starts[0] if starts else len(script)]))
+    for match, end in zip(found, [*starts[1:], len(script)], strict=True):
+        statements, settings = _cleaned(script[match.end() : end]), list[str]()
+        # Only the last lines: the text before them may be anybody's.
+        while _SETTING.match(last := statements.rpartition("\n")[2]):
+            settings.insert(0, last)
+            statements = statements.removesuffix(last).rstrip()
+        if _OWNER.match(last):
+            yield Item(match["kind"], _cleaned(statements.removesuffix(last)), (last,))
+        else:
+            yield Item(match["kind"], statements)
+        yield Item("", "\n".join(settings))  # for the next items
 
 
-_WITH_BODIES = ("FUNCTION", "PROCEDURE")
-"""Only the last line of such an item is looked at: the text before is anybody's."""
-
-
-def _last_owner(lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(line for line in lines[-1:] if _OWNER.match(line))
+def _cleaned(statements: str) -> str:
+    """Without what pg_dump writes around a script; empty if there are only comments."""
+    statements = _AROUND.sub("", statements).strip()
+    is_some = any(not token[0].startswith("--") for token in _TOKEN.finditer(statements))
+    return statements if is_some else ""

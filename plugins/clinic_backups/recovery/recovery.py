@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from psycopg2 import sql
 
 from clinic_backups.archive.bounds import RATIO
 from clinic_backups.archive.reader import Manifest
-from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
@@ -32,11 +31,11 @@ from clinic_backups.recovery.proof import sql_folder
 from clinic_backups.recovery.proofs import Proof
 from clinic_backups.recovery.report import Report
 from clinic_backups.recovery.session import Session, Unfinished
+from clinic_backups.recovery.work import Work
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.tenant.extract import SqlFolder
 
-T = TypeVar("T")
-R = TypeVar("R")
+_ROWS = "rows"
 
 
 class Recovery:
@@ -60,7 +59,7 @@ class Recovery:
         self._listener = listener
         self._manifests: dict[ClinicId, Manifest] = {}
         self._known_tables: dict[Table, Table] = {}
-        self._seconds: dict[str, float] = {}
+        self._work = Work(connection, jobs, listener)
         self._failed: dict[ClinicId, str] = {}
 
     def __enter__(self) -> Self:
@@ -122,32 +121,31 @@ class Recovery:
         with Session(self._connection) as session:
             ((database,),) = session.rows("SELECT current_database()")
         report = Report(database, plan, missing=missing)
-        left = self._step(
+        left = self._work.step(
             "definitions", lambda session: self._definitions(session, definition, plan, only, allow_missing)
         )
-        self._timed("rows", lambda: self._rows(plan, allow_missing))
-        report.replaced = self._timed("rows that came twice", self._duplicates)
-        left += self._step(
+        self._work.timed(_ROWS, lambda: self._rows(plan, allow_missing))
+        report.replaced = self._work.timed("rows that came twice", self._duplicates)
+        left += self._work.step(
             "indexes and constraints", lambda session: _json(definition.make_after(self._connection, self._jobs))
         )
-        report.sequences = self._step("sequences", definition.set_sequences)
-        left += self._step("materialized views", lambda session: _json(finishing.refresh_views(session)))
+        report.sequences = self._work.step("sequences", definition.set_sequences)
+        left += self._work.step("materialized views", lambda session: _json(finishing.refresh_views(session)))
         report.left = [Unfinished(**each) for each in left]
         with Session(self._connection) as session:
             kinds, loaded = finishing.tables(session), notes.units(session)
         report.tables = dict(
-            zip(kinds, self._timed("statistics", lambda: self._at_once(self._analyze, kinds)), strict=True)
+            zip(kinds, self._work.timed("statistics", lambda: self._work.at_once(self._analyze, kinds)), strict=True)
         )
         proof = Proof(self._connection, folder, self._manifests, report.replaced, self._failed, self._listener)
-        report.units = self._timed("proof", lambda: self._at_once(proof.of, plan.taken))
+        report.units = self._work.timed("proof", lambda: self._work.at_once(proof.of, plan.taken))
         for unit in report.units:
             unit.seconds = loaded.get(str(unit.choice.unit), 0.0)
         report.empty, report.problems = proof.empty(name for name, is_view in kinds.items() if not is_view)
-        report.steps = self._seconds
-        if not self._failed:
-            with Session(self._connection) as session:
-                notes.drop(session)
-                session.commit("removing the notes of the recovery")
+        report.steps = self._work.seconds
+        with Session(self._connection) as session:
+            notes.drop(session)
+            session.commit("removing the notes of the recovery")
         return report
 
     def _check(self, plan: Plan, chooser: Chooser) -> None:
@@ -163,7 +161,7 @@ class Recovery:
                     chooser.next_best(plan, choice, error.message)
 
         waiting = [choice for choice in plan.taken if str(choice.unit) not in loaded]
-        self._timed("checking the archives", lambda: self._at_once(check, waiting))
+        self._work.timed("checking the archives", lambda: self._work.at_once(check, waiting))
 
     def _require_same(self, plan: Plan) -> None:
         """:raises PermanentError: an interrupted run wanted other backups."""
@@ -193,8 +191,13 @@ class Recovery:
         return _json(left)
 
     def _rows(self, plan: Plan, allow_missing: bool) -> None:
+        """Load all units, the largest first. Nothing is loaded after the step was noted: triggers would fire."""
         with Session(self._connection) as session:
-            done = notes.units(session)
+            done, noted = notes.units(session), notes.steps(session).get(_ROWS)
+        given_up = noted[1] if noted else {}
+        self._failed = {
+            choice.unit: given_up[str(choice.unit)] for choice in plan.taken if str(choice.unit) in given_up
+        }
         largest = sorted(plan.taken, key=lambda choice: sum(choice.envelope.rows.values()) if choice.envelope else 0)
         count = 0
 
@@ -202,14 +205,20 @@ class Recovery:
             nonlocal count
             began = time.monotonic()
             fetched = self._fetched(choice)
-            if str(choice.unit) not in done:
+            if noted is None and str(choice.unit) not in done:
                 self._load(choice, fetched, began, allow_missing)
             count += 1
             self._listener.step(f"loaded {named(choice.unit)}, {count} of {len(largest)}")
 
-        self._at_once(one, reversed(largest))
+        self._work.at_once(one, reversed(largest))
+        if noted is None:
+            with Session(self._connection) as session:
+                notes.note_step(session, _ROWS, 0, {str(unit): why for unit, why in self._failed.items()})
+                session.commit("noting that the rows are loaded")
 
     def _load(self, choice: Choice, fetched: Fetched, began: float, allow_missing: bool) -> None:
+        source = self._source(choice)
+
         def note(session: Session, loaded: Loaded) -> None:
             assert choice.envelope is not None  # noqa: S101 - only such choices are loaded
             notes.note_unit(
@@ -222,7 +231,10 @@ class Recovery:
         except PermanentError as error:
             if not allow_missing:
                 raise
-            self._failed[choice.unit] = f"Nothing of this backup was loaded. {error.message}"
+            self._failed[choice.unit] = (
+                f"Nothing of it was loaded. {error.message} Restore it afterwards: clinic-backups restore --clinic"
+                f" {in_shell(choice.unit)} --archive {source.archive.key}"
+            )
 
     def _fetched(self, choice: Choice) -> Fetched:
         fetched = self._archives.fetch(self._source(choice))
@@ -251,55 +263,25 @@ class Recovery:
                     rows[name] = rows.get(name, 0) + content.rows
 
         def one(name: str) -> list[Replaced]:
-            found = self._noted(
+            found = self._work.noted(
                 f"rows of {name} that came twice",
                 lambda session: [each.to_json() for each in duplicates.keep_newest(session, name, keys[name])],
             )
             replaced = [Replaced(**each) for each in found]
             if duplicates.is_much(replaced, rows[name]):
-                with Session(self._connection) as session:
-                    session.run_alone(sql.SQL("VACUUM (FULL) {}").format(qualified(name)), f"writing {name} anew")
+                self._work.noted(f"{name} is written anew", lambda _: self._write_anew(name))
             return replaced
 
         several = [name for name in keys if units[name] > 1]
-        return [each for found in self._at_once(one, several) for each in found]
+        return [each for found in self._work.at_once(one, several) for each in found]
+
+    def _write_anew(self, table: str) -> None:
+        with Session(self._connection) as session:
+            session.run_alone(sql.SQL("VACUUM (FULL) {}").format(qualified(table)), f"writing {table} anew")
 
     def _analyze(self, table: str) -> int:
         with Session(self._connection) as session:
             return finishing.analyze(session, table)
-
-    def _step(self, name: str, work: Callable[[Session], T]) -> T:
-        return self._timed(name, lambda: self._noted(name, work))
-
-    def _noted(self, name: str, work: Callable[[Session], T]) -> T:
-        """Do a step in one transaction with its note, unless it is done. The result is plain JSON."""
-        with Session(self._connection) as session:
-            done = notes.steps(session) if notes.begun(session) else {}
-            if name in done:
-                found: T = done[name][1]
-                return found
-            began = time.monotonic()
-            result = work(session)
-            notes.note_step(session, name, time.monotonic() - began, result)
-            session.commit(name)
-            return result
-
-    def _timed(self, name: str, work: Callable[[], T]) -> T:
-        self._listener.step(name)
-        began = time.monotonic()
-        result = work()
-        self._seconds[name] = time.monotonic() - began
-        return result
-
-    def _at_once(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Do work for all items, some at once; the results in their order. After an error nothing more is begun."""
-        with ThreadPoolExecutor(self._jobs, thread_name_prefix="recover") as pool:
-            futures = [pool.submit(work, item) for item in items]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
 
 
 def _json(left: list[Unfinished]) -> list[dict[str, Any]]:
