@@ -388,3 +388,17 @@ def test_the_board_the_metrics_and_the_page_show_the_last_proof(rig: Rig) -> Non
     add(2, signed=False)
     with zipfile.ZipFile(io.BytesIO(certificate_of(rig.proofs, 2)[0])) as packed:
         assert packed.namelist() == ["certificate.json"]
+
+
+def test_a_damaged_backup_of_the_shared_data_fails_by_name_and_stops_no_clinic(rig: Rig) -> None:
+    older = rig.shared()
+    rig.run(1)
+    newest = rig.backup().run(BackupRequest(SHARED, requested_by="prueba", kind="full"))
+    flip(rig.store, newest.archive_key)
+    rig.stores = Stores.of(rig.store)
+    bad, good = rig.drills().run([SHARED_ID, 1])
+    assert (bad.backup_id, bad.outcome) == (newest.backup_id, "failed")
+    assert newest.archive_key in (bad.error or "")
+    assert json.loads(bad.certificate)["bad_replicas"] == [{"backup_id": newest.backup_id, "problem": "damaged"}]
+    assert good.is_good, good.error
+    assert json.loads(good.certificate)["shared_backup"] == older.backup_id

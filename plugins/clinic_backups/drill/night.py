@@ -98,10 +98,12 @@ class Drills:
         key = SigningKey.load(file) if file is not None else None
         archives = self.archives(self._note_bad)
         done, failed = list[ProofRecord](), 0
+        records = [self._newest(unit) for unit in units]
         with self._opened(archives) as (unit_drill, shared, damaged):
-            for unit in units:
-                record = self._newest(unit)
-                self._bad.clear()
+            # Its archive was read already.
+            of_shared = list(self._bad)
+            for unit, record in zip(units, records, strict=True):
+                self._bad[:] = of_shared if is_shared(unit) else []
                 drilled = Drilled()
                 error: Exception | None = None
                 try:

@@ -52,7 +52,7 @@ class Server:
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection, self.name = connection, name
         self._made = list[str]()
-        self._before = set[str]()
+        self._before, self._roles = set[str](), set[str]()
         with Session(connection) as session:
             ((version,),) = session.rows("SELECT split_part(current_setting('server_version'), ' ', 1)")
         self.version = str(version)
@@ -81,7 +81,8 @@ class Server:
                 place.drop_all()
 
     def prepare(self, roles: Mapping[str, Any]) -> None:
-        """Nothing: the roles are made with the definitions, as far as the connection's role may."""
+        """The roles are made with the definitions, as far as the connection's role may. Note which they are."""
+        self._roles |= {str(role["name"]) for role in roles.get("roles", ())}
 
     def make(self, name: str, template: str | None = None) -> Connection:
         """See :class:`Place`."""
@@ -117,7 +118,7 @@ class Server:
             self._drop(name)
         with Session(self._connection) as session:
             now = {name for (name,) in session.rows("SELECT rolname FROM pg_roles")}
-        for name in sorted(now - self._before):
+        for name in sorted((now & self._roles) - self._before):
             try:
                 self._alone(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)), "dropping a role of a drill")
             except ClinicBackupsError:

@@ -11,8 +11,10 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,7 +26,7 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.postgres_tools import find_tool
-from clinic_backups.drill.place import PREFIX, Server
+from clinic_backups.drill.place import Server
 from clinic_backups.recovery.session import Session
 
 FOLDER = "clinic-backups-drill-"
@@ -110,6 +112,9 @@ def remove_left(place: Path, tools: Path | None = None) -> list[Path]:
         about = folder.lstat()
         # Anybody may make a folder of this name where temporary files are.
         if folder.is_symlink() or not folder.is_dir() or about.st_uid not in _users():
+            continue
+        # A run that has just begun has no lock yet.
+        if not (folder / "lock").exists() and time.time() - about.st_mtime < START_SECONDS:
             continue
         with suppress(BlockingIOError), _held(folder):
             if (pid := _server_in(folder)) is not None:
@@ -197,9 +202,6 @@ def _server_in(folder: Path) -> int | None:
 
 def _end(pid: int) -> None:
     """End a server at once, and wait until it is gone. Its children end with it."""
-    import signal
-    import time
-
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGQUIT)
         for _ in range(100):
@@ -221,6 +223,3 @@ def _drop_root() -> list[str]:
         )
     user = pwd.getpwnam(SERVER_USER)
     return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--inh-caps=-all"]
-
-
-__all__ = ["PREFIX", "Throwaway", "remove_left", "throwaway"]

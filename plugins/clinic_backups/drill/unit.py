@@ -151,6 +151,11 @@ class UnitDrill:
             " give one that has it as the connection drill_db.",
         )  # fmt: skip
         found = [each.text for each in differences(target, manifest, self._folder)]
+        # The certificate says what the catalog says.
+        if record.fingerprint not in (None, manifest.fingerprint):
+            found.append("the archive has another fingerprint than the catalog")
+        if dict(record.rows) != {name: content.rows for name, content in manifest.tables.items()}:
+            found.append("the archive has other numbers of rows than the catalog")
         drilled.seconds = time.monotonic() - began
         drilled.require(
             "block digests", found, f"all blocks of {len(manifest.tables)} tables are equal",
