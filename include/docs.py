@@ -40,7 +40,7 @@ def commands() -> str:
     # The page has a title and an introduction of its own.
     text = text[text.index("**Commands**:") :].replace("**Commands**:", "## All commands", 1)
     text = re.sub(r"```console\n\$ (.+)\n```", r"    \1", text).replace("**Usage**:\n\n", "")
-    text = re.sub(r"\{(\w+)\}", lambda found: found[1].upper(), text)
+    text = re.sub(r"\{(\w+)\}", lambda found: found[1].upper(), text).replace("* `FILE...", "* `FILE")
     # Lines that say nothing beyond the usage, and the titles that then stand above nothing.
     text = re.sub(r"\* `--help`: Show this message and exit\.\n", "", text)
     text = re.sub(r"\* `\w+ <\w+>`: +\[required\]\n", "", text)

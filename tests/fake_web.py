@@ -10,11 +10,13 @@ from fastapi import FastAPI
 
 from clinic_backups.base.backup_facts import ChainArchive
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.audit import AuditEntry, AuditPage
 from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoint
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
+from clinic_backups.catalog.proofs import ProofRecord
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan
 from clinic_backups.web import access
 from clinic_backups.web.actions import Started
@@ -183,7 +185,8 @@ def fleet() -> list[BoardLine]:
         BoardLine(119, "Dental Nueva", True, "never"),
         BoardLine(31, "Dental Ñandú", True, "late", **late, last_failure="The store s3://respaldos is full.",
                   last_failure_hint="Make room."),
-        BoardLine(7, "Clínica Sonrisas", True, "ok", **good, running=progress(), restored_at=NOW - timedelta(days=16)),
+        BoardLine(7, "Clínica Sonrisas", True, "ok", **good, running=progress(), restored_at=NOW - timedelta(days=16),
+                  proven_at=NOW - timedelta(days=3), proof_seconds=8.4, proof_number=41),
         BoardLine(8, "Ortodoncia del Valle, sucursal Cochabamba norte", True, "ok", **good | {"kind": "full"},
                   suspect="public.inventario_inventario has no rows, but had 40 in 8-1", suspect_id="8-2"),
         BoardLine(9, "Sonríe", True, "ok", **good | {"trend": trend(1)}, restored_at=NOW - timedelta(days=2)),
@@ -211,7 +214,14 @@ class Fake:
     def board(self) -> Fake:
         return self
 
-    history = audit = actions = downloads = seen_runs = board
+    history = audit = actions = downloads = seen_runs = proofs = board
+
+    def last_good(self, unit: ClinicId) -> ProofRecord:
+        """The newest proof of a unit."""
+        return ProofRecord(
+            number=3, clinic_id=unit, clinic_name="Clínica", backup_id="7-1", outcome="proven", data_time=NOW,
+            finished_at=NOW, seconds=4.2, place="embedded", certificate="{}", signature=b"x", public_key="-----",
+        )  # fmt: skip
 
     def banners(self) -> list[Banner]:
         runs = (("clinic_restore", restore_run().run_id),)

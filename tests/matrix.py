@@ -32,6 +32,8 @@ TESTS = (
     "tests/integration/test_collations.py",
     "tests/integration/test_strangers.py",
     "tests/integration/test_parents_shapes.py",
+    "tests/integration/test_shared_unit.py",
+    "tests/integration/test_shared_shapes.py",
 )
 
 
@@ -75,7 +77,10 @@ def programs() -> Mapping[str, Path | None]:
 
 
 def _run(folder: Path | None, tests: list[str]) -> bool:
-    environment = dict(os.environ) | {ALL: "1"} | ({"EMBEDDED_POSTGRES_BIN": str(folder)} if folder else {})
+    environment = dict(os.environ) | {ALL: "1"}
+    if folder:
+        # On the search path, backups find the pg_dump of this version.
+        environment |= {"EMBEDDED_POSTGRES_BIN": str(folder), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *tests]
     return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode == 0
 

@@ -41,7 +41,8 @@ def test_every_dag_file_holds_a_documented_dag_that_the_docs_name(dags: dict[str
 
 
 @pytest.mark.parametrize(
-    ("name", "expression"), [("clinic_backup", "0 2 * * *"), ("clinic_backup_retention", "0 3 * * 0")]
+    ("name", "expression"),
+    [("clinic_backup", "0 2 * * *"), ("clinic_backup_retention", "0 3 * * 0"), ("clinic_restore_drill", "0 4 * * *")],
 )
 def test_the_schedule_is_in_the_configured_zone(name: str, expression: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag

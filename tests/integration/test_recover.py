@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg2 import sql
 
 from clinic_backups import cli
 from clinic_backups.archive.encryption import generate_identity
@@ -47,11 +48,11 @@ class Target:
 
     def __init__(
         self, rig: Rig, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any,
-        server: EmbeddedPostgres | None = None,
+        server: EmbeddedPostgres | None = None, name: str = "",
     ) -> None:  # fmt: skip
-        self.rig, self.postgres, self.name = rig, server or rig.database.postgres, f"{rig.database.name}_target"
+        self.rig, self.postgres, self.name = rig, server or rig.database.postgres, name or f"{rig.database.name}_target"
         self._patch, self._capsys = monkeypatch, capsys
-        self._execute_elsewhere(f"CREATE DATABASE {self.name} TEMPLATE template0")
+        self._execute_elsewhere(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(self.name)))
         key = folder / "key.txt"
         key.write_text(rig.identity)
         key.chmod(0o600)
@@ -140,8 +141,10 @@ def definitions(rig: Rig, database: str, server: EmbeddedPostgres | None = None)
         [tool, "--schema-only", "--exclude-schema=clinic_backups", "--create", uri],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    text = re.sub(r"^\\(un)?restrict .*$", "", done.stdout, flags=re.MULTILINE)
-    text = re.sub(r"-- Name: .*", "", text).replace(database, "DATABASE")
+    text = re.sub(r"^\\(?:(?:un)?restrict|connect|encoding) .*$", "", done.stdout, flags=re.MULTILINE)
+    text = re.sub(r"-- Name: .*", "", text)
+    for name in (f'"{database}"', f"'{database}'", database):
+        text = text.replace(name, "DATABASE")
     return sorted(line for line in text.splitlines() if line.strip(" -") and "COMMENT ON DATABASE" not in line)
 
 
@@ -176,24 +179,23 @@ def test_the_service_comes_back_row_by_row(rig: Rig, target: Target) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import itertools, os, signal, sys
 from clinic_backups import cli
 from clinic_backups.recovery.dump_text import Dump
 from clinic_backups.recovery.session import Session
-at, committed, real, made = int(os.environ["KILL_AT"]), 0, Session.commit, Dump.make_after
+at, commits, real, made = int(os.environ["KILL_AT"]), itertools.count(1), Session.commit, Dump.make_after
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def commit(session, doing):
-    global committed
     if doing.startswith(("looking", "ending", "collecting", "making indexes")):
         return real(session, doing)
-    committed += 1
-    if at % 2 and committed == at:
+    number = next(commits)
+    if at % 2 and number == at:
         die()
     real(session, doing)
-    if committed == at:
+    if number == at:
         die()
 
 def make_after(*arguments):

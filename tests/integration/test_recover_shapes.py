@@ -90,7 +90,7 @@ def odd(demo_database: DemoDatabase, tmp_path: Path) -> Shaped:
 
 
 def made(rig: Shaped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterator[Target]:
-    target = Target(rig, tmp_path, monkeypatch, capsys)
+    target = Target(rig, tmp_path, monkeypatch, capsys, name="Clínica's = \\x")
     yield target
     target.drop()
 

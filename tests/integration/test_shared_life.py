@@ -75,7 +75,7 @@ def test_the_catalog_knows_it_again_from_the_store(life: Any, demo_database: Dem
     assert life("list", "--fleet", "--json").json()[0]["shared"] in before
     # What would happen without the shared data is not rehearsed: all clinics' rows need them.
     said = [each["message"] for each in life("check", "--rehearse", "--json").json() if each["check"] == "rehearsal"]
-    assert len(said) == 2 and not any(SHARED_ID in message for message in said)
+    assert said and not any(SHARED_ID in message for message in said)
 
 
 def test_what_was_lost_comes_back_by_a_command(life: Any, demo_database: DemoDatabase) -> None:

@@ -14,9 +14,11 @@ import psycopg2
 import pytest
 
 from clinic_backups.base import connections
+from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.findings import Report
+from clinic_backups.base.shared_unit import DEFINITION, SHARED
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
@@ -233,3 +235,14 @@ def configure(server: DemoDatabase, statement: str) -> None:
         db.autocommit = True
         cursor.execute(statement)
         cursor.execute("SELECT pg_reload_conf()")
+
+
+def test_the_shared_data_are_read_from_a_standby_with_their_definition(
+    pair: tuple[DemoDatabase, DemoDatabase], rig: Rig
+) -> None:
+    rig.execute(f"UPDATE {STOCK} SET cantidad = cantidad + 1")
+    caught_up(pair)
+    record = rig.backup().run(BackupRequest(SHARED, requested_by="prueba"))
+    assert (record.state, record.gaps) == ("completed", ())
+    assert record.rows["public.auth_group"] > 0
+    assert DEFINITION in rig.open(record).manifest["files"]

@@ -108,6 +108,12 @@ FACTS: dict[str, dict[str, Any]] = {
         ],
         "without": [{"clinic_id": 9, "clinic_name": "Central"}],
     },
+    "drill": {
+        "number": 12, "clinic_id": 9, "clinic_name": "Central", "backup_id": "9-20260428T070500Z",
+        "finished_at": "2026-05-01T08:00:00Z", "data_at": "2026-04-28T07:05:00Z", "error": "The archive is damaged.",
+        "hint": "Back it up again.", "again": "clinic-backups drill --clinic 9",
+        "bad_replicas": [{"backup_id": "9-20260428T070500Z", "store": "s3://bucket/clinics", "problem": "damaged"}],
+    },
     "approval": APPROVAL | {"reminder": False},
     "answer": APPROVAL | {"outcome": "rejected", "answered_by": "jefa", "reason": "es la clínica equivocada",
                           "answered_at": "2026-05-01T12:02:05Z"},
@@ -186,6 +192,12 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
                       ["Dental Ñandú (31)", "28 abr 2026, 3:05", "hace 3 días", "Dental Nueva (119)", "4:00"]),
     ("alarm", "en"): ("❌ Backup alarm: 2 clinics past the objective of 26 h",
                       ["Dental Ñandú (31)", "Apr 28, 2026, 3:05 AM", "3 days ago", "Dental Nueva (119)", "4:00 AM"]),
+    ("drill", "es"): ("❌ Un respaldo no se pudo comprobar: Central (9)", [
+        "The archive is damaged.", "Back it up again.", "clinic-backups drill --clinic 9", "s3://bucket/clinics",
+        "1 de mayo de 2026, 4:00", "28 de abril de 2026, 3:05"]),
+    ("drill", "en"): ("❌ A backup could not be proven: Central (9)", [
+        "The archive is damaged.", "Back it up again.", "clinic-backups drill --clinic 9", "s3://bucket/clinics",
+        "May 1, 2026, 4:00 AM", "April 28, 2026, 3:05 AM"]),
     ("loss", "es"): ("❌ Respaldos perdidos o dañados: 2; 1 clínica sin respaldo correcto", [
         "Central (9)", 'inicie clinic_backup con {"clinic_id": 9}', "ya no se puede restaurar", "repone desde allí",
         "quién borró o cambió objetos", "clinic-backups catalog verify", "Dañado en s3://bucket/clinics",
@@ -762,6 +774,24 @@ def test_the_languages_have_the_same_files_and_use_the_same_facts() -> None:
 
     for language in languages:
         assert [name for name in files["es"] if logic(FOLDER / "es" / name) != logic(FOLDER / language / name)] == []
+
+
+@pytest.mark.parametrize(
+    ("language", "subject", "said"),
+    [("es", "2 clínicas sin simulacro correcto en 7 días", "Sin comprobación todavía"),
+     ("en", "2 clinics not proven within 7 days", "No proof yet")],
+)  # fmt: skip
+def test_an_alarm_about_proofs_alone_says_so(language: str, subject: str, said: str) -> None:
+    nobody = {"objective_hours": 26, "never": [], "overdue": [], "checked_at": "2026-05-01T08:00:00Z"}
+    unproven = [
+        {"clinic_id": 9, "clinic_name": "Central", "proven_at": "2026-04-20T07:05:00Z"},
+        {"clinic_id": 10, "clinic_name": "Nueva"},
+    ]
+    mail = SHIPPED.render("alarm", language, nobody | {"unproven": unproven, "prove_within_days": 7})
+    assert subject in mail.subject
+    assert "Central (9)" in mail.text
+    assert said in mail.text
+    assert "26 h" not in mail.text  # nothing is said of backups that are late
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_the_rules_know_the_neighbours_of_every_occurrence() -> None:
     found = {sentence: unknown for sentence in sentences(SPANISH) if CLINICA.search(sentence)
              and (unknown := neighbours(sentence))}  # fmt: skip
     assert found == {}, "if the word agrees with the noun, add it to base/tenant_word.py; otherwise to OF_OTHERS"
-    assert sum(CLINICA.search(sentence) is not None for sentence in sentences(SPANISH)) > 80
+    assert sum(CLINICA.search(sentence) is not None for sentence in sentences(SPANISH)) > 75
     # The rules would not know these.
     assert neighbours("La clínica {n} está respaldada.") == ["respaldada"]
     assert neighbours("Cualquiera clínica sirve.") == ["cualquiera clínica", "cualquiera"]

@@ -22,6 +22,7 @@ from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.comparisons import Comparisons
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.outbox import Outbox, Recipient
+from clinic_backups.catalog.proofs import Proofs
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.notify.backup_mails import Announcer
@@ -169,6 +170,11 @@ class Shared:
     def shared_clinic(self) -> Clinic:
         """The shared unit, with its name for the operator."""
         return shared_clinic(self.settings.operator_language)
+
+    @property
+    def proofs(self) -> Proofs:
+        """The proofs of drills."""
+        return Proofs(self.catalog.database)
 
     def see(self, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
         """Tell the catalog which clinics there are, and their own schedules and objectives."""

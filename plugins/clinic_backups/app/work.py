@@ -23,12 +23,14 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
 from clinic_backups.base.findings import Finding
-from clinic_backups.base.listening import Listener, nobody
+from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.drill.night import Drills, OnProof
+from clinic_backups.drill.order import Turn, choose
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.retention_run import Cleaner
@@ -173,6 +175,33 @@ class Parts(Shared):
     def copier(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> IntoRestore:
         """Restores clinics into new schemas."""
         return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
+
+    def due_drills(self) -> list[Turn]:
+        """The units whose turn it is to be drilled, in order."""
+        settings, now = self.settings, self.clock()
+        return choose(
+            self.proofs.candidates(now), now, within_days=settings.prove_within_days,
+            budget_seconds=settings.drill_minutes * 60,
+        )  # fmt: skip
+
+    def drills(
+        self, identity_file: Path | None = None, *, listener: Listener = NOBODY, on_proof: OnProof = nobody
+    ) -> Drills:  # fmt: skip
+        """Restores newest backups into a throw-away PostgreSQL. :raises SettingsError: see :meth:`archives`."""
+
+        def archives(note: OnBadReplica) -> Archives:
+            def bad(source: Source, url: str, error: ClinicBackupsError) -> None:
+                note(source, url, error)
+                self._note_bad_replica(source, url, error)
+
+            return self.archives(identity_file, on_bad_replica=bad, bound_of=self.known_bound)
+
+        _ = self.archives(identity_file)  # without the key it fails before a server is made
+        productive = [self._find(name) for name in ("clinic_db", "restore_db", "restore_target", "backup_catalog")]
+        return Drills(
+            settings=self.settings, catalog=self.catalog, archives=archives, drill_db=self._find("drill_db"),
+            productive=[each for each in productive if each is not None], listener=listener, on_proof=on_proof,
+        )  # fmt: skip
 
     def safety(self, identity_file: Path | None = None) -> SafetyBackup:
         """Makes safety backups, over the restore's own connection.

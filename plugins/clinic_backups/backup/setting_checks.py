@@ -36,6 +36,12 @@ def check_settings(settings: Settings, report: Report, now: datetime) -> None:
         _look_at_language(settings, report)
     with report.check("settings"):
         _require_own_key(settings)
+    if settings.certificate_key_file is None:
+        report.note(
+            "settings",
+            f"Certificates of drills are not signed. `clinic-backups certificate keygen` makes a key, and"
+            f" {PREFIX}CERTIFICATE_KEY_FILE names it where drills run.",
+        )
     count = len(settings.recipients)
     report.ok("settings", f"Backups are encrypted to {count} public key{'s' if count > 1 else ''}.")
 

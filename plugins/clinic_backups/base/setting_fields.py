@@ -278,6 +278,23 @@ class SettingFields(BaseSettings):
         description="Folder with PostgreSQL's own programs (pg_dump, pg_restore, initdb), not older than the server. "
         "Otherwise they are looked for on the search path and where Debian puts them",
     )
+    certificate_key_file: SomePath = Field(
+        default=None,
+        description="File with the secret key (Ed25519, PEM) that signs the certificates of drills. `clinic-backups "
+        "certificate keygen` makes one. Without it, certificates are not signed",
+    )
+    prove_within_days: int = Field(
+        default=7,
+        ge=0,
+        le=365,
+        description="Days within which drills prove each clinic's backups, and those of the shared data. If the newest "
+        "proof is older, the operator gets an alarm. 0: no alarm",
+    )
+    drill_minutes: int = Field(default=60, ge=1, le=1440, description="Minutes that the drills of one night may take")
+    drill_schedule: Schedule = Field(
+        default="0 4 * * *",
+        description="When backups are restored into a throw-away database and proven: as the schedule of backups",
+    )
     trusted_owners: Words = Field(
         default=(),
         description="Roles that own some of the tables, and that you trust with the data of all clinics; separated by"

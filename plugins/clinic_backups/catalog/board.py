@@ -46,6 +46,8 @@ class BoardLine:
     :param last_failure: why its newest backup failed; none if it did not fail.
     :param schedule: its own schedule; none: the general one.
     :param restored_at: when its last completed restore ended.
+    :param proven_at: when a drill last proved one of its backups; ``proof_seconds``: how long that took, which is its
+        recovery time; ``proof_number``: the certificate.
     :param suspect: why its newest completed backup is suspect; none after somebody accepted it. Until then an older
         backup is the last good one. ``suspect_id`` is the suspect backup's id.
     """
@@ -65,6 +67,9 @@ class BoardLine:
     last_failure: str | None = None
     last_failure_hint: str | None = None
     restored_at: datetime | None = None
+    proven_at: datetime | None = None
+    proof_seconds: float | None = None
+    proof_number: int | None = None
     suspect: str | None = None
     suspect_id: str | None = None
     schedule: str | None = None
@@ -94,7 +99,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class ClinicMetrics:
-    """Figures of one active clinic for a monitoring system. Totals count the records in the catalog."""
+    """Figures of one active clinic for a monitoring system. Totals count the records in the catalog.
+
+    :param drills_failed: how many drills failed since the newest one that did not.
+    """
 
     clinic_id: ClinicId
     name: str
@@ -105,6 +113,9 @@ class ClinicMetrics:
     completed_total: int
     failed_total: int
     restored_at: datetime | None
+    proven_at: datetime | None = None
+    proof_seconds: float | None = None
+    drills_failed: int = 0
 
 
 class Board:

@@ -39,6 +39,12 @@ _CLINICS_AND_GOOD = """clinic_backups.clinic AS c
                coalesce(recent.finished_at, older.finished_at) AS finished_at,
                coalesce(recent.data_time, older.data_time) AS data_time,
                coalesce(recent.size_bytes, older.size_bytes) AS size_bytes) AS good"""
+_PROOF = """LEFT JOIN LATERAL (
+          SELECT p.id, p.finished_at, p.seconds
+            FROM clinic_backups.proof AS p
+           WHERE p.clinic_id = c.clinic_id AND p.outcome = 'proven' AND p.finished_at <= :until
+           ORDER BY p.id DESC
+           LIMIT 1) AS proof ON true"""
 _NEWEST_FAILED = """(SELECT n.state FROM clinic_backups.backup AS n
                       WHERE n.clinic_id = c.clinic_id AND n.started_at <= :until
                       ORDER BY n.started_at DESC, n.id DESC LIMIT 1) = 'failed'"""
@@ -121,7 +127,9 @@ METRICS = text(f"""
     SELECT c.clinic_id, c.name, good.data_time,
            extract(epoch FROM good.finished_at - good.started_at)::double precision,
            good.size_bytes, last.rows_total, coalesce(made.completed, 0)::bigint, coalesce(made.failed, 0)::bigint,
-           restored.finished_at
+           restored.finished_at, proof.finished_at, proof.seconds,
+           (SELECT count(*) FROM clinic_backups.proof AS f
+             WHERE f.clinic_id = c.clinic_id AND f.outcome = 'failed' AND f.id > coalesce(proof.id, 0))
       FROM {_CLINICS_AND_GOOD}
       LEFT JOIN LATERAL (
           SELECT b.rows_total
@@ -130,6 +138,7 @@ METRICS = text(f"""
            ORDER BY b.id DESC LIMIT 1) AS last ON true
       LEFT JOIN made ON made.clinic_id = c.clinic_id
       LEFT JOIN restored ON restored.clinic_id = c.clinic_id
+      {_PROOF}
      WHERE c.active AND {_SEEN.format("c")}
      ORDER BY {in_sql_order("c")}""")  # noqa: S608
 
@@ -140,8 +149,10 @@ LINES = text(f"""
            failed.error AS last_failure, failed.hint AS last_failure_hint,
            doubtful.suspect, doubtful.backup_id AS suspect_id, c.schedule,
            (SELECT max(r.finished_at) FROM clinic_backups.restore AS r
-             WHERE r.clinic_id = c.clinic_id AND r.state = 'completed') AS restored_at
+             WHERE r.clinic_id = c.clinic_id AND r.state = 'completed') AS restored_at,
+           proof.finished_at AS proven_at, proof.seconds AS proof_seconds, proof.id AS proof_number
       FROM clinic_backups.clinic AS c
+      {_PROOF}
       LEFT JOIN LATERAL (
           SELECT b.id, b.backup_id, b.kind, b.finished_at, b.data_time, b.size_bytes, b.rows_total
             FROM clinic_backups.backup AS b

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Computed,
     Date,
     DateTime,
+    Float,
     Integer,
     LargeBinary,
     MetaData,
@@ -239,6 +240,26 @@ approval = Table(
     Column("used_by", Text),
 )
 
+# What drills restored and proved, or could not. A trigger refuses every change and removal.
+proof = Table(
+    "proof",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("clinic_id", ClinicIdText, nullable=False),
+    Column("clinic_name", Text, nullable=False),
+    Column("backup_id", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("data_time", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("certificate", Text, nullable=False),
+    Column("signature", LargeBinary),
+    Column("public_key", Text),
+    Column("error", Text),
+    Column("hint", Text),
+)
+
 clinic = Table(
     "clinic",
     metadata,
@@ -249,6 +270,8 @@ clinic = Table(
     Column("first_seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("objective_hours", Integer),
     Column("schedule", Text),
+    # Since when its backups should be proven by drills.
+    Column("proof_since", DateTime(timezone=True), nullable=False, server_default=func.now()),
     # For the order of ids. None of an id that is not a number.
     Column("clinic_number", BigInteger, Computed("CASE WHEN clinic_id ~ ... END", persisted=True)),
     # The name without case and accents.

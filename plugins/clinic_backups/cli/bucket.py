@@ -62,8 +62,9 @@ def bucket(
     complete = [backup for each in found for backup in each.backups if backup.state == "complete"]
     if complete:
         errors.print(
-            "\nTo restore without the catalog: `clinic-backups restore --clinic ID --archive KEY`. To make the catalog"
-            " anew: `clinic-backups catalog migrate`, then `clinic-backups catalog rebuild`."
+            "\nTo restore without the catalog: `clinic-backups restore --clinic ID --archive KEY`. To get the whole"
+            " service back in an empty database: `clinic-backups recover`. To make the catalog anew: `clinic-backups catalog"
+            " migrate`, then `clinic-backups catalog rebuild`."
         )
 
 

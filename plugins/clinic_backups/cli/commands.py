@@ -11,8 +11,10 @@ from clinic_backups.cli import (
     backups,
     bucket,
     catalog,
+    certificate,
     consolidate,
     doctor,
+    drill,
     erasure,
     grant,
     init,
@@ -39,8 +41,10 @@ backups.register(app)
 bucket.register(app)
 setup.register(app)
 catalog.register(app)
+certificate.register(app)
 consolidate.register(app)
 doctor.register(app)
+drill.register(app)
 replicate.register(app)
 erasure.register(app)
 grant.register(app)

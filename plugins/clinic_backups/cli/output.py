@@ -39,6 +39,7 @@ STYLES = {
     "complete": "green",
     "unfinished": "yellow",
     "damaged": "red",
+    "proven": "green",
     "chain broken": "red",
     "ok": "green",
     "missing": "yellow",

@@ -1,4 +1,7 @@
-"""The watch: checks that every clinic's last good backup is young enough. It needs only the catalog."""
+"""The watch: checks that every clinic's last good backup, and its last proof, are young enough.
+
+It needs only the catalog.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,21 @@ def alarm_notice(
 ) -> Notice | None:
     """The alarm for the operator: sent if the last alarm did not name everything that is wrong, otherwise once a day.
 
-    :param facts: from :func:`clinic_backups.notify.digest.overdue_facts`; with ``problem``, its ``error`` and ``hint``,
-        if no backup can be made at all.
+    :param facts: from :func:`clinic_backups.notify.digest.overdue_facts`, and
+        :func:`~clinic_backups.notify.digest.unproven_facts`; with ``problem``, its ``error`` and ``hint``, if no backup
+        can be made at all.
     :param last: the facts and time of the last alarm.
     """
-    late, problem = _late(facts), facts.get("problem")
-    known = last is not None and late <= _late(last[0]) and problem in (None, last[0].get("problem"))
+    late, problem, unproven = _late(facts), facts.get("problem"), _unproven(facts)
+    known = (
+        last is not None
+        and late <= _late(last[0])
+        and unproven <= _unproven(last[0])
+        and problem in (None, last[0].get("problem"))
+    )
     # An alarm that is dated in the future comes from a wrong clock.
     lately = last is not None and -FUTURE_TOLERANCE <= now - last[1] < AGAIN_AFTER
-    if not (late or problem) or (known and lately):
+    if not (late or problem or unproven) or (known and lately):
         return None
     checked_at = now.isoformat()
     return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at}, urgent=True)
@@ -41,6 +50,11 @@ def alarm_notice(
 def count_late(facts: Mapping[str, Any]) -> int:
     """The number of clinics that miss their objective."""
     return len(_late(facts))
+
+
+def count_unproven(facts: Mapping[str, Any]) -> int:
+    """The number of units whose newest proof is too old."""
+    return len(_unproven(facts))
 
 
 def ping(url: str, *, well: bool) -> None:
@@ -75,3 +89,7 @@ def _answer_of(place: str) -> str:
 
 def _late(facts: Mapping[str, Any]) -> set[ClinicId]:
     return {clinic["clinic_id"] for clinic in (*facts["never"], *facts["overdue"])}
+
+
+def _unproven(facts: Mapping[str, Any]) -> set[ClinicId]:
+    return {clinic["clinic_id"] for clinic in facts.get("unproven", ())}

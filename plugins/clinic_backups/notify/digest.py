@@ -11,6 +11,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.plain import iso
 from clinic_backups.catalog.clinics import ClinicHealth, Shrunk
+from clinic_backups.catalog.proofs import Candidate
 
 UNDELIVERED_AFTER = timedelta(days=1)
 
@@ -28,6 +29,7 @@ def digest_facts(
     replicas: Sequence[Mapping[str, Any]] = (),
     problem: Mapping[str, str] | None = None,
     unusable: Sequence[Mapping[str, Any]] = (),
+    unproven: Mapping[str, Any] | None = None,
     objective_hours: int,
     started_at: datetime,
     now: datetime,
@@ -42,6 +44,7 @@ def digest_facts(
         be empty.
     :param problem: why the run failed before any backup began: ``task``, ``error``, ``hint``.
     :param unusable: the clinics whose key cannot be an id. They are told of as failed ones.
+    :param unproven: from :func:`unproven_facts`.
     """
     completed = [record for record in records.values() if record.state == "completed"]
     incomplete = [
@@ -87,7 +90,29 @@ def digest_facts(
         ],
         "undelivered": [dict(letter) for letter in undelivered],
         "replicas": [dict(store) for store in replicas],
+        **(unproven or {}),
     }
+
+
+def unproven_facts(candidates: Iterable[Candidate], now: datetime, within_days: int) -> dict[str, Any]:
+    """The units whose newest good proof is too old, or that have none. Empty if there are none."""
+    found = [
+        {
+            "clinic_id": each.clinic_id,
+            "clinic_name": each.name,
+            **({"proven_at": iso(each.proven_at)} if each.proven_at else {}),
+        }
+        for each in unproven(candidates, now, within_days)
+    ]
+    return {"unproven": found, "prove_within_days": within_days} if found else {}
+
+
+def unproven(candidates: Iterable[Candidate], now: datetime, within_days: int) -> list[Candidate]:
+    """The units that have a backup, and whose newest good proof is older than the days. A new unit has as long."""
+    if within_days == 0:
+        return []
+    oldest = now - timedelta(days=within_days)
+    return [each for each in candidates if each.backup_id is not None and (each.proven_at or each.since) < oldest]
 
 
 def overdue_facts(

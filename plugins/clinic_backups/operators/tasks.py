@@ -28,7 +28,7 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.maintenance import watch as watching
-from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
+from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts, unproven_facts
 from clinic_backups.operators import pool
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of, run_type_of
@@ -175,6 +175,7 @@ def watch() -> dict[str, int]:
             facts = overdue_facts(parts.known_clinics.health(now), usable.rpo_hours, now)
             unusable = _unusable(parts)
             facts["never"] += unusable
+            facts |= unproven_facts(parts.proofs.candidates(now), now, usable.prove_within_days)
             if wrong:
                 facts["problem"] = {"error": wrong, "hint": "No backup is made until that is corrected."}
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
@@ -186,19 +187,26 @@ def watch() -> dict[str, int]:
             if url:
                 watching.ping(url, well=False)
             raise
-        late = watching.count_late(facts)
+        late, unproven = watching.count_late(facts), watching.count_unproven(facts)
         if url:
-            watching.ping(url, well=late == 0 and not wrong)
+            watching.ping(url, well=late == unproven == 0 and not wrong)
     for each in unusable:
         log.error("%s HINT: %s", in_words(each["error"]), in_words(each["hint"]))
     for clinic in (*facts["never"], *facts["overdue"]):
         log.error("%s %r: %s", clinic["clinic_id"], clinic["clinic_name"], clinic.get("last_good_at", "no backup yet"))
+    for clinic in facts.get("unproven", ()):
+        log.error("%s %r: last proven %s", clinic["clinic_id"], clinic["clinic_name"], clinic.get("proven_at", "never"))
     if wrong:
         raise AirflowFailException(f"{wrong} No backup is made until that is corrected.")
     if late:
         raise AirflowFailException(
             in_words(f"{late} clinics have no good backup younger than {usable.rpo_hours} hours, or than their own")
             + " objective."
+        )
+    if unproven:
+        raise AirflowFailException(
+            in_words(f"The backups of {unproven} clinics were not proven within {usable.prove_within_days} days.")
+            + " Look at the last runs of clinic_restore_drill."
         )
     return {"late": late}
 
@@ -266,6 +274,7 @@ def _queue_digest(
         else [],
         problem=problem,
         unusable=unusable,
+        unproven=unproven_facts(parts.proofs.candidates(now), now, settings.prove_within_days),
         objective_hours=settings.rpo_hours,
         started_at=context["dag_run"].start_date or now,
         now=now,

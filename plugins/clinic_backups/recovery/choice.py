@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from clinic_backups.archive.envelope_checks import harmless
 from clinic_backups.archive.object_keys import parse_key
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.envelope import Envelope
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SHARED_ID, is_shared, named
 from clinic_backups.base.text import capitalised, one_line
-from clinic_backups.maintenance.store_contents import StoredBackup, read_contents
+from clinic_backups.stores import condition, envelopes
+from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 
 Doubt = Callable[[Envelope], str]
 """Says why an envelope is not believed; empty if it is."""
 CLOCKS_DIFFER = timedelta(minutes=2)
+LONGEST_LAG = timedelta(days=1)
 OLD = timedelta(days=2)
 """A unit whose newest backup is so much older than the newest of all may be a clinic that left."""
 
@@ -116,8 +120,27 @@ def data_at(envelope: Envelope) -> datetime:
     return envelope.data_at or envelope.started_at
 
 
+@dataclass
+class _Stored:
+    """One backup in the stores.
+
+    :param sizes: the sizes that its archive has there.
+    :param stores: the stores with an envelope of it, the primary first. Without one it is no backup.
+    """
+
+    archive_key: str
+    sizes: set[int] = field(default_factory=set)
+    stores: list[ObjectStore] = field(default_factory=list)
+
+    @property
+    def began_at(self) -> datetime:
+        """When it was begun, by its key."""
+        parts = parse_key(self.archive_key)
+        return (parts.began_at if parts else None) or datetime.min.replace(tzinfo=UTC)
+
+
 class Chooser:
-    """Chooses among all envelopes of the stores.
+    """Chooses among the backups of the stores. Of each unit only as many envelopes are read as are needed.
 
     :param keys: the public keys that belong to the secret ones. An archive for other keys cannot be opened.
     :param doubt: see :data:`Doubt`.
@@ -125,32 +148,32 @@ class Chooser:
 
     def __init__(self, stores: Stores, now: datetime, *, keys: Collection[str], doubt: Doubt) -> None:
         self._stores, self._now, self._keys, self._doubt = stores, now, frozenset(keys), doubt
-        self._units: dict[ClinicId, dict[str, StoredBackup]] = {}
-        self._sizes: dict[str, set[int]] = {}
+        self._units: dict[ClinicId, dict[str, _Stored]] = {}
         self.notes: list[str] = []
 
     def read(self, listener: Listener = NOBODY) -> None:
-        """Read all stores. One that does not answer is noted. :raises ClinicBackupsError: none answers."""
+        """List all stores. One that does not answer is noted. :raises ClinicBackupsError: none answers."""
         failures = list[ClinicBackupsError]()
         for url in self._stores.urls:
+            listener.step(f"listing {url}")
             try:
-                found = read_contents(self._stores.at(url), self._now, listener)
+                self._list(self._stores.at(url))
             except ClinicBackupsError as error:
                 failures.append(error)
-                self.notes.append(f"{url} cannot be read: {error.message}")
-                continue
-            for each in found.backups:
-                self._sizes.setdefault(each.archive_key, set()).add(each.size_bytes)
-                kept = self._units.setdefault(each.clinic_id, {}).setdefault(each.archive_key, each)
-                if kept.envelope is None and each.envelope is not None:
-                    self._units[each.clinic_id][each.archive_key] = each
-                elif each.envelope and kept.envelope and each.envelope.archive != kept.envelope.archive:
-                    self.notes.append(
-                        f"{url} says something else of {each.archive_key} than the store before it. The first one"
-                        " counts."
-                    )
+                self.notes.append(f"{url} cannot be listed: {error.message}")
         if len(failures) == len(self._stores.urls):
             raise failures[0]
+
+    def _list(self, store: ObjectStore) -> None:
+        for _, group in condition.by_folder(store):
+            for key, parts in condition.by_archive(group).items():
+                known = parse_key(key)
+                assert known is not None  # noqa: S101 - only such keys were listed
+                each = self._units.setdefault(known.clinic_id, {}).setdefault(key, _Stored(key))
+                if "archive" in parts:
+                    each.sizes.add(parts["archive"].size_bytes)
+                if "envelope" in parts:
+                    each.stores.append(store)
 
     def plan(
         self, as_of: datetime, only: Collection[ClinicId] = (), kept: Mapping[str, str] | None = None
@@ -173,7 +196,8 @@ class Chooser:
                 hint="Is CLINIC_BACKUPS_STORE_URL the store that the backups were written to?",
             )
         units = [SHARED_ID, *(unit for unit in clinics if not only or unit in only)]
-        choices = [self._choice(unit, as_of, (kept or {}).get(str(unit))) for unit in units]
+        with ThreadPoolExecutor(envelopes.AT_A_TIME, thread_name_prefix="envelopes") as pool:
+            choices = list(pool.map(lambda unit: self._choice(unit, as_of, (kept or {}).get(str(unit))), units))
         plan = Plan(as_of, choices, stores=self.notes)
         newest = max(plan.moments, default=as_of)
         for choice in plan.taken:
@@ -189,53 +213,69 @@ class Chooser:
         choice.damage.append(f"{choice.envelope.backup_id} of {named(choice.unit)} is not usable: {problem}")
         given_up = choice.envelope.archive.key
         choice.envelope = None
-        self._choose(choice, plan.as_of, self._candidates(choice.unit, before=given_up))
+        self._choose(choice, plan.as_of, self._candidates(choice.unit, plan.as_of, before=given_up))
 
     def _choice(self, unit: ClinicId, as_of: datetime, kept: str | None) -> Choice:
         choice = Choice(unit)
-        candidates = self._candidates(unit)
-        choice.name = next((one_line(each.envelope.clinic_name) for each in candidates if each.envelope), "")
-        if kept is not None:
-            envelopes = [each.envelope for each in candidates if each.envelope is not None]
-            found = next((each for each in envelopes if each.backup_id == kept and data_at(each) <= as_of), None)
-            if found is not None:
-                choice.envelope = found
-                return choice
-        self._choose(choice, as_of, candidates)
+        for each in self._candidates(unit, as_of) if kept is not None else ():
+            envelope = self._envelope(each)
+            if isinstance(envelope, Envelope) and envelope.backup_id == kept and data_at(envelope) <= as_of:
+                choice.envelope = envelope
+                break
+        else:
+            self._choose(choice, as_of, self._candidates(unit, as_of))
+        choice.name = one_line(choice.envelope.clinic_name) if choice.envelope else ""
         return choice
 
-    def _candidates(self, unit: ClinicId, before: str | None = None) -> Sequence[StoredBackup]:
+    def _candidates(self, unit: ClinicId, as_of: datetime, before: str | None = None) -> Sequence[_Stored]:
         """The backups of a unit, the newest first. :param before: only those after this archive in that order."""
-        found = [each for each in self._units.get(unit, {}).values() if each.state != "unfinished"]
-        found.sort(key=_moment, reverse=True)
+        units = self._units.get(unit, {}).values()
+        # The rows of a backup from a standby may be older than its beginning.
+        found = [each for each in units if each.stores and each.began_at - LONGEST_LAG <= as_of]
+        found.sort(key=lambda each: (each.began_at, each.archive_key), reverse=True)
         keys = [each.archive_key for each in found]
         return found[keys.index(before) + 1 :] if before in keys else found
 
-    def _choose(self, choice: Choice, as_of: datetime, candidates: Iterable[StoredBackup]) -> None:
+    def _envelope(self, stored: _Stored) -> Envelope | str:
+        """The envelope of the first store that has a good one, or what is wrong with it.
+
+        :raises ClinicBackupsError: no store has a good one, and one did not answer.
+        """
+        problem, found, silent = "", list[Envelope](), list[ClinicBackupsError]()
+        for store in stored.stores:
+            try:
+                found.append(harmless(envelopes.load(stored.archive_key, store, now=self._now)))
+            except (IntegrityError, ObjectNotFound) as error:
+                problem = problem or error.message
+            except ClinicBackupsError as error:
+                silent.append(error)
+        if silent and not found:
+            raise silent[0]
+        if any(other.archive != found[0].archive for other in found[1:]):
+            self.notes.append(
+                f"The stores have different envelopes of {stored.archive_key}. That of {stored.stores[0].url} counts."
+            )
+        return found[0] if found else problem
+
+    def _choose(self, choice: Choice, as_of: datetime, candidates: Iterable[_Stored]) -> None:
         suspect = list[Envelope]()
         for each in candidates:
-            envelope = each.envelope
-            if envelope is not None and data_at(envelope) > self._now + CLOCKS_DIFFER:
+            envelope = self._envelope(each)
+            if isinstance(envelope, str):
+                choice.damage.append(f"The envelope of {each.archive_key} cannot be used: {envelope}")
+            elif data_at(envelope) > self._now + CLOCKS_DIFFER:
                 choice.notes.append(f"{envelope.backup_id} is not taken: it is dated in the future.")
-                continue
-            if _moment(each) > as_of:
-                continue
-            if envelope is None:
-                choice.damage.append(f"The envelope of {each.archive_key} cannot be used: {each.problem}")
-                continue
-            if envelope.safety_of is not None:
-                continue  # it holds the state that somebody wanted to undo
-            if doubt := self._doubt(envelope):
+            elif envelope.safety_of is not None or data_at(envelope) > as_of:
+                pass  # A safety backup holds the state that somebody wanted to undo.
+            elif doubt := self._doubt(envelope):
                 choice.notes.append(f"{envelope.backup_id} is not taken: {doubt}")
-                continue
-            if problem := self._problem(envelope):
+            elif problem := self._problem(choice.unit, envelope):
                 choice.damage.append(f"{envelope.backup_id} of {named(choice.unit)} is not usable: {problem}")
-                continue
-            if envelope.suspect:
+            elif envelope.suspect:
                 suspect.append(envelope)
-                continue
-            choice.envelope = envelope
-            break
+            else:
+                choice.envelope = envelope
+                break
         self._tell(choice, suspect)
 
     def _tell(self, choice: Choice, suspect: Sequence[Envelope]) -> None:
@@ -251,9 +291,10 @@ class Chooser:
         if choice.envelope is not None:
             choice.notes += [f"Incomplete: {gap.reason}" for gap in choice.envelope.gaps]
 
-    def _problem(self, envelope: Envelope) -> str:
+    def _problem(self, unit: ClinicId, envelope: Envelope) -> str:
         for archive in (envelope.archive, *envelope.chain):
-            sizes = self._sizes.get(archive.key, set()) - {0}
+            known = self._units.get(unit, {}).get(archive.key)
+            sizes = known.sizes if known else set()
             if not sizes:
                 return f"the archive {archive.key} is missing."
             if archive.size_bytes not in sizes:
@@ -261,14 +302,6 @@ class Chooser:
         if self._keys and envelope.recipients and not self._keys & set(envelope.recipients):
             return f"it was made for other keys ({', '.join(envelope.recipients)[:200]})."
         return ""
-
-
-def _moment(each: StoredBackup) -> datetime:
-    if each.envelope is not None:
-        return data_at(each.envelope)
-    parts = parse_key(each.archive_key)
-    began = parts.began_at if parts else None
-    return began or datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 
 def _order(unit: ClinicId) -> tuple[bool, int, str]:

@@ -96,8 +96,10 @@ class Dump:
 
         What pg_restore says is not read: the detail of an error may hold a key of a row.
         """
+        # A name alone may be read as a connection string.
+        name = database.replace("\\", "\\\\").replace("'", "\\'")
         command = [
-            str(self._tool), "--section=post-data", f"--jobs={jobs}", "--no-password", f"--dbname={database}",
+            str(self._tool), "--section=post-data", f"--jobs={jobs}", "--no-password", f"--dbname=dbname='{name}'",
             str(self._file),
         ]  # fmt: skip
         done = subprocess.run(

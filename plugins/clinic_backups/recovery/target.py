@@ -106,5 +106,5 @@ def require_tables(session: Session, wanted: Collection[str], failed: Sequence[s
             f" {', '.join(lacking[:_SHOWN])}.",
             *failed[:_SHOWN],
             hint="Nothing was changed. If an extension is missing on the target's server, install it. If a migration"
-            " dropped the table after some clinics were backed up, --allow-missing recovers the others.",
+            " dropped the table after some of the clinics were backed up, --allow-missing recovers the others.",
         )

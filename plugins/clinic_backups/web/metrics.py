@@ -49,6 +49,9 @@ class _ClinicFigures(Collector):
             (_gauge("last_size_bytes", "Stored bytes of the last good backup"), lambda c: c.last_size_bytes),
             (_gauge("last_rows", "Rows in the last good backup"), lambda c: c.last_rows),
             (_gauge("proven_restore_age_seconds", "Age of the last proven restore"), lambda c: age(c.restored_at)),
+            (_gauge("drill_proven_age_seconds", "Age of the last proof by a drill"), lambda c: age(c.proven_at)),
+            (_gauge("recovery_seconds", "Measured seconds of the last proof by a drill"), lambda c: c.proof_seconds),
+            (_gauge("drills_failed", "Drills that failed since the last proof"), lambda c: c.drills_failed),
             (_gauge("completed", "Completed backups in the catalog"), lambda c: c.completed_total),
             (_gauge("failed", "Failed backups in the catalog"), lambda c: c.failed_total),
         ]  # fmt: skip

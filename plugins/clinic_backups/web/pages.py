@@ -18,6 +18,7 @@ from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web import forms, page_actions, render
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.certificates import MEDIA_TYPE, certificate_of
 from clinic_backups.web.clinic_values import ClinicPath, clinic_in_query
 from clinic_backups.web.next_backup import next_backups
 from clinic_backups.web.problems import NotVisible
@@ -115,6 +116,14 @@ def clinic(
         audit=audit,
         pager_link=lambda page: link("clinics", clinic_id, query={"page": str(page)}),
     )
+
+
+@ui.get("/clinics/{clinic_id}/certificate", name="certificate")
+@on_threads
+def certificate(caller: CallerDep, services: ServicesDep, clinic_id: Annotated[ClinicId, ClinicPath]) -> Response:
+    line_of(caller, services, clinic_id)
+    data, name = certificate_of(services.proofs, clinic_id)
+    return Response(data, media_type=MEDIA_TYPE, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
 @ui.get("/clinics/{clinic_id}/runs/{run_id:path}", name="backup_of_run")

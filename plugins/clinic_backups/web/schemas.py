@@ -223,6 +223,8 @@ class ClinicState(BaseModel):
     running: bool
     last_failure: str | None
     restored_at: datetime | None = Field(description="The last completed restore; each one was proven")
+    proven_at: datetime | None = Field(description="The last drill that proved one of its backups")
+    recovery_seconds: float | None = Field(description="How long that drill's restore and comparison took")
 
 
 class ClinicsPage(BaseModel):
@@ -281,4 +283,6 @@ def clinic_of(line: BoardLine, caller: Caller) -> ClinicState:
         running=line.running is not None,
         last_failure=failure,
         restored_at=line.restored_at,
+        proven_at=line.proven_at,
+        recovery_seconds=line.proof_seconds,
     )

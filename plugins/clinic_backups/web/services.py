@@ -21,6 +21,7 @@ from clinic_backups.catalog.backup_list import History, HistoryEntry
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.catalog_database import time_of
 from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.proofs import Proofs
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.web import banners
@@ -76,6 +77,11 @@ class Services:
     def audit(self) -> Audit:
         """The audit list."""
         return Audit(self.database)
+
+    @cached_property
+    def proofs(self) -> Proofs:
+        """The proofs of drills."""
+        return Proofs(self.database)
 
     @cached_property
     def approvals(self) -> Approvals:

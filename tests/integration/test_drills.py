@@ -1,0 +1,390 @@
+"""Drills: each unit's newest backup is restored into a throw-away PostgreSQL, proven, and certified."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+
+from clinic_backups.base import connections
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.errors import IntegrityError, SettingsError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.shared_unit import SHARED, SHARED_ID
+from clinic_backups.catalog.board import Board
+from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.proofs import ProofRecord, Proofs
+from clinic_backups.drill.inserts import try_inserts
+from clinic_backups.drill.night import Drills
+from clinic_backups.drill.place import PREFIX, require_other_server
+from clinic_backups.drill.signature import SigningKey, verify
+from clinic_backups.drill.throwaway import FOLDER, remove_left, throwaway
+from clinic_backups.restore.archives import Archives
+from clinic_backups.stores.configured import Stores
+from clinic_backups.stores.file import FileStore
+from clinic_backups.web.certificates import certificate_of
+from clinic_backups.web.metrics import exposition
+from clinic_backups.web.problems import NotVisible
+from include.demo.postgres import EmbeddedPostgres
+from tests.fleet import Fleet, flip
+from tests.postgres_fixtures import DemoDatabase, server_folder
+
+
+class Rig(Fleet):
+    """Backups of the demo, and the drills of them."""
+
+    folder: Path
+    stores: Stores
+
+    def shared(self) -> BackupRecord:
+        return self.backup().run(BackupRequest(SHARED, requested_by="prueba"))
+
+    def drills(self, **changes: Any) -> Drills:
+        def archives(note: Any) -> Archives:
+            return Archives(self.stores, [pyrage.x25519.Identity.from_str(self.identity)], on_bad_replica=note)
+
+        parts: dict[str, Any] = {"settings": self.settings, "catalog": self.catalog, "folder": self.folder}
+        return Drills(archives=archives, **(parts | changes))
+
+    @property
+    def proofs(self) -> Proofs:
+        return Proofs(self.catalog.database)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path, that the server's user may pass: a socket's path has a limit."""
+    with tempfile.TemporaryDirectory(prefix="cb-") as place:
+        Path(place).chmod(0o711)
+        yield Path(place)
+        assert list(Path(place).iterdir()) == []  # nothing of a drill is left
+
+
+@pytest.fixture
+def rig(demo_database: DemoDatabase, tmp_path: Path, folder: Path) -> Rig:
+    rig = Rig(demo_database, FileStore(tmp_path / "store"), FileStore(tmp_path / "replica"))
+    rig.folder = folder
+    return rig
+
+
+def checks(proof: ProofRecord) -> dict[str, str]:
+    return {check["name"]: check["outcome"] for check in json.loads(proof.certificate)["checks"]}
+
+
+def test_each_unit_is_proven_and_the_certificate_says_what_was_compared(rig: Rig, tmp_path: Path) -> None:
+    shared, one = rig.shared(), rig.run(1)
+    rig.execute("UPDATE public.usuarios_paciente SET nombres = nombres || 'x' WHERE clinica_id = 2")
+    rig.kind = "auto"
+    rig.run(2)
+    rig.execute("UPDATE public.usuarios_paciente SET nombres = nombres || 'y' WHERE clinica_id = 2")
+    two = rig.run(2)
+    key = SigningKey.generate()
+    key.save(tmp_path / "key.pem")
+    rig.settings = rig.settings.model_copy(update={"certificate_key_file": tmp_path / "key.pem"})
+    amounts: dict[str, Any] = {}
+    done = rig.drills(on_proof=lambda proof, drilled: amounts.update({proof.backup_id: drilled.amounts})).run(
+        [1, SHARED_ID, 2]
+    )
+    assert [(proof.backup_id, proof.outcome, proof.error) for proof in done] == [
+        (record.backup_id, "proven", None) for record in (one, shared, two)
+    ]
+    for proof, record in zip(done, (one, shared, two), strict=True):
+        document = json.loads(proof.certificate)
+        assert {"constraints", "block digests", "counts and sums", "inserts"} == set(checks(proof))
+        assert set(checks(proof).values()) == {"passed"}
+        assert document["fingerprint"] == record.fingerprint
+        assert document["rows"] == record.rows
+        assert [each["sha256"] for each in document["archives"]] == [
+            record.sha256, *(each.sha256 for each in record.chain)
+        ]  # fmt: skip
+        assert document["restored_in"] == "embedded"
+        assert document["number"] == proof.number
+        assert proof.seconds > 0
+        assert proof.signature is not None
+        verify(proof.certificate.encode(), proof.signature, key.public_pem.encode())
+    assert len(two.chain) == 1
+    # The sums are those of the clinics' database.
+    ((fees,),) = rig.execute_rows(
+        "SELECT sum(tarifa_consulta)::text FROM profesionales_odontologo WHERE clinica_id = 1"
+    )
+    assert amounts[one.backup_id]["public.profesionales_odontologo.tarifa_consulta"] == fees
+    assert rig.proofs.last_good(1) == done[0]
+    # What is recorded is not changed.
+    with pytest.raises(Exception, match="only ever added to"):
+        rig.execute("UPDATE clinic_backups.proof SET outcome = 'proven'")
+
+
+def test_one_damaged_archive_fails_exactly_its_clinic_and_a_replica_proves_it(rig: Rig) -> None:
+    rig.shared()
+    rig.run(1)
+    two = rig.run(2)
+    rig.replicate()
+    flip(rig.store, two.archive_key)
+    primary, replica = rig.stores.urls
+    rig.stores = Stores.of(rig.store)
+    good, bad = rig.drills().run([1, 2])
+    assert good.is_good
+    assert (bad.clinic_id, bad.outcome) == (2, "failed")
+    assert bad.error is not None
+    assert two.archive_key in bad.error
+    assert bad.hint
+    # The operator's mail names it, and what to do.
+    ((facts,),) = rig.execute_rows("SELECT facts FROM clinic_backups.notification WHERE kind = 'drill'")
+    assert (facts["clinic_id"], facts["again"]) == (2, "clinic-backups drill --clinic 2")
+    assert facts["error"] == bad.error
+    assert [each["store"] for each in facts["bad_replicas"]] == [primary]
+    # With the other store it is proven from there, and that is said.
+    rig.stores = Stores.of(rig.store, FileStore(Path(replica.removeprefix("file://"))))
+    steps: list[str] = []
+    (proven,) = rig.drills(listener=Listener(steps.append)).run([2])
+    assert proven.is_good
+    (told,) = json.loads(proven.certificate)["bad_replicas"]
+    assert told == {"backup_id": two.backup_id, "problem": "damaged"}
+    assert primary not in proven.certificate  # clinics' people get it
+    assert any(primary in step and two.backup_id in step for step in steps)
+
+
+def test_a_sequence_that_would_give_out_a_key_twice_is_found(rig: Rig) -> None:
+    # No catalog of PostgreSQL tells which column needs this sequence: the number is inside a text.
+    rig.execute(
+        "CREATE SEQUENCE folio_seq",
+        "CREATE TABLE folio (folio text PRIMARY KEY DEFAULT 'F-' || nextval('folio_seq')::text,"
+        " clinica_id bigint NOT NULL REFERENCES comun_clinica, nota text UNIQUE)",
+        "INSERT INTO folio (clinica_id, nota) SELECT 1, n::text FROM generate_series(1, 3) AS n",
+        "GRANT SELECT ON folio TO PUBLIC",
+        "GRANT SELECT ON SEQUENCE folio_seq TO PUBLIC",
+    )
+    folder = rig.folder.with_name(rig.folder.name + "-sql")
+    shutil.copytree(rig.settings.sql_dir, folder)
+    (folder / "extract" / "folio.sql").write_text("SELECT * FROM public.folio WHERE clinica_id = {{ clinic_id }}\n")
+    try:
+        rig.settings = rig.settings.model_copy(update={"sql_dir": folder})
+        rig.shared()
+        rig.run(1)
+        (proof,) = rig.drills().run([1])
+        assert proof.is_good, proof.error
+        rig.execute("SELECT setval('folio_seq', 1)")
+        rig.shared()
+        (proof,) = rig.drills().run([1])
+    finally:
+        shutil.rmtree(folder)
+    assert proof.error == (
+        "public.folio would give out a key twice: the default of folio gives one that is there."
+    )  # fmt: skip
+    assert checks(proof)["block digests"] == "passed"
+    assert "setval" in (proof.hint or "")
+
+
+def test_what_refuses_a_copy_of_a_row_is_no_failure(rig: Rig) -> None:
+    rig.execute(
+        "CREATE TABLE solo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, uno boolean UNIQUE, dos text)",
+        "INSERT INTO solo (uno, dos) VALUES (true, 'a')",
+        "CREATE TABLE nunca (id serial PRIMARY KEY)",
+        "INSERT INTO nunca DEFAULT VALUES",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$",
+        "CREATE TRIGGER never BEFORE INSERT ON nunca FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    target = connections.parse("target", rig.database.postgres.uri(rig.database.name))
+    tried = try_inserts(target)
+    assert "public.nunca: SQLSTATE P0001" in tried.not_possible
+    assert not [name for name in tried.not_possible if name.startswith("public.solo")]
+    assert tried.failed == []
+    # Nothing of it stays.
+    assert rig.execute_rows("SELECT count(*) FROM solo") == [(1,)]
+    rig.execute("ALTER TABLE solo ALTER id RESTART WITH 1")
+    assert try_inserts(target).failed == [
+        "public.solo would give out a key twice: the default of id gives one that is there"
+    ]
+
+
+def test_the_server_of_the_clinics_is_refused(rig: Rig) -> None:
+    own = rig.database.postgres.uri("postgres")
+    productive = [rig.clinic_db]
+    rig.shared()
+    with pytest.raises(SettingsError, match="leads to the server of clinic_db"):
+        rig.drills(drill_db=connections.parse("drill_db", own), productive=productive).run([SHARED_ID])
+    assert rig.execute_rows(f"SELECT count(*) FROM pg_database WHERE starts_with(datname, '{PREFIX}')") == [(0,)]
+    # A role that may not ask leaves it open, so it is refused, too.
+    rig.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC")
+    try:
+        with pytest.raises(SettingsError, match="cannot be told"):
+            require_other_server(connections.parse("drill_db", own), productive)
+    finally:
+        rig.execute("GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO PUBLIC")
+
+
+def test_drills_on_another_server_leave_nothing_there(rig: Rig) -> None:
+    rig.shared()
+    rig.run(1)
+    with server_folder() as place, EmbeddedPostgres(place) as other:
+        drill_db = connections.parse("drill_db", other.uri("postgres"))
+        with closing(other.connect()) as db:
+            db.autocommit = True
+            with db.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {PREFIX}1_left")
+                cursor.execute("SELECT rolname FROM pg_roles ORDER BY 1")
+                before = cursor.fetchall()
+                (proof,) = rig.drills(drill_db=drill_db, productive=[rig.clinic_db]).run([1])
+                cursor.execute("SELECT rolname FROM pg_roles ORDER BY 1")
+                assert cursor.fetchall() == before
+                cursor.execute(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{PREFIX}')")
+                assert cursor.fetchall() == []
+    assert (proof.error, proof.place) == (None, "connection drill_db")
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from clinic_backups.drill.throwaway import throwaway
+with throwaway(at_least=0, tools=None, parent=Path(sys.argv[1])) as place:
+    place.make("a")
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_drill_leaves_nothing_after_the_next_run(folder: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        (left,) = folder.glob(f"{FOLDER}*")
+        assert left.stat().st_mode & 0o077 == 0
+        # A living run's folder is not touched.
+        assert remove_left(folder) == []
+        server = int((left / "cluster" / "postmaster.pid").read_text().split()[0])
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    os.kill(server, 0)  # the server has outlived it
+    with throwaway(at_least=0, tools=None, parent=folder):
+        assert not left.exists()
+        with pytest.raises(ProcessLookupError):
+            os.kill(server, 0)
+
+
+def test_the_drills_role_may_run_no_program_and_read_no_file(folder: Path) -> None:
+    import psycopg2
+
+    with throwaway(at_least=0, tools=None, parent=folder) as place:
+        place.prepare({"roles": [{"name": "pg_execute_server_program"}, {"name": "jefe", "superuser": True}]})
+        target = place.make("a")
+        with closing(psycopg2.connect(**target.libpq_parameters())) as db, db.cursor() as cursor:
+            db.autocommit = True
+            cursor.execute("SELECT rolsuper, rolcreaterole FROM pg_roles WHERE rolname IN ('jefe', current_user)")
+            assert cursor.fetchall() == [(False, False)] * 2
+            for statement in (
+                "COPY (SELECT 1) TO PROGRAM 'true'",
+                "SELECT pg_read_file('postgresql.conf')",
+                "GRANT pg_execute_server_program TO current_user",
+            ):
+                with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                    cursor.execute(statement)
+
+
+def test_openssl_verifies_a_certificate_and_a_changed_one_fails(tmp_path: Path) -> None:
+    key = SigningKey.generate()
+    key.save(tmp_path / "secret.pem")
+    assert (tmp_path / "secret.pem").stat().st_mode & 0o777 == 0o600
+    document = '{"clinic":"Ñandú"}'.encode()
+    signature = SigningKey.load(tmp_path / "secret.pem").sign(document)
+    (tmp_path / "public.pem").write_text(key.public_pem)
+    (tmp_path / "certificate.json").write_bytes(document)
+    (tmp_path / "certificate.sig").write_bytes(signature)
+
+    def openssl() -> int:
+        return subprocess.run(
+            [
+                "openssl",
+                "pkeyutl",
+                "-verify",
+                "-pubin",
+                "-inkey",
+                "public.pem",
+                "-rawin",
+                "-in",
+                "certificate.json",
+                "-sigfile",
+                "certificate.sig",
+            ],
+            cwd=tmp_path,
+            check=False,
+            capture_output=True,
+        ).returncode
+
+    assert openssl() == 0
+    verify(document, signature, key.public_pem.encode())
+    (tmp_path / "certificate.json").write_bytes(document.replace(b"nd", b"nt"))
+    assert openssl() != 0
+    for changed, signed, by in (
+        (document + b" ", signature, key),
+        (document, signature[:-1] + bytes([signature[-1] ^ 1]), key),
+        (document, signature, SigningKey.generate()),
+    ):
+        with pytest.raises(IntegrityError, match="does not belong"):
+            verify(changed, signed, by.public_pem.encode())
+    with pytest.raises(SettingsError, match="not an Ed25519 key"):
+        verify(document, signature, b"x")
+
+
+def test_the_board_the_metrics_and_the_page_show_the_last_proof(rig: Rig) -> None:
+    now = rig.catalog.clock()
+    clinics = [Clinic(1, "Uno"), Clinic(2, "Dos")]
+    Clinics(rig.catalog.database).see(active=clinics, every=clinics)
+    key = SigningKey.generate()
+
+    def add(clinic_id: int, *, good: bool = True, age: float = 0, signed: bool = True) -> int:
+        number, document = rig.proofs.next_number(), f'{{"clinic":{clinic_id}}}'
+        rig.proofs.add(
+            ProofRecord(
+                number, clinic_id, "Uno", f"{clinic_id}-x", "proven" if good else "failed", now,
+                now - timedelta(days=age), 8.4, "embedded", document,
+                key.sign(document.encode()) if signed else None, key.public_pem if signed else None,
+                None if good else "It is damaged.", None if good else "Back it up.",
+            )
+        )  # fmt: skip
+        return number
+
+    add(1, age=5)
+    newest = add(1, age=3)
+    add(1, good=False)
+    board = Board(rig.catalog.database)
+    line = board.clinic(1, now=now, objective_hours=26)
+    assert line is not None
+    assert (line.proven_at, line.proof_seconds, line.proof_number) == (now - timedelta(days=3), 8.4, newest)
+    one, two = board.metrics(visible=None, now=now)
+    assert (one.proven_at, one.proof_seconds, one.drills_failed) == (line.proven_at, 8.4, 1)
+    assert (two.proven_at, two.proof_seconds, two.drills_failed) == (None, None, 0)
+    text = exposition([one, two], now).decode()
+    assert 'clinic_backups_drill_proven_age_seconds{clinic="Uno",clinic_id="1"} 259200.0' in text
+    assert 'clinic_backups_recovery_seconds{clinic="Uno",clinic_id="1"} 8.4' in text
+    assert 'clinic_backups_drills_failed{clinic="Uno",clinic_id="1"} 1.0' in text
+    # The file for the clinic's people: with it and the key alone the signature can be checked.
+    data, name = certificate_of(rig.proofs, 1)
+    assert name == f"certificate_{newest}.zip"
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        files = {name: packed.read(name) for name in packed.namelist()}
+    assert set(files) == {"certificate.json", "certificate.sig", "public.pem", "verify.txt"}
+    verify(files["certificate.json"], files["certificate.sig"], files["public.pem"])
+    with pytest.raises(NotVisible):
+        certificate_of(rig.proofs, 2)
+    add(2, signed=False)
+    with zipfile.ZipFile(io.BytesIO(certificate_of(rig.proofs, 2)[0])) as packed:
+        assert packed.namelist() == ["certificate.json"]
