@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.recovery import target
 from clinic_backups.stores.file import FileStore
 from include.demo.postgres import THROWAWAY, EmbeddedPostgres
 from tests.integration.test_recover import ON_PURPOSE, Target, back_up_all, contents, definitions
@@ -48,22 +50,22 @@ def test_the_roles_come_back_without_passwords_and_powers(
     rig: Rig, new_server: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     back_up_all(rig)
-    target = on(new_server, rig, tmp_path, monkeypatch, capsys)
-    code, out, err = target.recover("--json")
+    new = on(new_server, rig, tmp_path, monkeypatch, capsys)
+    code, out, err = new.recover("--json")
     assert out, err
     report = json.loads(out)
     assert code == 0, json.dumps(report["left"], indent=1)
-    before, after = contents(rig.database.connect), contents(lambda: new_server.connect(target.name))
+    before, after = contents(rig.database.connect), contents(lambda: new_server.connect(new.name))
     assert {name: before[name] for name in before.keys() - ON_PURPOSE} == {
         name: after[name] for name in after.keys() - ON_PURPOSE
     }
-    assert definitions(rig, target.name, new_server) == definitions(rig, rig.database.name)
-    assert target.rows(
+    assert definitions(rig, new.name, new_server) == definitions(rig, rig.database.name)
+    assert new.rows(
         "SELECT rolname, rolcanlogin, rolconnlimit, rolbypassrls, rolpassword FROM pg_authid"
         " WHERE rolname IN ('el_dueno', 'la_app') ORDER BY 1"
     ) == [("el_dueno", False, -1, False, None), ("la_app", True, 7, False, None)]
-    assert target.rows("SELECT pg_has_role('la_app', 'el_dueno', 'MEMBER')") == [(True,)]
-    assert target.rows("SHOW search_path") == [('"$user", public, "Otra"',)]
+    assert new.rows("SELECT pg_has_role('la_app', 'el_dueno', 'MEMBER')") == [(True,)]
+    assert new.rows("SHOW search_path") == [('"$user", public, "Otra"',)]
     to_do = {each["sql"] for each in report["left"]}
     assert "ALTER ROLE la_app PASSWORD '…';" in to_do
     assert "ALTER ROLE el_dueno BYPASSRLS;" in to_do
@@ -80,30 +82,44 @@ def test_a_target_role_that_may_not_make_roles(
         db.autocommit = True
         cursor.execute("DROP ROLE IF EXISTS solo")
         cursor.execute("CREATE ROLE solo LOGIN PASSWORD 'x1'")
-    target = on(new_server, rig, tmp_path, monkeypatch, capsys)
+    new = on(new_server, rig, tmp_path, monkeypatch, capsys)
     with closing(new_server.connect()) as db, db.cursor() as cursor:
         db.autocommit = True
-        cursor.execute(f"ALTER DATABASE {target.name} OWNER TO solo")
-    code, out, err = target.recover("--json", AIRFLOW_CONN_NEW=new_server.uri(target.name, "solo", "x1"))
+        cursor.execute(f"ALTER DATABASE {new.name} OWNER TO solo")
+    code, out, err = new.recover("--json", AIRFLOW_CONN_NEW=new_server.uri(new.name, "solo", "x1"))
     assert out, err
     report = json.loads(out)
     assert code == 0, json.dumps([report["left"], report["problems"]], indent=1)
-    before, after = contents(rig.database.connect), contents(lambda: new_server.connect(target.name))
+    before, after = contents(rig.database.connect), contents(lambda: new_server.connect(new.name))
     for name in before.keys() - ON_PURPOSE:
         assert after[name] == before[name], name
     # A person with more rights finishes it with what the report says.
-    with closing(new_server.connect(target.name)) as db, db.cursor() as cursor:
+    with closing(new_server.connect(new.name)) as db, db.cursor() as cursor:
         db.autocommit = True
         for each in report["left"]:
             if "…" not in each["sql"]:
                 cursor.execute(each["sql"])
-        cursor.execute(f"ALTER DATABASE {target.name} OWNER TO postgres")
-    assert definitions(rig, target.name, new_server) == definitions(rig, rig.database.name)
+        cursor.execute(f"ALTER DATABASE {new.name} OWNER TO postgres")
+    assert definitions(rig, new.name, new_server) == definitions(rig, rig.database.name)
 
 
-def test_a_standby_and_an_older_server_are_refused(rig: Rig) -> None:
-    from clinic_backups.base.errors import PermanentError
-    from clinic_backups.recovery import target
+class Answering:
+    """A session whose server gives one answer."""
 
-    with pytest.raises(PermanentError, match="Recover into PostgreSQL 17 or newer"):
+    def __init__(self, *answer: object) -> None:
+        self.answer = answer
+
+    def rows(self, query: str) -> list[tuple[object, ...]]:
+        return [self.answer]
+
+
+def test_a_standby_and_an_older_server_are_refused() -> None:
+    assert target.require_primary(cast(Any, Answering(False, 170004))) == 17
+    with pytest.raises(PermanentError, match="The target is a standby"):
+        target.require_primary(cast(Any, Answering(True, 170004)))
+    target.require_version(17, 17)
+    with pytest.raises(
+        PermanentError, match="The target is PostgreSQL 16, and the database that was backed up was"
+    ) as e:
         target.require_version(16, 17)
+    assert e.value.hint == "Recover into PostgreSQL 17 or newer."

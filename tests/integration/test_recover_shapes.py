@@ -193,3 +193,24 @@ class TestSeveralBackups:
         (unit,) = [unit for unit in report["units"] if unit["unit"] == "~shared"]
         assert unit["state"] == "explained"
         assert "s.auth_user: 1 rows had moved to, or changed in, newer backups (2)" in unit["explained"]
+
+    def test_a_unique_value_that_two_backups_have_is_a_problem(self, parents: Shaped, parents_target: Target) -> None:
+        shared(parents)
+        parents.run(1)
+        parents.execute(
+            "UPDATE s.auth_user SET username = 'ana maria' WHERE id = 10",
+            "UPDATE s.auth_user SET username = 'ana' WHERE id = 12",
+        )
+        parents.run(2)
+        code, out, err = parents_target.recover("--json")
+        assert out, err
+        report = json.loads(out)
+        assert code == 1
+        assert not report["is_whole"]
+        (problem,) = [each for each in report["left"] if each["is_problem"]]
+        assert "because rows of several backups have the same value" in problem["what"]
+        assert "ADD CONSTRAINT auth_user_username_key UNIQUE (username)" in problem["sql"]
+        # Everything else is there, and so is the way to the end.
+        assert parents_target.rows("SELECT count(*) FROM s.auth_user") == [(5,)]
+        parents_target.execute("UPDATE s.auth_user SET username = 'ana maria' WHERE id = 10", problem["sql"])
+        assert definitions(parents, parents_target.name) == definitions(parents, parents.database.name)

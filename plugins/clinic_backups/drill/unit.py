@@ -154,8 +154,8 @@ class UnitDrill:
         drilled.seconds = time.monotonic() - began
         drilled.require(
             "block digests", found, f"all blocks of {len(manifest.tables)} tables are equal",
-            "The rows that came out of the backup are not those that were read. Back the clinic up again with `--kind full`,"
-            " and drill it again. Keep this backup: `clinic-backups hold`.",
+            "The rows that came out of the backup are not those that were read. Back the clinic up again with"
+            " `--kind full`, and drill it again. Keep this backup: `clinic-backups hold`.",
         )  # fmt: skip
         self._sums(target, manifest, adding, drilled)
         tried = try_inserts(target)

@@ -15,7 +15,7 @@ _LOCK = 0x636C7263
 _MAKE = f"""
 CREATE SCHEMA {SCHEMA};
 COMMENT ON SCHEMA {SCHEMA} IS 'clinic-backups recover is at work, or was interrupted: run the same command again';
-CREATE TABLE {SCHEMA}.run (as_of text NOT NULL, only json NOT NULL, backups json NOT NULL);
+CREATE TABLE {SCHEMA}.run (as_of text NOT NULL, units json NOT NULL, backups json NOT NULL);
 CREATE TABLE {SCHEMA}.step (name text PRIMARY KEY, seconds float8 NOT NULL, detail json NOT NULL);
 CREATE TABLE {SCHEMA}.unit (id text PRIMARY KEY, backup_id text NOT NULL, data_at timestamptz NOT NULL,
                             transaction bigint NOT NULL, rows json NOT NULL, seconds float8 NOT NULL);
@@ -45,7 +45,7 @@ def begun(session: Session) -> Begun | None:
     """What an interrupted run noted; none if there was none."""
     if not session.rows("SELECT FROM pg_namespace WHERE nspname = %(name)s", {"name": SCHEMA}):
         return None
-    found = session.rows(f"SELECT as_of, only, backups FROM {SCHEMA}.run")  # noqa: S608
+    found = session.rows(f"SELECT as_of, units, backups FROM {SCHEMA}.run")  # noqa: S608
     return Begun(*found[0]) if found else None
 
 
