@@ -1,7 +1,7 @@
 """docs/runbook.md and docs/es/runbook.md: each command runs, and prints what the page says.
 
-With ``RUNBOOK_TRANSCRIPT=folder``, what each command printed and its seconds are written there: the page's times are from
-that, with ``PATIENTS = 200`` in ``tests/postgres_fixtures.py``.
+With ``RUNBOOK_TRANSCRIPT=folder``, what each command printed and its seconds are written there. The page's times are
+from that, with ``PATIENTS = 200`` in ``tests/postgres_fixtures.py``.
 """
 
 from __future__ import annotations
