@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ class Shell:
     def __init__(self, folder: Path, variables: Mapping[str, str], values: Mapping[str, Value]) -> None:
         self._folder, self._variables, self._values = folder, dict(variables), values
         self.printed = ""
+        self.transcript = ""
+        """All commands with what they printed and how long they took: where the page's times are from."""
         self._unread = ""
 
     def last(self, pattern: str) -> str:
@@ -82,11 +85,13 @@ class Shell:
         state = self._folder / ".variables"
         stop = "" if block.code else "set -e\n"
         script = f"{stop}set -uo pipefail\n{self._filled(block.text)}\ncode=$?\nenv -0 > {state}\nexit $code\n"
+        began = time.monotonic()
         done = subprocess.run(
             ["bash", "-c", script], env=self._variables, cwd=self._folder, stdin=subprocess.DEVNULL, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False,
         )  # fmt: skip
         self.printed += done.stdout
+        self.transcript += f"{block.text}\n{done.stdout}[{time.monotonic() - began:.1f} s]\n\n"
         self._unread += done.stdout
         assert done.returncode == block.code, f"{block.text}\n\nended with {done.returncode}:\n{done.stdout}"
         self._variables = dict(line.split("=", 1) for line in state.read_text().split("\0") if line)

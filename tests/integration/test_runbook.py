@@ -1,4 +1,8 @@
-"""docs/runbook.md and docs/es/runbook.md: each command runs, and prints what the page says."""
+"""docs/runbook.md and docs/es/runbook.md: each command runs, and prints what the page says.
+
+With ``RUNBOOK_TRANSCRIPT=folder``, what each command printed and its seconds are written there. The page's times are
+from that, with ``PATIENTS = 200`` in ``tests/postgres_fixtures.py``.
+"""
 
 from __future__ import annotations
 
@@ -311,7 +315,7 @@ def test_each_command_runs_and_prints_what_the_page_says(name: str, lab: Lab, ru
             if block.part == part and not block.reason:
                 shell.run(block)
     if transcript := os.environ.get("RUNBOOK_TRANSCRIPT"):
-        (Path(transcript) / f"{name}.txt").write_text(shell.printed)
+        (Path(transcript) / f"{name}.txt").write_text(shell.transcript)
     check(lab, shell)
 
 
