@@ -219,7 +219,9 @@ cli.main()
 
 class TestKilled:
     def run(self, target: Target, **variables: str) -> int:
-        environment = {**os.environ, **target.variables, "KILL_AT": "0", **variables}
+        # A killed run leaves its temporary folders: definitions and SQL, no rows.
+        folder = Path(target.variables["CLINIC_BACKUPS_IDENTITY_FILE"]).parent
+        environment = {**os.environ, **target.variables, "TMPDIR": str(folder), "KILL_AT": "0", **variables}
         done = subprocess.run(
             [sys.executable, "-c", KILLED], env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False
         )  # fmt: skip

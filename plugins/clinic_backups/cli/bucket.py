@@ -63,8 +63,8 @@ def bucket(
     if complete:
         errors.print(
             "\nTo restore without the catalog: `clinic-backups restore --clinic ID --archive KEY`. To get the whole"
-            " service back in an empty database: `clinic-backups recover`. To make the catalog anew: `clinic-backups catalog"
-            " migrate`, then `clinic-backups catalog rebuild`."
+            " service back in an empty database: `clinic-backups recover`. To make the catalog anew:"
+            " `clinic-backups catalog migrate`, then `clinic-backups catalog rebuild`."
         )
 
 
