@@ -127,9 +127,7 @@ def test_the_demo_passes_and_its_rows_of_no_clinic_are_counted(demo: Preflight) 
     assert demo.settings["store_url"] in findings[1].message
     assert list(demo.store().list()) == []
     assert findings[0].to_json() == {
-        "check": "settings", "level": "ok", "hint": "",
-        "message": "Backups are encrypted to 1 public key. Certificates of drills are not signed. `clinic-backups"
-        " certificate keygen` makes a key, and CLINIC_BACKUPS_CERTIFICATE_KEY_FILE names it where drills run.",
+        "check": "settings", "level": "ok", "message": "Backups are encrypted to 1 public key.", "hint": "",
     }  # fmt: skip
 
 
