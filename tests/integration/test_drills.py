@@ -402,3 +402,29 @@ def test_a_damaged_backup_of_the_shared_data_fails_by_name_and_stops_no_clinic(r
     assert json.loads(bad.certificate)["bad_replicas"] == [{"backup_id": newest.backup_id, "problem": "damaged"}]
     assert good.is_good, good.error
     assert json.loads(good.certificate)["shared_backup"] == older.backup_id
+
+
+def test_a_row_that_moved_between_the_two_moments_is_no_failure(rig: Rig) -> None:
+    rig.shared()
+    ((moved,),) = rig.execute_rows("SELECT min(id) FROM public.usuarios_usuario WHERE clinica_id IS NULL")
+    rig.execute(f"UPDATE public.usuarios_usuario SET clinica_id = 1 WHERE id = {moved}")
+    rig.run(1)
+    (proof,) = rig.drills().run([1])
+    assert proof.is_good, proof.error
+    assert checks(proof)["rows in both backups"] == "passed"
+
+
+def test_a_row_that_refers_to_a_row_in_neither_backup_fails_by_name(rig: Rig) -> None:
+    rig.shared()
+    # A group that came after the shared data were read, and a user of the clinic who is in it.
+    rig.execute(
+        "INSERT INTO public.auth_group (name) VALUES ('nuevo')",
+        "INSERT INTO public.usuarios_usuario_groups (usuario_id, group_id)"
+        " SELECT (SELECT min(id) FROM public.usuarios_usuario WHERE clinica_id = 1), max(id) FROM public.auth_group",
+    )
+    rig.run(1)
+    (proof,) = rig.drills().run([1])
+    assert "public.usuarios_usuario_groups refer to rows that are in neither backup" in (proof.error or "")
+    assert checks(proof) == {"constraints": "failed"}
+    rig.shared()
+    assert rig.drills().run([1])[0].is_good

@@ -109,6 +109,12 @@ def test_a_backup_that_is_proven_already_is_not_drilled_again() -> None:
     assert turn.reason == "its last drill failed"
 
 
+def test_without_an_alarm_turns_come_as_usual() -> None:
+    units = [unit(n, age=2) for n in range(1, 13)]
+    assert len(choose(units, NOW, within_days=0, budget_seconds=600)) == 2  # of twelve, in six nights
+    assert len(choose(units, NOW, within_days=1, budget_seconds=600)) == 12
+
+
 def test_old_proofs_are_an_alarm_like_late_backups() -> None:
     nobody = {"never": [], "overdue": [], "objective_hours": 26}
     old = unproven_facts([unit(1, age=8), unit(2, age=6), unit(3), replace(unit(4), since=NOW)], NOW, 7)

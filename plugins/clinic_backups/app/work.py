@@ -17,6 +17,7 @@ from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.backup_outcomes import Outcomes
 from clinic_backups.backup.database_checks import OnCompared
 from clinic_backups.backup.row_report import RowReport
+from clinic_backups.backup.shared_checks import closed_findings
 from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clock import machine_now
@@ -281,6 +282,8 @@ class Parts(Shared):
             beat=lambda: self.catalog.beat(),
             turn=lambda: self.comparisons.turn(run_id),
         )
+        with suppress(ClinicBackupsError):  # what is wrong with the catalog was found before
+            found += closed_findings(self.known_clinics.closed_without_backup())
         if try_restores:
             found += trial.findings(self.settings, self._find("restore_db"))
         return found

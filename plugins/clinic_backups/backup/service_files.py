@@ -17,8 +17,9 @@ from clinic_backups.archive.reader import MAX_FILES_BYTES
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.postgres_tools import Tool, environment_of, find_tool
-from clinic_backups.base.shared_unit import DEFINITION, ROLES, SEQUENCES, SQL, UNDUMPED
+from clinic_backups.base.shared_unit import CLINICS, DEFINITION, ROLES, SEQUENCES, SQL, UNDUMPED
 from clinic_backups.base.text import table_in_sql
+from clinic_backups.tenant import people
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.problems import Problem
@@ -55,6 +56,8 @@ class ServiceFiles:
         undumped, schemas = self._undumped()
         files = {UNDUMPED: _json(undumped), SEQUENCES: _json(self._sequences()), ROLES: _json(self._roles())}
         files[SQL] = _json(_texts_of(self._folder.path))
+        clinics = people.read_clinics(self._snapshot, self._folder, "all_clinics.sql").clinics
+        files[CLINICS] = _json([{"id": clinic.id, "name": clinic.name} for clinic in clinics])
         definition = self._definition([each["name"] for each in undumped], schemas, pause)
         if definition is not None:
             files = {DEFINITION: definition, **files}

@@ -36,19 +36,15 @@ def check_settings(settings: Settings, report: Report, now: datetime) -> None:
         _look_at_language(settings, report)
     with report.check("settings"):
         _require_own_key(settings)
-    count = len(settings.recipients)
-    keys = f"{count} public key{'s' if count > 1 else ''}"
-    report.ok("settings", f"Backups are encrypted to {keys}.{_unsigned(settings)}")
-
-
-def _unsigned(settings: Settings) -> str:
     # Drills run where the secret key is, and only there.
-    if settings.certificate_key_file is not None or settings.identity_file is None:
-        return ""
-    return (
-        " Certificates of drills are not signed. `clinic-backups certificate keygen` makes a key, and"
-        f" {PREFIX}CERTIFICATE_KEY_FILE names it where drills run."
-    )
+    if settings.identity_file is not None and settings.certificate_key_file is None:
+        report.note(
+            "settings",
+            "Certificates of drills are not signed. `clinic-backups certificate keygen` makes a key, and"
+            f" {PREFIX}CERTIFICATE_KEY_FILE names it where drills run.",
+        )
+    count = len(settings.recipients)
+    report.ok("settings", f"Backups are encrypted to {count} public key{'s' if count > 1 else ''}.")
 
 
 def _look_at_language(settings: Settings, report: Report) -> None:

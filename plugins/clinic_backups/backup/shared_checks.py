@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.clinic_id import in_shell
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.findings import Report
+from clinic_backups.base.findings import Finding, Report
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.text import one_line
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.shared_rows import shared_rows
 from clinic_backups.tenant.tenant_db import Snapshot
 
 CHECK = "shared"
+SHOWN = 10
 
 
 def check_shared(snapshot: Snapshot, settings: Settings, folder: SqlFolder, report: Report) -> None:
@@ -38,6 +44,24 @@ def check_shared(snapshot: Snapshot, settings: Settings, folder: SqlFolder, repo
         report.ok(CHECK, f"The backup of the shared data holds rows of {len(found.queries)} tables.")
     with report.check(CHECK), snapshot.savepoint():
         _check_files(snapshot, settings, report)
+
+
+def closed_findings(clinics: Sequence[Clinic]) -> list[Finding]:
+    """:param clinics: the closed clinics that have no good backup."""
+    if not clinics:
+        return []
+    shown = ", ".join(f"{clinic.id} {one_line(clinic.name)!r}" for clinic in clinics[:SHOWN])
+    more = f" and {len(clinics) - SHOWN} more" if clinics[SHOWN:] else ""
+    ids = " ".join(f"--clinic {in_shell(clinic.id)}" for clinic in clinics[:SHOWN])
+    said = "1 closed clinic has" if len(clinics) == 1 else f"{len(clinics)} closed clinics have"
+    return [
+        Finding(
+            "clinics",
+            "warning",
+            f"{said} no good backup and would be lost with the database: {shown}{more}.",
+            f"Back each of them up once: clinic-backups backup {ids}",
+        )
+    ]
 
 
 def _check_files(snapshot: Snapshot, settings: Settings, report: Report) -> None:

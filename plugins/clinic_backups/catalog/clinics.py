@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, order_of
+from clinic_backups.base.shared_unit import SHARED_ID
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.clinic_id_text import ClinicIdText, in_sql_order
 from clinic_backups.catalog.tables import backup, clinic
@@ -35,6 +36,12 @@ class ClinicHealth:
         """
         hours = objective_hours if self.objective_hours is None else self.objective_hours
         return (self.last_good_at or self.first_seen_at) < now - timedelta(hours=hours)
+
+
+NEVER_BACKED_UP = """(
+    NOT EXISTS (SELECT FROM clinic_backups.backup AS n WHERE n.clinic_id = c.clinic_id AND n.good)
+    AND NOT EXISTS (SELECT FROM clinic_backups.erasure AS e WHERE e.clinic_id = c.clinic_id))"""
+"""The condition on a clinic c: it has no good backup, and was not erased either."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,16 @@ class Clinics:
         )
         with self._database.transaction("reading how the clinics stand") as db:
             return [ClinicHealth(*row) for row in db.execute(statement)]
+
+    def closed_without_backup(self) -> list[Clinic]:
+        """The clinics that are not active and have no good backup: they would be lost with the database."""
+        statement = text(
+            f"SELECT c.clinic_id, c.name, c.language FROM clinic_backups.clinic AS c"  # noqa: S608 - our own words
+            f" WHERE NOT c.active AND c.clinic_id <> '{SHARED_ID}' AND {NEVER_BACKED_UP}"
+            f" ORDER BY {in_sql_order('c')}"
+        ).columns(clinic_id=ClinicIdText)
+        with self._database.transaction("looking for clinics without a backup") as db:
+            return [Clinic(*row) for row in db.execute(statement)]
 
     def seconds(self) -> dict[ClinicId, float]:
         """The duration of each active clinic's newest good backup. Clinics without one are left out."""

@@ -17,6 +17,7 @@ from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SHARED_ID
 from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.clinics import NEVER_BACKED_UP
 
 SHOWN = 20
 """The most clinics without a backup that are named for a day."""
@@ -27,6 +28,7 @@ class FleetMoment:
     """One day.
 
     :param clinics: how many of the clinics that are active now, and were known by then, have a good backup of that day.
+        Closed clinics have older backups. Those without any count too, unless they were erased.
     :param expected: how many such clinics there are.
     :param missing: the ids of the first :data:`SHOWN` others.
     :param first_at: the moment of the oldest of the chosen backups; ``last_at`` that of the newest.
@@ -83,7 +85,8 @@ _QUERY = text(f"""
         SELECT a.day, c.clinic_id
           FROM anchor AS a
           JOIN clinic_backups.clinic AS c
-            ON c.active AND c.clinic_id <> '{SHARED_ID}' AND (c.first_seen_at AT TIME ZONE :zone)::date <= a.day
+            ON c.clinic_id <> '{SHARED_ID}' AND (c.first_seen_at AT TIME ZONE :zone)::date <= a.day
+           AND (c.active OR {NEVER_BACKED_UP})
     ), missing AS (
         SELECT e.day, e.clinic_id, row_number() OVER (PARTITION BY e.day ORDER BY e.clinic_id) AS place,
                count(*) OVER (PARTITION BY e.day) AS number

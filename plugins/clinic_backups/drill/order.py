@@ -13,6 +13,7 @@ LEAST_SECONDS = 2.0
 """What the smallest unit takes: a database is made, and its constraints are checked."""
 BYTES_PER_SECOND = 2_000_000
 """What is expected of a unit without a proof, in bytes of its archives. Those are compressed about three times."""
+USUAL_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ def choose(candidates: Sequence[Candidate], now: datetime, *, within_days: int, 
     many as fit into the budget. The first one always has its turn, so that a unit larger than the budget is drilled
     when it has waited longest.
 
-    :param within_days: each unit's newest good proof shall not be older.
+    :param within_days: each unit's newest good proof shall not be older. 0: there is no alarm, and turns come as with
+        ``USUAL_DAYS``.
     """
+    within_days = within_days or USUAL_DAYS
     ordered = in_order(candidates)
     nights = max(1, within_days - 1)
     share = ceil(len(ordered) / nights)

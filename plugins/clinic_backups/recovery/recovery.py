@@ -23,7 +23,7 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SQL, named
 from clinic_backups.base.table import Table
 from clinic_backups.recovery import duplicates, finishing, notes, target
-from clinic_backups.recovery.choice import Choice, Chooser, Plan
+from clinic_backups.recovery.choice import Choice, Chooser, Plan, without_backup
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.duplicates import Replaced
 from clinic_backups.recovery.load import Loaded, load
@@ -94,7 +94,11 @@ class Recovery:
     ) -> Report:
         """Recover. :raises PermanentError: something is missing and not allowed to be; then nothing was touched."""
         self._check(plan, chooser)
-        missing = plan.missing()
+        files: Mapping[str, bytes] = {}
+        if plan.shared.envelope is not None:
+            files = self._archives.fetch(self._source(plan.shared)).manifest.files
+        only = list(only)
+        missing = [*plan.missing(), *without_backup(files, plan, only)]
         if missing and not allow_missing:
             raise PermanentError(
                 "The service cannot be recovered whole:",
@@ -102,9 +106,6 @@ class Recovery:
                 hint="Nothing was changed. With --allow-missing the next older backup is taken, or none.",
             )
         self._require_same(plan)
-        files: Mapping[str, bytes] = {}
-        if plan.shared.envelope is not None:
-            files = self._archives.fetch(self._source(plan.shared)).manifest.files
         with ExitStack() as stack:
             definition = stack.enter_context(
                 Definition.opened(files, folder=self._tools, at_least=self._version, instead=self._given)
