@@ -268,7 +268,7 @@ class TestKilled:
 
 class TestRefused:
     def test_a_target_that_is_not_empty(self, rig: Rig, target: Target) -> None:
-        shared(rig)
+        back_up_all(rig)
         target.execute("CREATE TABLE public.suelta (id int)", "CREATE EXTENSION pgcrypto")
         code, _, err = target.recover()
         assert code == 1

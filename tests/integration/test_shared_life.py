@@ -99,3 +99,33 @@ def test_what_was_lost_comes_back_by_a_command(life: Any, demo_database: DemoDat
         cursor.execute(f"SELECT count(*) FROM public.auditoria_bitacora WHERE usuario_id IN {nobody}")
         assert cursor.fetchall() == [(lost,)]
     assert life("restore", "--clinic", SHARED_ID, "--plan", "--json").json()["writes"] == 0
+
+
+def test_a_closed_clinic_without_a_backup_is_named_before_it_is_lost(
+    life: Any, demo_database: DemoDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life("backup", "--all")
+    (night,) = life("list", "--fleet", "--json").json()
+    assert (night["whole"], night["expected"], night["missing"]) == (False, 6, [6])
+    (warned,) = [each for each in life("check", "--json").json() if each["check"] == "clinics"]
+    assert (warned["level"], warned["hint"][-27:]) == ("warning", "clinic-backups backup --clinic 6"[-27:])
+    assert "1 closed clinic has no good backup and would be lost with the database: 6 '" in warned["message"]
+    with closing(demo_database.postgres.connect("postgres")) as db:
+        db.autocommit = True
+        with db.cursor() as cursor:
+            cursor.execute("DROP DATABASE IF EXISTS recovered")
+            cursor.execute("CREATE DATABASE recovered TEMPLATE template0")
+    monkeypatch.setenv("AIRFLOW_CONN_RECOVER_DB", demo_database.postgres.uri("recovered"))
+    refused = life("recover", "--target", "recover_db", code=1)
+    assert "Clinic 6 'Consultorio Güell' was in the database and has no backup." in " ".join(refused.err.split())
+    life("backup", "--clinic", "6")
+    assert life("list", "--fleet", "--json").json()[0]["whole"]
+    assert not [each for each in life("check", "--json").json() if each["check"] == "clinics"]
+    life("recover", "--target", "recover_db")
+    with closing(demo_database.postgres.connect("recovered")) as db, db.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM public.comun_clinica")
+        assert cursor.fetchall() == [(6,)]
+    with closing(demo_database.postgres.connect("postgres")) as db:
+        db.autocommit = True
+        with db.cursor() as cursor:
+            cursor.execute("DROP DATABASE recovered")
