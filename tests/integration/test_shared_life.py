@@ -109,7 +109,7 @@ def test_a_closed_clinic_without_a_backup_is_named_before_it_is_lost(
     assert (night["whole"], night["expected"], night["missing"]) == (False, 6, [6])
     (warned,) = [each for each in life("check", "--json").json() if each["check"] == "clinics"]
     assert (warned["level"], warned["hint"][-27:]) == ("warning", "clinic-backups backup --clinic 6"[-27:])
-    assert "1 closed clinic has no good backup and would be lost with the database: 6 '" in warned["message"]
+    assert "1 clinic is closed and has no good backup. With the database they would be lost: 6 '" in warned["message"]
     with closing(demo_database.postgres.connect("postgres")) as db:
         db.autocommit = True
         with db.cursor() as cursor:

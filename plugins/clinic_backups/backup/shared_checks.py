@@ -53,12 +53,12 @@ def closed_findings(clinics: Sequence[Clinic]) -> list[Finding]:
     shown = ", ".join(f"{clinic.id} {one_line(clinic.name)!r}" for clinic in clinics[:SHOWN])
     more = f" and {len(clinics) - SHOWN} more" if clinics[SHOWN:] else ""
     ids = " ".join(f"--clinic {in_shell(clinic.id)}" for clinic in clinics[:SHOWN])
-    said = "1 closed clinic has" if len(clinics) == 1 else f"{len(clinics)} closed clinics have"
+    said = "1 clinic is closed and has" if len(clinics) == 1 else f"{len(clinics)} clinics are closed and have"
     return [
         Finding(
             "clinics",
             "warning",
-            f"{said} no good backup and would be lost with the database: {shown}{more}.",
+            f"{said} no good backup. With the database they would be lost: {shown}{more}.",
             f"Back each of them up once: clinic-backups backup {ids}",
         )
     ]
