@@ -203,7 +203,8 @@ class TestWhole:
     @pytest.mark.parametrize(
         ("files", "clinic", "said"),
         [
-            ({SEQUENCES: b"[]"}, Clinic(7, "Clínica"), "which belong to no clinic's archive"),
+            ({ROLES: b"{}"}, Clinic(7, "Clínica"), "which belong to no clinic's archive"),
+            ({SEQUENCES: b"[]", SQL: b"{}"}, Clinic(7, "Clínica"), "which belong to no clinic's archive"),
             ({"../x": b""}, SHARED, "a member that does not belong there"),
             ({DEFINITION: bytes(archive_reader.MAX_FILES_BYTES + 1)}, SHARED, "at most"),
             ({DEFINITION: bytes(archive_reader.MAX_FILES_BYTES), ROLES: b"x"}, SHARED, "at most 0 are possible"),

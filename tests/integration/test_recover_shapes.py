@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from clinic_backups.base import connections
+from clinic_backups.drill.inserts import try_inserts
 from tests.integration.test_recover import Target, contents, definitions, sequences, shared
 from tests.parents import PARENTS, TABLES, set_parents
 from tests.postgres_fixtures import DemoDatabase
@@ -214,3 +216,62 @@ class TestSeveralBackups:
         assert parents_target.rows("SELECT count(*) FROM s.auth_user") == [(5,)]
         parents_target.execute("UPDATE s.auth_user SET username = 'ana maria' WHERE id = 10", problem["sql"])
         assert definitions(parents, parents_target.name) == definitions(parents, parents.database.name)
+
+
+NO_COLUMN = """
+    CREATE SEQUENCE s.folio;
+    CREATE TABLE s.bill (folio text PRIMARY KEY DEFAULT 'F-' || nextval('s.folio'), clinic_id int NOT NULL REFERENCES s.clinic);
+    CREATE SEQUENCE s.nr;
+    CREATE TABLE s.visit (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic);
+    CREATE FUNCTION s.numbered() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN NEW.id := coalesce(NEW.id, nextval('s.nr')); RETURN NEW; END $$;
+    CREATE TRIGGER numbered BEFORE INSERT ON s.visit FOR EACH ROW EXECUTE FUNCTION s.numbered();
+    CREATE SEQUENCE s.cyc MAXVALUE 5 CYCLE;
+    CREATE TABLE s.box (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int DEFAULT nextval('s.cyc'), clinic_id int NOT NULL REFERENCES s.clinic);
+    INSERT INTO s.bill (clinic_id) SELECT 1 + i % 2 FROM generate_series(1, 10) AS i;
+    INSERT INTO s.visit (clinic_id) SELECT 1 + i % 2 FROM generate_series(1, 10) AS i;
+    INSERT INTO s.box (clinic_id) SELECT 1 + i % 2 FROM generate_series(1, 7) AS i
+"""
+MINE = "t.clinic_id = {{ clinic_id }}"
+NEXT = ("INSERT INTO s.bill (clinic_id) VALUES (1)", "INSERT INTO s.visit (clinic_id) VALUES (1)")
+
+
+def test_no_number_is_given_twice_where_no_column_holds_it(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = alone(shaped(demo_database, tmp_path, NO_COLUMN, dict.fromkeys(("bill", "visit", "box"), MINE)))
+    shared(rig)
+    rig.execute(*NEXT)
+    for clinic in (1, 2):
+        assert rig.open(rig.run(clinic)).manifest["files"].keys() == {"sequences.json"}
+    for target in made(rig, tmp_path, monkeypatch, capsys):
+        code, out, err = target.recover()
+        assert code == 0, out + err
+        assert target.rows("SELECT last_value FROM s.cyc") == [(2,)]
+        tried = try_inserts(connections.parse("t", target.postgres.uri(target.name))).check()
+        assert (tried.outcome, "s.visit: a trigger may give its keys" in tried.detail) == ("passed", True)
+        target.execute(*NEXT)  # neither key is there
+
+
+def test_a_sequence_that_newer_backups_say_nothing_of_is_named(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As backups of an earlier version."""
+    rig = alone(shaped(demo_database, tmp_path, NO_COLUMN, dict.fromkeys(("bill", "visit", "box"), MINE)))
+    shared(rig)
+    rig.execute(*NEXT)
+    with monkeypatch.context() as patch:
+        patch.setattr("clinic_backups.backup.backup.clinic_files", lambda snapshot: {})
+        for clinic in (1, 2):
+            rig.run(clinic)
+    for target in made(rig, tmp_path, monkeypatch, capsys):
+        code, out, err = target.recover()
+        said = " ".join((out + err).split())
+        assert code == 1
+        assert "The sequence s.folio stands where it was at the backup of the shared data. 2 newer backups" in said
+        assert "s.nr stands" in said and "s.cyc stands" not in said
+        place = connections.parse("t", target.postgres.uri(target.name))
+        assert try_inserts(place).failed == [
+            "s.bill would give out a key twice: the default of folio gives one that is there"
+        ]
+        assert try_inserts(place, are_behind=True).failed == []

@@ -16,7 +16,7 @@ from clinic_backups.archive.writer import PARENT, fingerprint
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.envelope import FORMAT_VERSION
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.shared_unit import is_shared
+from clinic_backups.base.shared_unit import SEQUENCES, is_shared
 from clinic_backups.base.table import Table
 
 
@@ -56,7 +56,7 @@ class Manifest:
     """
     chosen: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """The files of the shared unit."""
+    """The files of the shared unit; of a clinic, at most the positions of sequences."""
 
     def needed(self) -> list[int]:
         """The other ``archives`` that hold blocks of this backup."""
@@ -106,7 +106,7 @@ def checked(
     chosen, backup_id = chosen_of(data.get("chosen", []), contents), str(data["backup_id"])
     if data.get("files", {}) != {name: [len(text), sha256(text).hexdigest()] for name, text in files.items()}:
         raise damaged("has other files than its manifest lists")
-    if files and not is_shared(head.clinic.id):
+    if files.keys() - {SEQUENCES} and not is_shared(head.clinic.id):
         raise damaged("has files of the whole database, which belong to no clinic's archive")
     return Manifest(backup_id, head.clinic, head.snapshot_at, total, contents, archives, head.database, chosen, files)
 

@@ -23,6 +23,7 @@ from clinic_backups.backup import shared_data
 from clinic_backups.backup.backup_outcomes import Outcomes
 from clinic_backups.backup.beginning import Beginning
 from clinic_backups.backup.chooser import Chooser
+from clinic_backups.backup.service_files import clinic_files
 from clinic_backups.backup.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.backup.suspicions import with_suspicions
 from clinic_backups.base.backup_facts import Gap
@@ -315,12 +316,13 @@ class ClinicBackup:
     def _passed(
         self, snapshot: Snapshot, folder: SqlFolder, request: BackupRequest, queries: Mapping[str, str], source: str
     ) -> tuple[dict[str, Table], tuple[Gap, ...], Mapping[str, bytes]]:
-        """The tables to read, what the backup lacks, and the files of the shared unit."""
+        """The tables to read, what the backup lacks, and the files."""
         if is_shared(request.clinic.id):
             return shared_data.passed(
                 snapshot, folder, request, queries, self._clinic_db, self._settings, pause=self._pause
             )
-        return *gate.passed(snapshot, folder, request, queries, source, self._on_unchecked), {}
+        passed = gate.passed(snapshot, folder, request, queries, source, self._on_unchecked)
+        return *passed, clinic_files(snapshot)
 
     def _pause(self, seconds: float) -> None:
         """Sleep, unless the backup is to stop."""

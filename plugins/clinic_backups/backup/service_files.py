@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from psycopg2 import sql
-
 from clinic_backups.archive.reader import MAX_FILES_BYTES
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
@@ -22,6 +20,7 @@ from clinic_backups.base.text import table_in_sql
 from clinic_backups.tenant import people
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.positions import positions_of, positions_of_no_column
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -107,19 +106,7 @@ class ServiceFiles:
                     for schema in schemas
                 ),
             )
-        readable = [(schema, name) for schema, name, may in found if may]
-        if not readable:
-            return []
-        arms = [
-            sql.SQL("SELECT {}, {}, last_value, is_called FROM {}").format(
-                sql.Literal(schema), sql.Literal(name), sql.Identifier(schema, name)
-            )
-            for schema, name in readable
-        ]
-        query = self._snapshot.text_of(sql.SQL(" UNION ALL ").join(arms))
-        names = ("schema", "name", "last_value", "is_called")
-        rows = self._snapshot.rows(query, None, "reading the positions of sequences")
-        return [dict(zip(names, row, strict=True)) for row in sorted(rows)]
+        return positions_of(self._snapshot, [(schema, name) for schema, name, may in found if may])
 
     def _roles(self) -> Any:
         ((roles,),) = self._rows("roles", "reading which roles have rights")
@@ -189,6 +176,12 @@ class ServiceFiles:
 
     def _lacks(self, subject: str, reason: str, remedy: str) -> None:
         self.problems.append(Problem(subject, reason, remedy))
+
+
+def clinic_files(snapshot: Snapshot) -> dict[str, bytes]:
+    """The file in a clinic's archive: positions that its rows alone do not tell. Most databases need none."""
+    positions = positions_of_no_column(snapshot)
+    return {SEQUENCES: _json(positions)} if positions else {}
 
 
 def _texts_of(folder: Path) -> dict[str, str]:

@@ -16,12 +16,18 @@ _NAMES = {"es": "Datos compartidos"}
 DEFINITION, UNDUMPED, SEQUENCES, ROLES = "definition.dump", "undumped.json", "sequences.json", "roles.json"
 SQL, CLINICS = "sql.json", "clinics.json"
 FILES = (DEFINITION, UNDUMPED, SEQUENCES, ROLES, SQL, CLINICS)
-"""The files of its archive. ``definition.dump``: what ``pg_dump --schema-only`` wrote in its custom format.
-``undumped.json``: the tables that it could not dump, because the role may not read them: ``[{"name", "before": [SQL],
-"after": [SQL]}]``, for before and after the rows. ``sequences.json``: ``[{"schema", "name", "last_value",
-"is_called"}]``. ``roles.json``: the roles that own something or have rights, without passwords. ``sql.json``: the texts
-of the SQL folder by name. ``clinics.json``: ``[{"id", "name"}]`` of all clinics, also of those that are closed, so that
-a recovery can name those without a backup."""
+"""The files of its archive.
+
+- ``definition.dump``: what ``pg_dump --schema-only`` wrote in its custom format.
+- ``undumped.json``: the tables that it could not dump, because the role may not read them: ``[{"name", "before": [SQL],
+  "after": [SQL]}]``, for before and after the rows.
+- ``sequences.json``: ``[{"schema", "name", "last_value", "is_called"}]``. A clinic's archive has it too, of the
+  sequences whose numbers no numeric column holds.
+- ``roles.json``: the roles that own something or have rights, without passwords.
+- ``sql.json``: the texts of the SQL folder by name.
+- ``clinics.json``: ``[{"id", "name"}]`` of all clinics, also of those that are closed, so that a recovery can name
+  those without a backup.
+"""
 
 
 def shared_clinic(language: str = "en") -> Clinic:

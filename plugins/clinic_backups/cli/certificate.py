@@ -83,8 +83,10 @@ def verify(
             errors.print(f"[red]{escape(str(file))} is not valid.[/] {escape(error.message)} {escape(error.hint)}")
             continue
         told = json_.loads(document)
-        said = f"backup {told['backup']['id']}, {told['outcome']} at {told['at']}, in {told['seconds']} s"
-        print(f"{file}: valid. Certificate {told['number']}: {one_line(said)}")
+        outcome = "proven" if told["outcome"] == "proven" else "NOT proven: the drill failed"
+        unit = f"{told['unit']['id']} {told['unit']['name']!r}"
+        said = f"backup {told['backup']['id']} of {unit}, {outcome}, at {told['at']}, in {told['seconds']} s"
+        print(f"{file}: the signature is valid. Certificate {told['number']}: {one_line(said)}")
     if bad:
         raise IntegrityError(
             f"{bad} of {len(files)} certificates are not valid.", hint="Do not rely on them. The lines above say why."

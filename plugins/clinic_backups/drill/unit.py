@@ -18,7 +18,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
-from clinic_backups.base.shared_unit import ROLES, is_shared, named
+from clinic_backups.base.shared_unit import ROLES, SEQUENCES, is_shared, named
 from clinic_backups.drill.certificate import Check
 from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.place import Place, own_name
@@ -135,7 +135,8 @@ class UnitDrill:
             self._drop_doubled(target, manifest, drilled)
         left = self._definition.make_after(target, JOBS)
         with Session(target) as session:
-            self._definition.set_sequences(session)
+            told = manifest.files.get(SEQUENCES) if not self._is_shared(record) else None
+            self._definition.set_sequences(session, [told] if told else [])
             session.commit("setting the sequences")
         lacking = [each for each in (*self._left, *left) if each.is_problem and not _is_loose(each)]
         # What really needs such an object fails too, and counts.
@@ -163,7 +164,8 @@ class UnitDrill:
             " `--kind full`, and drill it again. Keep this backup: `clinic-backups hold`.",
         )  # fmt: skip
         self._sums(target, manifest, adding, drilled)
-        tried = try_inserts(target)
+        is_newer = manifest.snapshot_at > self._shared.manifest.snapshot_at
+        tried = try_inserts(target, are_behind=is_newer and told is None)
         check = tried.check()
         drilled.require(
             "inserts", tried.failed, check.detail,

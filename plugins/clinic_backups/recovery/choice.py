@@ -84,6 +84,11 @@ class Plan:
         """The units that have a backup."""
         return [choice for choice in self.choices if choice.envelope is not None]
 
+    def is_newer_than_shared(self, choice: Choice) -> bool:
+        """Whether a backup has later rows than that of the shared data, which has the positions of sequences."""
+        told, at = self.shared.data_at, choice.data_at
+        return told is not None and at is not None and at > told
+
     @property
     def moments(self) -> list[datetime]:
         """The moments of all backups that are taken, the earliest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,20 +119,27 @@ class Definition:
                     left.append(_loose(session, table, name, query))
         return left
 
-    def set_sequences(self, session: Session) -> int:
-        """Set each sequence to its position in the backup, or to what its columns hold, whichever is further.
+    def set_sequences(self, session: Session, more: Iterable[bytes] = ()) -> int:
+        """Set each sequence to its position in the backups, or to what its columns hold, whichever is further.
 
         In the session's transaction. Returns the number of sequences.
+
+        :param more: the positions in clinics' archives.
         """
         told = {(each["schema"], each["name"]): each for each in self._json(SEQUENCES, [])}
+        later = _by_name(more)
         count = 0
-        for schema, name, increment, least, most, columns in session.rows(_SEQUENCES, doing="looking for sequences"):
+        for schema, name, increment, least, most, cycles, columns in _sequences(session):
             known = told.get((schema, name))
             position = (int(known["last_value"]), bool(known["is_called"])) if known else None
-            needed = _needed(session, columns, up=increment > 0)
+            # A sequence that begins again has no furthest number.
+            needed = None if cycles and known else _needed(session, columns, up=increment > 0)
             needed = needed if needed is None else min(max(needed, least), most)
             if needed is not None and (position is None or _is_behind(position, needed, up=increment > 0)):
                 position = (needed, True)
+            for value, is_called in later.get((schema, name), ()):
+                if position is None or _is_behind(position, value, up=increment > 0):
+                    position = (value, is_called)
             if position is not None:
                 session.rows(
                     "SELECT setval(format('%%I.%%I', %(schema)s, %(name)s)::regclass, %(value)s, %(called)s)",
@@ -141,6 +148,24 @@ class Definition:
                 )
             count += 1
         return count
+
+    def uncertain_sequences(self, session: Session, newer: Sequence[bytes | None]) -> list[Unfinished]:
+        """The sequences whose numbers no numeric column holds: rows do not tell how far they are.
+
+        :param newer: the positions in each of the loaded backups that are newer than that of the shared data.
+        """
+        without = [{(each["schema"], each["name"]) for each in strict_json.loads(data or b"[]")} for data in newer]
+        return [
+            Unfinished(
+                f"The sequence {in_sql(schema)}.{in_sql(name)} stands where it was at the backup of the shared data."
+                f" {lacking} newer backups do not say where it was, so it may give numbers that rows have already."
+                " Compare it with the rows.",
+                f"SELECT setval('{in_sql(schema)}.{in_sql(name)}', …);",
+                is_problem=True,
+            )
+            for schema, name, _, _, _, cycles, columns in _sequences(session)
+            if not columns and not cycles and (lacking := sum((schema, name) not in known for known in without))
+        ]
 
     def _database(self, session: Session) -> str:
         ((name,),) = session.rows("SELECT current_database()")
@@ -155,7 +180,7 @@ class Definition:
 
 
 _SEQUENCES = """
-SELECT n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax,
+SELECT n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle,
        (SELECT coalesce(json_agg(DISTINCT jsonb_build_array(u.nspname || '.' || t.relname, a.attname)), '[]')
           FROM (SELECT d.refobjid, d.refobjsubid FROM pg_depend AS d
                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
@@ -176,6 +201,20 @@ SELECT n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax,
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
  ORDER BY 1, 2
 """
+
+
+def _by_name(positions: Iterable[bytes]) -> dict[tuple[str, str], list[tuple[int, bool]]]:
+    found: dict[tuple[str, str], list[tuple[int, bool]]] = {}
+    for data in positions:
+        for each in strict_json.loads(data):
+            at = (int(each["last_value"]), bool(each["is_called"]))
+            found.setdefault((each["schema"], each["name"]), []).append(at)
+    return found
+
+
+def _sequences(session: Session) -> list[tuple[Any, ...]]:
+    """Schema, name, increment, bounds, whether it begins again, and the numeric columns that hold its numbers."""
+    return session.rows(_SEQUENCES, doing="looking for sequences")
 
 
 def _needed(session: Session, columns: Sequence[Sequence[str]], *, up: bool) -> int | None:

@@ -136,8 +136,9 @@ def _require_columns(session: Session, manifest: Manifest) -> None:
             what = f"the table {name}" if name not in there else f"the column {lacking[0]} of {name}"
             raise PermanentError(
                 f"Backup {manifest.backup_id} has rows of {what}, which the definition of the database does not have.",
-                hint="A migration lies between the two backups. Choose another moment with --as-of, or leave the unit"
-                " out and restore it afterwards with `clinic-backups restore --archive`.",
+                hint="A migration lies between the two backups. Run the same command with --allow-missing: it goes on"
+                " without this unit, and says how to restore it afterwards. Or make a new database and choose another"
+                " moment with --as-of.",
             )
 
 

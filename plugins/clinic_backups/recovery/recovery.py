@@ -20,7 +20,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
-from clinic_backups.base.shared_unit import SQL, named
+from clinic_backups.base.shared_unit import SEQUENCES, SQL, is_shared, named
 from clinic_backups.base.table import Table
 from clinic_backups.recovery import duplicates, finishing, notes, target
 from clinic_backups.recovery.choice import Choice, Chooser, Plan, without_backup
@@ -58,6 +58,7 @@ class Recovery:
         self._tools, self._given, self._sql_dir, self._ratio = tools, definition, sql_dir, unpack_ratio
         self._listener = listener
         self._manifests: dict[ClinicId, Manifest] = {}
+        self._positions: dict[ClinicId, bytes] = {}
         self._known_tables: dict[Table, Table] = {}
         self._work = Work(connection, jobs, listener)
         self._failed: dict[ClinicId, str] = {}
@@ -130,7 +131,13 @@ class Recovery:
         left += self._work.step(
             "indexes and constraints", lambda session: _json(definition.make_after(self._connection, self._jobs))
         )
-        report.sequences = self._work.step("sequences", definition.set_sequences)
+        report.sequences = self._work.step(
+            "sequences", lambda session: definition.set_sequences(session, self._positions.values())
+        )
+        newer = [self._positions.get(each.unit) for each in plan.taken if plan.is_newer_than_shared(each)]
+        left += self._work.step(
+            "sequences of no column", lambda session: _json(definition.uncertain_sequences(session, newer))
+        )
         left += self._work.step("materialized views", lambda session: _json(finishing.refresh_views(session)))
         report.left = [Unfinished(**each) for each in left]
         with Session(self._connection) as session:
@@ -245,6 +252,8 @@ class Recovery:
             name: replace(content, table=self._known_tables.setdefault(content.table, content.table))
             for name, content in manifest.tables.items()
         }
+        if SEQUENCES in manifest.files and not is_shared(choice.unit):
+            self._positions[choice.unit] = manifest.files[SEQUENCES]
         self._manifests[choice.unit] = replace(manifest, tables=tables, files={})
         return fetched
 
