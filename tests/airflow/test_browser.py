@@ -63,7 +63,7 @@ def test_a_clinics_administrator_backs_up_watches_it_and_takes_the_file_along(
         expect(page.get_by_role("heading", name="Respaldos de las clínicas")).to_be_visible()
         expect(page.locator("tbody tr")).to_have_count(1)
         assert OTHER_NAME not in page.content()
-        expect(tile(page, "clínica")).to_contain_text("1")
+        expect(tile(page, "en total")).to_contain_text("1")
         page.get_by_role("link", name=NAME).click()
 
         # One extract waits until it was seen how far the backup is; not so the preflight, which tries its first row.

@@ -64,7 +64,7 @@ def test_a_night_looks_at_its_own_clinics_and_says_so(demo_database: DemoDatabas
     # Who asks where all rows are gets an answer about all of them.
     report = RowReport(60)
     assert any("all clinics" in each.message or STOCK in each.message for each in of_rows(demo, 0, [], report))
-    assert report.tables[STOCK].in_none
+    assert report.tables[STOCK].in_shared
 
 
 def of_rows(demo: Preflight, turn: int, compared: list[ComparedRows], rows: RowReport | None = None) -> list[Finding]:
