@@ -54,7 +54,7 @@ class Shared:
     @cached_property
     def clinic_db(self) -> Connection:
         """The clinics' database. :raises SettingsError: the connection is not defined."""
-        return self._required("clinic_db", "=postgres://user:password@host:5432/database, or create it in Airflow.")
+        return self.connection("clinic_db")
 
     def connection(self, conn_id: str) -> Connection:
         """Any connection by its name. :raises SettingsError: it is not defined."""

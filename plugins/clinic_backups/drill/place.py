@@ -110,14 +110,14 @@ class Server:
     def note_roles(self) -> None:
         """Note which roles there are, so that those of the drills can be dropped."""
         with Session(self._connection) as session:
-            self._before = {name for (name,) in session.rows("SELECT rolname FROM pg_roles")}
+            self._before = session.roles()
 
     def drop_all(self) -> None:
         """Drop what was made: databases, then roles."""
         for name in list(self._made):
             self._drop(name)
         with Session(self._connection) as session:
-            now = {name for (name,) in session.rows("SELECT rolname FROM pg_roles")}
+            now = session.roles()
         for name in sorted((now & self._roles) - self._before):
             try:
                 self._alone(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)), "dropping a role of a drill")

@@ -14,6 +14,9 @@ from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsE
 
 _MAKE = "Make a key with `clinic-backups certificate keygen FILE`."
 MAX_KEY_BYTES = 64 * 1024
+DOCUMENT, SIGNATURE, PUBLIC = "certificate.json", "certificate.sig", "public.pem"
+VERIFY = f"openssl pkeyutl -verify -pubin -inkey {PUBLIC} -rawin -in {DOCUMENT} -sigfile {SIGNATURE}"
+"""The command that verifies these three files."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class SigningKey:
 
     @classmethod
     def load(cls, file: Path) -> SigningKey:
-        """The key in a PEM file (PKCS#8). :raises SettingsError: there is none, or it is not an Ed25519 key."""
+        """The key in a PEM file (PKCS#8).
+
+        :raises SettingsError: the file cannot be read, others can read it, or it does not hold an Ed25519 key.
+        """
         try:
             with file.open("rb") as opened:
                 if os.fstat(opened.fileno()).st_mode & 0o077:
@@ -72,6 +78,11 @@ class SigningKey:
     def sign(self, document: bytes) -> bytes:
         """The signature of these bytes."""
         return self._key.sign(document)
+
+
+def signed_files(document: str, signature: bytes, public_pem: str) -> dict[str, bytes]:
+    """A certificate as the files that :data:`VERIFY` takes."""
+    return {DOCUMENT: document.encode("utf-8"), SIGNATURE: signature, PUBLIC: public_pem.encode("ascii")}
 
 
 def verify(document: bytes, signature: bytes, public_pem: bytes) -> None:

@@ -72,9 +72,7 @@ class Adding(Archives):
 
     def read(self, backup: Fetched, wanted: Wanted) -> None:
         """See :meth:`Archives.read`."""
-        blocks = {name: content.blocks for name, content in backup.manifest.tables.items()}
-        missing = {name: Counter(block.digest for block in listed) for name, listed in blocks.items()}
-        self._archives.read(backup, _Both(wanted, MissingBlocks(blocks, missing, self._add)))
+        self._archives.read(backup, _Both(wanted, MissingBlocks.every(backup.manifest, self._add)))
 
     def _add(self, table: str, block: Block, data: bytes, times: int) -> None:
         self.sums.rows[table] += block.rows * times

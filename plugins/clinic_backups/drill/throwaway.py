@@ -62,7 +62,7 @@ class Throwaway(Server):
     def prepare(self, roles: Mapping[str, Any]) -> None:
         """Make the roles of the definitions, without any power, and let the drills' role own things for them."""
         with Session(self._superuser) as session:
-            there = {name for (name,) in session.rows("SELECT rolname FROM pg_roles")}
+            there = session.roles()
         for role in roles.get("roles", ()):
             name = str(role["name"])
             if name not in there and not name.startswith("pg_"):

@@ -26,12 +26,11 @@ from clinic_backups.drill.sums import Adding, sums_in
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.load import load
 from clinic_backups.recovery.loose_keys import unproven_keys
-from clinic_backups.recovery.proof import differences
+from clinic_backups.recovery.proof import differences, queries_of
 from clinic_backups.recovery.session import Session, Unfinished
 from clinic_backups.restore.archives import Archives, Fetched
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.tenant.extract import SqlExtract, SqlFolder
-from clinic_backups.tenant.shared_rows import shared_rows
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
 _OF_SUPERUSERS = tuple(
@@ -41,7 +40,8 @@ _OF_SUPERUSERS = tuple(
         "Procedural language",
     )
 )  # fmt: skip
-"""Objects that only a superuser may make. The drills' role is none: their text came out of an archive."""
+"""Objects that only a superuser may make. The role of drills is not one: the text of these objects came out of an
+archive."""
 SHOWN = 10
 JOBS = 2
 
@@ -123,11 +123,12 @@ class UnitDrill:
             drilled.seconds = drilled.seconds or time.monotonic() - began
 
     def _restored(self, target: Connection, record: BackupRecord, drilled: Drilled, began: float) -> None:
-        fetched = self._shared if self._is_shared(record) else self._archives.fetch(source_of(record))
+        is_of_shared = is_shared(record.clinic_id)
+        fetched = self._shared if is_of_shared else self._archives.fetch(source_of(record))
         manifest = fetched.manifest
         adding = Adding(self._archives, manifest)
         transaction = None
-        if self._is_shared(record):
+        if is_of_shared:
             # Its rows are there already. Only its sums have to be made.
             adding.read(fetched, _Nothing())
         else:
@@ -135,7 +136,7 @@ class UnitDrill:
             self._drop_doubled(target, manifest, drilled)
         left = self._definition.make_after(target, JOBS)
         with Session(target) as session:
-            told = manifest.files.get(SEQUENCES) if not self._is_shared(record) else None
+            told = manifest.files.get(SEQUENCES) if not is_of_shared else None
             self._definition.set_sequences(session, [told] if told else [])
             session.commit("setting the sequences")
         lacking = [each for each in (*self._left, *left) if each.is_problem and not _is_loose(each)]
@@ -172,9 +173,6 @@ class UnitDrill:
             "A sequence is behind the rows, also in the clinics' database. Move it there with setval() to the largest"
             " key of the column.",
         )  # fmt: skip
-
-    def _is_shared(self, record: BackupRecord) -> bool:
-        return is_shared(record.clinic_id)
 
     @contextmanager
     def _database(self, template: str) -> Iterator[Connection]:
@@ -235,11 +233,7 @@ class UnitDrill:
 
     def _sums(self, target: Connection, manifest: Manifest, adding: Adding, drilled: Drilled) -> None:
         with Snapshot(target) as snapshot:
-            if is_shared(manifest.clinic.id):
-                queries = dict(shared_rows(snapshot, self._folder).queries)
-            else:
-                queries = SqlExtract().rendered(self._folder, manifest.clinic.id)
-            sums = sums_in(snapshot, manifest, queries)
+            sums = sums_in(snapshot, manifest, queries_of(snapshot, self._folder, manifest.clinic.id))
         for name, amount in sorted(sums.amounts.items()):
             self._listener.step(f"sum of {name}: {amount}, archive {adding.sums.amounts.get(name, 0)}")
         rows, archived = sum(sums.rows.values()), sum(adding.sums.rows.values())

@@ -95,7 +95,7 @@ def digest_facts(
 
 
 def unproven_facts(candidates: Iterable[Candidate], now: datetime, within_days: int) -> dict[str, Any]:
-    """The units whose newest good proof is too old, or that have none. Empty if there are none."""
+    """The facts about :func:`unproven` units; empty if all are proven."""
     found = [
         {
             "clinic_id": each.clinic_id,

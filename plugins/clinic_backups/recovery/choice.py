@@ -11,7 +11,7 @@ from typing import Any
 from clinic_backups.archive.envelope_checks import harmless
 from clinic_backups.archive.object_keys import parse_key
 from clinic_backups.base import strict_json
-from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
+from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
@@ -121,18 +121,18 @@ class Plan:
         }  # fmt: skip
 
 
-def without_backup(files: Mapping[str, bytes], plan: Plan, only: Collection[ClinicId]) -> list[str]:
+def without_backup(files: Mapping[str, bytes], plan: Plan) -> list[str]:
     """The clinics that the database had and that no store has a backup of, as sentences.
 
     :param files: the files of the shared unit's archive.
-    :param only: the clinics that are wanted; all if there are none.
+    :param plan: of all clinics.
     """
     known = strict_json.loads(files[CLINICS]) if CLINICS in files else []
     there = {choice.unit for choice in plan.choices}
     return [
         f"{capitalised(named(unit))} {one_line(str(each['name']))!r} was in the database and has no backup."
         for each in known
-        if (unit := clinic_id_of(each["id"])) not in there and not only
+        if (unit := clinic_id_of(each["id"])) not in there
     ]
 
 
@@ -205,7 +205,7 @@ class Chooser:
         :param kept: the backups that an interrupted run has loaded, by unit.
         :raises PermanentError: a clinic of ``only`` has nothing in the stores, or no unit has.
         """
-        clinics = sorted((unit for unit in self._units if not is_shared(unit)), key=_order)
+        clinics = in_order(unit for unit in self._units if not is_shared(unit))
         if unknown := [unit for unit in only if unit not in clinics]:
             raise PermanentError(
                 f"No store has a backup of clinic {', '.join(map(str, unknown))}.",
@@ -323,7 +323,3 @@ class Chooser:
         if self._keys and envelope.recipients and not self._keys & set(envelope.recipients):
             return f"it was made for other keys ({', '.join(envelope.recipients)[:200]})."
         return ""
-
-
-def _order(unit: ClinicId) -> tuple[bool, int, str]:
-    return (isinstance(unit, str), unit if isinstance(unit, int) else 0, str(unit))

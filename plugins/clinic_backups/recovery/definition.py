@@ -21,6 +21,7 @@ from clinic_backups.recovery import roles
 from clinic_backups.recovery.dump_text import Dump, Item, dump_in
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.session import Session, Unfinished
+from clinic_backups.tenant.positions import SequenceFacts, sequences
 
 _EVERYWHERE = ("42P06", "42710")
 """SQLSTATEs of schemas and objects that a new database has already, or an extension has made."""
@@ -74,7 +75,7 @@ class Definition:
 
         Returns what could not be made. Afterwards the session has another search path, so it is of no further use.
         """
-        database = self._database(session)
+        database = session.database()
         told = self._json(ROLES, {})
         left = roles.make_roles(session, told)
         left += roles.set_for_database(session, told, database)
@@ -103,7 +104,7 @@ class Definition:
         A foreign key that does not hold is made ``NOT VALID``: it counts for every new row.
         """
         with Session(target) as session:
-            database = self._database(session)
+            database = session.database()
         is_done = self.dump.make_after(target, database, jobs)
         left, items = list[Unfinished](), list(self.dump.after())
         with Session(target) as session:
@@ -128,17 +129,18 @@ class Definition:
         """
         told = {(each["schema"], each["name"]): each for each in self._json(SEQUENCES, [])}
         later = _by_name(more)
-        count = 0
-        for schema, name, increment, least, most, cycles, columns in _sequences(session):
+        found = sequences(session)
+        for each in found:
+            schema, name, up = each.schema, each.name, each.increment > 0
             known = told.get((schema, name))
             position = (int(known["last_value"]), bool(known["is_called"])) if known else None
             # A sequence that begins again has no furthest number.
-            needed = None if cycles and known else _needed(session, columns, up=increment > 0)
-            needed = needed if needed is None else min(max(needed, least), most)
-            if needed is not None and (position is None or _is_behind(position, needed, up=increment > 0)):
+            needed = None if each.cycles and known else _needed(session, each.columns, up=up)
+            needed = needed if needed is None else min(max(needed, each.least), each.most)
+            if needed is not None and (position is None or _is_behind(position, needed, up=up)):
                 position = (needed, True)
             for value, is_called in later.get((schema, name), ()):
-                if position is None or _is_behind(position, value, up=increment > 0):
+                if position is None or _is_behind(position, value, up=up):
                     position = (value, is_called)
             if position is not None:
                 session.rows(
@@ -146,8 +148,7 @@ class Definition:
                     {"schema": schema, "name": name, "value": position[0], "called": position[1]},
                     f"setting the sequence {schema}.{name}",
                 )
-            count += 1
-        return count
+        return len(found)
 
     def uncertain_sequences(self, session: Session, newer: Sequence[bytes | None]) -> list[Unfinished]:
         """The sequences whose numbers no numeric column holds: rows do not tell how far they are.
@@ -157,19 +158,17 @@ class Definition:
         without = [{(each["schema"], each["name"]) for each in strict_json.loads(data or b"[]")} for data in newer]
         return [
             Unfinished(
-                f"The sequence {in_sql(schema)}.{in_sql(name)} stands where it was at the backup of the shared data."
+                f"The sequence {_in_sql(each)} stands where it was at the backup of the shared data."
                 f" {lacking} newer backups do not say where it was, so it may give numbers that rows have already."
                 " Compare it with the rows.",
-                f"SELECT setval('{in_sql(schema)}.{in_sql(name)}', …);",
+                f"SELECT setval('{_in_sql(each)}', …);",
                 is_problem=True,
             )
-            for schema, name, _, _, _, cycles, columns in _sequences(session)
-            if not columns and not cycles and (lacking := sum((schema, name) not in known for known in without))
+            for each in sequences(session)
+            if not each.columns
+            and not each.cycles
+            and (lacking := sum((each.schema, each.name) not in known for known in without))
         ]
-
-    def _database(self, session: Session) -> str:
-        ((name,),) = session.rows("SELECT current_database()")
-        return str(name)
 
     def _json(self, name: str, default: Any) -> Any:
         return strict_json.loads(self.files[name]) if name in self.files else default
@@ -177,30 +176,6 @@ class Definition:
     def _undumped(self, when: str) -> Iterator[tuple[str, Sequence[str]]]:
         for each in self._json(UNDUMPED, []):
             yield str(each["name"]), [str(statement) for statement in each[when]]
-
-
-_SEQUENCES = """
-SELECT n.nspname, c.relname, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle,
-       (SELECT coalesce(json_agg(DISTINCT jsonb_build_array(u.nspname || '.' || t.relname, a.attname)), '[]')
-          FROM (SELECT d.refobjid, d.refobjsubid FROM pg_depend AS d
-                 WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
-                   AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
-                 UNION
-                SELECT e.adrelid, e.adnum FROM pg_depend AS d
-                  JOIN pg_attrdef AS e ON e.oid = d.objid
-                 WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass
-                   AND d.refobjid = c.oid) AS f (relation, number)
-          JOIN pg_class AS t ON t.oid = f.relation AND t.relkind IN ('r', 'p')
-          JOIN pg_namespace AS u ON u.oid = t.relnamespace
-          JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attnum = f.number
-          JOIN pg_type AS y ON y.oid = a.atttypid AND y.typcategory = 'N')
-  FROM pg_sequence AS s
-  JOIN pg_class AS c ON c.oid = s.seqrelid AND c.relpersistence <> 't'
-  JOIN pg_namespace AS n ON n.oid = c.relnamespace
- WHERE NOT EXISTS (SELECT FROM pg_depend AS d
-                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
- ORDER BY 1, 2
-"""
 
 
 def _by_name(positions: Iterable[bytes]) -> dict[tuple[str, str], list[tuple[int, bool]]]:
@@ -212,9 +187,8 @@ def _by_name(positions: Iterable[bytes]) -> dict[tuple[str, str], list[tuple[int
     return found
 
 
-def _sequences(session: Session) -> list[tuple[Any, ...]]:
-    """Schema, name, increment, bounds, whether it begins again, and the numeric columns that hold its numbers."""
-    return session.rows(_SEQUENCES, doing="looking for sequences")
+def _in_sql(sequence: SequenceFacts) -> str:
+    return f"{in_sql(sequence.schema)}.{in_sql(sequence.name)}"
 
 
 def _needed(session: Session, columns: Sequence[Sequence[str]], *, up: bool) -> int | None:

@@ -110,9 +110,7 @@ class _Rows:
 
 
 def _read(archives: Archives, fetched: Fetched, write: Callable[[str, Block, bytes, int], object]) -> None:
-    blocks = {name: content.blocks for name, content in fetched.manifest.tables.items()}
-    missing = {name: Counter(block.digest for block in listed) for name, listed in blocks.items()}
-    wanted = MissingBlocks(blocks, missing, write)
+    wanted = MissingBlocks.every(fetched.manifest, write)
     archives.read(fetched, wanted)
     wanted.require_all()
 

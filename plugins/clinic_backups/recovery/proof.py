@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from clinic_backups.archive.reader import Manifest
 from clinic_backups.base import strict_json
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.shared_unit import SQL, is_shared
@@ -64,6 +65,16 @@ def sql_folder(files: Mapping[str, bytes]) -> Iterator[SqlFolder]:
         yield SqlFolder(Path(place))
 
 
+def queries_of(snapshot: Snapshot, folder: SqlFolder, unit: ClinicId) -> Mapping[str, str]:
+    """The SELECT of each table of a clinic or of the shared unit.
+
+    :raises ClinicBackupsError: they cannot be made.
+    """
+    if is_shared(unit):
+        return shared_rows(snapshot, folder).queries
+    return SqlExtract().rendered(folder, unit)
+
+
 def differences(target: Connection, manifest: Manifest, folder: SqlFolder) -> list[Difference]:
     """Read a unit in one snapshot, and compare the digests of all its blocks. None are left out.
 
@@ -71,10 +82,7 @@ def differences(target: Connection, manifest: Manifest, folder: SqlFolder) -> li
     """
     found = []
     with Snapshot(target) as snapshot:
-        if is_shared(manifest.clinic.id):
-            queries = dict(shared_rows(snapshot, folder).queries)
-        else:
-            queries = SqlExtract().rendered(folder, manifest.clinic.id)
+        queries = queries_of(snapshot, folder, manifest.clinic.id)
         for name, content in manifest.tables.items():
             if name not in queries:
                 problem = "the backed-up SQL folder has no query for it"

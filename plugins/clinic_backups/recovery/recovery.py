@@ -99,7 +99,7 @@ class Recovery:
         if plan.shared.envelope is not None:
             files = self._archives.fetch(self._source(plan.shared)).manifest.files
         only = list(only)
-        missing = [*plan.missing(), *without_backup(files, plan, only)]
+        missing = [*plan.missing(), *(() if only else without_backup(files, plan))]
         if missing and not allow_missing:
             raise PermanentError(
                 "The service cannot be recovered whole:",
@@ -121,8 +121,7 @@ class Recovery:
         allow_missing: bool,
     ) -> Report:  # fmt: skip
         with Session(self._connection) as session:
-            ((database,),) = session.rows("SELECT current_database()")
-        report = Report(database, plan, missing=missing)
+            report = Report(session.database(), plan, missing=missing)
         left = self._work.step(
             "definitions", lambda session: self._definitions(session, definition, plan, only, allow_missing)
         )

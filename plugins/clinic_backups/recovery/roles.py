@@ -26,7 +26,7 @@ def make_roles(session: Session, told: Mapping[str, Any]) -> list[Unfinished]:
 
     :param told: ``roles.json`` of the shared unit's archive.
     """
-    there = {name for (name,) in session.rows("SELECT rolname FROM pg_roles")}
+    there = session.roles()
     left, made = list[Unfinished](), set[str]()
     for role in told.get("roles", ()):
         name = str(role["name"])

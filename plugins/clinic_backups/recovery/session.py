@@ -117,6 +117,15 @@ class Session:
         self.run(IN_OWN_PATH, doing=doing)
         return count
 
+    def database(self) -> str:
+        """The name of the database."""
+        ((name,),) = self.rows("SELECT current_database()")
+        return str(name)
+
+    def roles(self) -> set[str]:
+        """The names of the server's roles."""
+        return {name for (name,) in self.rows("SELECT rolname FROM pg_roles")}
+
     def text(self, statement: sql.Composable) -> str:
         """A statement for a person to run."""
         return str(statement.as_string(self._db))

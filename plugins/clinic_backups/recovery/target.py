@@ -80,10 +80,9 @@ def require_empty(session: Session) -> None:
     """:raises PermanentError: something is in the database; names it. What extensions made does not count."""
     found = [what for (what,) in session.rows(_THERE, {"catalog": "pg_namespace"}, "looking what is in the target")]
     if found:
-        ((name,),) = session.rows("SELECT current_database()")
         more = f" and {len(found) - _SHOWN} more" if found[_SHOWN:] else ""
         raise PermanentError(
-            f"The database {name} is not empty. It has: {', '.join(found[:_SHOWN])}{more}.",
+            f"The database {session.database()} is not empty. It has: {', '.join(found[:_SHOWN])}{more}.",
             hint="Nothing was changed. Recover into a new database: CREATE DATABASE … TEMPLATE template0.",
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from clinic_backups.archive.blocks import Block, BlockList
-from clinic_backups.archive.reader import Segment
+from clinic_backups.archive.reader import Manifest, Segment
 from clinic_backups.base.errors import IntegrityError
 
 
@@ -38,6 +38,12 @@ class MissingBlocks:
         self._lying = _by_archive(blocks, self._missing)
         self._use, self._on_archive = use, on_archive
         self._here: dict[str, set[bytes]] = {}
+
+    @classmethod
+    def every(cls, manifest: Manifest, use: UseBlock) -> MissingBlocks:
+        """With all blocks of a backup missing."""
+        blocks = {name: content.blocks for name, content in manifest.tables.items()}
+        return cls(blocks, {name: Counter(block.digest for block in listed) for name, listed in blocks.items()}, use)
 
     def begin(self, archive: int) -> bool:
         """Announce the archive of the next segments; returns whether it should hold blocks that are still missing."""

@@ -1,9 +1,13 @@
-"""The positions of sequences. Reading one is not part of a snapshot: it is at least as far as the rows seen there."""
+"""Sequences and their positions.
+
+Reading a position is not part of a snapshot: it is at least as far as the rows seen there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from psycopg2 import sql
 
@@ -13,6 +17,37 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 _FIELDS = ("schema", "name", "last_value", "is_called")
 _QUESTION = "sequences of no column"
+
+
+class Readable(Protocol):
+    """A connection with a transaction, for instance a :class:`~clinic_backups.tenant.tenant_db.Snapshot`."""
+
+    def rows(self, query: str, values: None, doing: str, /) -> list[tuple[Any, ...]]:
+        """All rows of a small query."""
+
+
+@dataclass(frozen=True)
+class SequenceFacts:
+    """One sequence.
+
+    :param is_readable: whether the role may read its position.
+    :param cycles: it begins again after its last number, so it has no furthest one.
+    :param columns: the numeric columns that hold its numbers: ``schema.table`` and column.
+    """
+
+    schema: str
+    name: str
+    is_readable: bool
+    increment: int
+    least: int
+    most: int
+    cycles: bool
+    columns: list[tuple[str, str]]
+
+
+def sequences(db: Readable) -> list[SequenceFacts]:
+    """All sequences of a database, in order of their names, without those of extensions."""
+    return [SequenceFacts(*row) for row in db.rows(catalog_query("every_sequence"), None, "looking for sequences")]
 
 
 def positions_of(snapshot: Snapshot, names: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -34,6 +69,7 @@ def positions_of_no_column(snapshot: Snapshot) -> list[dict[str, Any]]:
     """The positions of the sequences whose numbers no numeric column holds. Most databases have none."""
     names = MEMORY.get(_QUESTION, snapshot.version)
     if names is None:
-        names = snapshot.rows(catalog_query("sequences_of_no_column"), None, "looking for sequences")
+        found = (each for each in sequences(snapshot) if not each.cycles and not each.columns and each.is_readable)
+        names = [(each.schema, each.name) for each in found]
         MEMORY.keep(_QUESTION, snapshot.version, names)
     return positions_of(snapshot, names)

@@ -230,6 +230,4 @@ class RowChecks:
         return whole_row(table, alias, self._declared.columns)
 
     def _table(self, name: str) -> sql.Composable:
-        """The table without the rows of inheriting tables; for a partitioned table, the rows of its partitions."""
-        relation = self._structure.relations.get(name)
-        return sql.SQL("ONLY " if relation is not None and relation.kind == "r" else "") + qualified(name)
+        return sql.SQL(self._structure.own_rows(name))

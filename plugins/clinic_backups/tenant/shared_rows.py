@@ -15,7 +15,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.table import Table
-from clinic_backups.base.text import quoted_table, unused
+from clinic_backups.base.text import unused
 from clinic_backups.tenant import at_once, people, structure
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.declarations import FILE, spelled
@@ -37,12 +37,10 @@ class SharedRows:
 
     :param queries: the SELECT of each table, by ``schema.table``.
     :param problems: what it lacks, and what no backup would hold.
-    :param may_be_empty: the tables of clinics and parents. That all their rows belong to clinics is usual.
     """
 
     queries: Mapping[str, str]
     problems: tuple[Problem, ...]
-    may_be_empty: frozenset[str]
 
 
 def shared_tables(facts: Structure, folder: SqlFolder) -> list[str]:
@@ -60,15 +58,13 @@ def shared_rows(snapshot: Snapshot, folder: SqlFolder) -> SharedRows:
     facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
     coverage = Coverage(facts, folder, folder.queries())
     declared = shared_tables(facts, folder)
-    queries = {name: f"SELECT t.* FROM {_table(facts, name)} AS t" for name in declared}  # noqa: S608
+    queries = {name: f"SELECT t.* FROM {facts.own_rows(name)} AS t" for name in declared}  # noqa: S608
     of_none, refused = _of_no_clinic(snapshot, folder, facts)
     problems = [*refused, *_of_coverage(coverage, folder, declared)]
-    return SharedRows(dict(sorted({**queries, **of_none}.items())), tuple(problems), frozenset(of_none))
+    return SharedRows(dict(sorted({**queries, **of_none}.items())), tuple(problems))
 
 
-def _of_no_clinic(
-    snapshot: Snapshot, folder: SqlFolder, facts: Structure
-) -> tuple[dict[str, str], list[Problem]]:  # fmt: skip
+def _of_no_clinic(snapshot: Snapshot, folder: SqlFolder, facts: Structure) -> tuple[dict[str, str], list[Problem]]:
     """The queries of the rows that no clinic's backup holds, and the tables of which they cannot be made."""
     found = people.read_clinics(snapshot, folder, "all_clinics.sql")
     clinics = folder.text("all_clinics.sql")
@@ -95,7 +91,7 @@ def _of_no_clinic(
     rows = BackupRows(extracts, clinics, tables.values())
     rows.hasten(partial(at_once.faster, snapshot))
     return {
-        name: snapshot.text_of(_rows_of_none(table, _table(facts, name), rows.of(name)))
+        name: snapshot.text_of(_rows_of_none(table, facts.own_rows(name), rows.of(name)))
         for name, table in tables.items()
     }, refused
 
@@ -113,13 +109,6 @@ def _rows_of_none(table: Table, name: str, of_all: str) -> sql.Composable:
     )  # fmt: skip
 
 
-def _table(facts: Structure, name: str) -> str:
-    """The table without the rows of inheriting tables; for a partitioned table, the rows of its partitions."""
-    relation = facts.relations.get(name)
-    only = relation is not None and relation.kind == "r"
-    return ("ONLY " if only else "") + quoted_table(name)
-
-
 def _of_coverage(coverage: Coverage, folder: SqlFolder, declared: list[str]) -> Iterator[Problem]:
     """What no backup would hold, and what of the shared tables cannot be backed up row by row."""
     yield from (problem for problem in coverage.problems() if problem.is_gap)
@@ -132,7 +121,5 @@ def _of_coverage(coverage: Coverage, folder: SqlFolder, declared: list[str]) -> 
         )
     facts, names = coverage.structure, frozenset(declared)
     on_purpose = folder.declarations().tables.keys() - names | folder.queries().keys()
-    unsupported = Unsupported(
-        facts, names, on_purpose, folder.declarations(), Remedies(folder.path, names)
-    ).problems()  # fmt: skip
+    unsupported = Unsupported(facts, names, on_purpose, folder.declarations(), Remedies(folder.path, names)).problems()
     yield from (problem for problem in unsupported if problem.is_gap)

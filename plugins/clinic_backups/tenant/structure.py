@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from clinic_backups.base.text import quoted_table
 from clinic_backups.tenant.operators import Operator, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -105,6 +106,11 @@ class Structure:
     operator_columns: tuple[OperatorColumn, ...] = ()
     function_texts: tuple[tuple[str, str], ...] = ()
     """Where there are such columns: functions whose text is parsed with the caller's search path."""
+
+    def own_rows(self, name: str) -> str:
+        """The table in a FROM without rows of inheriting tables; a partitioned table with those of its partitions."""
+        relation = self.relations.get(name)
+        return ("ONLY " if relation is not None and relation.kind == "r" else "") + quoted_table(name)
 
     def descendants(self, name: str) -> list[str]:
         """The tables that inherit from one, at any depth, in order of name."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import quoted
@@ -120,10 +119,7 @@ class ValueChecks:
         return found
 
     def _comparison(self, table: Table, columns: list[Column]) -> sql.Composable:
-        relation = self._structure.relations.get(table.name)
-        of_table = sql.SQL("{}{}").format(
-            sql.SQL("ONLY " if relation is not None and relation.kind == "r" else ""), qualified(table.name)
-        )
+        of_table = sql.SQL(self._structure.own_rows(table.name))
         if not table.primary_key:
             return sql.SQL(catalog_query("values_unkeyed")).format(
                 rows=sql.SQL(self._rows.of(table.name)), table=of_table,

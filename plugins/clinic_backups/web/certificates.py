@@ -7,13 +7,11 @@ import zipfile
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.proofs import Proofs
+from clinic_backups.drill.signature import DOCUMENT, PUBLIC, VERIFY, signed_files
 from clinic_backups.web.problems import NotVisible
 
 MEDIA_TYPE = "application/zip"
-COMMAND = (
-    "openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in certificate.json -sigfile certificate.sig\n"
-    "\nCompare public.pem with the key that you got from the operator by another way.\n"
-)
+COMMAND = f"{VERIFY}\n\nCompare {PUBLIC} with the key that you got from the operator by another way.\n"
 
 
 def certificate_of(proofs: Proofs, clinic_id: ClinicId) -> tuple[bytes, str]:
@@ -24,10 +22,11 @@ def certificate_of(proofs: Proofs, clinic_id: ClinicId) -> tuple[bytes, str]:
     proof = proofs.last_good(clinic_id)
     if proof is None:
         raise NotVisible(f"A certificate of clinic {clinic_id}")
-    files = {"certificate.json": proof.certificate.encode("utf-8")}
     if proof.signature is not None and proof.public_key is not None:
-        files |= {"certificate.sig": proof.signature, "public.pem": proof.public_key.encode("ascii")}
-        files |= {"verify.txt": COMMAND.encode("ascii")}
+        files = signed_files(proof.certificate, proof.signature, proof.public_key)
+        files["verify.txt"] = COMMAND.encode("ascii")
+    else:
+        files = {DOCUMENT: proof.certificate.encode("utf-8")}
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
         for name, data in files.items():
