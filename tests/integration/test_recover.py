@@ -76,6 +76,14 @@ class Target:
         out, err = self._capsys.readouterr()
         return code, out, err
 
+    def report(self, *words: str, code: int = 0, **changes: str) -> Any:
+        """What a recovery prints with ``--json``. Its exit code must be this one."""
+        done, out, err = self.recover(*words, "--json", **changes)
+        assert out, err
+        report = json.loads(out)
+        assert done == code, (err, json.dumps(report, indent=1))
+        return report
+
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with closing(self.postgres.connect(self.name)) as db, db.cursor() as cursor:
             cursor.execute(query)
@@ -159,9 +167,7 @@ def sequences(connect: Callable[[], Any]) -> dict[str, Any]:
 
 def test_the_service_comes_back_row_by_row(rig: Rig, target: Target) -> None:
     back_up_all(rig)
-    code, out, err = target.recover("--json")
-    assert code == 0, err
-    report = json.loads(out)
+    report = target.report()
     before, after = contents(rig.database.connect), contents(lambda: target.postgres.connect(target.name))
     assert before.keys() == after.keys()
     for name in before.keys() - ON_PURPOSE:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,10 +110,7 @@ def test_a_schema_with_everything_odd(odd: Shaped, odd_target: Target) -> None:
     odd.execute("UPDATE s.person SET n = n + 1 WHERE id = 7", "INSERT INTO s.no_key VALUES (2, 'same')")
     assert odd.run(2).kind == "incremental"
     shared(odd)
-    code, out, err = odd_target.recover("--json")
-    assert out, err
-    report = json.loads(out)
-    assert code == 0, (err, report["left"], report["problems"], [unit["problems"] for unit in report["units"]])
+    report = odd_target.report()
     before, after = contents(odd.database.connect), contents(lambda: odd_target.postgres.connect(odd_target.name))
     assert before == after
     assert sum(rows.total() for rows in after.values()) > 700
@@ -149,10 +145,7 @@ class TestSeveralBackups:
         parents.run(1)
         parents.execute("UPDATE s.auth_user SET mail = 'new@x' WHERE username = 'both'")
         parents.run(2)
-        code, out, err = parents_target.recover("--json")
-        assert out, err
-        report = json.loads(out)
-        assert code == 0, json.dumps(report, indent=1)
+        report = parents_target.report()
         assert contents(lambda: parents_target.postgres.connect(parents_target.name)) == contents(
             parents.database.connect
         )
@@ -168,10 +161,7 @@ class TestSeveralBackups:
         parents.run(1)
         parents.execute("UPDATE s.staff SET clinic_id = 2, role = 'moved' WHERE id = 100")
         parents.run(2)
-        code, out, err = parents_target.recover("--json")
-        assert out, err
-        report = json.loads(out)
-        assert code == 0, json.dumps(report, indent=1)
+        report = parents_target.report()
         assert parents_target.rows("SELECT clinic_id, role FROM s.staff WHERE id = 100") == [(2, "moved")]
         assert parents_target.rows("SELECT count(*) FROM s.staff") == [(4,)]
         (unit,) = [unit for unit in report["units"] if unit["unit"] == 1]
@@ -183,10 +173,7 @@ class TestSeveralBackups:
         shared(parents)
         parents.execute("INSERT INTO s.staff VALUES (104, 2, 14, 'new')")
         parents.run(2)
-        code, out, err = parents_target.recover("--json")
-        assert out, err
-        report = json.loads(out)
-        assert code == 0, json.dumps(report, indent=1)
+        report = parents_target.report()
         assert contents(lambda: parents_target.postgres.connect(parents_target.name)) == contents(
             parents.database.connect
         )
@@ -204,10 +191,7 @@ class TestSeveralBackups:
             "UPDATE s.auth_user SET username = 'ana' WHERE id = 12",
         )
         parents.run(2)
-        code, out, err = parents_target.recover("--json")
-        assert out, err
-        report = json.loads(out)
-        assert code == 1
+        report = parents_target.report(code=1)
         assert not report["is_whole"]
         (problem,) = [each for each in report["left"] if each["is_problem"]]
         assert "because rows of several backups have the same value" in problem["what"]
