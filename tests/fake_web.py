@@ -207,6 +207,9 @@ class Fake:
     settings: Settings = field(default_factory=lambda: Settings(time_zone="America/La_Paz"))
     waits: RunView | None = None
 
+    def objectives(self) -> dict[str, Any]:
+        return {"now": self.now(), "objective_hours": 26, "prove_within_days": 7}
+
     def now(self) -> datetime:
         return NOW
 
@@ -237,7 +240,7 @@ class Fake:
     def counts(self, **_: Any) -> Counts:
         standings = [line.standing for line in self.lines]
         return Counts(
-            len(self.lines), standings.count("ok"), standings.count("late"), standings.count("never"),
+            len(self.lines), *(standings.count(standing) for standing in ("ok", "unproven", "late", "never")),
             sum(line.running is not None for line in self.lines),
             sum(line.last_failure is not None for line in self.lines),
         )  # fmt: skip

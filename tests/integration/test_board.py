@@ -294,7 +294,9 @@ class TestBoard:
         options |= changes
 
         def read(page: int) -> Any:
-            return fleet.board.page(now=now, objective_hours=hours, page=page, per_page=per_page, **options)
+            return fleet.board.page(
+                now=now, objective_hours=hours, prove_within_days=0, page=page, per_page=per_page, **options
+            )
 
         assert pages(read, per_page) == self.expected(fleet, now, hours, options)
 
@@ -342,9 +344,10 @@ class TestBoard:
         ]
         standings = [line.standing for line in lines]
         newest = [fleet.of(line.clinic_id)[:1] for line in lines]
-        assert fleet.board.counts(visible=visible, now=now, objective_hours=26) == Counts(
+        assert fleet.board.counts(visible=visible, now=now, objective_hours=26, prove_within_days=0) == Counts(
             clinics=len(lines),
             ok=standings.count("ok"),
+            unproven=0,
             late=standings.count("late"),
             never=standings.count("never"),
             running=sum(line.running is not None for line in lines),
@@ -364,24 +367,27 @@ class TestBoard:
 
     def test_the_line_of_any_clinic(self, fleet: Fleet) -> None:
         for clinic_id in fleet.clinics:
-            line = fleet.board.clinic(clinic_id, now=NOW, objective_hours=26)
+            line = fleet.board.clinic(clinic_id, now=NOW, objective_hours=26, prove_within_days=0)
             assert line == fleet.line(clinic_id, NOW, 26)
         for unknown in (99999, 12345, -1, 10**30):
-            assert fleet.board.clinic(unknown, now=NOW, objective_hours=26) is None
+            assert fleet.board.clinic(unknown, now=NOW, objective_hours=26, prove_within_days=0) is None
 
     def test_a_clinic_may_have_an_objective_of_its_own(self, fleet: Fleet) -> None:
         clinics = Clinics(fleet.catalog.database)
         health = {found.clinic_id: found for found in clinics.health(NOW) if found.last_good_at}
         strict = next(c for c in health.values() if timedelta(hours=3) < NOW - c.last_good_at < timedelta(hours=26))
         slack = next(c for c in health.values() if NOW - c.last_good_at > timedelta(hours=26))
-        counts = {"visible": None, "now": NOW, "objective_hours": 26}
+        counts = {"visible": None, "now": NOW, "objective_hours": 26, "prove_within_days": 0}
         before = fleet.board.counts(**counts)
         with fleet.catalog.database.transaction("setting objectives") as db:
             for found, hours in ((strict, 2), (slack, 9_000)):
                 changed = clinic.update().where(clinic.c.clinic_id == found.clinic_id)
                 db.execute(changed.values(objective_hours=hours))
         try:
-            standings = [fleet.board.clinic(one.clinic_id, now=NOW, objective_hours=26) for one in (strict, slack)]
+            standings = [
+                fleet.board.clinic(one.clinic_id, now=NOW, objective_hours=26, prove_within_days=0)
+                for one in (strict, slack)
+            ]
             assert [line and line.standing for line in standings] == ["late", "ok"]
             assert (before.late, before.ok) == (fleet.board.counts(**counts).late, fleet.board.counts(**counts).ok)
             self.test_late_means_what_the_digest_means(fleet)
@@ -395,7 +401,9 @@ class TestBoard:
             for clinic in Clinics(fleet.catalog.database).health()
             if clinic.last_good_at is not None and clinic.is_overdue(NOW, 26)
         }
-        page = fleet.board.page(visible=None, now=NOW, objective_hours=26, standing="late", per_page=500)
+        page = fleet.board.page(
+            visible=None, now=NOW, objective_hours=26, prove_within_days=0, standing="late", per_page=500
+        )
         assert {line.clinic_id for line in page.lines} == overdue
         assert overdue
 
@@ -506,13 +514,15 @@ class TestHistory:
 
 @pytest.mark.parametrize("search", ["\0", "a\0b", "\ud800", "%" * 5000, "9" * 30])
 def test_whatever_is_typed_is_no_error(fleet: Fleet, search: str) -> None:
-    page = fleet.board.page(visible=None, now=NOW, objective_hours=26, search=search, page=10**30, per_page=50)
+    page = fleet.board.page(
+        visible=None, now=NOW, objective_hours=26, prove_within_days=0, search=search, page=10**30, per_page=50
+    )
     assert (page.total, page.lines, page.pages) == (0, (), 1)
     assert fleet.history.page(visible=None, search=search, page=10**30).total == 0
 
 
 def test_a_page_far_behind_the_end_is_empty(fleet: Fleet) -> None:
-    assert fleet.board.page(visible=None, now=NOW, objective_hours=26, page=10**30).lines == ()
+    assert fleet.board.page(visible=None, now=NOW, objective_hours=26, prove_within_days=0, page=10**30).lines == ()
     assert fleet.history.page(visible=None, page=10**30).entries == ()
     for wrong in ({"page": 0}, {"per_page": 0}):
         with pytest.raises(ValueError, match="counted from 1"):
@@ -526,8 +536,10 @@ def test_names_and_rows_follow_what_is_written(demo_database: DemoDatabase) -> N
     board = Board(catalog.database)
     for name in ("Clínica Ñ", "Sonrisas"):
         Clinics(catalog.database).see(active=[Clinic(1, name)], every=[Clinic(1, name)])
-        assert board.page(visible=None, now=NOW, objective_hours=26, search=name.upper()).total == 1
-    assert board.page(visible=None, now=NOW, objective_hours=26, search="clinica n").total == 0
+        assert (
+            board.page(visible=None, now=NOW, objective_hours=26, prove_within_days=0, search=name.upper()).total == 1
+        )
+    assert board.page(visible=None, now=NOW, objective_hours=26, prove_within_days=0, search="clinica n").total == 0
     running = catalog.begin(
         BackupRecord(
             backup_id="1-x",
@@ -546,6 +558,6 @@ def test_names_and_rows_follow_what_is_written(demo_database: DemoDatabase) -> N
         rows={"public.a": 3, "public.b": 4},
     )  # fmt: skip
     catalog.finish(done)
-    line = board.clinic(1, now=NOW, objective_hours=26)
+    line = board.clinic(1, now=NOW, objective_hours=26, prove_within_days=0)
     assert line is not None
     assert (line.rows, line.standing, line.trend) == (7, "ok", (TrendPoint(NOW.date(), 5, 7),))

@@ -88,7 +88,7 @@ def test_the_catalog_learns_the_objectives(theatre: Theatre, monkeypatch: pytest
     assert health == {1: 100, 2: 8, 3: 3, 4: None, 5: None, "~shared": None}
     board, now = Board(run.parts.catalog.database), datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
     next_of = next_backups(now, run.parts.settings, now)
-    lines = board.page(visible=None, now=now, objective_hours=26, sort="id").lines
+    lines = board.page(visible=None, now=now, objective_hours=26, prove_within_days=0, sort="id").lines
     assert [next_of(line.schedule) for line in lines] == [
         NIGHT + timedelta(days=1), NOON + timedelta(hours=6), NOON + timedelta(hours=1),
         NIGHT + timedelta(days=1), None, NIGHT + timedelta(days=1),

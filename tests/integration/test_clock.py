@@ -289,8 +289,8 @@ class TestOfTheFuture:
         facts = overdue_facts(Clinics(fleet.catalog.database).health(later), 26, later)
         assert alarm_notice(facts, None, later) is not None
         board = Board(fleet.catalog.database)
-        assert board.counts(visible=None, now=later, objective_hours=26).late == 1
-        (line,) = board.page(visible=None, now=later, objective_hours=26).lines
+        assert board.counts(visible=None, now=later, objective_hours=26, prove_within_days=0).late == 1
+        (line,) = board.page(visible=None, now=later, objective_hours=26, prove_within_days=0).lines
         assert (line.standing, line.last_good_id) == ("late", real.backup_id)
         (metrics,) = board.metrics(visible=None, now=later)
         assert metrics.last_good_at == real.data_time

@@ -30,11 +30,13 @@ from clinic_backups.base.shared_unit import SHARED, SHARED_ID
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.proofs import ProofRecord, Proofs
+from clinic_backups.catalog.tables import clinic as clinic_table
 from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.night import Drills
 from clinic_backups.drill.place import PREFIX, require_other_server
 from clinic_backups.drill.signature import SigningKey, verify
 from clinic_backups.drill.throwaway import FOLDER, remove_left, throwaway
+from clinic_backups.notify.digest import unproven
 from clinic_backups.restore.archives import Archives
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
@@ -368,7 +370,7 @@ def test_the_board_the_metrics_and_the_page_show_the_last_proof(rig: Rig) -> Non
     newest = add(1, age=3)
     add(1, good=False)
     board = Board(rig.catalog.database)
-    line = board.clinic(1, now=now, objective_hours=26)
+    line = board.clinic(1, now=now, objective_hours=26, prove_within_days=0)
     assert line is not None
     assert (line.proven_at, line.proof_seconds, line.proof_number) == (now - timedelta(days=3), 8.4, newest)
     one, two = board.metrics(visible=None, now=now)
@@ -390,6 +392,64 @@ def test_the_board_the_metrics_and_the_page_show_the_last_proof(rig: Rig) -> Non
     add(2, signed=False)
     with zipfile.ZipFile(io.BytesIO(certificate_of(rig.proofs, 2)[0])) as packed:
         assert packed.namelist() == ["certificate.json"]
+
+
+DRILLED = [
+    # Ages of a clinic's drills in days, the oldest first; a negative one failed. Since how many days it is known. Its
+    # standing with proofs of 7 days, and with proofs of any age.
+    ([2], 90, "ok", "ok"),
+    ([9], 90, "unproven", "ok"),
+    ([], 90, "unproven", "ok"),
+    ([], 3, "ok", "ok"),
+    ([2, -1], 90, "unproven", "unproven"),
+    ([-2, 1], 90, "ok", "ok"),
+    ([20, -9], 90, "unproven", "unproven"),
+    ([-0.5], 1, "unproven", "unproven"),
+]
+
+
+@pytest.mark.parametrize("drilled", [DRILLED[:4], DRILLED[4:]], ids=["old", "failed"])
+def test_a_clinic_is_on_time_only_if_it_is_proven(rig: Rig, drilled: list[tuple[list[float], float, str, str]]) -> None:
+    now = rig.catalog.clock()
+    cases = dict(enumerate(drilled, 1))
+    clinics = [Clinic(number, f"Clínica {number}") for number in cases]
+    Clinics(rig.catalog.database).see(active=clinics, every=clinics)
+    for number, (ages, known, _, _) in cases.items():
+        rig.run(number)
+        with rig.catalog.database.transaction("a clinic that is known for some time") as db:
+            row = clinic_table.update().where(clinic_table.c.clinic_id == number)
+            db.execute(row.values(proof_since=now - timedelta(days=known)))
+        for age in ages:
+            rig.proofs.add(
+                ProofRecord(
+                    rig.proofs.next_number(), number, "Una", f"{number}-x", "proven" if age > 0 else "failed", now,
+                    now - timedelta(days=abs(age)), 1, "embedded", "{}", error=None if age > 0 else "It is damaged.",
+                )
+            )  # fmt: skip
+    board = Board(rig.catalog.database)
+    for column, days in ((2, 7), (3, 0)):
+        asked = {"visible": list(cases), "now": now, "objective_hours": 26, "prove_within_days": days}
+        expected = {number: case[column] for number, case in cases.items()}
+        lines = board.page(**asked).lines
+        assert {line.clinic_id: line.standing for line in lines} == expected
+        ranks = [("never", "late", "unproven", "ok").index(line.standing) for line in lines]
+        assert ranks == sorted(ranks)
+        for standing in ("ok", "unproven"):
+            assert {line.clinic_id for line in board.page(**asked, standing=standing).lines} == {
+                number for number, found in expected.items() if found == standing
+            }
+        counts = board.counts(**asked)
+        assert (counts.ok, counts.unproven, counts.late, counts.never) == (
+            *(list(expected.values()).count(standing) for standing in ("ok", "unproven")), 0, 0,
+        )  # fmt: skip
+        alone = {key: value for key, value in asked.items() if key != "visible"}
+        found = {number: board.clinic(number, **alone) for number in cases}
+        assert {number: line and line.standing for number, line in found.items()} == expected
+        failed = {number for number, case in cases.items() if case[0] and -(days or 30) < case[0][-1] < 0}
+        assert {number for number, line in found.items() if line and line.drill_error} == failed
+        # The alarm is about the age alone: a failed drill has had a mail of its own.
+        too_old = {each.clinic_id for each in unproven(rig.proofs.candidates(now), now, days)} if days else set()
+        assert too_old <= {number for number, standing in expected.items() if standing == "unproven"}
 
 
 def test_a_damaged_backup_of_the_shared_data_fails_by_name_and_stops_no_clinic(rig: Rig) -> None:

@@ -137,7 +137,7 @@ def test_lag_is_the_datas_age(rig: Rig, pair: tuple[DemoDatabase, DemoDatabase])
     clinic = Clinic(1, "Uno")
     Clinics(rig.catalog.database).see(active=[clinic], every=[clinic])
     board, late = Board(rig.catalog.database), record.started_at + timedelta(hours=26) - timedelta(seconds=1)
-    line = board.clinic(1, now=late, objective_hours=26)
+    line = board.clinic(1, now=late, objective_hours=26, prove_within_days=0)
     assert line is not None
     assert line.standing == "late"
     (health,) = Clinics(rig.catalog.database).health()

@@ -82,7 +82,7 @@ def test_a_suspect_backup_is_neither_built_on_nor_the_last_good_one(fleet: Fleet
     third = fleet.on_day(2)
     assert third.parent_id == good.backup_id
     assert third.suspect, "as long as nobody accepts the loss each backup says so"
-    line = Board(fleet.catalog.database).clinic(1, now=fleet.now, objective_hours=24)
+    line = Board(fleet.catalog.database).clinic(1, now=fleet.now, objective_hours=24, prove_within_days=0)
     assert line is not None
     assert (line.last_good_id, line.standing) == (good.backup_id, "late")
     assert (line.suspect, line.suspect_id) == (third.suspect, third.backup_id)
@@ -115,10 +115,10 @@ def test_a_safety_backup_makes_no_clinic_green(fleet: Fleet) -> None:
         f" WHERE backup_id = '{safety.backup_id}'"
     )
     board = Board(fleet.catalog.database)
-    line = board.clinic(1, now=fleet.now, objective_hours=24)
+    line = board.clinic(1, now=fleet.now, objective_hours=24, prove_within_days=0)
     assert line is not None
     assert (line.standing, line.last_good_id, line.suspect_id) == ("late", good.backup_id, None)
-    assert board.counts(visible=None, now=fleet.now, objective_hours=24).late == 1
+    assert board.counts(visible=None, now=fleet.now, objective_hours=24, prove_within_days=0).late == 1
     (health,) = Clinics(fleet.catalog.database).health(fleet.now)
     assert health.last_good_at == good.data_time
     # Nor is it what a later backup is compared with.

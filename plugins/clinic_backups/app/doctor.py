@@ -179,15 +179,20 @@ class Doctor:
     def _backups(self) -> tuple[SightState, str]:
         if self._state("catalog") != "ok":
             return "missing", "Not known without the catalog."
-        hours, now = self._parts.settings.rpo_hours, self._now()
+        settings, now = self._parts.settings, self._now()
         board = Board(self._parts.catalog.database)
-        counts = board.counts(visible=None, now=now, objective_hours=hours)
+        counts = board.counts(
+            visible=None, now=now, objective_hours=settings.rpo_hours, prove_within_days=settings.prove_within_days
+        )
         self._counts = counts
         if not counts.clinics:  # no run has told the catalog which clinics there are
             return "missing", "The catalog knows no clinic yet."
-        text = f"{counts.ok:,} clinics are in time, {counts.late:,} late, {counts.never:,} without any backup."
+        timely = counts.ok + counts.unproven
+        text = f"{timely:,} clinics are in time, {counts.late:,} late, {counts.never:,} without any backup."
         failed = f" The newest backup of {counts.failed:,} clinics failed." if counts.failed else ""
-        return "error" if counts.late + counts.never + counts.failed else "ok", text + failed
+        unproven = f" The last drill of {counts.unproven:,} of them failed or is too old." if counts.unproven else ""
+        is_wrong = counts.late + counts.never + counts.failed + counts.unproven
+        return "error" if is_wrong else "ok", text + unproven + failed
 
     def _now(self) -> datetime:
         try:
@@ -287,6 +292,13 @@ class Doctor:
         counts = self._counts
         if counts is not None and counts.never == counts.clinics:
             self._say("No clinic has a backup yet.", "clinic-backups check", "clinic-backups backup --all")
+            return
+        if counts is not None and counts.unproven and not counts.late + counts.never + counts.failed:
+            self._say(
+                "All backups are in time. Some are not proven to restore.",
+                "clinic-backups certificate show", "clinic-backups drill --due",
+                "docs/drills.md says what to do for each error.",
+            )  # fmt: skip
             return
         self._say(
             "Some clinics' backups are late, failed or missing.",

@@ -19,11 +19,14 @@ from clinic_backups.catalog.progress import BackupProgress as BackupProgress
 from clinic_backups.catalog.progress import RunningBackup as RunningBackup
 from clinic_backups.catalog.progress import running
 
-Standing = Literal["ok", "late", "never"]
-"""never: it has no good backup. late: its last good backup is older than the objective."""
+Standing = Literal["ok", "unproven", "late", "never"]
+"""never: it has no good backup. late: its last good backup is older than the objective. unproven: its last drill
+failed, or its last proof is older than it may be."""
 Sort = Literal["standing", "name", "age", "size", "id"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
 TREND_DAYS = 30
+FAILED_DRILL_DAYS = 30
+"""How long a failed drill counts where proofs may have any age."""
 RECENT_HOURS = 26
 """A little more than a day: see :mod:`clinic_backups.catalog.board_sql`."""
 _PAGES = {(sort, descending): sql.page(sort, descending) for sort in SORTS for descending in (False, True)}
@@ -48,6 +51,7 @@ class BoardLine:
     :param restored_at: when its last completed restore ended.
     :param proven_at: when a drill last proved one of its backups; ``proof_seconds``: how long that took, which is its
         recovery time; ``proof_number``: the certificate.
+    :param drill_error: why its last drill failed; none if it did not fail. ``drill_hint``: what to do.
     :param suspect: why its newest completed backup is suspect; none after somebody accepted it. Until then an older
         backup is the last good one. ``suspect_id`` is the suspect backup's id.
     """
@@ -70,6 +74,8 @@ class BoardLine:
     proven_at: datetime | None = None
     proof_seconds: float | None = None
     proof_number: int | None = None
+    drill_error: str | None = None
+    drill_hint: str | None = None
     suspect: str | None = None
     suspect_id: str | None = None
     schedule: str | None = None
@@ -91,6 +97,7 @@ class Counts:
 
     clinics: int
     ok: int
+    unproven: int
     late: int
     never: int
     running: int
@@ -122,7 +129,8 @@ class Board:
     """Reads the board. Every query gets the visible clinics and returns no others.
 
     In all methods ``visible`` are these clinics; ``None`` means all. A clinic is late if the data of its last good
-    backup are older than ``objective_hours`` at ``now``.
+    backup are older than ``objective_hours`` at ``now``. Otherwise it is unproven if its last drill failed or its last
+    proof is older than ``prove_within_days``; 0 means that proofs may have any age.
     """
 
     def __init__(self, database: CatalogDatabase) -> None:
@@ -134,6 +142,7 @@ class Board:
         visible: Visible,
         now: datetime,
         objective_hours: float,
+        prove_within_days: int,
         search: str = "",
         standing: Standing | None = None,
         running_only: bool = False,
@@ -149,14 +158,15 @@ class Board:
         :param search: part of a name, ignoring case and accents, or a whole id.
         :param failed_only: only clinics whose newest backup failed.
         :param active: only active ones, or only inactive ones; ``None``: both.
-        :param sort: by standing (never; late, the oldest first; ok; then by name), name, id, or age or size of
-            the last good backup (clinics without one first).
+        :param sort: by standing (never; late, the oldest first; unproven; ok; then by name), name, id, or age or size
+            of the last good backup (clinics without one first).
         """
         part, sought = Slice(page, per_page), Search(search)
         if not sought.possible:
             return BoardPage((), 0, page, 1)
         values = {
-            **_values(visible, now, objective_hours), "pattern": sought.pattern, "sought_ids": ids(sought.clinic_ids),
+            **_values(visible, now, objective_hours, prove_within_days),
+            "pattern": sought.pattern, "sought_ids": ids(sought.clinic_ids),
             "active": active, "standing": standing, "running_only": running_only, "failed_only": failed_only,
             "limit": per_page, "offset": part.offset,
         }  # fmt: skip
@@ -166,25 +176,29 @@ class Board:
             lines = _lines(db, clinic_ids, values) if clinic_ids else {}
         return BoardPage(tuple(lines[clinic_id] for clinic_id in clinic_ids), total, page, part.pages(total))
 
-    def clinic(self, clinic_id: ClinicId, *, now: datetime, objective_hours: float) -> BoardLine | None:
+    def clinic(
+        self, clinic_id: ClinicId, *, now: datetime, objective_hours: float, prove_within_days: int
+    ) -> BoardLine | None:
         """One clinic's line, active or not; none if the catalog does not know the clinic."""
         with self._database.transaction("reading the board") as db:
-            return _lines(db, [clinic_id], _values([clinic_id], now, objective_hours)).get(clinic_id)
+            values = _values([clinic_id], now, objective_hours, prove_within_days)
+            return _lines(db, [clinic_id], values).get(clinic_id)
 
-    def counts(self, *, visible: Visible, now: datetime, objective_hours: float) -> Counts:
+    def counts(self, *, visible: Visible, now: datetime, objective_hours: float, prove_within_days: int) -> Counts:
         """The number of clinics in each state."""
         with self._database.transaction("counting the clinics") as db:
-            return Counts(*db.execute(sql.COUNTS, _values(visible, now, objective_hours)).one())
+            values = _values(visible, now, objective_hours, prove_within_days)
+            return Counts(*db.execute(sql.COUNTS, values).one())
 
     def metrics(self, *, visible: Visible, now: datetime) -> Iterator[ClinicMetrics]:
         """Every active clinic, in id order."""
         # All rows are read before the first is returned, so that a slow client keeps no transaction open.
         with self._database.transaction("reading the metrics") as db:
-            rows = db.execute(sql.METRICS, _values(visible, now, 0)).all()
+            rows = db.execute(sql.METRICS, _values(visible, now, 0, 0)).all()
         return (ClinicMetrics(clinic_id_of(row[0]), *row[1:]) for row in rows)
 
 
-def _values(visible: Visible, now: datetime, objective_hours: float) -> dict[str, Any]:
+def _values(visible: Visible, now: datetime, objective_hours: float, prove_within_days: int) -> dict[str, Any]:
     return {
         "visible": ids(visible),
         "moment": now - timedelta(hours=objective_hours),
@@ -192,6 +206,8 @@ def _values(visible: Visible, now: datetime, objective_hours: float) -> dict[str
         "until": now + FUTURE_TOLERANCE,
         "recent": now - timedelta(hours=RECENT_HOURS),
         "since": now - timedelta(days=TREND_DAYS),
+        "must_prove": prove_within_days > 0,
+        "proven_since": now - timedelta(days=prove_within_days or FAILED_DRILL_DAYS),
     }
 
 

@@ -19,13 +19,24 @@ _OBJECTIVE = (
     "(CASE WHEN c.objective_hours IS NULL THEN :moment ELSE :now - make_interval(hours => c.objective_hours) END)"
 )
 """The data of the clinic's last good backup have to be as new as this."""
-_STANDING = f"CASE WHEN {{0}} IS NULL THEN 'never' WHEN {{0}} < {_OBJECTIVE} THEN 'late' ELSE 'ok' END"
+# A clinic's last drill counts if it is not older than :proven_since. Without one the clinic has as many days from when
+# it was first seen.
+_IS_UNPROVEN = """CASE WHEN drilled.outcome IS NULL THEN :must_prove AND c.proof_since < :proven_since
+                     ELSE drilled.outcome = 'failed' END"""
+_STANDING = f"""CASE WHEN {{0}} IS NULL THEN 'never' WHEN {{0}} < {_OBJECTIVE} THEN 'late'
+                     WHEN {_IS_UNPROVEN} THEN 'unproven' ELSE 'ok' END"""
 _RECENT = f"""
     recent AS MATERIALIZED (
         SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.finished_at, b.data_time, b.size_bytes
           FROM clinic_backups.backup AS b
          WHERE b.good AND b.started_at BETWEEN :recent AND :until AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)"""  # noqa: S608 - our own words only, here and below
+_DRILLED = f"""
+    drilled AS MATERIALIZED (
+        SELECT DISTINCT ON (p.clinic_id) p.clinic_id, p.outcome
+          FROM clinic_backups.proof AS p
+         WHERE p.finished_at BETWEEN :proven_since AND :until AND {_SEEN.format("p")}
+         ORDER BY p.clinic_id, p.id DESC)"""  # noqa: S608
 _CLINICS_AND_GOOD = """clinic_backups.clinic AS c
     LEFT JOIN recent ON recent.clinic_id = c.clinic_id
     LEFT JOIN LATERAL (
@@ -49,7 +60,7 @@ _NEWEST_FAILED = """(SELECT n.state FROM clinic_backups.backup AS n
                       WHERE n.clinic_id = c.clinic_id AND n.started_at <= :until
                       ORDER BY n.started_at DESC, n.id DESC LIMIT 1) = 'failed'"""
 # The rank of a standing. Each order ends with a unique column, so that the pages hold every clinic exactly once.
-_RANK = "array_position(ARRAY['never', 'late', 'ok'], f.standing)"
+_RANK = "array_position(ARRAY['never', 'late', 'unproven', 'ok'], f.standing)"
 _ORDERS = {
     "standing": (_RANK, "CASE f.standing WHEN 'late' THEN f.data_time END", "f.search_name"),
     "name": ("f.search_name",),
@@ -64,11 +75,12 @@ def page(sort: Literal["standing", "name", "age", "size", "id"], descending: boo
     direction = "DESC NULLS LAST" if descending else "ASC NULLS FIRST"
     order = ", ".join([*(f"{key} {direction}" for key in _ORDERS[sort]), in_sql_order("f", descending=descending)])
     return text(f"""
-        WITH {_RECENT},
+        WITH {_RECENT}, {_DRILLED},
         found AS MATERIALIZED (
             SELECT c.clinic_id, c.clinic_number, c.search_name, good.data_time, good.size_bytes,
                    {_STANDING.format("good.data_time")} AS standing
               FROM {_CLINICS_AND_GOOD}
+              LEFT JOIN drilled ON drilled.clinic_id = c.clinic_id
              WHERE {_SEEN.format("c")}
                AND (CAST(:active AS boolean) IS NULL OR c.active = CAST(:active AS boolean))
                AND (CAST(:pattern AS text) IS NULL OR c.search_name LIKE lower(CAST(:pattern AS text))
@@ -89,14 +101,15 @@ def page(sort: Literal["standing", "name", "age", "size", "id"], descending: boo
 
 # `odd`: each clinic's newest recent record that is not completed; few have one.
 COUNTS = text(f"""
-    WITH {_RECENT},
+    WITH {_RECENT}, {_DRILLED},
     odd AS MATERIALIZED (
         SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.state
           FROM clinic_backups.backup AS b
          WHERE b.state <> 'completed' AND b.started_at BETWEEN :recent AND :until AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)
     SELECT count(*) AS clinics,
-           count(*) FILTER (WHERE good.data_time >= {_OBJECTIVE}) AS ok,
+           count(*) FILTER (WHERE good.data_time >= {_OBJECTIVE} AND NOT {_IS_UNPROVEN}) AS ok,
+           count(*) FILTER (WHERE good.data_time >= {_OBJECTIVE} AND {_IS_UNPROVEN}) AS unproven,
            count(*) FILTER (WHERE good.data_time < {_OBJECTIVE}) AS late,
            count(*) FILTER (WHERE good.finished_at IS NULL) AS never,
            count(*) FILTER (WHERE c.clinic_id IN (
@@ -109,6 +122,7 @@ COUNTS = text(f"""
                ELSE {_NEWEST_FAILED} END) AS failed
       FROM {_CLINICS_AND_GOOD}
       LEFT JOIN odd ON odd.clinic_id = c.clinic_id
+      LEFT JOIN drilled ON drilled.clinic_id = c.clinic_id
      WHERE c.active AND {_SEEN.format("c")}""")  # noqa: S608
 
 METRICS = text(f"""
@@ -147,12 +161,19 @@ LINES = text(f"""
            good.data_time AS last_good_at, good.id AS last_good_number, good.backup_id AS last_good_id,
            good.kind, good.size_bytes, good.rows_total AS rows,
            failed.error AS last_failure, failed.hint AS last_failure_hint,
+           drilled.error AS drill_error, drilled.hint AS drill_hint,
            doubtful.suspect, doubtful.backup_id AS suspect_id, c.schedule,
            (SELECT max(r.finished_at) FROM clinic_backups.restore AS r
              WHERE r.clinic_id = c.clinic_id AND r.state = 'completed') AS restored_at,
            proof.finished_at AS proven_at, proof.seconds AS proof_seconds, proof.id AS proof_number
       FROM clinic_backups.clinic AS c
       {_PROOF}
+      LEFT JOIN LATERAL (
+          SELECT p.outcome, p.error, p.hint
+            FROM clinic_backups.proof AS p
+           WHERE p.clinic_id = c.clinic_id AND p.finished_at BETWEEN :proven_since AND :until
+           ORDER BY p.id DESC
+           LIMIT 1) AS drilled ON true
       LEFT JOIN LATERAL (
           SELECT b.id, b.backup_id, b.kind, b.finished_at, b.data_time, b.size_bytes, b.rows_total
             FROM clinic_backups.backup AS b

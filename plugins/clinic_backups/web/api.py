@@ -240,8 +240,7 @@ def clinics(
 ) -> ClinicsPage:
     found = services.board.page(
         visible=caller.viewer.visible,
-        now=services.now(),
-        objective_hours=services.settings.rpo_hours,
+        **services.objectives(),
         search=search,
         standing=standing,
         sort=sort,
@@ -261,8 +260,10 @@ def alerts_for(caller: Caller, services: Services) -> list[str]:
 @on_threads
 def health(caller: CallerDep, services: ServicesDep) -> Health:
     objective = services.settings.rpo_hours
-    counts = services.board.counts(visible=caller.viewer.visible, now=services.now(), objective_hours=objective)
-    status: Literal["ok", "late"] = "late" if counts.late or counts.never else "ok"
+    counts = services.board.counts(visible=caller.viewer.visible, **services.objectives())
+    status: Literal["ok", "unproven", "late"] = "unproven" if counts.unproven else "ok"
+    if counts.late or counts.never:
+        status = "late"
     planned, alerts = services.seen_runs.next_run(), alerts_for(caller, services)
     next_run = next_backups(planned, services.settings, services.now())(None)
     return Health(status=status, objective_hours=objective, next_run=next_run, alerts=alerts, **asdict(counts))

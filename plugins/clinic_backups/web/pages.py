@@ -54,8 +54,7 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
     now, objective = services.now(), services.settings.rpo_hours
     found = services.board.page(
         visible=caller.viewer.visible,
-        now=now,
-        objective_hours=objective,
+        **services.objectives(),
         search=query.q,
         standing=query.standing,
         running_only=query.running,
@@ -65,7 +64,7 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
         descending=query.desc,
         page=query.page,
     )
-    counts = services.board.counts(visible=caller.viewer.visible, now=now, objective_hours=objective)
+    counts = services.board.counts(visible=caller.viewer.visible, **services.objectives())
     next_of = next_backups(services.seen_runs.next_run(), services.settings, now)
     link = render.PageLinks.of(request)
     return show(
@@ -249,7 +248,7 @@ def audit(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
 @on_threads
 def dag(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str) -> Response:
     now, objective = services.now(), services.settings.rpo_hours
-    known: dict[str, Any] = {"visible": caller.viewer.visible, "now": now, "objective_hours": objective}
+    known = {"visible": caller.viewer.visible, **services.objectives()}
     return show(
         request,
         "dag.html",
@@ -298,7 +297,7 @@ def line_of(caller: Caller, services: Services, clinic_id: ClinicId) -> BoardLin
 
 
 def _line(services: Services, clinic_id: ClinicId) -> BoardLine | None:
-    return services.board.clinic(clinic_id, now=services.now(), objective_hours=services.settings.rpo_hours)
+    return services.board.clinic(clinic_id, **services.objectives())
 
 
 ui.include_router(page_actions.router)

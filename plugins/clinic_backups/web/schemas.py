@@ -215,7 +215,10 @@ class ClinicState(BaseModel):
     id: ClinicId
     name: str
     active: bool
-    standing: Standing
+    standing: Standing = Field(
+        description="never: it has no good backup. late: its last good backup is older than the objective. unproven: "
+        "its last drill failed, or its last proof is too old"
+    )
     last_good_at: datetime | None
     last_good_id: int | None
     size_bytes: int | None
@@ -235,12 +238,13 @@ class ClinicsPage(BaseModel):
 
 
 class Health(BaseModel):
-    """Counts of your clinics by state; ``late``: the objective is missed."""
+    """Counts of your clinics by state; ``late``: the objective is missed; ``unproven``: see ``Standing``."""
 
-    status: Literal["ok", "late"]
+    status: Literal["ok", "unproven", "late"]
     objective_hours: int
     clinics: int
     ok: int
+    unproven: int
     late: int
     never: int
     running: int

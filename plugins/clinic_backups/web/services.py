@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -96,6 +96,13 @@ class Services:
             *banners.of_approvals(self.approvals.waiting()),
         ]
 
+    def objectives(self) -> dict[str, Any]:
+        """What the board measures the clinics by, now."""
+        settings = self.settings
+        return {
+            "now": self.now(), "objective_hours": settings.rpo_hours, "prove_within_days": settings.prove_within_days,
+        }  # fmt: skip
+
     @cached_property
     def seen_runs(self) -> SeenRuns:
         """The runs that people see."""
@@ -126,7 +133,7 @@ class Services:
 
     def _exists(self, clinic_id: ClinicId) -> bool:
         """Whether the clinic exists. A new clinic may not be in the catalog yet."""
-        known = self.board.clinic(clinic_id, now=self.now(), objective_hours=self.settings.rpo_hours)
+        known = self.board.clinic(clinic_id, **self.objectives())
         return known is not None or any(clinic.id == clinic_id for clinic in AirflowParts().clinics()[1])
 
 
