@@ -129,3 +129,32 @@ def test_a_closed_clinic_without_a_backup_is_named_before_it_is_lost(
         db.autocommit = True
         with db.cursor() as cursor:
             cursor.execute("DROP DATABASE recovered")
+
+
+def test_a_copy_beside_the_clinics_stops_no_backup_and_is_in_none(
+    life: Any, demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    def check(code: int = 0) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for each in life("check", "--json", code=code).json():
+            found.setdefault(each["level"], []).append(each["message"])
+        return found
+
+    life("backup", "--clinic", "1")
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute(f"GRANT CREATE ON DATABASE {demo_database.name} TO {demo_database.roles.restorer}")
+    life("restore-into", "--clinic", "1", "--schema", "copia_1")
+    called = "The schema copia_1 is a copy"
+    assert any(message.startswith(called) for message in check()["warning"])
+    assert life("backup", "--clinic", "2", "--json").json()[0]["state"] == "completed"
+    definition = files_of(backed_up(life), tmp_path)["definition.dump"]
+    assert b"usuarios_paciente" in definition
+    assert b"copia_1" not in definition
+    # A schema of the application is none, whatever its comment is.
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("SELECT obj_description('copia_1'::regnamespace, 'pg_namespace')")
+        ((comment,),) = cursor.fetchall()
+        cursor.execute("COMMENT ON SCHEMA public IS %s", [comment])
+        cursor.execute("CREATE TABLE public.nueva (clinica_id bigint REFERENCES public.comun_clinica)")
+    assert any("public.nueva leads to the clinic" in message for message in check(1)["error"])
+    assert "public.nueva" in life("backup", "--clinic", "2", code=1).err

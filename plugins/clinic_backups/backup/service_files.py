@@ -18,11 +18,12 @@ from clinic_backups.base.postgres_tools import Tool, environment_of, find_tool
 from clinic_backups.base.shared_unit import CLINICS, DEFINITION, ROLES, SEQUENCES, SQL, UNDUMPED
 from clinic_backups.base.text import quoted, quoted_table, table_in_sql
 from clinic_backups.catalog.tables import SCHEMA
-from clinic_backups.tenant import people
+from clinic_backups.tenant import copies, people
+from clinic_backups.tenant.copies import left_out
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.positions import positions_of, positions_of_no_column, sequences
-from clinic_backups.tenant.problems import Problem
+from clinic_backups.tenant.problems import Problem, schema_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 _NAME = "pg_dump"
@@ -69,8 +70,10 @@ class ServiceFiles:
 
     def _undumped(self) -> tuple[list[dict[str, Any]], list[str]]:
         """The tables that pg_dump cannot lock, each with its statements; and the schemas that it leaves out."""
-        tables, schemas = list[dict[str, Any]](), list[str]()
+        tables, schemas = list[dict[str, Any]](), left_out(copies.schemas(self._snapshot), self._folder)
         for kind, name, before, after in self._rows("undumped", "asking what may not be read"):
+            if schema_of(name) in schemas:
+                continue
             if kind == "schema":
                 schemas.append(name)
                 self._lacks(

@@ -11,6 +11,7 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.key_names import nouns
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.problems import schema_of
 from clinic_backups.tenant.structure import Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -85,9 +86,11 @@ def read(snapshot: Snapshot, tenant_table: str) -> Schema:
         unique.setdefault(each["table"], []).append(frozenset(each["columns"]))
     # A column may be named after any table: patient_id, although no foreign key leads to patients.
     names = {f"{noun}_id" for noun in {*PARENT, *(noun for table in columns for noun in nouns(table))}}
+    found = structure.read(snapshot, names, tenant_table)
+    copies = {*found.copies} - {schema_of(tenant_table)}
     return Schema(
-        structure.read(snapshot, names, tenant_table),
-        columns,
+        found,
+        {table: its for table, its in columns.items() if schema_of(table) not in copies},
         {each["table"]: tuple(each["columns"]) for each in facts.get("unique", ()) if each["is_primary"]},
         {table: tuple(keys) for table, keys in unique.items()},
         {each["table"]: each["extension"] for each in facts.get("extension", ())},

@@ -14,6 +14,7 @@ from psycopg2 import sql
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.reader import Manifest, TableContent
 from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.copy_schema import MADE_BY_US
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.plain import iso
@@ -124,7 +125,7 @@ class IntoRestore:
             _require_room(workspace, schema)
             making = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
             workspace.define_for_good(making, f"making schema {schema}", _MAKES)
-            comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), sql.Literal(_MADE_BY_US))
+            comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), sql.Literal(MADE_BY_US))
             workspace.define_for_good(comment, f"noting who made schema {schema}", _MAKES)
             types = Types(workspace)
             names = _names(contents)
@@ -172,7 +173,6 @@ class _Target(Workspace):
 
 
 _MAKES = "into another schema makes this schema and its tables"
-_MADE_BY_US = "A copy of one clinic's backup, made by clinic-backups restore-into. It may be dropped."
 
 
 def _primary(workspace: Workspace) -> Target:
@@ -189,7 +189,7 @@ def _require_room(workspace: Workspace, schema: str) -> None:
         " has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(user),"
         " EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s"
         " AND obj_description(oid, 'pg_namespace') = %(comment)s)",
-        {"schema": schema, "comment": _MADE_BY_US},
+        {"schema": schema, "comment": MADE_BY_US},
         "looking for the schema",
     )
     if there:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 
 from clinic_backups.base.text import in_sql, table_in_sql
+from clinic_backups.tenant.copies import left_out
 from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.key_names import KeyNames, Pair
@@ -48,8 +49,9 @@ class Coverage:
         self._folder, self._extracts = folder.path, frozenset(extracts) - parents.keys()
         self._backed_up = self._extracts | parents.keys()
         self.clinic_table, self._declared = folder.clinic_table, folder.declarations()
+        self._copies = left_out(structure.copies, folder)
         self._on_purpose = self._declared.tables.keys() | {
-            name for name in structure.relations if schema_of(name) in self._declared.schemas
+            name for name in structure.relations if schema_of(name) in {*self._declared.schemas, *self._copies}
         }
         """The tables that are in no backup on purpose."""
         self._remedies = Remedies(self._folder, self._backed_up)
@@ -89,6 +91,7 @@ class Coverage:
             *self._untold(),
             *self._without_extract(),
             *self._named_like_a_key(),
+            *self._of_copies(),
             *self._unsupported.problems(),
             *self.parents.problems(),
             *stale_lines(self._structure, self._backed_up, self._declared),
@@ -137,6 +140,15 @@ class Coverage:
                 " found.",
                 "Write `column = {{ clinic_id }}` in the extracts where a table has such a column, or add foreign keys."
                 f" Otherwise compare the list of all tables with {self._folder / 'extract'}.",
+                is_gap=False,
+            )
+
+    def _of_copies(self) -> Iterable[Problem]:
+        for schema in self._copies:
+            yield Problem(
+                schema,
+                f"The schema {schema} is a copy that `clinic-backups restore-into` made of a backup. No backup holds it.",
+                f"If nobody needs it any more: DROP SCHEMA {in_sql(schema)} CASCADE;",
                 is_gap=False,
             )
 

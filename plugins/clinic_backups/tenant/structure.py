@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from clinic_backups.base.copy_schema import MADE_BY_US
 from clinic_backups.base.text import quoted_table
 from clinic_backups.tenant.operators import Operator, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -103,6 +104,8 @@ class Structure:
     references: tuple[ParentKey, ...]
     columns: tuple[NotedColumn, ...]
     has_large_objects: bool
+    copies: tuple[str, ...] = ()
+    """Schemas that hold a copy of a backup, see :mod:`clinic_backups.tenant.copies`."""
     operator_columns: tuple[OperatorColumn, ...] = ()
     function_texts: tuple[tuple[str, str], ...] = ()
     """Where there are such columns: functions whose text is parsed with the caller's search path."""
@@ -155,6 +158,7 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
     query = catalog_query("structure")
     facts: dict[str, list[Any]] = {}
     values = {"names": [loose_stem(name) for name in names], "words": LOOSE_STEM, "clinic_table": clinic_table}
+    values["copy"] = MADE_BY_US
     for kind, fact in snapshot.rows(query, values, "reading the catalog"):
         facts.setdefault(kind, []).append(fact)
     references = sorted({_reference(item) for item in facts.get("foreign_key", ())}, key=_order)
@@ -175,6 +179,7 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
         references=tuple(references),
         columns=tuple(sorted(columns, key=lambda column: (column.table, column.name))),
         has_large_objects=bool(facts["large_objects"][0]),
+        copies=tuple(sorted(facts.get("copy", ()))),
         operator_columns=operator_columns,
         function_texts=tuple((name, text) for name, text in texts),
     )

@@ -1,6 +1,6 @@
 -- All facts that decide whether a backup is complete, in one query: (kind of fact, the fact as JSON). PostgreSQL's
 -- own schemas, temporary tables and the schema of the catalog are left out. The parameter names holds stems of
--- further names that show to which clinic a row belongs.
+-- further names that show to which clinic a row belongs, copy the comment of schemas that are a copy of a backup.
 WITH RECURSIVE relation AS MATERIALIZED (
     SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition
       FROM pg_class c
@@ -129,5 +129,7 @@ SELECT 'column', json_build_object(
         OR r.oid IN (SELECT m.tgrelid FROM managed m))
  UNION ALL
 SELECT 'large_objects', to_json(EXISTS (SELECT FROM pg_largeobject_metadata))
+ UNION ALL
+SELECT 'copy', to_json(n.nspname) FROM pg_namespace n WHERE obj_description(n.oid, 'pg_namespace') = %(copy)s
  UNION ALL
 SELECT 'other_operators', to_json(EXISTS (SELECT FROM pg_operator o WHERE o.oid >= 16384))
