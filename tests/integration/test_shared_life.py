@@ -144,7 +144,7 @@ def test_a_copy_beside_the_clinics_stops_no_backup_and_is_in_none(
     with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
         cursor.execute(f"GRANT CREATE ON DATABASE {demo_database.name} TO {demo_database.roles.restorer}")
     life("restore-into", "--clinic", "1", "--schema", "copia_1")
-    called = "The schema copia_1 is a copy"
+    called = "The schema copia_1 is a copy of a backup"
     assert any(message.startswith(called) for message in check()["warning"])
     assert life("backup", "--clinic", "2", "--json").json()[0]["state"] == "completed"
     definition = files_of(backed_up(life), tmp_path)["definition.dump"]

@@ -147,7 +147,7 @@ class Coverage:
         for schema in self._copies:
             yield Problem(
                 schema,
-                f"The schema {schema} is a copy that `clinic-backups restore-into` made of a backup. No backup holds it.",
+                f"The schema {schema} is a copy of a backup, made by `restore-into`. No backup holds it.",
                 f"If nobody needs it any more: DROP SCHEMA {in_sql(schema)} CASCADE;",
                 is_gap=False,
             )
