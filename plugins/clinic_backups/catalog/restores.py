@@ -19,7 +19,7 @@ from clinic_backups.base.plain import plain
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import restore
 
-RestoreMode = Literal["exact", "missing", "live"]
+RestoreMode = Literal["exact", "missing", "live", "rows"]
 
 
 def parents_of(plan: Mapping[str, Any]) -> list[str]:

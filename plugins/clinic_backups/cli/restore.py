@@ -19,6 +19,7 @@ from clinic_backups.base.load_settings import in_words
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
+from clinic_backups.cli.row_param import named_rows
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore, refused
 from clinic_backups.restore.plan import RestorePlan
@@ -46,6 +47,14 @@ def restore(
         typer.Option(help="exact; missing: only rows that are gone come back; live: changes after the plan stay."),
     ] = "exact",
     table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TABLE:KEY[,KEY…]",
+            help="Only these rows, rows that belong to them, and missing rows that they need; may be repeated.",
+        ),
+    ] = None,
+    only: Annotated[bool, typer.Option("--only", help="With --rows: leave out the rows that belong to them.")] = False,
     ignore_dropped: Annotated[bool, typer.Option(help="Leave out columns that are gone.")] = False,
     other_database: Annotated[
         bool,
@@ -66,7 +75,9 @@ def restore(
                 hint="Perhaps a shell variable is not set. Leave the option out for the newest backup.",
             )
     conf = {
-        "clinic_id": clinic, "backup_id": backup or "", "as_of": as_of or "", "mode": mode, "tables": table or [],
+        "clinic_id": clinic, "backup_id": backup or "", "as_of": as_of or "",
+        "mode": "" if rows and mode == "exact" else mode,
+        "tables": table or [], "rows": named_rows(rows or []), "only": only,
         "ignore_dropped": ignore_dropped, "other_database": other_database, "notes": notes,
     }  # fmt: skip
     by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone

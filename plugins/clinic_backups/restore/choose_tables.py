@@ -68,7 +68,7 @@ class ChosenTables:
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
         contents = self._manifest.tables
-        require_known(self._wish.tables, contents)
+        require_known({*self._wish.tables, *self._wish.rows}, contents)
         wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
         self.refusals += [refusal for refusal in self._migrated.refusals if refusal.table in {"", *wanted}]
         wanted = [name for name in wanted if name not in {refusal.table for refusal in self.refusals}]

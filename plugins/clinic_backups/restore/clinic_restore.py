@@ -253,7 +253,11 @@ class ClinicRestore:
                 workspace,
                 self.database,
                 backup_now,
-                replace(wish, tables=chosen or backup_now.now(wish.tables)),
+                replace(
+                    wish,
+                    tables=chosen or backup_now.now(wish.tables),
+                    rows={backup_now.now([name])[0]: keys for name, keys in wish.rows.items()},
+                ),
                 queries,
                 target=target,
                 refusals=refusals,

@@ -26,10 +26,11 @@ from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
+from clinic_backups.restore.picked_rows import PickedRows
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, digest_of
 from clinic_backups.restore.read_settings import settings_read
 from clinic_backups.restore.refusals import Checks
-from clinic_backups.restore.request import Wish
+from clinic_backups.restore.request import Wish, digest_of_rows
 from clinic_backups.restore.row_sets import ReadArchives
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
@@ -153,11 +154,16 @@ class Comparison:
         self._read_archives = read_archives
         for index, (name, shape) in enumerate(self._shapes.items()):
             self._staged[name] = staging.stage_present(
-                index, shape, self.manifest.tables[name], whole=self.WHOLE or name in self._parents
+                index, shape, self.manifest.tables[name], whole=self._is_whole or name in self._parents
             )
         with WantedLoader(self.workspace, self._staged) as wanted:
             read_archives(wanted)
         self.workspace.seals.keep(*(staged.wanted for staged in self._staged.values()))
+
+    @property
+    def _is_whole(self) -> bool:
+        """Rows that did not change may lead from a named row to one that is missing."""
+        return self.WHOLE or bool(self._wish.rows)
 
     def compare(self) -> None:
         """Compute the operations and the obstacles."""
@@ -178,6 +184,8 @@ class Comparison:
         self.workspace.analyze("analyzing both sides of the comparison", *sides)
         self._adopt({name: staged for name, staged in converted.items() if name not in self._parents})
         self.workspace.seals.require()
+        if self._wish.rows:
+            converted = self._pick(converted)
         for name, staged in converted.items():
             self._compute(name, staged)
         for name in sorted(self._parents & self.diffs.keys()):
@@ -204,13 +212,24 @@ class Comparison:
         if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
             self._note(name, table_notes.beside(self.diffs[name]))
 
+    def _pick(self, staged: Mapping[str, Staged]) -> dict[str, Staged]:
+        """The tables of the named rows and of what hangs on them, with these rows alone."""
+        rows = {name: keys for name, keys in self._wish.rows.items() if name in staged}
+        if len(rows) < len(self._wish.rows):
+            return {}  # a refusal says why
+        picked = PickedRows(self.workspace, staged, (*self._references, *self._ways.named), self._parents)
+        found, refusals = picked.pick(rows, only=self._wish.only, note=self._note)
+        self._refusals += refusals
+        return found
+
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
         for name, found in adopt(self.workspace, staged, self._ways, self._references):
             if isinstance(found, Left):
-                self._note(name, table_notes.not_told(found.rows))
+                if not self._wish.rows:
+                    self._note(name, table_notes.not_told(found.rows))
                 continue
             self._outside[name] = self._outside.get(name, Outside()) + found
-            if found.changed:
+            if found.changed and not self._wish.rows:
                 self._note(name, table_notes.adopted(found.changed, self._wish.mode, left_out=name in self._loose))
 
     @property
@@ -295,6 +314,7 @@ class Comparison:
             | {part: value for derived in self._derived for part, value in derived.parts.items()}
             | {f"moved past {sequence}": str(number) for sequence, number in self._sequences.past.items()}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
+            | ({"rows": digest_of_rows(self._wish)} if self._wish.rows else {})
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
             | {f"class {name}": PARENT for name in diffs if name in self._parents}

@@ -97,7 +97,7 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
     :param references: foreign keys, of which those that refer to the table matter.
     """
     shape = staged.shape
-    wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
+    wanted_ops = {"missing": [INSERT], "rows": [INSERT, UPDATE]}.get(mode, [INSERT, UPDATE, DELETE])
     ((is_there, in_wanted),) = workspace.rows(
         sql.SQL("SELECT EXISTS (SELECT FROM {}), (SELECT count(*) FROM {})").format(staged.present, staged.wanted),
         None,
@@ -113,8 +113,9 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
     )
     # Without the numbers of operations, the planner expects few and compares each row with each.
     workspace.analyze(f"analyzing {shape.name}", (ops, ("op", *shape.op_key) if shape.key else ()))
-    # The mode `live` removes operations later, so not all rows are inserted then.
-    whole = bool(shape.key) and not is_there and mode != "live"
+    # The mode `live` removes operations later, so not all rows are inserted then. In the mode `rows` the backup alone
+    # does not say which rows these are.
+    whole = bool(shape.key) and not is_there and mode in ("exact", "missing")
     all_new = {INSERT: int(in_wanted)} if shape.key and not is_there else None
     return described(workspace, staged, ops, staged.matched + int(in_wanted), references, whole=whole, counts=all_new)
 

@@ -23,6 +23,11 @@ _MODES: Mapping[RestoreMode, tuple[str, str]] = {
         "is to get back the rows that are gone, and nothing else is changed or deleted, from what backup {} holds",
         _STOPS,
     ),
+    "rows": (
+        "is to get back named rows and what hangs on them, and nothing else is changed or deleted, from what backup {}"
+        " holds",
+        _STOPS,
+    ),
     "live": (
         "is to become what backup {} holds, except rows that people change after this plan",
         "This plan is applied once, and in this database. Rows that people change in between stay as these people leave"

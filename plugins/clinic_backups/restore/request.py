@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
@@ -20,13 +22,17 @@ from clinic_backups.base.plain import plain
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.tenant.given_id import given_id
 
-MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
+MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live", "rows")
 INTO = "into"
 KEYS = (
-    "clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "ignore_dropped", "other_database", "approve",
-    "notes",
+    "clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "rows", "only", "ignore_dropped", "other_database",
+    "approve", "notes",
 )  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+MOST_ROWS, LONGEST_KEY = 1_000, 200
+_ROWS_HINT = (
+    'For instance: {"rows": {"public.usuarios_paciente": [43, 44]}}. It brings these rows back, and what hangs on them.'
+)
 LONGEST_BACKUP_ID = MAX_COMPONENT + 20
 
 
@@ -35,7 +41,9 @@ class Wish:
     """What is wanted of a backup.
 
     :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back;
-        ``live``: as exact, but rows that changed since the plan stay.
+        ``live``: as exact, but rows that changed since the plan stay; ``rows``: only ``rows`` and what hangs on them.
+    :param rows: for that mode: the keys of rows by table. Between the parts of a key of several columns is ``/``.
+    :param only: rows that refer to these stay out.
     :param tables: only these, and what their rows need; all if empty.
     :param ignore_dropped: restore although columns of the backup are gone from the database.
     :param other_database: restore although this is not the database that backups are read from.
@@ -43,6 +51,8 @@ class Wish:
 
     mode: RestoreMode = "exact"
     tables: tuple[str, ...] = ()
+    rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    only: bool = False
     ignore_dropped: bool = False
     other_database: bool = False
 
@@ -76,6 +86,12 @@ class RestoreRequest(Wish):
 _REQUEST = TypeAdapter(RestoreRequest)
 
 
+def digest_of_rows(wish: Wish) -> str:
+    """SHA-256, in hex, of the named rows. An approval includes it: the keys may be a patient's."""
+    said = json.dumps([wish.only, sorted((table, sorted(keys)) for table, keys in wish.rows.items())])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
 def parse(
     conf: Mapping[str, Any], *, every: Sequence[Clinic], requested_by: str, run_id: str | None, zone: tzinfo
 ) -> tuple[RestoreRequest, bool]:
@@ -97,9 +113,11 @@ def parse(
         clinic_id=chosen.clinics[0].id,
         backup_id=_text(conf, "backup_id"),
         as_of=moment_of(conf.get("as_of"), zone),
-        mode="exact" if conf.get("mode") == INTO else _mode(conf.get("mode")),
+        mode=_mode(conf),
         into_schema=_schema(conf),
         tables=_tables(conf.get("tables")),
+        rows=_rows(conf),
+        only=_only(conf),
         ignore_dropped=flag(conf, "ignore_dropped"),
         other_database=flag(conf, "other_database"),
         requested_by=requested_by,
@@ -164,13 +182,55 @@ def moment_of(value: object, zone: tzinfo) -> datetime | None:
     return moment
 
 
-def _mode(value: object) -> RestoreMode:
+def _mode(conf: Mapping[str, Any]) -> RestoreMode:
+    value, names_rows = conf.get("mode"), bool(conf.get("rows"))
+    if value not in (None, "", "rows") and names_rows:
+        raise SettingsError(
+            "rows and mode do not fit together: named rows come back in a mode of their own.",
+            hint="Leave mode out, or leave rows out.",
+        )
+    if value == "rows" and not names_rows:
+        raise SettingsError("The mode rows needs rows.", hint=_ROWS_HINT)
+    if value == INTO:
+        return "exact"
     for mode in MODES:
         if value == mode:
             return mode
     if value is None or value == "":
-        return "exact"
+        return "rows" if names_rows else "exact"
     raise unknown_word("mode", value, (*MODES, INTO))
+
+
+def _rows(conf: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    value = conf.get("rows")
+    if value is None or value == "" or value == {}:
+        return {}
+    if conf.get("tables"):
+        raise SettingsError("rows and tables do not fit together.", hint="Leave tables out.")
+    if not isinstance(value, dict):
+        raise SettingsError("rows is not an object of tables and keys.", hint=_ROWS_HINT)
+    found = dict[str, tuple[str, ...]]()
+    for table in _tables(list(value)):
+        keys = value[table] if isinstance(value[table], list) else [value[table]]
+        if not keys or len(keys) > MOST_ROWS or not all(map(_is_key, keys)):
+            raise SettingsError(
+                f"rows: what is given for {table} is not a list of at most {MOST_ROWS:,} keys.", hint=_ROWS_HINT
+            )
+        found[table] = tuple(dict.fromkeys(map(str, keys)))
+    return found
+
+
+def _is_key(value: object) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= LONGEST_KEY
+
+
+def _only(conf: Mapping[str, Any]) -> bool:
+    only = flag(conf, "only")
+    if only and not conf.get("rows"):
+        raise SettingsError("only was given without rows.", hint=_ROWS_HINT)
+    return only
 
 
 def _schema(conf: Mapping[str, Any]) -> str | None:

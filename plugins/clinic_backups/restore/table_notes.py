@@ -95,6 +95,24 @@ def adopted(count: int, mode: RestoreMode, *, left_out: bool) -> str:
     return f"{found}: {gets} the backup's values. The safety backup holds the present ones."
 
 
+def linked_again(count: int) -> str:
+    """About rows that lost their link to a row that comes back."""
+    if count == 1:
+        return "1 row lost its link to a row that comes back: it gets the link again, and keeps all other values."
+    return (
+        f"{count:,} rows lost their link to a row that comes back: they get the link again, and keep all other values."
+    )
+
+
+def refer_elsewhere(count: int) -> str:
+    """About rows that belonged to a row that comes back, and belong to another one now."""
+    one = count == 1
+    return (
+        f"{rows(count)} belonged to a row that comes back, and refer{'s' if one else ''} to another one now:"
+        f" {'it stays' if one else 'they stay'} as {'it is' if one else 'they are'}."
+    )
+
+
 def unknown_parts() -> str:
     """About a partitioned table in an older backup."""
     return (

@@ -90,7 +90,7 @@ class Proof:
         """
         self._require_parents()
         for diff in self._parents:
-            if diff.name not in self._rewritten:
+            if diff.name not in self._rewritten and self._mode != "rows":  # then only some of its rows were wanted
                 require_archives(self._workspace, diff, self._contents[diff.name], self._read_archives)
         unsure: dict[str, Unlike] = {}
         for name, diff in self._diffs.items():

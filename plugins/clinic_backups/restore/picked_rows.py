@@ -1,0 +1,287 @@
+"""The mode ``rows``: of a backup only named rows come back, with what hangs on them.
+
+What is picked, besides the named rows themselves:
+
+- Downward: rows that refer to a picked row in the backup, and their rows in turn. A missing row comes back. One that is
+  there and still refers to it becomes what it was, if the link may not be NULL: it cannot be without the other row. If
+  the link may be NULL, it can, and stays as it is.
+- Rows that referred to a picked row and refer to nothing now, as ``ON DELETE SET NULL`` leaves them. They get this link
+  back, and keep all other values.
+- Upward: rows that a picked row refers to and that are missing. What hangs on these is not picked.
+
+A row that refers to another row by now stays as it is. Nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from uuid import UUID
+
+from psycopg2 import sql
+
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.text import one_line
+from clinic_backups.restore import table_notes
+from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.plan import Refusal
+from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.table_rules import Reference
+from clinic_backups.restore.workspace import Workspace, row_text
+
+WHOLE = 0
+"""In ``picked``: the row comes back as it was. Another number is that of the only link that comes back."""
+PART = "/"
+"""Between the parts of a key of several columns."""
+_NUMBERS = ("smallint", "integer", "bigint")
+
+
+class PickedRows:
+    """Reduces the rows that are wanted of a backup to the picked ones.
+
+    :param staged: the tables, with all rows of both sides.
+    :param links: foreign keys, and columns named like one.
+    :param parents: those that are parent tables: a restore only inserts missing rows of them.
+    """
+
+    def __init__(
+        self, workspace: Workspace, staged: Mapping[str, Staged], links: Sequence[Reference], parents: Collection[str]
+    ) -> None:
+        self._workspace, self._staged, self._parents = workspace, staged, frozenset(parents)
+        self._links = [link for link in dict.fromkeys(links) if self._is_usable(link)]
+        self._picked = {name: self._made(each) for name, each in staged.items()}
+
+    def _is_usable(self, link: Reference) -> bool:
+        child, parent = self._staged.get(link.child), self._staged.get(link.parent)
+        return (
+            child is not None
+            and parent is not None
+            and set(link.columns) <= set(child.shape.columns)
+            and set(link.parent_columns) <= {*parent.shape.columns, *parent.shape.key}
+        )
+
+    def _made(self, staged: Staged) -> sql.Identifier:
+        return self._workspace.stage(f"picked_{staged.index}", [("place", "tid"), ("link", "integer")])
+
+    def pick(
+        self, rows: Mapping[str, Sequence[str]], *, only: bool, note: Callable[[str, str], object]
+    ) -> tuple[dict[str, Staged], list[Refusal]]:
+        """Returns the tables that have picked rows, and why some named rows cannot be picked.
+
+        :param rows: the keys of the named rows, by table.
+        :param only: rows that refer to the named ones stay out.
+        :param note: told facts about a table for the plan.
+        :raises SettingsError: a key does not fit the table's key.
+        """
+        refusals = [refusal for name, keys in rows.items() for refusal in self._name(name, keys)]
+        if not only:
+            self._spread([link for link in self._links if link.child not in self._parents], self._down)
+        for name, count in self._elsewhere() if not only else ():
+            note(name, table_notes.refer_elsewhere(count))
+        self._spread(self._links, self._up, towards_parent=True)
+        found = {name: staged for name, staged in self._staged.items() if self._counted(name)}
+        for name, staged in found.items():
+            self._workspace.seals.keep(self._picked[name])
+            self._reduce(name, staged, note)
+        return found, refusals
+
+    def _name(self, name: str, keys: Sequence[str]) -> Iterator[Refusal]:
+        shape = self._staged[name].shape
+        if not shape.key:
+            yield Refusal(
+                name,
+                f"{name} has no primary key: no row of it can be named.",
+                "Name a row that these rows refer to, or restore the table with --table.",
+            )
+            return
+        wanted = sorted({key_parts(shape, key) for key in keys})
+        values = sql.SQL(", ").join(
+            sql.SQL("(ROW({})::pg_catalog.text)").format(
+                sql.SQL(", ").join(sql.SQL("{}::pg_catalog.text").format(sql.Literal(part)) for part in parts)
+            )
+            for parts in wanted
+        )
+        count = self._insert(
+            name,
+            sql.SQL("SELECT w.ctid, {} FROM {} AS w WHERE {} IN (SELECT v.key FROM (VALUES {}) AS v (key))").format(
+                sql.Literal(WHOLE), self._staged[name].wanted, row_text(shape.key, "w"), values
+            ),
+        )
+        if count < len(wanted):
+            yield Refusal(
+                name,
+                f"{len(wanted) - count:,} of the {len(wanted):,} named rows of {name} are not in this backup.",
+                "Choose a backup in which they were: `clinic-backups find` lists them. Or correct the keys.",
+            )
+
+    def _spread(
+        self, links: Sequence[Reference], step: Callable[[Reference], int], *, towards_parent: bool = False
+    ) -> None:
+        """Follow the links from the picked rows until no row is found any more."""
+        changed = {name for name in self._staged if self._counted(name)}
+        while changed:
+            found = set[str]()
+            for link in links:
+                begin, end = (link.child, link.parent) if towards_parent else (link.parent, link.child)
+                if begin in changed | found and step(link):
+                    found.add(end)
+            changed = found
+
+    def _down(self, link: Reference) -> int:
+        """Pick rows of the backup that refer to a picked row."""
+        child, number = self._staged[link.child], self._number(link)
+        how: sql.Composable = sql.Literal(WHOLE)
+        if child.shape.key:
+            how = sql.SQL("CASE WHEN p.ctid IS NULL OR {} THEN {} ELSE {} END").format(
+                self._still_refers(link), sql.Literal(WHOLE), sql.Literal(number)
+            )
+        return self._insert(
+            link.child,
+            sql.SQL(
+                "SELECT DISTINCT r.place, r.how FROM (SELECT w.ctid AS place, {} AS how FROM {} WHERE {}) AS r"
+                " WHERE NOT EXISTS (SELECT FROM {} AS k WHERE k.place = r.place AND k.link IN ({}, r.how))"
+            ).format(how, self._referring(link), self._belongs(link), self._picked[link.child], sql.Literal(WHOLE)),
+        )
+
+    def _referring(self, link: Reference) -> sql.Composed:
+        """``w`` and ``p``: rows of the backup that refer to a picked row, and the same rows now."""
+        child, parent = self._staged[link.child], self._staged[link.parent]
+        rows = sql.SQL("{} AS w JOIN {} AS q ON {} JOIN {} AS chosen ON chosen.place = q.ctid AND chosen.link = {}")
+        found = rows.format(
+            child.wanted, parent.wanted, link.refers("w", "q"), self._picked[link.parent], sql.Literal(WHOLE)
+        )
+        if not child.shape.key:
+            return found
+        return sql.SQL("{} LEFT JOIN {} AS p ON {}").format(found, child.present, child.shape.same_key("w", "p"))
+
+    def _still_refers(self, link: Reference) -> sql.Composed:
+        return sql.SQL('{} = {} COLLATE "C"').format(row_text(link.columns, "w"), row_text(link.columns, "p"))
+
+    def _belongs(self, link: Reference) -> sql.Composable:
+        columns = {column.name: column for column in self._staged[link.child].shape.now.columns}
+        is_loose = not all(columns[name].not_null for name in link.columns)
+        return self._is(link, sql.SQL("false") if is_loose else self._still_refers(link))
+
+    def _not_elsewhere(self, link: Reference) -> sql.Composable:
+        """The row is gone, or it refers to the picked row or to nothing."""
+        return self._is(link, self._still_refers(link))
+
+    def _is(self, link: Reference, there: sql.Composable) -> sql.Composable:
+        """The row is gone, or refers to nothing, or is there and fulfils a condition."""
+        if not self._staged[link.child].shape.key:
+            return sql.SQL("true")
+        nothing = sql.SQL(", ").join(sql.Identifier("p", column) for column in link.columns)
+        return sql.SQL("(p.ctid IS NULL OR {} OR num_nonnulls({}) = 0)").format(there, nothing)
+
+    def _elsewhere(self) -> Iterator[tuple[str, int]]:
+        """By table, the number of rows that referred to a picked row and refer to another one now."""
+        for link in self._links:
+            if link.child in self._parents or not self._counted(link.parent):
+                continue
+            query = sql.SQL("SELECT count(DISTINCT w.ctid) FROM {} WHERE NOT {}").format(
+                self._referring(link), self._not_elsewhere(link)
+            )
+            ((count,),) = self._workspace.rows(query, None, f"looking for rows of {link.child} that refer elsewhere")
+            if count:
+                yield link.child, int(count)
+
+    def _up(self, link: Reference) -> int:
+        """Pick missing rows to which a picked row refers. A parent table is compared by key later."""
+        child, parent = self._staged[link.child], self._staged[link.parent]
+        if not parent.shape.key:
+            return 0
+        missing: sql.Composable = sql.SQL("true")
+        if link.parent not in self._parents:
+            missing = sql.SQL("NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
+                parent.present, parent.shape.same_key("q", "p")
+            )
+        return self._insert(
+            link.parent,
+            sql.SQL(
+                "SELECT DISTINCT q.ctid, {whole} FROM {child} AS w"
+                " JOIN {chosen} AS chosen ON chosen.place = w.ctid AND chosen.link = {whole}"
+                " JOIN {parent} AS q ON {refers} WHERE {missing}"
+                " AND NOT EXISTS (SELECT FROM {picked} AS k WHERE k.place = q.ctid AND k.link = {whole})"
+            ).format(
+                whole=sql.Literal(WHOLE), child=child.wanted, chosen=self._picked[link.child], parent=parent.wanted,
+                refers=link.refers("w", "q"), missing=missing, picked=self._picked[link.parent],
+            ),
+        )  # fmt: skip
+
+    def _number(self, link: Reference) -> int:
+        return 1 + self._links.index(link)
+
+    def _insert(self, name: str, query: sql.Composable) -> int:
+        picked = self._picked[name]
+        count = self._workspace.execute(
+            sql.SQL("INSERT INTO {} (place, link) {}").format(picked, query), f"picking rows of {name}"
+        )
+        self._workspace.seals.wrote(picked, inserted=count)
+        return count
+
+    def _counted(self, name: str) -> int:
+        query = sql.SQL("SELECT count(*) FROM {}").format(self._picked[name])
+        ((count,),) = self._workspace.rows(query, None, f"counting the picked rows of {name}")
+        return int(count)
+
+    def _reduce(self, name: str, staged: Staged, note: Callable[[str, str], object]) -> None:
+        """Leave only the picked rows in ``wanted``. Those of which only a link comes back get their present values."""
+        workspace, doing = self._workspace, f"picking rows of {name}"
+        workspace.seals.require(staged.wanted)
+        kept = sql.SQL("SELECT k.place FROM {} AS k").format(self._picked[name])
+        # The row of a link alone takes the place of the backup's, which the statement below leaves out.
+        linked = self._linked(name, staged)
+        deleted = workspace.execute(
+            sql.SQL("DELETE FROM {} AS w WHERE w.ctid NOT IN ({})").format(staged.wanted, kept), doing
+        )
+        updated = workspace.execute(linked, doing) if linked is not None else 0
+        workspace.seals.wrote(staged.wanted, deleted=deleted, updated=updated)
+        workspace.seals.keep(staged.wanted)
+        if updated:
+            note(name, table_notes.linked_again(updated))
+
+    def _linked(self, name: str, staged: Staged) -> sql.Composed | None:
+        links = [link for link in self._links if link.child == name]
+        others = [column for column in staged.shape.columns if column not in staged.shape.key]
+        if not links or not staged.shape.key or not others:
+            return None
+        settings = []
+        for column in others:
+            numbers = [self._number(link) for link in links if column in link.columns]
+            settings.append(
+                sql.SQL("{0} = CASE WHEN k.links && {1}::integer[] THEN w.{0} ELSE p.{0} END").format(
+                    sql.Identifier(column), sql.Literal(numbers)
+                )
+            )
+        return sql.SQL(
+            "UPDATE {} AS w SET {} FROM (SELECT x.place, array_agg(x.link) AS links FROM {} AS x GROUP BY x.place"
+            " HAVING min(x.link) <> {}) AS k, {} AS p WHERE w.ctid = k.place AND {}"
+        ).format(
+            staged.wanted, sql.SQL(", ").join(settings), self._picked[name], sql.Literal(WHOLE), staged.present,
+            staged.shape.same_key("w", "p"),
+        )  # fmt: skip
+
+
+def key_parts(shape: Shape, key: str) -> tuple[str, ...]:
+    """The parts of a key as PostgreSQL writes them. :raises SettingsError: the key has other parts, or types."""
+    types = {column.name: column.type for column in shape.now.columns}
+    parts = key.split(PART) if len(shape.key) > 1 else [key]
+    if len(parts) == len(shape.key):
+        try:
+            return tuple(_canonical(types[name], part) for name, part in zip(shape.key, parts, strict=True))
+        except ValueError:
+            pass
+    said = PART.join(one_line(name) for name in shape.key)
+    raise SettingsError(
+        f"A named row of {shape.name} is not named by a key of that table.",
+        hint=f"Its key is {said}, of the type {PART.join(types[name] for name in shape.key)}."
+        f" For instance: {shape.name}:{PART.join(str(number + 1) for number in range(len(shape.key)))}",
+    )
+
+
+def _canonical(type_: str, text: str) -> str:
+    if type_ in _NUMBERS:
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text.strip(), re.ASCII):
+            raise ValueError
+        return str(int(text))
+    return str(UUID(text)) if type_ == "uuid" else text
