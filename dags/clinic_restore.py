@@ -11,6 +11,8 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"mode": "missing"` | only bring back rows that are gone; nothing is changed or deleted (`exact` is the default) |
 | `"mode": "live"` | as `exact`, but rows that people change after the plan keep their changes |
 | `"mode": "into", "schema": "clinic_7_look"` | write a copy into a new schema of `restore_target` instead |
+| `"rows": {"public.usuarios_paciente": [43, 44]}` | only these rows and what hangs on them; all else stays as it is |
+| `"only": true` | with `rows`: without what hangs on them |
 | `"tables": ["public.citas_consulta"]` | only these tables |
 | `"ignore_dropped": true` | leave out the values of columns that were dropped since the backup |
 | `"other_database": true` | restore although the database is another one than backups are read from |
@@ -68,11 +70,18 @@ configured = for_schedules()
         "clinic_id": clinic_param(configured, "Id of the clinic"),
         "backup_id": Param(None, type=["null", "string"], title="Backup", description="Empty: the newest"),
         "as_of": Param(None, type=["null", "string"], title="As of", description="The newest backup until this time"),
-        "mode": Param("exact", type="string", enum=["exact", "missing", "live", "into"], title="Mode"),
+        "mode": Param("exact", type="string", enum=["exact", "missing", "live", "rows", "into"], title="Mode"),
         "schema": Param(None, type=["null", "string"], title="New schema", description="Only with the mode into"),
         "tables": Param(
             None, type=["null", "array"], items={"type": "string"}, title="Tables", description="Empty: all"
         ),
+        "rows": Param(
+            None,
+            type=["null", "object"],
+            title="Only these rows",
+            description='With what hangs on them: {"public.usuarios_paciente": [43, 44]}',
+        ),
+        "only": Param(False, type="boolean", title="Without what hangs on these rows"),
         "ignore_dropped": Param(False, type="boolean", title="Leave out columns that are gone"),
         "other_database": Param(False, type="boolean", title="Into another database than backups are read from"),
         "approve": Param(False, type="boolean", title="Approve in advance"),

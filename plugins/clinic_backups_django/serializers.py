@@ -55,11 +55,16 @@ class NuevoRespaldoSerializer(serializers.Serializer):
 
 class RestauracionSerializer(serializers.Serializer):
     """How to restore. ``exact``: as the backup. ``missing``: only rows that are gone. ``live``: while people work.
+    ``rows``: only ``registros`` (keys by table) and what hangs on them, or with ``solo`` these alone.
 
     ``clinica`` may name the clinic of the backup; it is then compared.
     """
 
     clinica = serializers.IntegerField(required=False, min_value=0)
-    modo = serializers.ChoiceField(("exact", "missing", "live"), default="exact")
+    modo = serializers.ChoiceField(("exact", "missing", "live", "rows"), default="exact")
+    registros = serializers.DictField(
+        child=serializers.ListField(child=TextoField(max_length=200), allow_empty=False), default=dict
+    )
+    solo = serializers.BooleanField(default=False)
     tablas = serializers.ListField(child=TextoField(max_length=300), default=list)
     notas = TextoField(required=False, allow_blank=True, default="", max_length=500)

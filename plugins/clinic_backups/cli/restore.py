@@ -76,7 +76,7 @@ def restore(
             )
     conf = {
         "clinic_id": clinic, "backup_id": backup or "", "as_of": as_of or "",
-        "mode": "" if rows and mode == "exact" else mode,
+        "mode": mode,
         "tables": table or [], "rows": named_rows(rows or []), "only": only,
         "ignore_dropped": ignore_dropped, "other_database": other_database, "notes": notes,
     }  # fmt: skip

@@ -86,6 +86,11 @@ class RestoreRequest(Wish):
 _REQUEST = TypeAdapter(RestoreRequest)
 
 
+def require_rows(conf: Mapping[str, Any]) -> None:
+    """Check what a conf says about rows. :raises SettingsError: it is wrong, or does not fit the mode."""
+    _mode(conf), _rows(conf), _only(conf)
+
+
 def digest_of_rows(wish: Wish) -> str:
     """SHA-256, in hex, of the named rows. An approval includes it: the keys may be a patient's."""
     said = json.dumps([wish.only, sorted((table, sorted(keys)) for table, keys in wish.rows.items())])
@@ -184,7 +189,9 @@ def moment_of(value: object, zone: tzinfo) -> datetime | None:
 
 def _mode(conf: Mapping[str, Any]) -> RestoreMode:
     value, names_rows = conf.get("mode"), bool(conf.get("rows"))
-    if value not in (None, "", "rows") and names_rows:
+    if value in (None, "", "exact") and names_rows:
+        return "rows"  # exact is what forms send if nobody chose
+    if value != "rows" and names_rows:
         raise SettingsError(
             "rows and mode do not fit together: named rows come back in a mode of their own.",
             hint="Leave mode out, or leave rows out.",
@@ -197,7 +204,7 @@ def _mode(conf: Mapping[str, Any]) -> RestoreMode:
         if value == mode:
             return mode
     if value is None or value == "":
-        return "rows" if names_rows else "exact"
+        return "exact"
     raise unknown_word("mode", value, (*MODES, INTO))
 
 

@@ -5,7 +5,7 @@ Runs of DAGs on Airflow's workers do the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,11 +15,13 @@ from typing import Any
 from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.documents import MAX_REASON
+from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.text import is_line, one_line
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
 from clinic_backups.catalog.restores import RestoreMode
+from clinic_backups.restore.request import require_rows
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.downloads import require_completed
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, WrongValue
@@ -103,10 +105,15 @@ class Actions:
         *,
         mode: RestoreMode = "exact",
         tables: tuple[str, ...] = (),
+        rows: Mapping[str, Sequence[int | str]] | None = None,
+        only: bool = False,
         notes: str = "",
     ) -> Started:
         """Ask for a restore. It is planned, and then waits for an approval of the plan.
 
+        :param rows: the keys of single rows by table, and ``only``: without what hangs on them; see
+            :class:`~clinic_backups.restore.request.Wish`.
+        :raises WrongValue: what is said about rows is wrong, or does not fit the mode.
         :raises Conflict: a restore of this clinic is running, or the backup cannot be restored.
         """
         clinic_id = backup.record.clinic_id
@@ -116,6 +123,12 @@ class Actions:
         conf: dict[str, Any] = {"clinic_id": clinic_id, "backup_id": backup.record.backup_id, "mode": mode}
         if tables:
             conf["tables"] = list(tables)
+        if rows or mode == "rows" or only:
+            conf |= {"rows": {table: list(keys) for table, keys in (rows or {}).items()}, "only": only}
+            try:
+                require_rows(conf)
+            except SettingsError as error:
+                raise WrongValue(error.message, hint=error.hint) from None
         if line := _line(notes):
             conf["notes"] = line
         with self._alone(clinic_id, RESTORE):

@@ -222,7 +222,10 @@ def restore(
             f"Backup {entry.number} is not of clinic {asked.clinica}.",
             hint="Choose a backup of that clinic. If the application shows it there, it reads another catalog.",
         )
-    started = services.actions.restore(caller, entry, mode=asked.modo, tables=tuple(asked.tablas), notes=asked.notas)
+    started = services.actions.restore(
+        caller, entry, mode=asked.modo, tables=tuple(asked.tablas), rows=asked.registros, only=asked.solo,
+        notes=asked.notas,
+    )  # fmt: skip
     return _iniciado(request, started)
 
 

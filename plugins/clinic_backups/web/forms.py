@@ -20,6 +20,7 @@ FLASHES = ("backing_up", "planning", "holding", "releasing", "verifying", "appro
 """The messages about an action just done. The address holds only one of these names, never a text."""
 TableName = Annotated[str, StringConstraints(pattern=r"^[^.\x00]{1,63}\.[^.\x00]{1,63}$")]
 MOST_TABLES = 500
+LONGEST_KEYS = 10_000
 Choice = TypeVar("Choice", bound=str)
 
 

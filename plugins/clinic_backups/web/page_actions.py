@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
@@ -51,13 +52,22 @@ def restore(
     backup: Annotated[int, Form()],
     mode: Annotated[RestoreMode, Form()] = "exact",
     tables: Annotated[list[forms.TableName], Form(max_length=forms.MOST_TABLES)] = [],  # noqa: B006
+    rows_table: Annotated[forms.TableName | Literal[""], Form()] = "",
+    rows_keys: Annotated[str, Form(max_length=forms.LONGEST_KEYS)] = "",
+    only: Annotated[bool, Form()] = False,
     notes: Line = "",
 ) -> Response:
     caller.require("restore", clinic_id)
     entry = entry_of(services, caller, backup)
     if entry.record.clinic_id != clinic_id:
         raise NotVisible(f"Backup {backup}")
-    started = services.actions.restore(caller, entry, mode=mode, tables=tuple(tables), notes=notes)
+    keys = [key for each in re.split(r"[,\s]+", rows_keys) if (key := each.strip())]
+    # The fields of the other modes are in the form too, and are empty or without meaning there.
+    rows = {rows_table: keys} if mode == "rows" and rows_table else {}
+    started = services.actions.restore(
+        caller, entry, mode=mode, tables=() if mode == "rows" else tuple(tables), rows=rows,
+        only=only and mode == "rows", notes=notes,
+    )  # fmt: skip
     return _follow(request, started, "planning")
 
 

@@ -16,6 +16,7 @@ from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import BoardLine, Standing
 from clinic_backups.catalog.paging import BIGINT
 from clinic_backups.notify.formats import Formats
+from clinic_backups.restore.request import LONGEST_KEY
 from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.clinic_values import Clinica
@@ -62,6 +63,9 @@ def _in_utc(moment: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Line = Annotated[str, Field(max_length=500), AfterValidator(_without_nul)]
+
+
+Key = int | Annotated[str, Field(min_length=1, max_length=LONGEST_KEY), AfterValidator(_without_nul)]
 
 
 class Asked(BaseModel):
@@ -165,14 +169,20 @@ class Restauracion(Asked):
     clinica: Clinica | None = Field(
         default=None, description="The expected clinic of the backup; if it is of another clinic, the answer is 409"
     )
-    modo: Literal["exact", "missing", "live"] = Field(
+    modo: Literal["exact", "missing", "live", "rows"] = Field(
         default="exact",
         description="exact: as the backup; missing: only bring back rows that are gone; live: as the backup, but"
-        " changes since the plan stay",
+        " changes since the plan stay; rows: only registros and what hangs on them",
     )
     tablas: list[TableName] = Field(
         default_factory=list, max_length=MOST_TABLES, description="Only these tables, as schema.table; all if empty"
     )
+    registros: dict[TableName, list[Key]] = Field(
+        default_factory=dict,
+        max_length=MOST_TABLES,
+        description="For rows: keys of rows by table. Between the parts of a key of several columns is a /",
+    )
+    solo: bool = Field(default=False, description="For rows: without what hangs on them")
     notas: Line = ""
 
 
