@@ -30,6 +30,7 @@ from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.differences.states import States
 from clinic_backups.drill.night import Drills, OnProof
 from clinic_backups.drill.order import Turn, choose
 from clinic_backups.maintenance.holds import Holds
@@ -45,8 +46,10 @@ from clinic_backups.restore.archives import Archives, OnBadReplica, Source
 from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.copy_runner import CopyRunner
+from clinic_backups.restore.find_backup import choose_backup, require_completed
 from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.rehearse_clinics import rehearse
+from clinic_backups.restore.request import LONGEST_BACKUP_ID, RestoreRequest, moment_of
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.tenant.extract import SqlExtract
@@ -161,6 +164,32 @@ class Parts(Shared):
             copier=self.copier(identity_file, bound_of=self.known_bound, **listening),
             catalog=self.catalog,
             approvals=self.approvals,
+        )
+
+    def states(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> States:
+        """Compares states of a clinic: backups, moments, and databases."""
+
+        def archives() -> Archives:
+            return self.archives(
+                identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening
+            )
+
+        def backup_of(text: str) -> BackupRecord | None:
+            found = self.catalog.get(text) if len(text) <= LONGEST_BACKUP_ID and text.isprintable() else None
+            if found is not None:
+                require_completed(found)
+            return found
+
+        return States(
+            self.settings,
+            backup_of=backup_of,
+            backup_at=lambda clinic_id, moment: choose_backup(
+                self.catalog, RestoreRequest(clinic_id=clinic_id, as_of=moment)
+            ),
+            connection_of=self.connection,
+            moment_of=lambda text: moment_of(text, self.settings.zone),
+            archives=archives,
+            **listening,
         )
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:

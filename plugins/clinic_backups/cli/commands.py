@@ -13,6 +13,7 @@ from clinic_backups.cli import (
     catalog,
     certificate,
     consolidate,
+    diff,
     doctor,
     drill,
     erasure,
@@ -43,6 +44,7 @@ setup.register(app)
 catalog.register(app)
 certificate.register(app)
 consolidate.register(app)
+diff.register(app)
 doctor.register(app)
 drill.register(app)
 replicate.register(app)

@@ -1,0 +1,68 @@
+"""Writes patients' data into a file that only the holders of the secret keys can open."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from clinic_backups.archive.encryption import ENCRYPTION, parse_recipients
+from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.pipeline import ByteChannel, Cancelled
+
+
+@contextmanager
+def sealed_file(path: Path, recipients: Sequence[str]) -> Iterator[ByteChannel]:
+    """Write to a new file, encrypted, which only this user may open. After an error there is no file.
+
+    :param recipients: the public keys.
+    :raises SettingsError: there is no public key, or one is wrong, or the file exists or cannot be made.
+    :raises PermanentError: it cannot be written.
+    """
+    if not recipients:
+        raise SettingsError(
+            "There is no public key to encrypt the file to.",
+            hint="Set CLINIC_BACKUPS_RECIPIENTS. `clinic-backups keygen` makes a pair of keys.",
+        )
+    parse_recipients(recipients)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be made: {error.strerror}.", hint="Give the path of a file that does not exist yet."
+        ) from None
+    channel, failures = ByteChannel(), list[BaseException]()
+
+    def seal() -> None:
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                ENCRYPTION.run(channel, file, recipients)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException as error:  # noqa: BLE001 - raised by the thread that writes
+            failures.append(error)
+            channel.cancel()
+
+    thread = threading.Thread(target=seal, name="sealing", daemon=True)
+    thread.start()
+    try:
+        with suppress(Cancelled):  # then the failure of the other thread says why
+            yield channel
+        channel.close()
+        thread.join()
+        if failures:
+            raise _failed(path, failures[0]) from None
+    except BaseException as error:
+        channel.fail(error)
+        thread.join()
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _failed(path: Path, error: BaseException) -> BaseException:
+    if isinstance(error, OSError):
+        return PermanentError(f"{path} cannot be written: {error.strerror}.", hint="Is the disk full?")
+    return error

@@ -1,0 +1,117 @@
+"""``clinic-backups diff``: what changed between two states of a clinic."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from clinic_backups.archive.sealed_file import sealed_file
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.load_settings import in_words
+from clinic_backups.base.text import one_line, shown_line
+from clinic_backups.cli.clinic_param import clinic_arg
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import Steps, errors, print_json, print_table
+from clinic_backups.differences.found import RowDifference, TableDifference
+from clinic_backups.differences.states import Difference
+
+COLUMNS = (
+    ("table", False), ("added", True), ("removed", True), ("changed", True), ("columns that differ", False),
+)  # fmt: skip
+SHOWN_COLUMNS = 6
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("diff")(diff)
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A backup's id, a time, `now`, or a connection's name.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same. The changes are those from A to B.")] = "now",
+    clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Needed if no backup is named.")] = None,
+    table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
+    values: Annotated[bool, typer.Option("--values", help="Also show the rows' values. Only in a terminal.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the rows with their values into this file, encrypted to the public keys."),
+    ] = None,
+    identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, without values.")] = False,
+) -> None:
+    """Compare two states of a clinic: how many rows were added, removed and changed in each table.
+
+    Needs the secret key if one of them is a backup. Values are patients' data: they are shown in a terminal, or go into
+    an encrypted file, one JSON object a line.
+    """
+    if values and (json or not sys.stdout.isatty()):
+        raise SettingsError(
+            "--values shows patients' data, and only in a terminal.", hint="Give --output FILE for an encrypted file."
+        )
+    with_parts = parts()
+    steps = Steps()
+    states = with_parts.states(identity, listener=steps.listener)
+    clinic_id, (one, other) = states.named(first, second, clinic_id=clinic)
+    with ExitStack() as closing:
+        tell: list[Callable[[RowDifference], object]] = []
+        if output is not None:
+            file = closing.enter_context(sealed_file(output, with_parts.settings.recipients))
+            tell.append(lambda row: file.write(f"{json_text.dumps(row.to_json(), ensure_ascii=False)}\n".encode()))
+        shown = list[RowDifference]()
+        if values:
+            tell.append(shown.append)
+        closing.enter_context(steps)
+        found = states.compare(
+            clinic_id, one, other, table or [], on_row=(lambda row: [each(row) for each in tell]) if tell else None
+        )
+    if json:
+        print_json(found.to_json())
+        return
+    _show(found)
+    for row in shown:
+        print(shown_line(json_text.dumps(row.to_json(), ensure_ascii=False)))
+    if output is not None:
+        errors.print(f"The rows are in {escape(str(output))}. Open it with: age --decrypt --identity KEY FILE")
+
+
+def _show(found: Difference) -> None:
+    lines = [table for table in found.tables if table.is_worth_saying]
+    title = in_words(f"Clinic {found.clinic_id}: from {found.first} to {found.second}")
+    if not lines:
+        print(f"{title}: nothing differs.")
+        return
+    print_table(escape(title), COLUMNS, map(_cells, lines))
+    for table in lines:
+        for note in notes_of(table):
+            print(one_line(f"{table.table}: {note}"))
+    print(f"{found.rows:,} rows differ.")
+
+
+def _cells(table: TableDifference) -> list[str]:
+    names = [f"{name} ({count:,})" for name, count in table.columns.most_common(SHOWN_COLUMNS)]
+    more = ["…"] if len(table.columns) > SHOWN_COLUMNS else []
+    figures = (f"{count:,}" for count in (table.added, table.removed, table.changed))
+    return [escape(one_line(table.table)), *figures, escape(one_line(", ".join([*names, *more])))]
+
+
+def notes_of(table: TableDifference) -> list[str]:
+    """Sentences about what the figures alone do not say."""
+    return [
+        *(["only the first state has this table."] if table.only_first else []),
+        *(["only the second state has this table."] if table.only_second else []),
+        *([f"columns that are gone, and were not compared: {', '.join(table.dropped)}."] if table.dropped else []),
+        *([f"columns that are new, and were not compared: {', '.join(table.new)}."] if table.new else []),
+        *(
+            ["it has no primary key on both sides, so a changed row counts as removed and added."]
+            if not table.is_keyed and table.rows
+            else []
+        ),
+        *(["other clinics refer to these rows, too."] if table.is_parent and table.rows else []),
+    ]

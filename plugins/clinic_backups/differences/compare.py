@@ -1,0 +1,246 @@
+"""Compares two states of a clinic row by row.
+
+Blocks that both sides have hold equal rows and are not looked at. The rows of the second side's other blocks are kept
+in memory by their keys, and those of the first side meet them as they are read. If that would take too much memory,
+the rows are divided by their keys into parts, and each part is compared in a pass of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from clinic_backups.base.listening import nobody
+from clinic_backups.base.table import Table
+from clinic_backups.differences.csv_rows import fields_of
+from clinic_backups.differences.found import RowDifference, TableDifference
+from clinic_backups.differences.sides import Side
+from clinic_backups.restore.row_sets import rows_of
+
+KEPT_BYTES = 256 * 1024 * 1024
+"""About how much memory the rows of one pass take."""
+ROW_OVERHEAD_BYTES = 300
+"""What Python needs for a kept row besides its bytes."""
+
+SPLIT, MOST_PARTS = 4, 4**8
+"""A part that is too large is divided into so many, until there are so many parts."""
+
+Key = tuple[bytes | None, ...]
+
+
+def compare(
+    first: Side,
+    second: Side,
+    tables: Sequence[str] = (),
+    *,
+    on_row: Callable[[RowDifference], object] | None = None,
+    on_pass: Callable[[int], object] = nobody,
+    kept_bytes: int = KEPT_BYTES,
+) -> list[TableDifference]:
+    """The differences by table, in order of name.
+
+    If one side is a database, let it be the second one: as the first one it is read twice.
+
+    :param tables: only these; by default all.
+    :param on_row: told each row that differs.
+    :param on_pass: told the number of a further pass.
+    """
+    names = sorted(name for name in {*first.tables, *second.tables} if not tables or name in tables)
+    found = {name: _Table.of(name, first, second, on_row) for name in names}
+    both = {name: each for name, each in found.items() if each.is_on_both_sides}
+    for name, each in found.items():
+        if name not in both:
+            each.count_alone(first, second)
+    comparison = _Comparison(first, second, both, kept_bytes)
+    waiting, passes = [(0, 1)], 0
+    while waiting:
+        part, parts = waiting.pop()
+        passes += 1
+        if passes > 1:
+            on_pass(passes)
+        if not comparison.passed(part, parts):
+            waiting += [(part + number * parts, parts * SPLIT) for number in reversed(range(SPLIT))]
+    return [each.difference for each in found.values()]
+
+
+class _Comparison:
+    """Reads both sides, once for each part of the keys."""
+
+    def __init__(self, first: Side, second: Side, tables: Mapping[str, _Table], kept_bytes: int) -> None:
+        self._first, self._second, self._tables, self._kept_bytes = first, second, tables, kept_bytes
+        self._own = {name: first.digests(name) if each.is_same else Counter() for name, each in tables.items()}
+
+    def passed(self, part: int, parts: int) -> bool:
+        """Compare the rows of one part. Returns whether they fitted into memory; otherwise nothing was compared."""
+        left = {name: Counter(digests) for name, digests in self._own.items()}
+        room = self._kept_bytes
+        fits = True
+
+        def keep(name: str, data: bytes, times: int) -> None:
+            nonlocal room, fits
+            table = self._tables[name]
+            for row in rows_of(data) if fits else ():
+                key = table.key_of_second(row)
+                if _part(key, parts) != part:
+                    continue
+                room -= times * (len(row) + ROW_OVERHEAD_BYTES)
+                fits = room >= 0 or parts >= MOST_PARTS
+                if not fits:
+                    return  # the rest is read in vain, because a COPY that is broken off ends the snapshot
+                table.keep(key, row, times)
+
+        self._second.read(left, keep)
+        if not fits:
+            for each in self._tables.values():
+                each.kept.clear()
+            return False
+
+        def meet(name: str, data: bytes, times: int) -> None:
+            table = self._tables[name]
+            for row in rows_of(data):
+                key = table.key_of_first(row)
+                if _part(key, parts) == part:
+                    table.meet(key, row, times)
+
+        # What is left are the digests of the first side's blocks that the second one does not have.
+        self._first.read({name: self._own[name] - +left[name] for name in self._tables}, meet)
+        for each in self._tables.values():
+            each.finish()
+        return True
+
+
+def _part(key: Key, parts: int) -> int:
+    if parts == 1:
+        return 0
+    return crc32(b"\0".join(b"\1" if value is None else value for value in key)) % parts
+
+
+@dataclass
+class _Table:
+    """One table while it is compared."""
+
+    difference: TableDifference
+    first: Table | None
+    second: Table | None
+    on_row: Callable[[RowDifference], object] | None = None
+    key_first: tuple[int, ...] = ()
+    key_second: tuple[int, ...] = ()
+    shared: tuple[tuple[str, int, int], ...] = ()
+    """The columns that both sides have, with their places."""
+    kept: dict[Key, list[bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, name: str, first: Side, second: Side, on_row: Callable[[RowDifference], object] | None
+    ) -> _Table:  # fmt: skip
+        one, other = first.tables.get(name), second.tables.get(name)
+        difference = TableDifference(
+            name, only_first=other is None, only_second=one is None, is_parent=name in first.parents | second.parents
+        )
+        made = cls(difference, one, other, on_row)
+        if one is not None and other is not None:
+            made._match(one, other)
+        return made
+
+    def _match(self, one: Table, other: Table) -> None:
+        before = {column.name: place for place, column in enumerate(one.stored_columns)}
+        after = {column.name: place for place, column in enumerate(other.stored_columns)}
+        self.shared = tuple((name, place, after[name]) for name, place in before.items() if name in after)
+        self.difference.dropped = tuple(name for name in before if name not in after)
+        self.difference.new = tuple(name for name in after if name not in before)
+        key = other.primary_key if set(other.primary_key) <= before.keys() & after.keys() else ()
+        self.difference.is_keyed = bool(key)
+        # Without a key a row is told apart by all of its values.
+        self.key_first = tuple(before[name] for name in key or [name for name, _, _ in self.shared])
+        self.key_second = tuple(after[name] for name in key or [name for name, _, _ in self.shared])
+
+    @property
+    def is_on_both_sides(self) -> bool:
+        return self.first is not None and self.second is not None
+
+    @property
+    def is_same(self) -> bool:
+        """Whether equal rows have equal bytes."""
+        if self.first is None or self.second is None:
+            return False
+        one, other = self.first.stored_columns, self.second.stored_columns
+        return [(each.name, each.type) for each in one] == [(each.name, each.type) for each in other]
+
+    def count_alone(self, first: Side, second: Side) -> None:
+        """Count the rows of a table that only one side has."""
+        side, name = (first, self.difference.table) if self.second is None else (second, self.difference.table)
+        rows = side.rows(name)
+        if rows is None:
+            counted = 0
+
+            def count(_: str, data: bytes, times: int) -> None:
+                nonlocal counted
+                counted += times * sum(1 for _ in rows_of(data))
+
+            side.read({name: Counter()}, count)
+            rows = counted
+        if self.second is None:
+            self.difference.removed = rows
+        else:
+            self.difference.added = rows
+
+    def key_of_first(self, row: bytes) -> Key:
+        values = fields_of(row)
+        return tuple(values[place] for place in self.key_first)
+
+    def key_of_second(self, row: bytes) -> Key:
+        values = fields_of(row)
+        return tuple(values[place] for place in self.key_second)
+
+    def keep(self, key: Key, row: bytes, times: int) -> None:
+        self.kept.setdefault(key, []).extend([row] * times)
+
+    def meet(self, key: Key, row: bytes, times: int) -> None:
+        """Compare a row of the first side with the kept one of the same key."""
+        for _ in range(times):
+            others = self.kept.get(key)
+            if not others:
+                self.difference.removed += 1
+                self._tell(key, row, None)
+                continue
+            other = others.pop()
+            if not others:
+                del self.kept[key]
+            if row == other and self.is_same:
+                continue
+            before, after = fields_of(row), fields_of(other)
+            changed = [name for name, place, place_after in self.shared if before[place] != after[place_after]]
+            if changed:
+                self.difference.changed += 1
+                self.difference.columns.update(changed)
+                self._tell(key, row, other)
+
+    def finish(self) -> None:
+        """What is kept still is only on the second side."""
+        for key, rows in self.kept.items():
+            self.difference.added += len(rows)
+            for row in rows:
+                self._tell(key, None, row)
+        self.kept.clear()
+
+    def _tell(self, key: Key, before: bytes | None, after: bytes | None) -> None:
+        if self.on_row is None:
+            return
+        texts = tuple("" if value is None else value.decode("utf-8", "replace") for value in key)
+        self.on_row(
+            RowDifference(
+                self.difference.table, texts if self.difference.is_keyed else (), _values(self.first, before),
+                _values(self.second, after),
+            )
+        )  # fmt: skip
+
+
+def _values(table: Table | None, row: bytes | None) -> dict[str, str | None] | None:
+    if table is None or row is None:
+        return None
+    return {
+        column.name: None if value is None else value.decode("utf-8", "replace")
+        for column, value in zip(table.stored_columns, fields_of(row), strict=True)
+    }

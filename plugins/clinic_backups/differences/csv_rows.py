@@ -1,0 +1,26 @@
+"""Takes rows of CSV apart, as PostgreSQL's ``COPY`` writes them: NULL is an empty field without quotes."""
+
+from __future__ import annotations
+
+import re
+
+_FIELD = re.compile(rb'(?:"((?:[^"]|"")*)"|([^,"\n]*))(?:,|\n)', re.DOTALL)
+
+
+def fields_of(row: bytes) -> list[bytes | None]:
+    """The values of one row, which ends with a line feed.
+
+    https://www.postgresql.org/docs/current/sql-copy.html, CSV format
+    """
+    if b'"' not in row:
+        return [value or None for value in row[:-1].split(b",")]
+    found: list[bytes | None] = []
+    at = 0
+    while at < len(row):
+        field = _FIELD.match(row, at)
+        if field is None:
+            raise ValueError("no row of CSV")
+        quoted, plain = field.groups()
+        found.append(quoted.replace(b'""', b'"') if quoted is not None else plain or None)
+        at = field.end()
+    return found

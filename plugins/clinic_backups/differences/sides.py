@@ -1,0 +1,128 @@
+"""The two states that are compared: a backup in the stores, or a clinic's rows in a database at one moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from clinic_backups.archive.blocks import Block, BlockList
+from clinic_backups.base.table import Table
+from clinic_backups.restore.archives import Archives, Fetched
+from clinic_backups.restore.missing_blocks import MissingBlocks
+from clinic_backups.restore.read_blocks import blocks_of, read_other_blocks
+from clinic_backups.tenant.tenant_db import Snapshot
+
+TakeBlock = Callable[[str, bytes, int], object]
+"""Gets a table's name, the bytes of a block, and how often the block is there."""
+Digests = Mapping[str, Counter[bytes]]
+"""By table: the digests of blocks, each with its number."""
+
+
+class Side(Protocol):
+    """One of the two states."""
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """Its tables by ``schema.table``."""
+
+    @property
+    def parents(self) -> frozenset[str]:
+        """Those whose rows are not this clinic's alone."""
+
+    def rows(self, name: str) -> int | None:
+        """How many rows a table has; none if that is not known without reading them."""
+
+    def digests(self, name: str) -> Counter[bytes]:
+        """The digests of a table's blocks."""
+
+    def read(self, others: Digests, take: TakeBlock) -> None:
+        """Read the tables of ``others``, and take the blocks that the other side does not have.
+
+        Digests of blocks that both sides have are taken out of ``others``.
+        """
+
+
+class BackupSide:
+    """A backup. Blocks that the other side has are not read."""
+
+    def __init__(self, archives: Archives, backup: Fetched) -> None:
+        self._archives, self._backup = archives, backup
+        self._contents = backup.manifest.tables
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        return {name: content.table for name, content in self._contents.items()}
+
+    @property
+    def parents(self) -> frozenset[str]:
+        return frozenset(name for name, content in self._contents.items() if content.is_parent)
+
+    def blocks(self, name: str) -> BlockList:
+        """All blocks of a table."""
+        return self._contents[name].blocks
+
+    def rows(self, name: str) -> int | None:
+        return self._contents[name].rows
+
+    def digests(self, name: str) -> Counter[bytes]:
+        return Counter(block.digest for block in self.blocks(name))
+
+    def read(self, others: Digests, take: TakeBlock) -> None:
+        missing = {}
+        for name, theirs in others.items():
+            own = self.digests(name)
+            missing[name] = own - theirs
+            theirs.subtract(own - missing[name])
+
+        def use(table: str, block: Block, data: bytes, times: int) -> None:
+            take(table, data, times)
+
+        blocks = {name: self.blocks(name) for name in others}
+        wanted = MissingBlocks(blocks, missing, use)
+        self._archives.read(self._backup, wanted)
+        wanted.require_all()
+
+
+class DatabaseSide:
+    """The rows that the extracts return in one snapshot.
+
+    :param queries: the extract of each table, rendered for the clinic.
+    :param on_table: told the name of the table that is read now.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        queries: Mapping[str, str],
+        parents: frozenset[str],
+        on_table: Callable[[str], object],
+    ) -> None:
+        self._snapshot, self._queries, self._on_table = snapshot, queries, on_table
+        self._tables = snapshot.tables(sorted(queries))
+        self._parents = parents
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        return self._tables
+
+    @property
+    def parents(self) -> frozenset[str]:
+        return self._parents
+
+    def rows(self, name: str) -> int | None:
+        return None
+
+    def digests(self, name: str) -> Counter[bytes]:
+        self._on_table(name)
+        found = blocks_of(self._snapshot, self._tables[name], self._queries[name])
+        return Counter(block.digest for block in found)
+
+    def read(self, others: Digests, take: TakeBlock) -> None:
+        for name, theirs in others.items():
+            self._on_table(name)
+
+            def use(data: bytes, block: Block, name: str = name) -> None:
+                take(name, data, 1)
+
+            read_other_blocks(self._snapshot, self._tables[name], self._queries[name], theirs, use)
