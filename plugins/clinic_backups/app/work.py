@@ -30,6 +30,7 @@ from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.differences.record_history import RecordHistory
 from clinic_backups.differences.states import States
 from clinic_backups.drill.night import Drills, OnProof
 from clinic_backups.drill.order import Turn, choose
@@ -190,6 +191,12 @@ class Parts(Shared):
             moment_of=lambda text: moment_of(text, self.settings.zone),
             archives=archives,
             **listening,
+        )
+
+    def record_history(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RecordHistory:
+        """Looks for records in backups. :raises SettingsError: see :meth:`archives`."""
+        return RecordHistory(
+            self.archives(identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening)
         )
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:

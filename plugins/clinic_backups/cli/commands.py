@@ -17,6 +17,7 @@ from clinic_backups.cli import (
     doctor,
     drill,
     erasure,
+    find,
     grant,
     init,
     mail,
@@ -49,6 +50,7 @@ doctor.register(app)
 drill.register(app)
 replicate.register(app)
 erasure.register(app)
+find.register(app)
 grant.register(app)
 init.register(app)
 mail.register(app)

@@ -14,13 +14,12 @@ A row that refers to another row by now stays as it is. Nothing is deleted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from uuid import UUID
 
 from psycopg2 import sql
 
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.row_key import PART, example, key_parts
 from clinic_backups.base.text import one_line
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.shape import Shape
@@ -31,9 +30,6 @@ from clinic_backups.restore.workspace import Workspace, row_text
 
 WHOLE = 0
 """In ``picked``: the row comes back as it was. Another number is that of the only link that comes back."""
-PART = "/"
-"""Between the parts of a key of several columns."""
-_NUMBERS = ("smallint", "integer", "bigint")
 
 
 class PickedRows:
@@ -94,7 +90,7 @@ class PickedRows:
                 "Name a row that these rows refer to, or restore the table with --table.",
             )
             return
-        wanted = sorted({key_parts(shape, key) for key in keys})
+        wanted = sorted({parts_of(shape, key) for key in keys})
         values = sql.SQL(", ").join(
             sql.SQL("(ROW({})::pg_catalog.text)").format(
                 sql.SQL(", ").join(sql.SQL("{}::pg_catalog.text").format(sql.Literal(part)) for part in parts)
@@ -262,26 +258,19 @@ class PickedRows:
         )  # fmt: skip
 
 
-def key_parts(shape: Shape, key: str) -> tuple[str, ...]:
+def parts_of(shape: Shape, key: str) -> tuple[str, ...]:
     """The parts of a key as PostgreSQL writes them. :raises SettingsError: the key has other parts, or types."""
     types = {column.name: column.type for column in shape.now.columns}
-    parts = key.split(PART) if len(shape.key) > 1 else [key]
-    if len(parts) == len(shape.key):
-        try:
-            return tuple(_canonical(types[name], part) for name, part in zip(shape.key, parts, strict=True))
-        except ValueError:
-            pass
-    said = PART.join(one_line(name) for name in shape.key)
-    raise SettingsError(
-        f"A named row of {shape.name} is not named by a key of that table.",
-        hint=f"Its key is {said}, of the type {PART.join(types[name] for name in shape.key)}."
-        f" For instance: {shape.name}:{PART.join(str(number + 1) for number in range(len(shape.key)))}",
+    try:
+        return key_parts(key, [types[name] for name in shape.key])
+    except ValueError:
+        raise no_key(shape.name, shape.key, [types[name] for name in shape.key]) from None
+
+
+def no_key(table: str, columns: Sequence[str], types: Sequence[str]) -> SettingsError:
+    """The error for a text that cannot be a key of that table. It does not repeat the text."""
+    return SettingsError(
+        f"A named row of {table} is not named by a key of that table.",
+        hint=f"Its key is {PART.join(map(one_line, columns))}, of the type {PART.join(types)}."
+        f" For instance: {table}:{example(types)}",
     )
-
-
-def _canonical(type_: str, text: str) -> str:
-    if type_ in _NUMBERS:
-        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text.strip(), re.ASCII):
-            raise ValueError
-        return str(int(text))
-    return str(UUID(text)) if type_ == "uuid" else text

@@ -1,0 +1,34 @@
+"""How a person writes the key of a row, and how PostgreSQL writes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from uuid import UUID
+
+PART = "/"
+"""Between the parts of a key of several columns."""
+_NUMBERS = ("smallint", "integer", "bigint")
+
+
+def key_parts(key: str, types: Sequence[str]) -> tuple[str, ...]:
+    """The parts of a key as PostgreSQL writes them.
+
+    :param types: the types of the key's columns, as ``format_type`` spells them.
+    :raises ValueError: it has another number of parts, or a part cannot be of its type.
+    """
+    parts = key.split(PART) if len(types) > 1 else [key]
+    return tuple(_written(type_, part) for type_, part in zip(types, parts, strict=True))
+
+
+def _written(type_: str, text: str) -> str:
+    if type_ in _NUMBERS:
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text.strip(), re.ASCII):
+            raise ValueError("no whole number")
+        return str(int(text))
+    return str(UUID(text)) if type_ == "uuid" else text
+
+
+def example(types: Sequence[str]) -> str:
+    """A key of these types, for a hint."""
+    return PART.join(str(number + 1) for number in range(len(types)))

@@ -1,0 +1,216 @@
+"""In which backups a record was, and when it changed.
+
+Backups are looked through from the oldest to the newest. Each block is read once, from the first backup that needs it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from clinic_backups.archive.blocks import Block
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, TransientError
+from clinic_backups.base.plain import iso
+from clinic_backups.base.row_key import key_parts
+from clinic_backups.base.table import Table
+from clinic_backups.differences.csv_rows import fields_of
+from clinic_backups.restore.archives import Archives
+from clinic_backups.restore.find_backup import source_of
+from clinic_backups.restore.missing_blocks import MissingBlocks
+from clinic_backups.restore.picked_rows import no_key
+from clinic_backups.restore.row_sets import rows_of
+
+What = Literal["there", "changed", "gone", "back"]
+"""there: in the first backup that was looked at, or new. changed: other values than before. gone: not in this backup.
+back: there again."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is new of a record in a backup. ``columns``: those that differ from the backup before."""
+
+    what: What
+    backup_id: str
+    moment: datetime
+    columns: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "what": self.what, "backup_id": self.backup_id, "moment": iso(self.moment), "columns": list(self.columns),
+        }  # fmt: skip
+
+
+@dataclass
+class FoundRecord:
+    """One record with its history.
+
+    :param values: its last known values, as texts. They are patients' data.
+    :param last_in: the newest of the backups that has it.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    events: list[Event] = field(default_factory=list)
+    values: dict[str, str | None] = field(default_factory=dict, repr=False)
+    last_in: str = ""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the newest backup does not have it."""
+        return bool(self.events) and self.events[-1].what == "gone"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, without the values."""
+        return {
+            "table": self.table, "key": list(self.key), "is_gone": self.is_gone, "last_in": self.last_in,
+            "events": [event.to_json() for event in self.events],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What is looked for.
+
+    :param keys: the keys of records by table, as a request for named rows has them.
+    :param text: a part of a value of one of ``columns``, whatever its case and its accents are.
+    :param columns: by table: the columns in which the text is looked for.
+    """
+
+    keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    text: str = ""
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def tables(self) -> set[str]:
+        return {*self.keys, *(self.columns if self.text else ())}
+
+
+_Row = tuple[tuple[str, ...], bytes]
+"""The key of a found row, and the row."""
+
+
+class RecordHistory:
+    """Looks through backups.
+
+    :param archives: reads them.
+    :ivar unread: the backups that could not be read, with the errors. They say nothing about any record.
+    """
+
+    def __init__(self, archives: Archives) -> None:
+        self._archives = archives
+        self.unread: list[tuple[BackupRecord, ClinicBackupsError]] = []
+        self._seen: dict[tuple[str, tuple[str, ...], bytes], tuple[_Row, ...]] = {}
+
+    def find(self, backups: Sequence[BackupRecord], sought: Sought) -> list[FoundRecord]:
+        """All records that fit in at least one of the backups, by table and key.
+
+        :param backups: the oldest first.
+        """
+        found: dict[tuple[str, tuple[str, ...]], FoundRecord] = {}
+        known: dict[tuple[str, tuple[str, ...]], tuple[Table, bytes] | None] = {}
+        for backup in backups:
+            try:
+                here = dict(self._rows_in(backup, sought))
+            except (ObjectNotFound, IntegrityError, TransientError) as error:
+                self.unread.append((backup, error))
+                continue
+            for place, (table, row) in here.items():
+                record = found.setdefault(place, FoundRecord(*place))
+                event = self._event(backup, known.get(place), place in known, table, row)
+                if event is not None:
+                    record.events.append(event)
+                known[place], record.last_in = (table, row), backup.backup_id
+                record.values = _values(table, row)
+            for place, before in known.items():
+                if place not in here and before is not None:
+                    found[place].events.append(Event("gone", backup.backup_id, _moment(backup)))
+                    known[place] = None
+        return [found[place] for place in sorted(found)]
+
+    def _event(
+        self, backup: BackupRecord, before: tuple[Table, bytes] | None, is_known: bool, table: Table, row: bytes
+    ) -> Event | None:
+        if before is None:
+            return Event("back" if is_known else "there", backup.backup_id, _moment(backup))
+        if before == (table, row):
+            return None
+        then, now = _values(*before), _values(table, row)
+        columns = tuple(name for name in now if then.get(name) != now[name] or name not in then)
+        return Event("changed", backup.backup_id, _moment(backup), columns) if columns else None
+
+    def _rows_in(
+        self, backup: BackupRecord, sought: Sought
+    ) -> Iterator[tuple[tuple[str, tuple[str, ...]], tuple[Table, bytes]]]:
+        fetched = self._archives.fetch(source_of(backup))
+        contents = {name: each for name, each in fetched.manifest.tables.items() if name in sought.tables}
+        looks = {name: _Look(content.table, name, sought) for name, content in contents.items()}
+        missing = {
+            name: Counter(
+                block.digest for block in content.blocks if (name, looks[name].columns, block.digest) not in self._seen
+            )
+            for name, content in contents.items()
+        }
+
+        def use(table: str, block: Block, data: bytes, times: int) -> None:
+            look = looks[table]
+            self._seen[table, look.columns, block.digest] = tuple(look.found(data))
+
+        wanted = MissingBlocks({name: content.blocks for name, content in contents.items()}, missing, use)
+        self._archives.read(fetched, wanted)
+        wanted.require_all()
+        for name, content in contents.items():
+            for block in content.blocks:
+                for key, row in self._seen[name, looks[name].columns, block.digest]:
+                    yield (name, key), (content.table, row)
+
+
+class _Look:
+    """Looks for records in blocks of one table, as a backup describes it."""
+
+    def __init__(self, table: Table, name: str, sought: Sought) -> None:
+        self.columns = tuple(column.name for column in table.stored_columns)
+        places = {column: place for place, column in enumerate(self.columns)}
+        key = [places[column] for column in table.primary_key if column in places]
+        # Without a key a record is told apart by all of its values.
+        self._key = key if key and len(key) == len(table.primary_key) else list(places.values())
+        types = [table.stored_columns[place].type for place in self._key]
+        try:
+            self._keys = {key_parts(each, types) for each in sought.keys.get(name, ())}
+        except ValueError:
+            raise no_key(name, [self.columns[place] for place in self._key], types) from None
+        self._text = folded(sought.text)
+        self._searched = [places[column] for column in sought.columns.get(name, ()) if column in places]
+
+    def found(self, data: bytes) -> Iterator[_Row]:
+        for row in rows_of(data):
+            values = fields_of(row)
+            key = tuple(_text(values[place]) or "" for place in self._key)
+            if key in self._keys or (self._text and self._fits(values)):
+                yield key, row
+
+    def _fits(self, values: Sequence[bytes | None]) -> bool:
+        return any(self._text in folded(_text(values[place]) or "") for place in self._searched)
+
+
+def folded(text: str) -> str:
+    """A text without case and accents."""
+    parts = unicodedata.normalize("NFKD", text)
+    return "".join(each for each in parts if not unicodedata.combining(each)).casefold()
+
+
+def _moment(backup: BackupRecord) -> datetime:
+    return backup.data_time or backup.started_at
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def _values(table: Table, row: bytes) -> dict[str, str | None]:
+    return {column.name: _text(value) for column, value in zip(table.stored_columns, fields_of(row), strict=True)}

@@ -1,0 +1,135 @@
+"""``find``: in which backups a record was; and what it says brings the record back."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.differences.record_history import folded
+from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant.search_columns import parse
+from tests.fleet import flip
+from tests.integration.test_cli import run as run
+from tests.integration.test_diff import change
+from tests.integration.test_diff import life as life
+from tests.postgres_fixtures import DemoDatabase
+
+PATIENTS, VISITS, STOCK = "public.usuarios_paciente", "public.citas_consulta", "public.inventario_inventario"
+
+
+def backed_up(life: Any, *words: str) -> str:
+    (record,) = life("backup", "--clinic", "1", "--json", *words).json()
+    return str(record["backup_id"])
+
+
+def test_the_nights_of_a_record(life: Any, demo_database: DemoDatabase) -> None:
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(f"SELECT id, apellidos FROM {PATIENTS} WHERE clinica_id = 1 ORDER BY id LIMIT 1")
+        ((patient, name),) = cursor.fetchall()
+        cursor.execute(f"SELECT max(id) FROM {STOCK} WHERE clinica_id = 1")
+        ((item,),) = cursor.fetchall()
+    first = backed_up(life)
+    change(demo_database, f"UPDATE {PATIENTS} SET telefono = '+591 8', notas = 'otra' WHERE id = {patient}")
+    second = backed_up(life)
+    change(
+        demo_database,
+        f"UPDATE {PATIENTS} SET sexo = sexo WHERE id = {patient}",
+        f"DELETE FROM {STOCK} WHERE id = {item}",
+    )
+    third = backed_up(life, "--kind", "full")
+    change(
+        demo_database,
+        f"INSERT INTO {STOCK} (id, codigo, nombre, cantidad, precio_unitario, clinica_id) OVERRIDING SYSTEM VALUE"
+        f" VALUES ({item}, 'Z', 'Ñandú', 1, 1, 1)",
+    )
+    fourth = backed_up(life)
+    found = life(
+        "find", "--clinic", "1", "--rows", f"{PATIENTS}:{patient}", "--rows", f"{STOCK}:0{item},77777", "--json"
+    )
+    by_table = {each["table"]: each for each in found.json()}
+    events = {
+        table: [(event["what"], event["backup_id"], sorted(event["columns"])) for event in each["events"]]
+        for table, each in by_table.items()
+    }
+    assert events == {
+        PATIENTS: [("there", first, []), ("changed", second, ["notas", "telefono"])],
+        STOCK: [("there", first, []), ("gone", third, []), ("back", fourth, [])],
+    }
+    assert [each["last_in"] for each in by_table.values()] == [fourth, fourth]
+    assert name not in found.out
+    # By text: without case and accents, in the declared columns alone, and in a part of the time.
+    by_text = life("find", "--clinic", "1", "--text", name.upper(), "--json").json()
+    assert [str(patient)] in [each["key"] for each in by_text]
+    assert {each["table"] for each in by_text} == {PATIENTS}
+    life("find", "--clinic", "1", "--text", "nandu", code=1)
+    until = by_table[PATIENTS]["events"][0]["moment"]
+    (early,) = life("find", "--clinic", "1", "--rows", f"{PATIENTS}:{patient}", "--until", until, "--json").json()
+    assert [event["what"] for event in early["events"]] == ["there"]
+
+
+def test_what_it_says_brings_the_record_back(life: Any, demo_database: DemoDatabase) -> None:
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(f"SELECT id FROM {STOCK} WHERE clinica_id = 1 ORDER BY id LIMIT 1")
+        ((item,),) = cursor.fetchall()
+    last = backed_up(life)
+    change(
+        demo_database, f"DELETE FROM {STOCK} WHERE id = {item}", f"UPDATE {STOCK} SET cantidad = 7 WHERE clinica_id = 1"
+    )
+    backed_up(life)
+    said = life("find", "--clinic", "1", "--rows", f"{STOCK}:{item}")
+    command = re.search(r"clinic-backups (restore .*)", said.err)
+    assert command
+    assert command[1] == f"restore --clinic 1 --backup {last} --rows {STOCK}:{item}"
+    done = life(*command[1].split(), "--yes")
+    assert "1 rows were written" in done.out
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(f"SELECT count(*), count(*) FILTER (WHERE cantidad = 7) FROM {STOCK} WHERE clinica_id = 1")
+        ((count, worked),) = cursor.fetchall()
+        assert worked == count - 1
+        cursor.execute("SELECT mode, state FROM clinic_backups.restore")
+        assert cursor.fetchall() == [("rows", "completed")]
+
+
+def test_an_archive_that_cannot_be_read_is_named_and_proves_no_deletion(
+    life: Any, demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(f"SELECT id FROM {STOCK} WHERE clinica_id = 1 ORDER BY id LIMIT 1")
+        ((item,),) = cursor.fetchall()
+    first = backed_up(life)
+    damaged = backed_up(life, "--kind", "full")
+    key = life("show", damaged, "--json").json()["archive_key"]
+    flip(FileStore(tmp_path / "store"), key)
+    found = life("find", "--clinic", "1", "--rows", f"{STOCK}:{item}", "--json")
+    assert [event["what"] for event in found.json()[0]["events"]] == ["there"]
+    assert found.json()[0]["last_in"] == first
+    assert f"{damaged} was not looked through" in found.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Nothing is looked for"), (("--rows", f"{PATIENTS}:x"), "not named by a key"),
+        (("--rows", "public"), "names no row"), (("--text", "x", "--values"), "only in a terminal"),
+        (("--text", "x", "--since", "ayer"), "is not a time"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_looked_for_is_refused(life: Any, words: tuple[str, ...], said: str) -> None:
+    backed_up(life)
+    done = life("find", "--clinic", "1", *words, code=2)
+    assert said in " ".join(done.err.split())
+    assert "HINT:" in done.err
+
+
+def test_search_columns() -> None:
+    found = parse('# a comment\n\npublic.a.b: Apellidos\npublic.a.c:x\n"s.x"."t:1".u: Ü\n').tables
+    assert found == {"public.a": {"b": "Apellidos", "c": "x"}, "s.x.t:1": {"u": "Ü"}}
+    for wrong in ("public.a: x", "public.a.b", "public.a.b:", "public.a.b: x\npublic.a.b: y"):
+        with pytest.raises(SettingsError):
+            parse(wrong)
+    assert folded("ÑANDÚ É") == folded("ñandu e")
