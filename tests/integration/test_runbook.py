@@ -132,8 +132,7 @@ def _same(now: Rows, before: Rows, *, but: frozenset[str] = frozenset()) -> None
 
 def _deleting(patient: str) -> tuple[str, ...]:
     """What deletes one patient with all that hangs on them."""
-    chosen = f"id = {patient}"
-    return tuple(text.replace("clinica_id = 3 AND id / 6 % 2 = 0", chosen) for text in damage(3))
+    return damage(3, f"id = {patient}")
 
 
 def _patient_deleted(lab: Lab, *, others: tuple[str, ...]) -> Check:
