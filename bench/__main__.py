@@ -16,6 +16,7 @@ from bench import (
     beside,
     block_size,
     board,
+    diff,
     far,
     far_store,
     fleet,
@@ -42,7 +43,7 @@ GROUPS = {
     "guards": guards.figures, "memory": memory.figures, "incremental": incremental.figures,
     "far": far.figures, "far_store": far_store.figures, "fleet": fleet.figures,
     "beside": beside.figures, "gentle": gentle.figures, "blocks": block_size.figures, "board": board.figures,
-    "rows": rows.figures, "recover": recover.figures,
+    "rows": rows.figures, "recover": recover.figures, "diff": diff.figures,
 }  # fmt: skip
 DEFAULT_GROUPS = ("large", "restore", "small", "guards", "incremental", "board")
 QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
