@@ -17,7 +17,7 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.differences.compare import compare
 from clinic_backups.differences.found import TableDifference
-from clinic_backups.differences.sides import BackupSide, DatabaseSide, Side
+from clinic_backups.differences.sides import BackupSide, DatabaseSide
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.read_blocks import blocks_of
@@ -103,9 +103,11 @@ class Compared:
     def of_backups(self) -> Run:
         """The changes from the full backup to the incremental one."""
         began = time.perf_counter()
-        return self._checked(compare(self._side(self._first), self._side(self._second)), began)
+        second = self._side(self._second)
+        first = BackupSide.beside(self._archives, source_of(self._first), second)
+        return self._checked(compare(first, second), began)
 
-    def _side(self, record: BackupRecord) -> Side:
+    def _side(self, record: BackupRecord) -> BackupSide:
         return BackupSide(self._archives, self._archives.fetch(source_of(record)))
 
     def _checked(self, found: list[TableDifference], began: float) -> Run:

@@ -216,6 +216,31 @@ def test_backups_moments_now_and_connections(life: Any, demo_database: DemoDatab
     assert sum(each["after"] is not None and each["after"].get("nombre") == "nuevo" for each in rows) == 7
 
 
+@pytest.mark.parametrize("kind", ["full", "incremental"])
+def test_backups_before_and_after_a_migration(life: Any, demo_database: DemoDatabase, kind: str) -> None:
+    first = life("backup", "--clinic", "1", "--json").json()[0]["backup_id"]
+    change(
+        demo_database,
+        "ALTER TABLE inventario_inventario RENAME COLUMN nombre TO titulo",
+        "ALTER TABLE inventario_inventario ADD COLUMN color text",
+        "UPDATE inventario_inventario SET codigo = codigo || 'x' WHERE clinica_id = 1 AND id / 6 % 2 = 0",
+    )
+    second = life("backup", "--clinic", "1", "--json", "--kind", kind).json()[0]["backup_id"]
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM inventario_inventario WHERE clinica_id = 1 AND id / 6 % 2 = 0")
+        ((changed,),) = cursor.fetchall()
+    for one, other, dropped, new in (
+        (first, second, ["nombre"], ["titulo", "color"]), (second, first, ["titulo", "color"], ["nombre"]),
+        (first, "now", ["nombre"], ["titulo", "color"]), ("now", first, ["titulo", "color"], ["nombre"]),
+    ):  # fmt: skip
+        (table,) = [
+            each for each in life("diff", one, other, "--json").json()["tables"]
+            if each["changed"] or each["added"] or each["removed"] or each["new_columns"]
+        ]  # fmt: skip
+        assert (table["table"], table["changed"], table["columns"]) == (STOCK, changed, {"codigo": changed})
+        assert (sorted(table["dropped_columns"]), sorted(table["new_columns"])) == (sorted(dropped), sorted(new))
+
+
 def test_what_is_no_state_is_refused_by_name(life: Any, tmp_path: Path) -> None:
     one = life("backup", "--clinic", "1", "--json").json()[0]["backup_id"]
     two = life("backup", "--clinic", "2", "--json").json()[0]["backup_id"]

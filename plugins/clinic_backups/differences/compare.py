@@ -1,8 +1,9 @@
 """Compares two states of a clinic row by row.
 
 Blocks that both sides have hold equal rows and are not looked at. The rows of the second side's other blocks are kept
-in memory by their keys, and those of the first side meet them as they are read. If that would take too much memory,
-the rows are divided by their keys into parts, and each part is compared in a pass of its own.
+in memory, and those of the first side meet them as they are read: equal rows as bytes, the others by their keys. If
+that would take too much memory, the rows are divided by their keys into parts, and each part is compared in a pass of
+its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
 from clinic_backups.differences.csv_rows import fields_of
 from clinic_backups.differences.found import RowDifference, TableDifference
-from clinic_backups.differences.sides import Side
+from clinic_backups.differences.sides import Side, TakeBlock, is_same
 from clinic_backups.restore.row_sets import rows_of
 
 KEPT_BYTES = 256 * 1024 * 1024
@@ -76,44 +77,32 @@ class _Comparison:
         """Compare the rows of one part. Returns whether they fitted into memory; otherwise nothing was compared."""
         left = {name: Counter(digests) for name, digests in self._own.items()}
         room = self._kept_bytes
-        fits = True
 
-        def keep(name: str, data: bytes, times: int) -> None:
-            nonlocal room, fits
-            table = self._tables[name]
-            for row in rows_of(data) if fits else ():
-                key = table.key_of_second(row)
-                if _part(key, parts) != part:
-                    continue
-                room -= times * (len(row) + ROW_OVERHEAD_BYTES)
-                fits = room >= 0 or parts >= MOST_PARTS
-                if not fits:
-                    return  # the rest is read in vain, because a COPY that is broken off ends the snapshot
-                table.keep(key, row, times)
+        def taker(take: Callable[[_Table, bytes, int], int], key_of: Callable[[_Table, bytes], Key]) -> TakeBlock:
+            def use(name: str, data: bytes, times: int) -> None:
+                nonlocal room
+                table = self._tables[name]
+                # If they do not fit the rest is read in vain, because a COPY that is broken off ends the snapshot.
+                for row in rows_of(data) if room >= 0 else ():
+                    if parts == 1 or _part(key_of(table, row), parts) == part:
+                        kept = take(table, row, times)
+                        room -= kept * (len(row) + ROW_OVERHEAD_BYTES) if parts < MOST_PARTS else 0
 
-        self._second.read(left, keep)
-        if not fits:
-            for each in self._tables.values():
-                each.kept.clear()
-            return False
+            return use
 
-        def meet(name: str, data: bytes, times: int) -> None:
-            table = self._tables[name]
-            for row in rows_of(data):
-                key = table.key_of_first(row)
-                if _part(key, parts) == part:
-                    table.meet(key, row, times)
-
+        self._second.read(left, taker(_Table.keep, _Table.key_of_second))
         # What is left are the digests of the first side's blocks that the second one does not have.
-        self._first.read({name: self._own[name] - +left[name] for name in self._tables}, meet)
+        matched = {name: self._own[name] - +left[name] for name in self._tables}
+        if room >= 0:
+            self._first.read(matched, taker(_Table.meet, _Table.key_of_first))
         for each in self._tables.values():
-            each.finish()
-        return True
+            if room >= 0:
+                each.finish()
+            each.clear()
+        return room >= 0
 
 
 def _part(key: Key, parts: int) -> int:
-    if parts == 1:
-        return 0
     return crc32(b"\0".join(b"\1" if value is None else value for value in key)) % parts
 
 
@@ -129,7 +118,12 @@ class _Table:
     key_second: tuple[int, ...] = ()
     shared: tuple[tuple[str, int, int], ...] = ()
     """The columns that both sides have, with their places."""
-    kept: dict[Key, list[bytes]] = field(default_factory=dict)
+    is_same: bool = False
+    """Whether equal rows have equal bytes."""
+    kept: dict[bytes, int] = field(default_factory=dict)
+    """The second side's rows that no row of the first one has met, each with its number."""
+    left: list[bytes] = field(default_factory=list)
+    """The first side's rows that have met no equal one."""
 
     @classmethod
     def of(
@@ -152,6 +146,7 @@ class _Table:
         self.difference.new = tuple(name for name in after if name not in before)
         key = other.primary_key if set(other.primary_key) <= before.keys() & after.keys() else ()
         self.difference.is_keyed = bool(key)
+        self.is_same = is_same(one, other)
         # Without a key a row is told apart by all of its values.
         self.key_first = tuple(before[name] for name in key or [name for name, _, _ in self.shared])
         self.key_second = tuple(after[name] for name in key or [name for name, _, _ in self.shared])
@@ -159,14 +154,6 @@ class _Table:
     @property
     def is_on_both_sides(self) -> bool:
         return self.first is not None and self.second is not None
-
-    @property
-    def is_same(self) -> bool:
-        """Whether equal rows have equal bytes."""
-        if self.first is None or self.second is None:
-            return False
-        one, other = self.first.stored_columns, self.second.stored_columns
-        return [(each.name, each.type) for each in one] == [(each.name, each.type) for each in other]
 
     def count_alone(self, first: Side, second: Side) -> None:
         """Count the rows of a table that only one side has."""
@@ -194,36 +181,49 @@ class _Table:
         values = fields_of(row)
         return tuple(values[place] for place in self.key_second)
 
-    def keep(self, key: Key, row: bytes, times: int) -> None:
-        self.kept.setdefault(key, []).extend([row] * times)
+    def keep(self, row: bytes, times: int) -> int:
+        """Keep a row of the second side. Returns how many rows are in memory now that were not before."""
+        self.kept[row] = self.kept.get(row, 0) + times
+        return 1
 
-    def meet(self, key: Key, row: bytes, times: int) -> None:
-        """Compare a row of the first side with the kept one of the same key."""
-        for _ in range(times):
-            others = self.kept.get(key)
-            if not others:
-                self.difference.removed += 1
-                self._tell(key, row, None)
-                continue
-            other = others.pop()
-            if not others:
-                del self.kept[key]
-            if row == other and self.is_same:
-                continue
-            before, after = fields_of(row), fields_of(other)
-            changed = [name for name, place, place_after in self.shared if before[place] != after[place_after]]
-            if changed:
-                self.difference.changed += 1
-                self.difference.columns.update(changed)
-                self._tell(key, row, other)
+    def meet(self, row: bytes, times: int) -> int:
+        """Let a row of the first side meet an equal one. Returns as :meth:`keep`."""
+        equal = min(times, self.kept.get(row, 0)) if self.is_same else 0
+        if equal:
+            self.kept[row] -= equal
+        self.left.extend([row] * (times - equal))
+        return times - equal
 
     def finish(self) -> None:
-        """What is kept still is only on the second side."""
-        for key, rows in self.kept.items():
+        """Compare the rows that have met no equal one, by their keys."""
+        others: dict[Key, list[bytes]] = {}
+        for row, times in self.kept.items():
+            if times:
+                others.setdefault(self.key_of_second(row), []).extend([row] * times)
+        for row in self.left:
+            key = self.key_of_first(row)
+            found = others.get(key)
+            if not found:
+                self.difference.removed += 1
+                self._tell(key, row, None)
+            else:
+                self._changed(key, row, found.pop())
+        for key, rows in others.items():
             self.difference.added += len(rows)
             for row in rows:
                 self._tell(key, None, row)
+
+    def clear(self) -> None:
         self.kept.clear()
+        self.left.clear()
+
+    def _changed(self, key: Key, row: bytes, other: bytes) -> None:
+        before, after = fields_of(row), fields_of(other)
+        changed = [name for name, place, place_after in self.shared if before[place] != after[place_after]]
+        if changed:
+            self.difference.changed += 1
+            self.difference.columns.update(changed)
+            self._tell(key, row, other)
 
     def _tell(self, key: Key, before: bytes | None, after: bytes | None) -> None:
         if self.on_row is None:

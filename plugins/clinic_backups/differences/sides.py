@@ -8,7 +8,7 @@ from typing import Protocol
 
 from clinic_backups.archive.blocks import Block, BlockList
 from clinic_backups.base.table import Table
-from clinic_backups.restore.archives import Archives, Fetched
+from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.read_blocks import blocks_of, read_other_blocks
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -17,6 +17,13 @@ TakeBlock = Callable[[str, bytes, int], object]
 """Gets a table's name, the bytes of a block, and how often the block is there."""
 Digests = Mapping[str, Counter[bytes]]
 """By table: the digests of blocks, each with its number."""
+
+
+def is_same(one: Table, other: Table) -> bool:
+    """Whether equal rows of two tables have equal bytes."""
+    return [(each.name, each.type) for each in one.stored_columns] == [
+        (each.name, each.type) for each in other.stored_columns
+    ]
 
 
 class Side(Protocol):
@@ -57,6 +64,18 @@ class BackupSide:
     @property
     def parents(self) -> frozenset[str]:
         return frozenset(name for name, content in self._contents.items() if content.is_parent)
+
+    @classmethod
+    def beside(cls, archives: Archives, source: Source, other: BackupSide) -> BackupSide:
+        """A backup of which only blocks are wanted that the other one does not have. Its own archive is read once."""
+        known = {name: set(other.digests(name)) for name in other.tables}
+        nothing = set[bytes]()
+        backup = archives.fetch(source, only=lambda table, block: block.digest not in known.get(table, nothing))
+        made = cls(archives, backup)
+        common = made.tables.keys() & other.tables.keys()
+        if all(is_same(made.tables[name], other.tables[name]) for name in common):
+            return made
+        return cls(archives, archives.fetch(source))  # of a table with other columns all rows are compared
 
     def blocks(self, name: str) -> BlockList:
         """All blocks of a table."""

@@ -142,7 +142,9 @@ class States:
         # A database is read once as the second side, and twice as the first one.
         turned = first.connection is not None and second.connection is None
         with ExitStack() as open_sides:
-            one, other = (open_sides.enter_context(self._side(each, clinic_id)) for each in (first, second))
+            # The second side first: what it has need not be kept of the first one.
+            other = open_sides.enter_context(self._side(second, clinic_id))
+            one = open_sides.enter_context(self._side(first, clinic_id, other))
             require_known(tables, {*one.tables, *other.tables})
             told = None if on_row is None else (lambda row: on_row(row.turned)) if turned else on_row
             sides = (other, one) if turned else (one, other)
@@ -153,10 +155,13 @@ class States:
         return Difference(clinic_id, first.said, second.said, tuple(found))
 
     @contextmanager
-    def _side(self, state: State, clinic_id: ClinicId) -> Iterator[Side]:
+    def _side(self, state: State, clinic_id: ClinicId, other: Side | None = None) -> Iterator[Side]:
         if state.backup is not None:
-            archives = self._archives()
-            yield BackupSide(archives, archives.fetch(source_of(state.backup)))
+            archives, source = self._archives(), source_of(state.backup)
+            if isinstance(other, BackupSide):
+                yield BackupSide.beside(archives, source, other)
+            else:
+                yield BackupSide(archives, archives.fetch(source))
             return
         assert state.connection is not None  # noqa: S101 - one of the two is there
         folder, queries = unit_sql(state.connection, self._settings, clinic_id)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
-from clinic_backups.archive.blocks import OWN_ARCHIVE
+from clinic_backups.archive.blocks import OWN_ARCHIVE, Block
 from clinic_backups.archive.bounds import RATIO, Bound, believed, guess
 from clinic_backups.archive.reader import Manifest, Segment, read_archive
 from clinic_backups.base.backup_facts import ArchiveInfo, ChainArchive
@@ -20,6 +20,9 @@ from clinic_backups.stores.configured import Stores
 
 T = TypeVar("T")
 OnBadReplica = Callable[["Source", str, ClinicBackupsError], object]
+
+Choice = Callable[[str, Block], bool]
+"""Whether a block of a table is wanted."""
 
 KEPT_BYTES = 32 * 1024 * 1024
 """The most bytes of a backup's own rows that wait in memory for the manifest. With more, the archive is read again."""
@@ -108,14 +111,15 @@ class Archives:
         self._stores, self.identities = stores, identities
         self.listener, self._on_bad_replica = listener, on_bad_replica
 
-    def fetch(self, source: Source, *, keep: bool = True) -> Fetched:
+    def fetch(self, source: Source, *, keep: bool = True, only: Choice | None = None) -> Fetched:
         """Read the backup's own archive to its end, before anything else, because the manifest is its last member.
 
         :param keep: keep its rows if they are few, so that :meth:`read` need not read the archive again.
+        :param only: keep only the blocks of which this is true. Then :meth:`read` may be asked for these alone.
         :raises ClinicBackupsError: no store has a good replica; the first store's error.
         """
         store, (manifest, segments) = self._first_good(
-            source, "checking", lambda store: self._fetch(source, store, keep)
+            source, "checking", lambda store: self._fetch(source, store, keep=keep, only=only)
         )
         known = {archive.backup_id: archive for archive in source.chain}
         archives = {OWN_ARCHIVE: self._bounded(source)}
@@ -197,8 +201,10 @@ class Archives:
         bound = self._bound_of(source.backup_id) or guess(source.archive.size_bytes, self._unpack_ratio)
         return replace(source, bound=bound)
 
-    def _fetch(self, source: Source, store: ObjectStore, keep: bool) -> tuple[Manifest, tuple[Segment, ...] | None]:
-        kept = _Kept(KEPT_BYTES if keep else 0)
+    def _fetch(
+        self, source: Source, store: ObjectStore, *, keep: bool, only: Choice | None
+    ) -> tuple[Manifest, tuple[Segment, ...] | None]:
+        kept = _Kept(KEPT_BYTES if keep else 0, only)
         return self.read_in(store, source, kept.take), kept.segments
 
     def _read_parent(self, number: int, source: Source, taker: _Taker) -> None:
@@ -270,11 +276,13 @@ class _Taker:
 class _Kept:
     """Segments, kept as long as they are few."""
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, room: int, only: Choice | None) -> None:
+        self._room, self._only = room, only
         self._segments: list[Segment] = []
 
     def take(self, segment: Segment) -> None:
+        if self._only is not None:
+            segment = _chosen(segment, self._only)
         self._room -= len(segment.data)
         if self._room >= 0:
             self._segments.append(segment)
@@ -285,6 +293,17 @@ class _Kept:
     def segments(self) -> tuple[Segment, ...] | None:
         """All of them; none if they were too many."""
         return tuple(self._segments) if self._room >= 0 else None
+
+
+def _chosen(segment: Segment, choice: Choice) -> Segment:
+    """A segment with the chosen blocks alone."""
+    at, blocks, parts = 0, list[Block](), list[bytes]()
+    for block in segment.blocks:
+        if choice(segment.table, block):
+            blocks.append(block)
+            parts.append(segment.data[at : at + block.size_bytes])
+        at += block.size_bytes
+    return Segment(segment.table, tuple(blocks), b"".join(parts))
 
 
 class _Counted:
