@@ -82,6 +82,10 @@ FACTS: dict[str, dict[str, Any]] = {
             {"clinic_id": 12, "clinic_name": "Central", "what": "rows", "before": 123_456, "now": 1_234},
             {"clinic_id": 14, "clinic_name": "Sur", "what": "size", "before": 0, "now": 2_345_678},
         ],
+        "losses": [
+            {"clinic_id": 15, "clinic_name": "Oeste", "removed": 4_321, "usual": 12,
+             "tables": [{"table": "public.citas_consulta", "rows": 4_000}, {"table": "public.b", "rows": 321}]},
+        ],
         "undelivered": [
             {"address": "eva@clinica.example", "clinic_name": "Central", "since": "2026-04-29T07:05:00Z",
              "error": "550 unknown"},
@@ -150,13 +154,14 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
                         "Dental Ñandú (31)", "hace 3 días", "Dental Nueva (119)", "de 123.456 a 1.234 (-99 %)",
                         "de 0 B a 2,3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01",
                         "gs://far/clinics", "1.234 respaldos sin réplica allí", "29 abr 2026, 3:05 (hace 49 horas)",
+                        "Registros menos que en el respaldo anterior: 4.321", "public.citas_consulta: 4.000",
                         "403 forbidden", "Qué hacer: Grant it.", "az://far/clinics", "1 respaldo sin réplica allí"]),
     ("digest", "en"): ("❌ Backups: 1,198 of 1,200, 2 failed",
                        ["48,123,456", "5.4 GB", "Clínica Sonrisas (7)", "The store is full.", "What to do: Enlarge it.",
                         "Dental Ñandú (31)", "3 days ago", "Dental Nueva (119)", "from 123,456 to 1,234 (-99%)",
                         "from 0 B to 2.3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01",
                         "gs://far/clinics", "1,234 backups without a replica there", "3:05 AM (49 hours ago)",
-                        "403 forbidden",
+                        "Records fewer than in the backup before: 4,321", "403 forbidden",
                         "What to do: Grant it.", "az://far/clinics", "1 backup without a replica there"]),
     ("restore", "es"): ("✅ Restauración completada - Clínica Sonrisas", [
         "quedaron como estaban el 28 de abril de 2026, 3:05 (hora de Bolivia)", "1 de mayo de 2026, 8:02",
@@ -416,7 +421,7 @@ def test_parent_tables_are_named(kind: str, language: str, said: str) -> None:
 
 
 QUIET: dict[str, Any] = {
-    name: [] for name in ("failed", "overdue", "never", "shrunk", "undelivered", "replicas", "suspect")
+    name: [] for name in ("failed", "overdue", "never", "shrunk", "losses", "undelivered", "replicas", "suspect")
 } | {"total": 120, "completed": 120}  # fmt: skip
 
 
@@ -586,7 +591,10 @@ def test_a_shortened_list_of_losses_is_cut_once_more_and_counted_whole() -> None
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("kind", "field"),
-    [("digest", field) for field in ("failed", "never", "overdue", "shrunk", "undelivered", "replicas", "suspect")]
+    [
+        ("digest", field)
+        for field in ("failed", "never", "overdue", "shrunk", "losses", "undelivered", "replicas", "suspect")
+    ]
     + [("loss", "lost"), ("loss", "without")],
 )
 def test_long_lists_are_cut(kind: str, field: str, language: str) -> None:
@@ -644,7 +652,7 @@ MARKUP = "</td><script>alert(1)</script>\"'><a href=http://evil.example>&amp;"
 @example("{{ 7 * 7 }}{% raw %}", "", "weekly", "es")
 def test_no_name_bends_a_mail(clinic: str, admin: str, kind: str, language: str) -> None:
     facts = FACTS[kind] | {"clinic_name": clinic, "run_id": clinic}
-    for field in ("failed", "overdue", "never", "shrunk", "undelivered", "suspect", "lost", "without"):
+    for field in ("failed", "overdue", "never", "shrunk", "losses", "undelivered", "suspect", "lost", "without"):
         if field in facts:
             facts[field] = [entry | {"clinic_name": clinic} for entry in facts[field]]
     if kind == "digest":

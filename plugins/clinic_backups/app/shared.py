@@ -25,6 +25,7 @@ from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.proofs import Proofs
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
+from clinic_backups.catalog.row_changes import RowChanges
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.stores.base import ObjectStore
@@ -247,6 +248,11 @@ class Shared:
     def belongs_to(self, name: str, clinic_id: ClinicId) -> bool:
         """Whether the person with that name belongs to the clinic. A superadmin does not belong to any clinic."""
         return people.belongs_to(self.clinic_db, SqlFolder(self.settings.sql_dir), name, clinic_id)
+
+    @cached_property
+    def row_changes(self) -> RowChanges:
+        """What changed between backups, as far as the catalog knows."""
+        return RowChanges(self.catalog.database)
 
     def replicas(self) -> Replicas:
         """The replicas of backups in stores."""

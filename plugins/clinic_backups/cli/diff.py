@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from clinic_backups.app import Parts
 from clinic_backups.archive.sealed_file import sealed_file
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.load_settings import in_words
@@ -20,11 +21,12 @@ from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.differences.found import RowDifference, TableDifference
-from clinic_backups.differences.states import Difference
+from clinic_backups.differences.states import Difference, State
 
 COLUMNS = (
     ("table", False), ("added", True), ("removed", True), ("changed", True), ("columns that differ", False),
 )  # fmt: skip
+ESTIMATED = (("table", False), ("rows before", True), ("rows after", True), ("new or changed, at most about", True))
 SHOWN_COLUMNS = 6
 
 
@@ -44,6 +46,9 @@ def diff(
         typer.Option(help="Write the rows with their values into this file, encrypted to the public keys."),
     ] = None,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
+    without_key: Annotated[
+        bool, typer.Option("--without-key", help="Of two backups: what the catalog knows, about how many rows.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, without values.")] = False,
 ) -> None:
     """Compare two states of a clinic: how many rows were added, removed and changed in each table.
@@ -59,6 +64,9 @@ def diff(
     steps = Steps()
     states = with_parts.states(identity, listener=steps.listener)
     clinic_id, (one, other) = states.named(first, second, clinic_id=clinic)
+    if without_key:
+        _estimate(with_parts, one, other, json=json)
+        return
     with ExitStack() as closing:
         tell: list[Callable[[RowDifference], object]] = []
         if output is not None:
@@ -79,6 +87,31 @@ def diff(
         print(shown_line(json_text.dumps(row.to_json(), ensure_ascii=False)))
     if output is not None:
         errors.print(f"The rows are in {escape(str(output))}. Open it with: age --decrypt --identity KEY FILE")
+
+
+def _estimate(with_parts: Parts, one: State, other: State, *, json: bool) -> None:
+    if one.backup is None or other.backup is None:
+        raise SettingsError(
+            "Without the secret key only two backups can be compared.",
+            hint="Give the ids of two backups, or two times.",
+        )
+    found = [each for each in with_parts.row_changes.between(one.backup, other.backup) if each.is_worth_saying]
+    if json:
+        print_json([each.to_json() for each in found])
+        return
+    title = in_words(f"Clinic {one.backup.clinic_id}: from {one.said} to {other.said}")
+    if not found:
+        print(f"{title}: nothing differs.")
+        return
+    print_table(
+        escape(title), ESTIMATED,
+        (
+            [escape(one_line(each.table)), *("" if count is None else f"{count:,}" for count in (each.before, each.after)),
+             "not known" if each.at_most is None else f"{each.at_most:,}"]
+            for each in found
+        ),
+    )  # fmt: skip
+    print("New or changed rows are counted by blocks of about 128 rows. With the secret key `diff` counts the rows.")
 
 
 def _show(found: Difference) -> None:

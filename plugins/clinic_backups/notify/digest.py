@@ -12,6 +12,7 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.plain import iso
 from clinic_backups.catalog.clinics import ClinicHealth, Shrunk
 from clinic_backups.catalog.proofs import Candidate
+from clinic_backups.catalog.row_changes import Loss
 
 UNDELIVERED_AFTER = timedelta(days=1)
 
@@ -25,6 +26,7 @@ def digest_facts(
     urls: Mapping[ClinicId, str],
     health: Iterable[ClinicHealth],
     shrunk: Iterable[Shrunk],
+    losses: Iterable[Loss] = (),
     undelivered: Sequence[Mapping[str, Any]],
     replicas: Sequence[Mapping[str, Any]] = (),
     problem: Mapping[str, str] | None = None,
@@ -42,6 +44,7 @@ def digest_facts(
     :param replicas: stores that lack replicas of completed backups, each with ``store_url``, ``missing`` (their
         number), ``oldest_at`` (time of the oldest, ISO 8601), and the store's last ``error`` and ``hint``, which may
         be empty.
+    :param losses: from :meth:`~clinic_backups.catalog.row_changes.RowChanges.unusual_losses`.
     :param problem: why the run failed before any backup began: ``task``, ``error``, ``hint``.
     :param unusable: the clinics whose key cannot be an id. They are told of as failed ones.
     :param unproven: from :func:`unproven_facts`.
@@ -77,6 +80,16 @@ def digest_facts(
         "shrunk": [
             {"clinic_id": s.clinic_id, "clinic_name": s.name, "what": s.what, "before": s.before, "now": s.now}
             for s in shrunk
+        ],
+        "losses": [
+            {
+                "clinic_id": loss.clinic_id,
+                "clinic_name": loss.clinic_name,
+                "removed": loss.removed,
+                "usual": loss.usual,
+                "tables": [{"table": table, "rows": rows} for table, rows in loss.tables],
+            }
+            for loss in losses
         ],
         "suspect": [
             {

@@ -266,6 +266,7 @@ def _queue_digest(
         },
         health=parts.known_clinics.health(now),
         shrunk=parts.known_clinics.shrunk(run_id, settings.shrink_percent),
+        losses=parts.row_changes.unusual_losses(run_id),
         undelivered=parts.outbox.undelivered(
             waiting_since=now - UNDELIVERED_AFTER, refused_since=last[1] if last else now - UNDELIVERED_AFTER
         ),
@@ -284,7 +285,7 @@ def _queue_digest(
     parts.outbox.queue(Notice(f"digest:{run_id}:{instance.try_number}", "digest", facts), now)
 
 
-_TELLING = ("problem", "failed", "incomplete", "shrunk", "suspect")
+_TELLING = ("problem", "failed", "incomplete", "shrunk", "losses", "suspect")
 
 
 def _is_quiet(settings: Settings, run: Any) -> bool:

@@ -1,0 +1,188 @@
+"""What changed between two backups as far as the catalog knows, without the secret key.
+
+The number of rows of each table is in the records. Which blocks an archive holds is in the lists for incremental
+backups: a block that the later backup's archives have, and the earlier one's do not, holds at least one row that is new
+or changed. So the number of such rows is known only from above.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import bindparam, select, text
+
+from clinic_backups.archive.blocks import DIGEST_BYTES
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.clinic_id_text import ClinicIdText
+from clinic_backups.catalog.tables import backup_blocks
+
+BLOCK_ROWS = 128
+"""How many rows a block holds on average (docs/decisions/0003)."""
+LEAST_LOSS = 20
+"""Fewer rows are never called an unusual loss."""
+FAR_ABOVE = 3
+"""So many times the largest loss of a clinic's earlier nights is unusual."""
+SHARE_WITHOUT_HISTORY = 0.1
+"""Of a clinic that never lost rows before: this share of all rows."""
+HISTORY_DAYS = 30
+
+
+@dataclass(frozen=True)
+class TableChange:
+    """One table of two backups.
+
+    :param before, after: its rows; none if the backup does not have the table.
+    :param at_most: at most about so many rows are new or changed. None: the catalog does not know the blocks.
+    """
+
+    table: str
+    before: int | None
+    after: int | None
+    at_most: int | None
+
+    @property
+    def is_worth_saying(self) -> bool:
+        """Whether anything may differ."""
+        return self.before != self.after or self.at_most != 0
+
+    @property
+    def more(self) -> int:
+        """How many rows there are more, or fewer."""
+        return (self.after or 0) - (self.before or 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"table": self.table, "before": self.before, "after": self.after, "at_most": self.at_most}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A backup whose tables lost far more rows than those of the same clinic usually do.
+
+    :param removed: by how many rows its tables are smaller than in the backup before.
+    :param usual: the largest such number of the clinic's earlier nights.
+    :param tables: the tables that lost most, with these numbers.
+    """
+
+    clinic_id: ClinicId
+    clinic_name: str
+    backup_id: str
+    removed: int
+    usual: int
+    tables: tuple[tuple[str, int], ...]
+
+
+_LOSSES = text("""
+    WITH tonight AS MATERIALIZED (
+        SELECT b.clinic_id, b.clinic_name, b.backup_id, b.started_at, b.rows, b.rows_total, p.rows AS rows_before
+          FROM clinic_backups.backup AS b
+         CROSS JOIN LATERAL (
+               SELECT e.rows FROM clinic_backups.backup AS e
+                WHERE e.clinic_id = b.clinic_id AND e.state = 'completed' AND e.safety_of IS NULL
+                  AND e.started_at < b.started_at
+                ORDER BY e.started_at DESC LIMIT 1) AS p
+         WHERE b.run_id = :run_id AND b.state = 'completed' AND b.safety_of IS NULL),
+    lost AS MATERIALIZED (
+        SELECT t.backup_id, r.key AS table_name, r.value::bigint - coalesce((t.rows ->> r.key)::bigint, 0) AS removed
+          FROM tonight AS t CROSS JOIN LATERAL jsonb_each_text(t.rows_before) AS r
+         WHERE r.value::bigint > coalesce((t.rows ->> r.key)::bigint, 0)),
+    large AS MATERIALIZED (
+        SELECT l.backup_id, sum(l.removed)::bigint AS removed,
+               jsonb_agg(jsonb_build_array(l.table_name, l.removed) ORDER BY l.removed DESC, l.table_name) AS tables
+          FROM lost AS l GROUP BY l.backup_id HAVING sum(l.removed) >= :least)
+    SELECT t.clinic_id, t.clinic_name, t.backup_id, g.removed, g.tables, coalesce(t.rows_total, 0)::bigint,
+           (SELECT max(n.removed)
+              FROM (SELECT (SELECT coalesce(sum(r.value::bigint - coalesce((e.rows ->> r.key)::bigint, 0)), 0)
+                              FROM jsonb_each_text(e.rows_before) AS r
+                             WHERE r.value::bigint > coalesce((e.rows ->> r.key)::bigint, 0)) AS removed
+                      FROM (SELECT h.rows, lag(h.rows) OVER (ORDER BY h.started_at) AS rows_before
+                              FROM clinic_backups.backup AS h
+                             WHERE h.clinic_id = t.clinic_id AND h.state = 'completed' AND h.safety_of IS NULL
+                               AND h.started_at < t.started_at
+                               AND h.started_at >= t.started_at - make_interval(days => :days)) AS e
+                     WHERE e.rows_before IS NOT NULL) AS n)::bigint AS usual
+      FROM large AS g JOIN tonight AS t USING (backup_id)
+     ORDER BY g.removed DESC, t.backup_id""").columns(clinic_id=ClinicIdText)
+_PIECES = (
+    select(backup_blocks.c.backup_id, backup_blocks.c.digests)
+    .where(backup_blocks.c.backup_id == bindparam("of"))
+    .order_by(backup_blocks.c.part)
+)
+
+
+class RowChanges:
+    """Compares records and lists of blocks."""
+
+    def __init__(self, database: CatalogDatabase) -> None:
+        self._database = database
+
+    def between(self, first: BackupRecord, second: BackupRecord) -> list[TableChange]:
+        """What changed from one backup to another one, by table, in order of name."""
+        with self._database.transaction("reading which blocks backups have") as db:
+            one, other = (_blocks_of(db, record) for record in (first, second))
+        known = one is not None and other is not None
+        return [
+            TableChange(
+                name, first.rows.get(name), second.rows.get(name),
+                _at_most(len(other.get(name, set()) - one.get(name, set())), second.rows.get(name, 0))
+                if known and one is not None and other is not None else None,
+            )
+            for name in sorted({*first.rows, *second.rows})
+        ]  # fmt: skip
+
+    def unusual_losses(self, run_id: str) -> list[Loss]:
+        """The backups of a run whose tables lost far more rows than usual, the largest losses first."""
+        values = {"run_id": run_id, "least": LEAST_LOSS, "days": HISTORY_DAYS}
+        with self._database.statement("looking for unusual losses of rows") as db:
+            rows = db.execute(_LOSSES, values).all()
+        return [
+            Loss(clinic_id, name, backup_id, removed, usual or 0, tuple((table, count) for table, count in tables))
+            for clinic_id, name, backup_id, removed, tables, total, usual in rows
+            if is_unusual(removed, usual, removed + total)
+        ]
+
+
+def is_unusual(removed: int, usual: int | None, total: int) -> bool:
+    """Whether a loss is far above a clinic's own history.
+
+    :param usual: the largest loss of the earlier nights; none if there are none.
+    :param total: the rows before.
+    """
+    if removed < LEAST_LOSS:
+        return False
+    return removed > FAR_ABOVE * usual if usual else removed > SHARE_WITHOUT_HISTORY * total
+
+
+def _at_most(blocks: int, rows: int) -> int:
+    return min(blocks * BLOCK_ROWS, rows)
+
+
+def _blocks_of(db: SqlConnection, record: BackupRecord) -> dict[str, set[bytes]] | None:
+    """The digests of all blocks in the archives of a backup, by table; none if a list is missing."""
+    found: dict[str, set[bytes]] = {}
+    for backup_id in (record.backup_id, *(archive.backup_id for archive in record.chain)):
+        if not _add(found, [bytes(piece) for _, piece in db.execute(_PIECES, {"of": backup_id})]):
+            return None
+    return found
+
+
+def _add(found: dict[str, set[bytes]], pieces: Sequence[bytes]) -> bool:
+    head, _, digests = b"".join(pieces).partition(b"\n")
+    try:
+        tables: Iterable[tuple[str, int]] = json.loads(head)["tables"]
+        at = 0
+        for name, count in tables:
+            part = digests[at : at + count * DIGEST_BYTES]
+            found.setdefault(name, set()).update(
+                part[place : place + DIGEST_BYTES] for place in range(0, len(part), DIGEST_BYTES)
+            )
+            at += count * DIGEST_BYTES
+    except (ValueError, KeyError, TypeError):
+        return False
+    return at == len(digests)
