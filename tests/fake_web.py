@@ -17,6 +17,7 @@ from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoint
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
 from clinic_backups.catalog.proofs import ProofRecord
+from clinic_backups.catalog.row_changes import TableChange
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan
 from clinic_backups.web import access
 from clinic_backups.web.actions import Started
@@ -217,7 +218,14 @@ class Fake:
     def board(self) -> Fake:
         return self
 
-    history = audit = actions = downloads = seen_runs = proofs = board
+    history = audit = actions = downloads = seen_runs = proofs = row_changes = board
+
+    def between(self, first: BackupRecord, second: BackupRecord) -> list[TableChange]:
+        """What changed from one backup to another one."""
+        return [
+            TableChange("public.usuarios_paciente", 1_234, 1_230, 128), TableChange("public.<b>x</b>", None, 7, 7),
+            TableChange("public.gone", 12, None, None), TableChange("public.same", 3, 3, 0),
+        ]  # fmt: skip
 
     def last_good(self, unit: ClinicId) -> ProofRecord:
         """The newest proof of a unit."""

@@ -62,6 +62,7 @@ ROUTES: dict[tuple[str, str], tuple[str, int]] = {
     ("GET", "/ui/dag/{dag_id}"): ("anyone", 200),
     ("GET", "/ui/clinics/{clinic_id}"): ("see", 200),
     ("GET", "/ui/clinics/{clinic_id}/certificate"): ("see", 200),
+    ("GET", "/ui/clinics/{clinic_id}/changes"): ("see", 200),
     ("GET", "/ui/clinics/{clinic_id}/runs/{run_id:path}"): ("see", 303),
     ("GET", "/ui/backups/{number}"): ("see", 200),
     ("GET", "/ui/backups/{number}/download"): ("download", 303),

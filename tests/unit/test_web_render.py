@@ -50,6 +50,7 @@ ROOT = "/base/backups"
 WEB = CHECKOUT / "plugins" / "clinic_backups" / "web"
 PAGES = [
     "", "?q=x&standing=late&sort=size&desc=1&page=2&all=1&failed=1", "clinics/7", "clinics/119", "clinics/7/restore",
+    "clinics/7/changes",
     "clinics/119/runs/manual__1", "backups/13", "backups/12", "backups/11", "backups/10", "backups/9", "audit",
     "audit?clinic=7&actor=ana", "dag/clinic_backup", "dag/anything%20else",
     *(f"runs/{run.dag_id}/{quote(run.run_id, safe='')}?done=planning"
@@ -182,7 +183,8 @@ def test_names_and_errors_that_others_wrote_stay_text() -> None:
     )
     fake.runs = [run, failed_run()]
     with client(fake, Viewer(HOSTILE, superadmin=True)) as browser:
-        for path in ("", f"?q={quote(HOSTILE[:90])}", "clinics/7", "clinics/7/restore", "backups/12", "backups/10",
+        for path in ("", f"?q={quote(HOSTILE[:90])}", "clinics/7", "clinics/7/restore", "clinics/7/changes",
+                     "backups/12", "backups/10",
                      f"audit?actor={quote(HOSTILE[:90])}", f"runs/clinic_restore/{quote(run.run_id, safe='')}",
                      f"clinics/7/runs/{quote(HOSTILE[:90], safe='')}", "?done=<b>"):  # fmt: skip
             text = browser.get(f"ui/{path}").text

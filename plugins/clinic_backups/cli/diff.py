@@ -17,6 +17,7 @@ from clinic_backups.archive.sealed_file import sealed_file
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.text import one_line, shown_line
+from clinic_backups.catalog.row_changes import TableChange
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
@@ -103,15 +104,13 @@ def _estimate(with_parts: Parts, one: State, other: State, *, json: bool) -> Non
     if not found:
         print(f"{title}: nothing differs.")
         return
-    print_table(
-        escape(title), ESTIMATED,
-        (
-            [escape(one_line(each.table)), *("" if count is None else f"{count:,}" for count in (each.before, each.after)),
-             "not known" if each.at_most is None else f"{each.at_most:,}"]
-            for each in found
-        ),
-    )  # fmt: skip
+    print_table(escape(title), ESTIMATED, map(_estimated_cells, found))
     print("New or changed rows are counted by blocks of about 128 rows. With the secret key `diff` counts the rows.")
+
+
+def _estimated_cells(change: TableChange) -> list[str]:
+    counts = ("" if count is None else f"{count:,}" for count in (change.before, change.after))
+    return [escape(one_line(change.table)), *counts, "not known" if change.at_most is None else f"{change.at_most:,}"]
 
 
 def _show(found: Difference) -> None:

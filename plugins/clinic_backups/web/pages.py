@@ -117,6 +117,28 @@ def clinic(
     )
 
 
+@ui.get("/clinics/{clinic_id}/changes", name="changes")
+@on_threads
+def changes(
+    request: Request, caller: CallerDep, services: ServicesDep, clinic_id: Annotated[ClinicId, ClinicPath]
+) -> Response:
+    """What changed between two backups of a clinic, as tables and counts."""
+    line = line_of(caller, services, clinic_id)
+    moments = [moment for moment in services.history.moments(clinic_id) if not moment.safety_of]
+    params = request.query_params
+    # By default: from the backup before the newest one to the newest one.
+    newest, before = (moments[place].number if place < len(moments) else None for place in (0, 1))
+    chosen = [forms.number(params, "first") or before, forms.number(params, "second") or newest]
+    records = [entry_of(services, caller, number).record for number in chosen if number is not None]
+    if any(record.clinic_id != clinic_id or record.state != "completed" for record in records):
+        raise NotVisible("The backup")
+    found = services.row_changes.between(*records) if len(records) == 2 else None
+    return show(
+        request, "changes.html", caller, services, clinic_id, line=line, moments=moments, chosen=chosen,
+        changes=None if found is None else [change for change in found if change.is_worth_saying],
+    )  # fmt: skip
+
+
 @ui.get("/clinics/{clinic_id}/certificate", name="certificate")
 @on_threads
 def certificate(caller: CallerDep, services: ServicesDep, clinic_id: Annotated[ClinicId, ClinicPath]) -> Response:

@@ -23,6 +23,7 @@ from clinic_backups.catalog.catalog_database import time_of
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.proofs import Proofs
 from clinic_backups.catalog.restores import Restores
+from clinic_backups.catalog.row_changes import RowChanges
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.web import banners
 from clinic_backups.web.access import Access
@@ -77,6 +78,11 @@ class Services:
     def audit(self) -> Audit:
         """The audit list."""
         return Audit(self.database)
+
+    @cached_property
+    def row_changes(self) -> RowChanges:
+        """What changed between backups, as far as the catalog knows."""
+        return RowChanges(self.database)
 
     @cached_property
     def proofs(self) -> Proofs:
