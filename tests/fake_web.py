@@ -17,7 +17,7 @@ from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoint
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
 from clinic_backups.catalog.proofs import ProofRecord
-from clinic_backups.catalog.row_changes import TableChange
+from clinic_backups.catalog.row_changes import NightChange, TableChange
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan
 from clinic_backups.web import access
 from clinic_backups.web.actions import Started
@@ -226,6 +226,10 @@ class Fake:
             TableChange("public.usuarios_paciente", 1_234, 1_230, 128), TableChange("public.<b>x</b>", None, 7, 7),
             TableChange("public.gone", 12, None, None), TableChange("public.same", 3, 3, 0),
         ]  # fmt: skip
+
+    def nightly(self, clinic_id: ClinicId, now: datetime) -> list[NightChange]:
+        """How much changed each day."""
+        return [NightChange(now.date() - timedelta(days=day), 128 * day) for day in (9, 5, 2)]
 
     def last_good(self, unit: ClinicId) -> ProofRecord:
         """The newest proof of a unit."""

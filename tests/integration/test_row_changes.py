@@ -43,6 +43,11 @@ def test_no_change_is_overlooked_and_no_table_named_without_one(fleet: Fleet) ->
     found = {each.table: each for each in changes.between(first, second) if each.is_worth_saying}
     assert found.keys() == {STOCK, PATIENTS}
     assert all(1 <= (each.at_most or 0) <= BLOCK_ROWS and each.more == 0 for each in found.values())
+    # By day: the two nights that changed something, and not the full backup.
+    nights = changes.nightly(1, fleet.now)
+    assert [(night.day - first.started_at.date()).days for night in nights] == [1, 2]
+    assert [night.changed for night in nights] == [2 * BLOCK_ROWS, BLOCK_ROWS]
+    assert changes.nightly(2, fleet.now) == []
     over_two = {each.table: each for each in changes.between(first, third) if each.is_worth_saying}
     assert over_two.keys() == {STOCK, PATIENTS}
     assert (over_two[STOCK].more, over_two[PATIENTS].more) == (-1, 0)

@@ -42,7 +42,7 @@ WORDS: Mapping[str, set[str]] = {
     "mode.": {*get_args(RestoreMode), "into"},
     "replica.": set(get_args(Condition)),
     "role.": set(get_args(Role)),
-    "trend.": {"size_bytes", "rows"},
+    "trend.": {"size_bytes", "rows", "changed"},
     "flash.": set(FLASHES),
     "run.": {"queued", "running", "success", "failed"},
     "run.answer_": {"approved", "rejected"},

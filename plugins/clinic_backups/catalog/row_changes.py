@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
@@ -116,6 +117,29 @@ _PIECES = (
 )
 
 
+@dataclass(frozen=True)
+class NightChange:
+    """A day in UTC with incremental backups. At most about ``changed`` rows are new or changed in them."""
+
+    day: date
+    changed: int
+
+
+# The line of JSON before the digests. Of a full backup all blocks are its own, so it says nothing about changes.
+_NIGHTS = text("""
+    SELECT (b.started_at AT TIME ZONE 'UTC')::date AS day, sum(t.blocks)::bigint AS blocks
+      FROM clinic_backups.backup AS b
+      JOIN clinic_backups.backup_blocks AS l ON l.backup_id = b.backup_id AND l.part = 0
+     CROSS JOIN LATERAL (
+           SELECT coalesce(sum((each ->> 1)::bigint), 0) AS blocks
+             FROM jsonb_array_elements(
+                  convert_from(substring(l.digests FROM 1 FOR position('\\x0a'::bytea IN l.digests) - 1), 'UTF8')::jsonb
+                  -> 'tables') AS each) AS t
+     WHERE b.clinic_id = :clinic_id AND b.state = 'completed' AND b.kind = 'incremental' AND b.safety_of IS NULL
+       AND b.started_at BETWEEN :begin AND :end
+     GROUP BY 1 ORDER BY 1""")
+
+
 class RowChanges:
     """Compares records and lists of blocks."""
 
@@ -135,6 +159,12 @@ class RowChanges:
             )
             for name in sorted({*first.rows, *second.rows})
         ]  # fmt: skip
+
+    def nightly(self, clinic_id: ClinicId, now: datetime) -> list[NightChange]:
+        """How much changed in the last 30 days, the oldest day first. Days with full backups alone are left out."""
+        values = {"clinic_id": str(clinic_id), "begin": now - timedelta(days=HISTORY_DAYS), "end": now}
+        with self._database.statement("reading how much changed") as db:
+            return [NightChange(day, blocks * BLOCK_ROWS) for day, blocks in db.execute(_NIGHTS, values)]
 
     def unusual_losses(self, run_id: str) -> list[Loss]:
         """The backups of a run whose tables lost far more rows than usual, the largest losses first."""

@@ -135,6 +135,7 @@ def changes(
     found = services.row_changes.between(*records) if len(records) == 2 else None
     return show(
         request, "changes.html", caller, services, clinic_id, line=line, moments=moments, chosen=chosen,
+        nights=services.row_changes.nightly(clinic_id, services.now()),
         changes=None if found is None else [change for change in found if change.is_worth_saying],
     )  # fmt: skip
 
