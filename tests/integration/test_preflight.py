@@ -461,3 +461,20 @@ def test_a_table_whose_extract_does_not_run_keeps_its_class_in_the_report(demo: 
     demo.run(count_rows=True, rows=report)
     patients = report.tables["public.usuarios_paciente"]
     assert (patients.table_class, patients.in_backups, patients.is_sum) == ("tenant", None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("public.usuarios_paciente.apellidos: Apellidos", []),
+        (
+            "public.usuarios_paciente.apodo: Apodo",
+            ["search.txt names public.usuarios_paciente.apodo, which no backup has."],
+        ),
+        ("public.nada.x: X", ["search.txt names public.nada.x, which no backup has."]),
+        ("public.nada: X", ["search.txt, line 1: 'public.nada: X' is not `schema.table.column: label`."]),
+    ],
+)
+def test_columns_to_search_in_have_to_be_in_backups(demo: Preflight, text: str, said: list[str]) -> None:
+    demo.write("search.txt", text)
+    assert demo.found("warning", "search") == said

@@ -17,7 +17,16 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import Report
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
-from clinic_backups.tenant import declarations, drift, gate, lost_lines, people, source_database, structure
+from clinic_backups.tenant import (
+    declarations,
+    drift,
+    gate,
+    lost_lines,
+    people,
+    search_columns,
+    source_database,
+    structure,
+)
 from clinic_backups.tenant.clinic_key_check import require_key
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import number_type, of_type
@@ -212,6 +221,24 @@ class DatabaseChecks:
         if lines:
             for sentence in lost_lines.lost(lines, structure.column_numbers(self._snapshot)):
                 self._report.warn("drift", sentence, hint)
+
+    def check_search_columns(self) -> None:
+        """Check that ``search.txt`` names columns of backed-up tables. Only ``find --text`` needs it, so it only warns."""
+        place = self._folder.path / search_columns.FILE
+        try:
+            lines = self._folder.search_columns().tables
+        except SettingsError as error:
+            self._report.warn("search", error.message, error.hint)
+            return
+        known = {table.name: {column.name for column in table.stored_columns} for table in self._tables}
+        for name, columns in lines.items():
+            for column in columns:
+                if column not in known.get(name, set()):
+                    self._report.warn(
+                        "search",
+                        f"{place.name} names {name}.{column}, which no backup has.",
+                        f"Correct the line in {place}, or remove it.",
+                    )
 
     def check_indexes(self) -> None:
         """Check that each foreign key to the clinic has an index. Without one, every backup reads the whole table."""

@@ -90,6 +90,7 @@ def run(
             database.check_coverage(require_classes=require_classes)
         database.check_shared()
         database.check_drift()
+        database.check_search_columns()
         with report.check("indexes"), snapshot.savepoint():
             database.check_indexes()
         if count_rows:
