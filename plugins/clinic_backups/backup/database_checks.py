@@ -223,7 +223,7 @@ class DatabaseChecks:
                 self._report.warn("drift", sentence, hint)
 
     def check_search_columns(self) -> None:
-        """Check that ``search.txt`` names columns of backed-up tables. Only ``find --text`` needs it, so it only warns."""
+        """Check that ``search.txt`` names columns of backed-up tables. Only ``find`` needs it, so it only warns."""
         place = self._folder.path / search_columns.FILE
         try:
             lines = self._folder.search_columns().tables
