@@ -90,7 +90,7 @@ def differences(target: Connection, manifest: Manifest, folder: SqlFolder) -> li
                 continue
             try:
                 with snapshot.savepoint():
-                    blocks = blocks_of(snapshot, content.table, queries[name])
+                    blocks = blocks_of(snapshot, content.table, queries[name], content.blocks)
             except ClinicBackupsError as error:
                 found.append(Difference(name, 0, content.rows, error.message))
                 continue
