@@ -105,13 +105,13 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
     """
     shape = staged.shape
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
-    ((is_there, in_wanted),) = workspace.rows(
-        sql.SQL("SELECT EXISTS (SELECT FROM {}), (SELECT count(*) FROM {})").format(staged.present, staged.wanted),
-        None,
-        f"comparing {shape.name}",
-    )
-    matched = staged.matched + int(in_wanted)
-    all_new = {INSERT: int(in_wanted)} if shape.key and not is_there else None
+    is_there, in_wanted = workspace.seals.count(staged.present), workspace.seals.count(staged.wanted)
+    if is_there is None or in_wanted is None:
+        query = sql.SQL("SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})")
+        both = query.format(staged.present, staged.wanted)
+        ((is_there, in_wanted),) = workspace.rows(both, None, f"comparing {shape.name}")
+    matched = staged.matched + in_wanted
+    all_new = {INSERT: in_wanted} if shape.key and not is_there else None
     if all_new is not None and mode != "live":  # `live` removes operations later, so it needs a table
         ops = sql.SQL("({})").format(_all_new(staged, ", false AS moves, w.ctid AS ctid"))
         return described(workspace, staged, ops, matched, references, whole=True, counts=all_new)

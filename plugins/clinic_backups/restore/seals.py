@@ -106,6 +106,11 @@ class Seals:
                 raise _changed(now.table)
             self._known[name] = now
 
+    def count(self, table: sql.Identifier) -> int | None:
+        """The number of rows that a table had when its seal was kept; unknown without one."""
+        seal = self._known.get(_name(table))
+        return seal.count if seal is not None else None
+
     def require(self, *tables: sql.Identifier) -> None:
         """Check that the tables are as they were; by default all. Those that are not known are left out.
 
