@@ -10,6 +10,7 @@ import psycopg2
 
 from bench.figures import BenchError, Figure, Run, Subject, measure
 from bench.world import LargeClinic, World
+from clinic_backups.archive.blocks import BlockList
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
@@ -81,7 +82,7 @@ class Compared:
         queries = self._large.queries()
         with Snapshot(self._large.reader) as snapshot:
             for name, table in snapshot.tables(sorted(queries)).items():
-                blocks_of(snapshot, table, queries[name])
+                blocks_of(snapshot, table, queries[name], BlockList())
         return Run(time.perf_counter() - began)
 
     def with_now(self) -> Run:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clinic_backups.archive.blocks import Block, BlockList
 from clinic_backups.archive.encryption import ENCRYPTION, load_identities
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.table import Column, Table
@@ -37,15 +40,19 @@ class Memory:
     def rows(self, name: str) -> int | None:
         return None
 
-    def digests(self, name: str) -> Counter[bytes]:
-        return Counter(self._blocks)  # the bytes themselves are as good as digests
+    def blocks(self, name: str) -> BlockList:
+        found = BlockList()
+        for block in self._blocks:
+            found.append(Block(hashlib.sha256(block).digest(), 1, len(block)))
+        return found
 
-    def read(self, others: Digests, take: TakeBlock) -> None:
+    def read(self, others: Digests, like: Mapping[str, BlockList], take: TakeBlock) -> None:
         self.reads += 1
         for name, theirs in others.items():
             for block in self._blocks:
-                if theirs[block] > 0:
-                    theirs[block] -= 1
+                digest = hashlib.sha256(block).digest()
+                if theirs[digest] > 0:
+                    theirs[digest] -= 1
                 else:
                     take(name, block, 1)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
-from clinic_backups.archive.blocks import MAX_BLOCK_BYTES, Block
+from clinic_backups.archive.blocks import MAX_BLOCK_BYTES, Block, BlockList
 from clinic_backups.restore.read_blocks import read_blocks
 
 ROW_BYTES = MAX_BLOCK_BYTES + 1024
@@ -34,6 +34,6 @@ class Rows:
 
 def test_no_more_than_two_large_rows_are_held() -> None:
     rows = Rows()
-    read_blocks(cast(Any, rows), cast(Any, None), "", rows.take)
+    read_blocks(cast(Any, rows), cast(Any, None), "", BlockList(), rows.take)
     assert rows.taken == 8
     assert rows.most <= 2

@@ -75,6 +75,10 @@ class BlockList:
         for index, (rows, size) in enumerate(zip(self._rows, self._sizes, strict=True)):
             yield Block(bytes(self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]), rows, size)
 
+    def __getitem__(self, index: int) -> Block:
+        digest = bytes(self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
+        return Block(digest, self._rows[index], self._sizes[index])
+
     @property
     def rows(self) -> int:
         return sum(self._rows)
@@ -113,6 +117,11 @@ class BlockCutter:
             start = end
         self._pending = rows[start:]
         return complete
+
+    def take_back(self) -> bytes:
+        """The rows after the last complete block, which are then not part of the next one."""
+        pending, self._pending = self._pending, []
+        return b"".join(pending)
 
     def finish(self) -> list[tuple[bytes, Block]]:
         """The last block of the table; none if no rows are left."""

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
+from clinic_backups.archive.blocks import BlockList
+from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
 from clinic_backups.differences.csv_rows import fields_of
 from clinic_backups.differences.found import RowDifference, TableDifference
-from clinic_backups.differences.sides import Side, TakeBlock, is_same
-from clinic_backups.restore.row_sets import rows_of
+from clinic_backups.differences.sides import Side, TakeBlock, digests_of, is_same
 
 KEPT_BYTES = 256 * 1024 * 1024
 """About how much memory the rows of one pass take."""
@@ -71,7 +72,8 @@ class _Comparison:
 
     def __init__(self, first: Side, second: Side, tables: Mapping[str, _Table], kept_bytes: int) -> None:
         self._first, self._second, self._tables, self._kept_bytes = first, second, tables, kept_bytes
-        self._own = {name: first.digests(name) if each.is_same else Counter() for name, each in tables.items()}
+        self._blocks = {name: first.blocks(name) for name, each in tables.items() if each.is_same}
+        self._own = {name: digests_of(self._blocks.get(name, BlockList())) for name in tables}
 
     def passed(self, part: int, parts: int) -> bool:
         """Compare the rows of one part. Returns whether they fitted into memory; otherwise nothing was compared."""
@@ -90,11 +92,11 @@ class _Comparison:
 
             return use
 
-        self._second.read(left, taker(_Table.keep, _Table.key_of_second))
+        self._second.read(left, self._blocks, taker(_Table.keep, _Table.key_of_second))
         # What is left are the digests of the first side's blocks that the second one does not have.
         matched = {name: self._own[name] - +left[name] for name in self._tables}
         if room >= 0:
-            self._first.read(matched, taker(_Table.meet, _Table.key_of_first))
+            self._first.read(matched, {}, taker(_Table.meet, _Table.key_of_first))
         for each in self._tables.values():
             if room >= 0:
                 each.finish()
@@ -166,7 +168,7 @@ class _Table:
                 nonlocal counted
                 counted += times * sum(1 for _ in rows_of(data))
 
-            side.read({name: Counter()}, count)
+            side.read({name: Counter()}, {}, count)
             rows = counted
         if self.second is None:
             self.difference.removed = rows

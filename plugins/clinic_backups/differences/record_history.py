@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from clinic_backups.archive.blocks import Block
+from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, TransientError
 from clinic_backups.base.plain import iso
@@ -23,7 +24,6 @@ from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.picked_rows import no_key
-from clinic_backups.restore.row_sets import rows_of
 
 What = Literal["there", "changed", "gone", "back"]
 """there: in the first backup that was looked at, or new. changed: other values than before. gone: not in this backup.

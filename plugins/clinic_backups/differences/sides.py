@@ -19,6 +19,11 @@ Digests = Mapping[str, Counter[bytes]]
 """By table: the digests of blocks, each with its number."""
 
 
+def digests_of(blocks: BlockList) -> Counter[bytes]:
+    """The digests of blocks, each with its number."""
+    return Counter(block.digest for block in blocks)
+
+
 def is_same(one: Table, other: Table) -> bool:
     """Whether equal rows of two tables have equal bytes."""
     return [(each.name, each.type) for each in one.stored_columns] == [
@@ -40,13 +45,15 @@ class Side(Protocol):
     def rows(self, name: str) -> int | None:
         """How many rows a table has; none if that is not known without reading them."""
 
-    def digests(self, name: str) -> Counter[bytes]:
-        """The digests of a table's blocks."""
+    def blocks(self, name: str) -> BlockList:
+        """The blocks of a table."""
 
-    def read(self, others: Digests, take: TakeBlock) -> None:
+    def read(self, others: Digests, like: Mapping[str, BlockList], take: TakeBlock) -> None:
         """Read the tables of ``others``, and take the blocks that the other side does not have.
 
         Digests of blocks that both sides have are taken out of ``others``.
+
+        :param like: blocks of the other side, in their order. What is like them is read fast.
         """
 
 
@@ -68,7 +75,7 @@ class BackupSide:
     @classmethod
     def beside(cls, archives: Archives, source: Source, other: BackupSide) -> BackupSide:
         """A backup of which only blocks are wanted that the other one does not have. Its own archive is read once."""
-        known = {name: set(other.digests(name)) for name in other.tables}
+        known = {name: {block.digest for block in other.blocks(name)} for name in other.tables}
         nothing = set[bytes]()
         backup = archives.fetch(source, only=lambda table, block: block.digest not in known.get(table, nothing))
         made = cls(archives, backup)
@@ -84,13 +91,10 @@ class BackupSide:
     def rows(self, name: str) -> int | None:
         return self._contents[name].rows
 
-    def digests(self, name: str) -> Counter[bytes]:
-        return Counter(block.digest for block in self.blocks(name))
-
-    def read(self, others: Digests, take: TakeBlock) -> None:
+    def read(self, others: Digests, like: Mapping[str, BlockList], take: TakeBlock) -> None:
         missing = {}
         for name, theirs in others.items():
-            own = self.digests(name)
+            own = digests_of(self.blocks(name))
             missing[name] = own - theirs
             theirs.subtract(own - missing[name])
 
@@ -132,16 +136,17 @@ class DatabaseSide:
     def rows(self, name: str) -> int | None:
         return None
 
-    def digests(self, name: str) -> Counter[bytes]:
+    def blocks(self, name: str) -> BlockList:
         self._on_table(name)
-        found = blocks_of(self._snapshot, self._tables[name], self._queries[name])
-        return Counter(block.digest for block in found)
+        return blocks_of(self._snapshot, self._tables[name], self._queries[name], BlockList())
 
-    def read(self, others: Digests, take: TakeBlock) -> None:
+    def read(self, others: Digests, like: Mapping[str, BlockList], take: TakeBlock) -> None:
         for name, theirs in others.items():
             self._on_table(name)
 
-            def use(data: bytes, block: Block, name: str = name) -> None:
+            def use(data: bytes, name: str = name) -> None:
                 take(name, data, 1)
 
-            read_other_blocks(self._snapshot, self._tables[name], self._queries[name], theirs, use)
+            read_other_blocks(
+                self._snapshot, self._tables[name], self._queries[name], like.get(name, BlockList()), theirs, use
+            )

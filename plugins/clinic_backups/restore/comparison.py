@@ -23,7 +23,7 @@ from clinic_backups.restore.columns import row_keys
 from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
-from clinic_backups.restore.diff import TableDiff, compute
+from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -197,7 +197,7 @@ class Comparison:
             for name in self.diffs:
                 self._leave_changed(name, self._since)
         # All at once: what code of the database did to one meanwhile is in the server's counts.
-        self.workspace.seals.keep(*(diff.ops for diff in self.diffs.values()))
+        seal(self.workspace, self.diffs.values())
         if self._since is not None:
             self._keep_derived(self._since)
             self._leave_impossible()
@@ -266,7 +266,7 @@ class Comparison:
             left += found
             for name in found:
                 self.diffs[name] = again(self.workspace, self.diffs[name], self._references)
-            self.workspace.seals.keep(*(self.diffs[name].ops for name in found))
+            seal(self.workspace, [self.diffs[name] for name in found])
         for name, count in left.items():
             self._note(name, table_notes.left_impossible(count))
 

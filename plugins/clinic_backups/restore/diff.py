@@ -5,7 +5,7 @@ The database computes them from the rows that differ.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
@@ -30,6 +30,7 @@ class TableDiff:
     """One table's operations, in a temporary table ``ops``: ``op``, ``times``, and the key or the ``row_text``.
 
     No column of ``ops`` has a name of the application's. ``Shape.op_key`` gives the names of the key's columns.
+    If all rows are inserted, ``ops`` is a query of the wanted rows instead: writing each key again would take time.
 
     :param moving: how many rows to update are written by deleting and inserting them (``ops.moves``), because their new
         values may collide with each other.
@@ -39,7 +40,7 @@ class TableDiff:
     """
 
     staged: Staged
-    ops: sql.Identifier
+    ops: sql.Composable
     plan: TablePlan
     digest: str
     moving: int = 0
@@ -49,6 +50,12 @@ class TableDiff:
     @property
     def name(self) -> str:
         return self.staged.shape.name
+
+    @property
+    def ops_table(self) -> sql.Identifier:
+        """``ops``, if it is a table."""
+        assert isinstance(self.ops, sql.Identifier)  # noqa: S101 - only operations in a table are removed from it
+        return self.ops
 
     @property
     def written(self) -> sql.Composed:
@@ -98,13 +105,20 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
     """
     shape = staged.shape
     wanted_ops = {"missing": [INSERT], "rows": [INSERT, UPDATE]}.get(mode, [INSERT, UPDATE, DELETE])
-    ((is_there, in_wanted),) = workspace.rows(
-        sql.SQL("SELECT EXISTS (SELECT FROM {}), (SELECT count(*) FROM {})").format(staged.present, staged.wanted),
-        None,
-        f"comparing {shape.name}",
-    )
+    is_there, in_wanted = workspace.seals.count(staged.present), workspace.seals.count(staged.wanted)
+    if is_there is None or in_wanted is None:
+        query = sql.SQL("SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})")
+        both = query.format(staged.present, staged.wanted)
+        ((is_there, in_wanted),) = workspace.rows(both, None, f"comparing {shape.name}")
+    matched = staged.matched + in_wanted
+    all_new = {INSERT: in_wanted} if shape.key and not is_there else None
+    # The mode `live` removes operations later, so it needs a table. In the mode `rows` the backup alone does not say
+    # which rows these are.
+    if all_new is not None and mode in ("exact", "missing"):
+        ops = sql.SQL("({})").format(_all_new(staged, ", false AS moves, w.ctid AS ctid"))
+        return described(workspace, staged, ops, matched, references, whole=True, counts=all_new)
     body = _as_bag(staged) if not shape.key else _by_key(staged) if is_there else _all_new(staged)
-    ops = workspace.derive(
+    table = workspace.derive(
         f"ops_{staged.index}",
         sql.SQL("SELECT o.*, false AS moves FROM ({}) AS o WHERE op IN ({})").format(
             body, sql.SQL(", ").join(map(sql.Literal, wanted_ops))
@@ -112,18 +126,19 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
         f"comparing {shape.name}",
     )
     # Without the numbers of operations, the planner expects few and compares each row with each.
-    workspace.analyze(f"analyzing {shape.name}", (ops, ("op", *shape.op_key) if shape.key else ()))
-    # The mode `live` removes operations later, so not all rows are inserted then. In the mode `rows` the backup alone
-    # does not say which rows these are.
-    whole = bool(shape.key) and not is_there and mode in ("exact", "missing")
-    all_new = {INSERT: int(in_wanted)} if shape.key and not is_there else None
-    return described(workspace, staged, ops, staged.matched + int(in_wanted), references, whole=whole, counts=all_new)
+    workspace.analyze(f"analyzing {shape.name}", (table, ("op", *shape.op_key) if shape.key else ()))
+    return described(workspace, staged, table, matched, references, counts=all_new)
+
+
+def seal(workspace: Workspace, diffs: Iterable[TableDiff]) -> None:
+    """Remember what the tables ``ops`` hold now."""
+    workspace.seals.keep(*(diff.ops_table for diff in diffs if not diff.whole))
 
 
 def described(
     workspace: Workspace,
     staged: Staged,
-    ops: sql.Identifier,
+    ops: sql.Composable,
     in_backup: int,
     references: Sequence[Reference] = (),
     *,
@@ -158,7 +173,9 @@ def described(
         if reference.on_update != NO_ACTION
         for name in reference.parent_columns
     }
-    moving, anew = _mark_moving(workspace, staged, ops, list(columns), carried)
+    moving, anew = 0, False
+    if isinstance(ops, sql.Identifier):
+        moving, anew = _mark_moving(workspace, staged, ops, list(columns), carried)
     # If all rows of the backup come back, the backup that the plan names defines them.
     all_new = whole and not staged.matched
     digest = f"all {plan.insert}" if all_new else _digest(workspace, staged, ops, deletes=bool(plan.delete))
@@ -172,11 +189,16 @@ def digest_of_values(workspace: Workspace, diff: TableDiff) -> str:
     return str(digest)
 
 
-def _all_new(staged: Staged) -> sql.Composed:
-    """The result of :func:`_by_key` if the clinic has no present row that differs. No value has to be read."""
-    # Without a column of unlimited length, PostgreSQL makes one file for the table instead of three.
-    return sql.SQL("SELECT {} AS op, 1 AS times, {}, NULL::boolean AS present_hash FROM {} AS w").format(
-        sql.SQL("'insert'::varchar(6)"), staged.shape.as_op_key("w"), staged.wanted
+def _all_new(staged: Staged, more: str = "") -> sql.Composed:
+    """The result of :func:`_by_key` if the clinic has no present row that differs. No value has to be read.
+
+    It is read under the application's search path too, so each type has its schema.
+
+    :param more: further columns.
+    """
+    # Without a column of unlimited length, PostgreSQL makes one file for a table instead of three.
+    return sql.SQL("SELECT {} AS op, 1 AS times, {}, NULL::pg_catalog.bool AS present_hash {} FROM {} AS w").format(
+        sql.SQL("'insert'::pg_catalog.varchar(6)"), staged.shape.as_op_key("w"), sql.SQL(more), staged.wanted
     )
 
 
@@ -217,7 +239,7 @@ def _as_bag(staged: Staged) -> sql.Composed:
 
 
 def _keys(
-    workspace: Workspace, staged: Staged, ops: sql.Identifier, operations: Sequence[str]
+    workspace: Workspace, staged: Staged, ops: sql.Composable, operations: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
     """A few keys of each operation, if the database itself numbers the rows. Any other key may be a patient's."""
     key, now = staged.shape.op_key, staged.shape.now
@@ -246,7 +268,7 @@ def _keys(
     return {op: tuple(keys) for op, keys in found}
 
 
-def _changed_columns(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str, int]:
+def _changed_columns(workspace: Workspace, staged: Staged, ops: sql.Composable) -> dict[str, int]:
     """The columns that differ in the rows to update. The key is compared too, because 1.0 and 1.00 are equal keys."""
     shape, found = staged.shape, dict[str, int]()
     for start in range(0, len(shape.columns), COUNTED_COLUMNS):
@@ -288,14 +310,14 @@ def _mark_moving(
     return int(count), anew
 
 
-def _count_changed(workspace: Workspace, staged: Staged, ops: sql.Identifier, names: Sequence[str]) -> int:
+def _count_changed(workspace: Workspace, staged: Staged, ops: sql.Composable, names: Sequence[str]) -> int:
     """The number of rows to update of which one of these columns changes."""
     query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(_updates(staged, ops), _differs(names))
     ((count,),) = workspace.rows(query, None, "comparing unique values")
     return int(count)
 
 
-def _places(staged: Staged, ops: sql.Identifier, names: Sequence[str]) -> sql.Composed:
+def _places(staged: Staged, ops: sql.Composable, names: Sequence[str]) -> sql.Composed:
     """The places in ``ops`` of the rows to update of which one of these columns changes."""
     return sql.SQL("ARRAY(SELECT o.ctid FROM {} WHERE {})").format(_updates(staged, ops), _differs(names))
 
@@ -308,7 +330,7 @@ def _mark(workspace: Workspace, ops: sql.Identifier, places: sql.Composable) -> 
     return count > 0
 
 
-def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:
+def _updates(staged: Staged, ops: sql.Composable) -> sql.Composed:
     """``o``, ``w`` and ``p``: the operation of each row to update, the wanted row and the present row."""
     shape = staged.shape
     return sql.SQL("{} AS o JOIN {} AS w ON {} AND o.op = 'update' JOIN {} AS p ON {}").format(
@@ -326,12 +348,15 @@ def _differs(names: Sequence[str]) -> sql.Composed:
     )
 
 
-def _digest(workspace: Workspace, staged: Staged, ops: sql.Identifier, *, deletes: bool) -> str:
+def _digest(workspace: Workspace, staged: Staged, ops: sql.Composable, *, deletes: bool) -> str:
     """SHA-256 over all operations and present rows. The wanted rows are the backup's, and the plan names the backup.
 
     :param deletes: some rows are deleted. Then their columns that the backup does not have count too.
     """
     shape, texts = staged.shape, sql.SQL("SELECT o::text AS text FROM {} AS o").format(ops)
+    if not isinstance(ops, sql.Identifier):
+        columns = columns_of(("op", "times", *shape.op_key, "present_hash", "moves"), "o")
+        texts = sql.SQL("SELECT ROW({})::text AS text FROM {} AS o").format(columns, ops)
     if deletes and shape.key and shape.kept:
         texts = sql.SQL("SELECT o::text || {} AS text FROM {} AS o LEFT JOIN {} AS t ON {} AND {}").format(
             row_text(shape.kept, "t"), ops, shape.in_sql, is_op("o", DELETE), shape.is_of("o", "t")

@@ -313,7 +313,7 @@ class _Copy:
         """The blocks of the rows as the database returns them now."""
         query = sql.SQL("SELECT * FROM {}").format(self._identifier).as_string(self._workspace.connection)
         table = Table(self.was.name, tuple(self._columns), self._key, ())
-        return blocks_of(self._workspace, table, query)
+        return blocks_of(self._workspace, table, query, self._content.blocks)
 
     @property
     def report(self) -> IntoTable:

@@ -9,7 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.restore.comparison import Comparison
-from clinic_backups.restore.diff import TableDiff, compute
+from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged, compute_keys
 from clinic_backups.restore.table_rules import Reference
@@ -100,7 +100,7 @@ class LossComparison(Comparison):
 
     def _all_of(self, sides: Mapping[str, Staged]) -> dict[str, TableDiff]:
         found = {name: compute(self.workspace, side, "exact", self._references) for name, side in sides.items()}
-        self.workspace.seals.keep(*(diff.ops for diff in found.values()))
+        seal(self.workspace, found.values())
         return found
 
     def _lose(self) -> None:

@@ -2,64 +2,74 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
+from clinic_backups.archive.blocks import Block, BlockList
+from clinic_backups.archive.same_blocks import Cut, SameBlocks
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.tenant_db import Snapshot
 
-BATCH_BYTES = 1024 * 1024
-BATCHES = 2
-"""Batches of rows that wait to be cut into blocks."""
-LARGE_BYTES = 2 * BATCH_BYTES
-"""Such a batch is one large value, or ends with one. Nothing waits beside it: a value can have up to 1 GB."""
+PIECE_BYTES = 256 * 1024
+"""Rows are collected to so many bytes. A row that is longer comes alone."""
+Take = Callable[[bytes, Block], object]
 
 
-def read_blocks(snapshot: Snapshot, table: Table, query: str, take: Callable[[bytes, Block], object]) -> None:
-    """Call ``take`` with the bytes and the identity of each block, in order.
+def read_blocks(snapshot: Snapshot, table: Table, query: str, backup: BlockList, take: Take) -> None:
+    """Call ``take`` with the bytes and the identity of each block, in order. An error of ``take`` is raised unchanged.
 
-    The blocks of a large table are cut, and taken, in a thread of their own, while this one reads the next rows. An
-    error of ``take`` is raised unchanged.
+    :param backup: the blocks that a backup has of the table. Reading is fast as far as the rows are the same.
     """
-    cutter = BlockCutter()
-    batch: list[bytes] = []
-    size = 0
+    pieces = _Pieces(snapshot, SameBlocks(backup), take)
+    # It is the driver that calls it for each row, and it runs no Python until a piece is full.
+    collected = io.BufferedWriter(pieces, PIECE_BYTES)
+    try:
+        snapshot.copy(table, query, collected.write)
+        collected.flush()
+        pieces.finish()
+    finally:
+        pieces.stop()
 
-    def cut(rows: list[bytes]) -> None:
-        for data, block in cutter.feed(rows):
-            take(data, block)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="blocks") as pool:
-        waiting = deque[Future[None]]()
+class _Pieces(io.RawIOBase):
+    """Cuts what is written to it into blocks."""
 
-        def row(data: bytes) -> None:
-            nonlocal batch, size
-            batch.append(data)
-            size += len(data)
-            if size < BATCH_BYTES:
-                return
-            while len(waiting) == BATCHES or (waiting and size > LARGE_BYTES):
-                with snapshot.not_waiting():
-                    waiting.popleft().result()
-            waiting.append(pool.submit(cut, batch))
-            batch, size = [], 0
+    def __init__(self, snapshot: Snapshot, blocks: SameBlocks, take: Take) -> None:
+        self._snapshot, self._blocks, self._take, self._is_over = snapshot, blocks, take, False
 
-        snapshot.copy(table, query, row)
-        for each in waiting:
-            each.result()
-    cut(batch)
-    for data, block in cutter.finish():
-        take(data, block)
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any, /) -> int:
+        # What a failed COPY leaves in the buffer is written when that is closed.
+        if not self._is_over:
+            with self._snapshot.not_waiting():
+                self._hand_over(self._blocks.feed(piece))
+        return len(piece)
+
+    def finish(self) -> None:
+        """The last blocks of the table."""
+        self._hand_over(self._blocks.finish())
+
+    def stop(self) -> None:
+        """Nothing that comes from now on counts."""
+        self._is_over = True
+
+    def _hand_over(self, found: Iterable[Cut]) -> None:
+        for data, block in found:
+            self._take(data, block)
 
 
 def read_other_blocks(
-    snapshot: Snapshot, table: Table, query: str, known: Counter[bytes], take: Callable[[bytes, Block], object]
-) -> int:
-    """As :func:`read_blocks`, without the known blocks; returns the number of rows in these.
+    snapshot: Snapshot, table: Table, query: str, backup: BlockList, known: Counter[bytes],
+    take: Callable[[bytes], object],
+) -> int:  # fmt: skip
+    """Call ``take`` with the bytes of each block that is not known; returns the number of rows in the known ones.
 
-    :param known: digests, each with its number. What is found is taken out of it.
+    :param backup: see :func:`read_blocks`.
+    :param known: digests of the backup's blocks, each with its number. What is found is taken out of it.
     """
     matched = 0
 
@@ -69,14 +79,17 @@ def read_other_blocks(
             known[block.digest] -= 1
             matched += block.rows
         else:
-            take(data, block)
+            take(data)
 
-    read_blocks(snapshot, table, query, pick)
+    read_blocks(snapshot, table, query, backup, pick)
     return matched
 
 
-def blocks_of(snapshot: Snapshot, table: Table, query: str) -> BlockList:
-    """Only their identities."""
+def blocks_of(snapshot: Snapshot, table: Table, query: str, backup: BlockList) -> BlockList:
+    """Only their identities.
+
+    :param backup: see :func:`read_blocks`.
+    """
     found = BlockList()
-    read_blocks(snapshot, table, query, lambda data, block: found.append(block))
+    read_blocks(snapshot, table, query, backup, lambda data, block: found.append(block))
     return found

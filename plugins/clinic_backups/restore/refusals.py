@@ -78,16 +78,16 @@ class Checks:
             query = sql.SQL("SELECT DISTINCT f.place FROM ({}) AS f (a, place, b)").format(obstacle.query)
             statement = sql.SQL("DELETE FROM {} AS x USING {} AS f WHERE x.ctid OPERATOR(pg_catalog.=) f.c0")
             doing = f"leaving rows of {obstacle.diff.name}"
-            self._workspace.seals.require(obstacle.diff.ops)
+            self._workspace.seals.require(obstacle.diff.ops_table)
             with self._path(obstacle):
                 found = self._workspace.view(query, doing, 1)
                 with self._workspace.application_path():
                     count = self._workspace.execute(statement.format(obstacle.diff.ops, found), doing)
                 left[obstacle.diff.name] += count
-                self._workspace.seals.wrote(obstacle.diff.ops, deleted=count)
-                self._workspace.seals.keep(obstacle.diff.ops)
+                self._workspace.seals.wrote(obstacle.diff.ops_table, deleted=count)
+                self._workspace.seals.keep(obstacle.diff.ops_table)
                 continue
-            self._workspace.seals.taken_back(obstacle.diff.ops)
+            self._workspace.seals.taken_back(obstacle.diff.ops_table)
         return +left
 
     def _missing_rights(self, diff: TableDiff) -> Iterator[Refusal]:

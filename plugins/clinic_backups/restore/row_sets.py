@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from clinic_backups.archive.blocks import BlockList
+from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.table import Table
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.missing_blocks import MissingBlocks
@@ -50,23 +51,11 @@ class Unlike:
         return bool(self.left) or bool(self.found.rows)
 
 
-def rows_of(block: bytes) -> Iterator[bytes]:
-    """The rows of a block of CSV. A line break inside of quotes is part of a value."""
-    begin = at = 0
-    is_whole = True
-    while end := block.find(b"\n", at) + 1:
-        is_whole ^= block.count(b'"', at, end) % 2 == 1
-        at = end
-        if is_whole:
-            yield block[begin:end]
-            begin = end
-
-
 def unlike(snapshot: Snapshot, table: Table, query: str, blocks: BlockList) -> Unlike:
     """Read a table, and compare its blocks with the archives'."""
     there = Unlike(Counter(block.digest for block in blocks))
 
-    read_other_blocks(snapshot, table, query, there.left, lambda data, block: there.found.add(data))
+    read_other_blocks(snapshot, table, query, blocks, there.left, there.found.add)
     there.left = +there.left
     return there
 

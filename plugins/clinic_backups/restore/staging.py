@@ -100,12 +100,14 @@ class Staging:
             self._workspace.seals.keep(present)
             compute_keys(self._workspace, present, shape)
             return Staged(shape, index, wanted, present, content.blocks, digests, 0)
-        matched = self._copy_present(shape, present, query, digests)
+        matched = self._copy_present(shape, present, query, content.blocks, digests)
         self._workspace.seals.keep(present)
         compute_keys(self._workspace, present, shape)
         return Staged(shape, index, wanted, present, content.blocks, +digests, matched)
 
-    def _copy_present(self, shape: Shape, target: sql.Identifier, query: str, digests: Counter[bytes]) -> int:
+    def _copy_present(
+        self, shape: Shape, target: sql.Identifier, query: str, blocks: BlockList, digests: Counter[bytes]
+    ) -> int:
         """Load the blocks that are not in ``digests``, and remove the others from it.
 
         Returns the number of rows in these.
@@ -114,9 +116,7 @@ class Staging:
 
         def read() -> None:
             nonlocal matched
-            matched = read_other_blocks(
-                self._reader, shape.now, query, digests, lambda data, block: channel.write(data)
-            )
+            matched = read_other_blocks(self._reader, shape.now, query, blocks, digests, channel.write)
 
         pipeline = Pipeline()
         pipeline.add("present", read, target=channel)

@@ -75,7 +75,7 @@ def _same_values(rule: UniqueRule, left: str, right: str, nulls: Collection[int]
 
 
 def held_by(
-    workspace: Workspace, staged: Staged, ops: sql.Identifier, changed: Collection[str]
+    workspace: Workspace, staged: Staged, ops: sql.Composable, changed: Collection[str]
 ) -> tuple[set[str], frozenset[str]]:
     """The places in ``ops`` of the rows to update whose present unique value another row to update gets.
 

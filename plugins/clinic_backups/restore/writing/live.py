@@ -82,7 +82,7 @@ def leave_changed(
         left += claim(workspace, diff)
     elif not is_planned:
         left = workspace.execute(sql.SQL("DELETE FROM {}").format(diff.ops), f"leaving {shape.name}")
-    workspace.seals.wrote(diff.ops, deleted=left)
+    workspace.seals.wrote(diff.ops_table, deleted=left)
     return (again(workspace, diff, references) if left else diff), left
 
 

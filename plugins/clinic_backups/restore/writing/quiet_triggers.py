@@ -83,6 +83,11 @@ class Quiet:
             for table in tables
         }
 
+    def may_change(self, table: str) -> bool:
+        """Whether a trigger or a rule of the table fires while it is written."""
+        firing = ("A", "R") if self.how == "replica" else ("O", "A")
+        return any(trigger.table == table and trigger.state in firing for trigger in self.triggers)
+
     def loud(self) -> tuple[str, str]:
         """A sentence names the triggers that fire although they should not. A second one says what ends that.
 
