@@ -56,7 +56,7 @@ _PAGES = _load("the address of the pages", _base_path, "") + "/backups/ui"
 
 
 class ClinicBackupsPlugin(AirflowPlugin):
-    """Registers what creates the pool and prepares mails, the DAGs' timetable and priorities, and the page with its API."""
+    """Registers the listeners, the DAGs' timetable and priorities, and the page with its API."""
 
     name = "clinic_backups"
     listeners = _load("the listener that makes the pool", _listeners, [])

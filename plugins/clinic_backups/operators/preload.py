@@ -15,8 +15,11 @@ log = logging.getLogger(__name__)
 
 @hookimpl
 def on_starting(component: object) -> None:
-    """In the scheduler, before it starts its workers. What is wrong there is left to the tasks, which report it."""
-    if getattr(component, "job_type", None) != "SchedulerJob":
+    """In the scheduler, before it starts its workers. What is wrong is left to the tasks, which report it.
+
+    DAG processor and triggerer do it too: a job does not know its type yet when Airflow calls this.
+    """
+    if type(component).__name__ != "Job":
         return
     from clinic_backups.base.errors import ClinicBackupsError
     from clinic_backups.base.load_settings import load_usable
