@@ -55,14 +55,15 @@ def active_clinics() -> list[dict[str, Any]]:
             chosen = replace(chosen, clinics=tuple(c for c in chosen.clinics if settings.schedule_of(c) in due))
         tasks = min(parts.settings.tasks, airflow_conf.getint("core", "max_map_length"))
         seconds = {} if len(chosen.clinics) <= tasks else parts.known_clinics.seconds()
-        if not settings.start_window_minutes:  # a window needs many tasks to spread
+        spread = bool(scheduled and settings.start_window_minutes)
+        if not spread:  # many tasks spread better
             tasks = worthwhile(chosen.clinics, tasks, seconds)
         shares = divide(chosen.clinics, tasks, seconds)
     log.info("%s backups will be made, in %s tasks.", len(chosen.clinics), len(shares))
     if not shares:
         log.info(in_words("No active clinic has a schedule with this time."))
     items = [share.to_item() for share in shares]
-    if scheduled and settings.start_window_minutes:
+    if spread:
         window = timedelta(minutes=settings.start_window_minutes)
         for number, item in enumerate(items):
             item[NOT_BEFORE] = (run.run_after + window * number / len(items)).isoformat()
