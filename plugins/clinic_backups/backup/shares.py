@@ -50,7 +50,7 @@ LEAST_TASKS = 16
 
 
 def worthwhile(clinics: Sequence[Clinic], most: int, seconds: Mapping[ClinicId, float]) -> int:
-    """How many tasks to use, at most ``most``: one more costs about a second of CPU, as much as ten small clinics.
+    """How many tasks to use, at most ``most``: one more costs about 0.3 s of CPU, as much as three small clinics.
 
     :param seconds: as for :func:`divide`. Without any, in the first run, it is ``most``.
     """
