@@ -28,9 +28,9 @@ def _load(part: str, load: Callable[[], Any], otherwise: Any) -> Any:
 
 
 def _listeners() -> list[Any]:
-    from clinic_backups.operators import pool
+    from clinic_backups.operators import pool, preload
 
-    return [pool]
+    return [pool, preload]
 
 
 def _timetables() -> list[Any]:
@@ -56,7 +56,7 @@ _PAGES = _load("the address of the pages", _base_path, "") + "/backups/ui"
 
 
 class ClinicBackupsPlugin(AirflowPlugin):
-    """Registers the listener that creates the pool, the DAGs' timetable and priorities, and the page with its API."""
+    """Registers the listeners, the DAGs' timetable and priorities, and the page with its API."""
 
     name = "clinic_backups"
     listeners = _load("the listener that makes the pool", _listeners, [])

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from clinic_backups.app import Parts
+from clinic_backups.backup import shares
 from clinic_backups.backup.shares import NOT_BEFORE
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.board import Board
+from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.stores.file import FileStore
 from clinic_backups.web.next_backup import next_backups
 from tests.integration.test_restore_runner import Theatre
@@ -77,6 +79,19 @@ def test_the_tasks_are_spread_over_the_window(theatre: Theatre, monkeypatch: pyt
     begins = [datetime.fromisoformat(item[NOT_BEFORE]) for item in run.items(NIGHT)]
     assert begins == [NIGHT + timedelta(minutes=10 * number) for number in range(6)]
     assert not any(NOT_BEFORE in item for item in run.items(NIGHT, "manual"))
+
+
+def test_small_clinics_have_fewer_tasks_unless_they_are_spread(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(theatre, monkeypatch, clinic_schedule={}, start_window_minutes=60, tasks=4)
+    monkeypatch.setattr(shares, "LEAST_TASKS", 2)
+    assert len(run.items(NIGHT, "manual")) == 4, "nobody knows how long they take"
+    monkeypatch.setattr(Clinics, "seconds", lambda self: dict.fromkeys(range(1, 6), 0.3))
+    assert [item["name"] for item in run.items(NIGHT, "manual")] == ["Datos compartidos", "5 clinics, 1 to 5"]
+    assert len(run.items(NIGHT)) == 4
+    monkeypatch.setattr(Clinics, "seconds", lambda self: dict.fromkeys(range(1, 6), 600.0))
+    assert len(run.items(NIGHT, "manual")) == 4
 
 
 def test_the_catalog_learns_the_objectives(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,17 @@ import pytest
 from clinic_backups.app import Parts
 from clinic_backups.base import connections, setting_fields
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import connect
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.outbox import Notice, Outbox, Recipient, Settle
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.notify.sending import Post
 from clinic_backups.notify.templates import Templates
 from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant import tenant_db
 from tests.mailbox import mailbox
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
@@ -108,6 +112,27 @@ def test_each_administrator_gets_one_mail_for_each_outcome_in_the_clinics_langua
             if part.get_content_maintype() == "text":
                 assert "El texto técnico" not in part.get_content()
     assert office.outbox.counts(office.now - timedelta(days=30)) == {"sent": 4}
+
+
+def test_the_clinics_database_is_asked_for_all_recipients_over_one_connection(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[str]()
+
+    def counted(connection: Connection) -> WatchedConnection:
+        opened.append(connection.conn_id)
+        return connect(connection)
+
+    for clinic_id in (1, 2, 3):
+        office.back_up(clinic_id)
+    monkeypatch.setattr(tenant_db, "connect", counted)
+    known = {"clinic_db": office.rig.clinic_db, "backup_catalog": office.rig.catalog._connection}
+    parts = Parts(office.rig.settings, (known | {"smtp_default": office.mailbox.connection}).get)
+    with office.mailbox.running() as box:
+        assert parts.deliver().sent == 4
+    assert {to for to, _ in box.mails} > {FIRST, SECOND}
+    assert opened == ["clinic_db"]
+    assert parts.kept._idle == []
 
 
 def test_a_server_that_was_down_for_two_runs_gets_each_mail_once(office: Office) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.backup.shares import Share, divide
+from clinic_backups.backup.shares import Share, divide, worthwhile
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.shared_unit import SHARED
 
@@ -34,6 +34,26 @@ def test_a_large_clinic_is_alone_and_first() -> None:
     assert [share.name for share in shares[:2]] == ["Clínica 700", "Clínica 3"]
     assert len(shares) == 8
     assert {len(share.clinics) for share in shares[2:]} <= {166, 167}
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "tasks"),
+    [
+        (60, 0.3, 64),  # one task for each
+        (65, 0.3, 16),
+        (3000, 0.5, 25),
+        (10_000, 0.5, 64),
+        (200, 60.0, 64),
+    ],
+)
+def test_small_clinics_have_no_more_tasks_than_are_worth_their_cost(count: int, seconds: float, tasks: int) -> None:
+    known = {clinic.id: seconds for clinic in clinics(count)[1:]}  # the first one is new
+    assert worthwhile(clinics(count), 64, known) == tasks
+    assert worthwhile(clinics(count), 5, known) == 5
+
+
+def test_while_nobody_knows_how_long_they_take_all_tasks_are_used() -> None:
+    assert worthwhile(clinics(3000), 64, {}) == 64
 
 
 @given(

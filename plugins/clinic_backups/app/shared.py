@@ -148,8 +148,9 @@ class Shared:
         if is_shared(clinic_id):
             return []
         found = people.admins(
-            self.clinic_db, SqlFolder(self.settings.sql_dir), clinic_id, trusted_owners=self.settings.trusted_owners
-        )
+            self.clinic_db, SqlFolder(self.settings.sql_dir), clinic_id,
+            trusted_owners=self.settings.trusted_owners, kept=self.kept,
+        )  # fmt: skip
         return [Recipient(address, name) for address, name in found]
 
     @cached_property
@@ -219,7 +220,9 @@ class Shared:
         )
         if clinic_id is None:
             post.expire()
-        return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
+        # The recipients of each clinic are asked for over the same connection.
+        with self.kept.keeping():
+            return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
         """Fail before the first clinic if a setting, a key or the catalog's version would fail every clinic.

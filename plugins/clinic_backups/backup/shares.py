@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import median
 from typing import Any
 
@@ -40,6 +41,24 @@ class Share:
         return cls(
             tuple(Clinic(clinic["id"], clinic["name"], clinic["language"]) for clinic in item.get("clinics", [item]))
         )
+
+
+SHARE_SECONDS = 60
+"""What the clinics of a share took one by one. Several are backed up at once, so the task ends sooner than that."""
+LEAST_TASKS = 16
+"""So that the slots of the pool are in use until the end."""
+
+
+def worthwhile(clinics: Sequence[Clinic], most: int, seconds: Mapping[ClinicId, float]) -> int:
+    """How many tasks to use, at most ``most``: one more costs about 0.3 s of CPU, as much as three small clinics.
+
+    :param seconds: as for :func:`divide`. Without any, in the first run, it is ``most``.
+    """
+    if not seconds or len(clinics) <= most:
+        return most
+    usual = median(seconds.values())
+    total = sum(seconds.get(clinic.id, usual) for clinic in clinics)
+    return min(most, max(LEAST_TASKS, ceil(total / SHARE_SECONDS)))
 
 
 def divide(clinics: Sequence[Clinic], tasks: int, seconds: Mapping[ClinicId, float]) -> list[Share]:

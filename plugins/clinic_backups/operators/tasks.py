@@ -14,7 +14,7 @@ from airflow.sdk.configuration import conf as airflow_conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.backup.choose_clinics import for_all_clinics, select
-from clinic_backups.backup.shares import NOT_BEFORE, Share, divide
+from clinic_backups.backup.shares import NOT_BEFORE, Share, divide, worthwhile
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, order_of
@@ -54,13 +54,16 @@ def active_clinics() -> list[dict[str, Any]]:
             due = due_schedules(settings, run.run_after)
             chosen = replace(chosen, clinics=tuple(c for c in chosen.clinics if settings.schedule_of(c) in due))
         tasks = min(parts.settings.tasks, airflow_conf.getint("core", "max_map_length"))
-        few = len(chosen.clinics) <= tasks
-        shares = divide(chosen.clinics, tasks, {} if few else parts.known_clinics.seconds())
+        seconds = {} if len(chosen.clinics) <= tasks else parts.known_clinics.seconds()
+        spread = bool(scheduled and settings.start_window_minutes)
+        if not spread:  # many tasks spread better
+            tasks = worthwhile(chosen.clinics, tasks, seconds)
+        shares = divide(chosen.clinics, tasks, seconds)
     log.info("%s backups will be made, in %s tasks.", len(chosen.clinics), len(shares))
     if not shares:
         log.info(in_words("No active clinic has a schedule with this time."))
     items = [share.to_item() for share in shares]
-    if scheduled and settings.start_window_minutes:
+    if spread:
         window = timedelta(minutes=settings.start_window_minutes)
         for number, item in enumerate(items):
             item[NOT_BEFORE] = (run.run_after + window * number / len(items)).isoformat()

@@ -11,6 +11,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.shared_unit import key_of_clinic
 from clinic_backups.base.text import literal
 from clinic_backups.tenant.clinic_key import ClinicKey
@@ -157,15 +158,21 @@ def clinics(clinic_db: Connection, folder: SqlFolder, *, trusted_owners: Sequenc
 
 
 def admins(
-    clinic_db: Connection, folder: SqlFolder, clinic_id: ClinicId, *, trusted_owners: Sequence[str] = ()
+    clinic_db: Connection,
+    folder: SqlFolder,
+    clinic_id: ClinicId,
+    *,
+    trusted_owners: Sequence[str] = (),
+    kept: KeptConnections | None = None,
 ) -> list[tuple[str, str]]:
     """The addresses and names of those who get the mails about one clinic, from ``clinic_admins.sql``.
 
+    :param kept: opens the connection.
     :raises PermanentError: the query would run code of a stranger.
     """
     file = "clinic_admins.sql"
     query = folder.rendered(file, clinic_id)
-    with Snapshot(clinic_db, trusted_owners=trusted_owners) as snapshot:
+    with Snapshot(clinic_db, trusted_owners=trusted_owners, kept=kept) as snapshot:
         _require_no_strangers(snapshot, folder, query, doing="The list of a clinic's administrators")
         rows = snapshot.rows(query, None, f"running {file}", source="file")
     return [(str(address), str(name or "")) for address, name in rows]
