@@ -1,8 +1,9 @@
 """Cuts the bytes of a table into blocks, where a backup of the table is known.
 
 A backup knows the length and the digest of each of its blocks. As long as the bytes are the same, they are cut at these
-lengths and hashed, without a look at any row. After a block with another digest they are cut row by row, as a backup
-cuts them, until one of the backup's blocks comes again.
+lengths and hashed, without a look at any row. A block with another digest is cut row by row, as a backup cuts it. Most
+often a row in it was changed, and the backup's next block follows. Otherwise rows are cut until one of the backup's
+blocks comes again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Iterator
 
 from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
 
-ROWS_BYTES = 64 * 1024
-"""So many bytes are cut row by row before the backup's lengths are tried again."""
+ROWS_BYTES = 16 * 1024
+"""So many bytes, about a block, are cut row by row at a time."""
 Cut = tuple[bytes, Block]
 
 
@@ -25,6 +26,8 @@ class SameBlocks:
 
     def __init__(self, backup: BlockList) -> None:
         self._backup, self._next = backup, 0
+        self._is_same = True
+        """The last block was one of the backup's."""
         self._rest = bytearray()
         self._cutter: BlockCutter | None = None
         self._tried = 0
@@ -65,10 +68,12 @@ class SameBlocks:
                 data = bytes(rest[start : start + block.size_bytes])
                 if hashlib.sha256(data).digest() != block.digest:
                     is_other = True
+                    self._next += self._is_same  # another block takes its place
+                    self._is_same = False
                     break
                 found.append((data, block))
                 start += block.size_bytes
-                self._next += 1
+                self._next, self._is_same = self._next + 1, True
         del self._rest[:start]
         return is_other
 
@@ -89,7 +94,7 @@ class SameBlocks:
         return []
 
     def _cut(self, rows: list[bytes], found: list[Cut]) -> None:
-        """Cut rows as a backup does, and return to the backup's lengths if the last block is one of its later ones."""
+        """Cut rows as a backup does. After each block, the backup's lengths are tried again."""
         cutter = self._cutter = self._cutter or BlockCutter()
         cut = cutter.feed(rows)
         found += cut
@@ -97,11 +102,11 @@ class SameBlocks:
             return
         if self._places is None:
             self._places = {block.digest: place for place, block in enumerate(self._backup)}
-        place = self._places.get(cut[-1][1].digest, -1)
-        if place >= self._next:
-            self._next = place + 1
-            self._rest[:0] = cutter.take_back()
-            self._cutter = None
+        place = self._places.get(cut[-1][1].digest)
+        if place is not None:
+            self._next, self._is_same = place + 1, True
+        self._rest[:0] = cutter.take_back()
+        self._cutter = None
 
 
 def rows_of(data: bytes) -> Iterator[bytes]:

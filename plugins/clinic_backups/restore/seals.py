@@ -3,10 +3,9 @@
 Code of the database that runs in the restore's session may write to these tables, and what they hold is what is
 written and proven. A seal is a table's number of rows, a sum of hashes of the rows' places (``ctid``), and the
 statement that made and changed all of them (``xmin``, ``cmin``, ``xmax``). If there were several, it has a sum of
-hashes of the places together with the statements. Every change of a
-row gives it another place. TRUNCATE alone lets a transaction use a place again, but the row that is put there then was
-made by a later statement. Another file of the table, other columns, a trigger, a rule or an heir break the seal too.
-No value is read for that.
+hashes of the places together with the statements. Every change of a row gives it another place. TRUNCATE alone lets a
+transaction use a place again, but the row that is put there then was made by a later statement. Another file of the
+table, other columns, a trigger, a rule or an heir break the seal too. No value is read for that.
 
 While a statement of the restore runs code of the database, that code could change what the statement has just written.
 So a seal is kept only if the server has counted as many changes of the table as the restore's own statements made.
