@@ -215,6 +215,33 @@ def test_what_refuses_a_copy_of_a_row_is_no_failure(rig: Rig) -> None:
     ]
 
 
+def test_objects_that_only_a_superuser_may_make_fail_no_drill(rig: Rig) -> None:
+    rig.execute(
+        "CREATE EXTENSION pageinspect", "CREATE PUBLICATION todo FOR ALL TABLES",
+        "CREATE FUNCTION public.nada() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$",
+        "CREATE EVENT TRIGGER vigilante ON sql_drop EXECUTE FUNCTION public.nada()",
+        "CREATE SUBSCRIPTION copia CONNECTION 'host=otro password=secreto-marcado' PUBLICATION p"
+        " WITH (connect = false)",
+    )  # fmt: skip
+    try:
+        # Only a superuser's pg_dump writes subscriptions.
+        rig.clinic_db = connections.parse("clinic_db", rig.database.postgres.uri(rig.database.name))
+        rig.shared()
+    finally:
+        rig.execute(
+            "DROP EVENT TRIGGER vigilante", "ALTER SUBSCRIPTION copia SET (slot_name = NONE)",
+            "DROP SUBSCRIPTION copia", "DROP PUBLICATION todo",
+        )  # fmt: skip
+    rig.run(1)
+    (proof,) = rig.drills().run([1])
+    assert (proof.outcome, proof.error) == ("proven", None)
+    (apart,) = [check for check in json.loads(proof.certificate)["checks"] if check["name"] == "objects of superusers"]
+    assert apart["outcome"] == "not possible"
+    for name in ("pageinspect", "todo", "vigilante", "copia"):
+        assert name in apart["detail"], name
+    assert "secreto-marcado" not in proof.certificate
+
+
 def test_the_server_of_the_clinics_is_refused(rig: Rig) -> None:
     own = rig.database.postgres.uri("postgres")
     productive = [rig.clinic_db]

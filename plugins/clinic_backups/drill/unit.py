@@ -33,15 +33,12 @@ from clinic_backups.restore.find_backup import source_of
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
-_OF_SUPERUSERS = tuple(
-    f"{kind} was not made"
-    for kind in (
-        "Extension", "Event trigger", "Publication", "Subscription", "Foreign data wrapper", "Server", "User mapping",
-        "Procedural language",
-    )
+_OF_SUPERUSERS = frozenset(
+    ("EXTENSION", "EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION",
+     "FOREIGN DATA WRAPPER", "SERVER", "USER MAPPING", "PROCEDURAL LANGUAGE")
 )  # fmt: skip
-"""Objects that only a superuser may make. The role of drills is not one: the text of these objects came out of an
-archive."""
+"""Objects that only a superuser may make, by pg_dump's words. The role of drills is not one: the text of these objects
+came out of an archive."""
 SHOWN = 10
 JOBS = 2
 
@@ -141,8 +138,8 @@ class UnitDrill:
             session.commit("setting the sequences")
         lacking = [each for each in (*self._left, *left) if each.is_problem and not _is_loose(each)]
         # What really needs such an object fails too, and counts.
-        apart = [each.what for each in lacking if each.what.startswith(_OF_SUPERUSERS)]
-        problems = [each.what for each in lacking if not each.what.startswith(_OF_SUPERUSERS)]
+        apart = [each.what for each in lacking if each.kind in _OF_SUPERUSERS]
+        problems = [each.what for each in lacking if each.kind not in _OF_SUPERUSERS]
         problems += self._loose(target, left, transaction)
         if apart:
             drilled.checks.append(Check("objects of superusers", "not possible", "; ".join(apart[:SHOWN])))
