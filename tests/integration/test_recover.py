@@ -272,6 +272,62 @@ class TestKilled:
         self.require_same(rig, target)
 
 
+class TestItEnds:
+    """What the application's own code refuses does not keep a recovery from its end."""
+
+    def test_a_materialized_view_that_cannot_be_filled(self, rig: Rig, target: Target) -> None:
+        rig.execute(
+            "CREATE FUNCTION public.solo_aqui() RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF current_database() <> '{rig.database.name}' THEN RAISE EXCEPTION 'elsewhere'; END IF; RETURN 1;"
+            " END $$",
+            "CREATE MATERIALIZED VIEW public.resumen AS SELECT public.solo_aqui() AS n",
+        )
+        shared(rig)
+        rig.run(1)
+        report = target.report("--clinic", "1", code=1)
+        assert [each["what"][:60] for each in report["left"] if each["is_problem"]] == [
+            "The materialized view public.resumen was not filled. The dat"
+        ]
+        assert {unit["state"] for unit in report["units"]} == {"proven"}
+        assert "public.resumen" not in report["tables"]
+
+    @pytest.mark.parametrize("event", ["sql_drop", "ddl_command_start"])
+    def test_an_event_trigger_that_forbids_ddl(self, rig: Rig, target: Target, event: str) -> None:
+        rig.execute(
+            "CREATE FUNCTION public.prohibido() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'not in production'; END $$",
+            f"CREATE EVENT TRIGGER prohibido ON {event} EXECUTE FUNCTION public.prohibido()",
+        )
+        try:
+            shared(rig)
+            rig.run(1)
+        finally:
+            rig.execute("DROP EVENT TRIGGER prohibido")
+        report = target.report("--clinic", "1")
+        assert report["left"] == []
+        assert target.rows("SELECT evtname FROM pg_event_trigger") == [("prohibido",)]
+        assert target.rows("SELECT FROM pg_namespace WHERE nspname = 'clinic_backups_recovery'") == []
+
+    def test_notes_that_cannot_be_removed_do_not_cost_the_report(
+        self, rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # As a role that is not a superuser, where the provider lets it make event triggers.
+        monkeypatch.setattr("clinic_backups.recovery.session.Session.without_event_triggers", lambda session: None)
+        rig.execute(
+            "CREATE FUNCTION public.prohibido() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'not in production'; END $$",
+            "CREATE EVENT TRIGGER prohibido ON sql_drop EXECUTE FUNCTION public.prohibido()",
+        )
+        try:
+            shared(rig)
+            rig.run(1)
+        finally:
+            rig.execute("DROP EVENT TRIGGER prohibido")
+        report = target.report("--clinic", "1", code=1)
+        assert {unit["state"] for unit in report["units"]} == {"proven"}
+        assert [each["sql"] for each in report["left"]] == ["DROP SCHEMA clinic_backups_recovery CASCADE;"]
+
+
 class TestRefused:
     def test_a_target_that_is_not_empty(self, rig: Rig, target: Target) -> None:
         back_up_all(rig)

@@ -151,8 +151,7 @@ class Recovery:
         report.empty, report.problems = proof.empty(name for name, is_view in kinds.items() if not is_view)
         report.steps = self._work.seconds
         with Session(self._connection) as session:
-            notes.drop(session)
-            session.commit("removing the notes of the recovery")
+            report.left += finishing.remove_notes(session)
         return report
 
     def _check(self, plan: Plan, chooser: Chooser) -> None:
