@@ -43,6 +43,7 @@ from clinic_backups.web.metrics import exposition
 from clinic_backups.web.problems import NotVisible
 from include.demo.postgres import EmbeddedPostgres
 from tests.fleet import Fleet, flip
+from tests.integration.test_recover import extension_with_rows, with_table_of  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase, server_folder
 
 
@@ -240,6 +241,13 @@ def test_objects_that_only_a_superuser_may_make_fail_no_drill(rig: Rig) -> None:
     for name in ("pageinspect", "todo", "vigilante", "copia"):
         assert name in apart["detail"], name
     assert "secreto-marcado" not in proof.certificate
+
+
+def test_rows_of_a_table_of_an_extension_are_proven(rig: Rig, tmp_path: Path, extension_with_rows: str) -> None:
+    with_table_of(extension_with_rows, rig, tmp_path / "sql")
+    rig.shared()
+    rig.run(1)
+    assert [(proof.outcome, proof.error) for proof in rig.drills().run([1, SHARED_ID])] == [("proven", None)] * 2
 
 
 def test_the_server_of_the_clinics_is_refused(rig: Rig) -> None:

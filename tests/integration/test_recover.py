@@ -272,6 +272,46 @@ class TestKilled:
         self.require_same(rig, target)
 
 
+@pytest.fixture
+def extension_with_rows(rig: Rig) -> Iterator[str]:
+    """An extension whose table has rows of its own: two files in the server's folder."""
+    ((place,),) = rig.execute_rows("SELECT setting FROM pg_config WHERE name = 'SHAREDIR'")
+    folder, name = Path(place) / "extension", f"medidas_{os.getpid()}"
+    (folder / f"{name}.control").write_text(
+        "default_version = '1'\nrelocatable = false\nsuperuser = false\nschema = public\n"
+    )
+    (folder / f"{name}--1.sql").write_text(
+        "CREATE TABLE medida (id int PRIMARY KEY, v text);"
+        " INSERT INTO medida VALUES (1, 'propia'), (2, 'propia');"
+        " SELECT pg_catalog.pg_extension_config_dump('medida', '');"
+    )
+    yield name
+    for file in folder.glob(f"{name}*"):
+        file.unlink()
+
+
+def with_table_of(extension: str, rig: Rig, folder: Path) -> None:
+    """Its table has other rows than those of the extension, and is shared. :param folder: the SQL folder is copied."""
+    reader = rig.database.roles.reader
+    rig.execute(
+        f"CREATE EXTENSION {extension}", "INSERT INTO public.medida VALUES (3, 'mía')",
+        "UPDATE public.medida SET v = 'otra' WHERE id = 1", f"GRANT SELECT ON public.medida TO {reader}",
+    )  # fmt: skip
+    shutil.copytree(rig.settings.sql_dir, folder)
+    with (folder / "not_backed_up.txt").open("a", encoding="utf-8") as file:
+        file.write("\npublic.medida: shared, the same for all\n")
+    rig.settings = rig.settings.model_copy(update={"sql_dir": folder})
+
+
+def test_rows_of_a_table_of_an_extension(rig: Rig, target: Target, tmp_path: Path, extension_with_rows: str) -> None:
+    """As of PostGIS's spatial_ref_sys: CREATE EXTENSION has filled the table before the rows come."""
+    with_table_of(extension_with_rows, rig, tmp_path / "sql")
+    shared(rig)
+    rig.run(1)
+    target.report("--clinic", "1")
+    assert target.rows("SELECT * FROM public.medida ORDER BY 1") == [(1, "otra"), (2, "propia"), (3, "mía")]
+
+
 class TestItEnds:
     """What the application's own code refuses does not keep a recovery from its end."""
 

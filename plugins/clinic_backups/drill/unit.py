@@ -28,6 +28,7 @@ from clinic_backups.recovery.load import load
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.proof import differences, queries_of
 from clinic_backups.recovery.session import Session, Unfinished
+from clinic_backups.recovery.target import empty_tables_of_extensions
 from clinic_backups.restore.archives import Archives, Fetched
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.tenant.extract import SqlFolder
@@ -98,6 +99,7 @@ class UnitDrill:
                 session.run("GRANT ALL ON SCHEMA public TO PUBLIC", doing="preparing the database")
                 session.commit("preparing the database")
                 self._left = self._definition.make_before(session)
+                empty_tables_of_extensions(session, self._shared.manifest.tables)
                 session.commit("making the definitions")
             load(target, self._archives, self._shared)
         except BaseException:

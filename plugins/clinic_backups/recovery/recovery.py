@@ -194,6 +194,8 @@ class Recovery:
         if not allow_missing:
             wanted = {name for choice in plan.taken if choice.envelope for name, n in choice.envelope.rows.items() if n}
             target.require_tables(session, wanted, [each.what for each in left if each.is_problem])
+        held = {name for choice in plan.taken if choice.envelope for name in choice.envelope.rows}
+        target.empty_tables_of_extensions(session, held)
         return _json(left)
 
     def _rows(self, plan: Plan, allow_missing: bool) -> None:
