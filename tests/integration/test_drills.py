@@ -243,7 +243,11 @@ def test_objects_that_only_a_superuser_may_make_fail_no_drill(rig: Rig) -> None:
     assert "secreto-marcado" not in proof.certificate
 
 
-def test_rows_of_a_table_of_an_extension_are_proven(rig: Rig, tmp_path: Path, extension_with_rows: str) -> None:
+def test_rows_of_a_table_of_an_extension_are_proven(
+    rig: Rig,
+    tmp_path: Path,
+    extension_with_rows: str,  # noqa: F811 - the fixture
+) -> None:
     with_table_of(extension_with_rows, rig, tmp_path / "sql")
     rig.shared()
     rig.run(1)

@@ -23,6 +23,7 @@ from psycopg2 import sql
 from clinic_backups import cli
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.backup.service_files import ServiceFiles
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.postgres_tools import find_tool
@@ -310,6 +311,60 @@ def test_rows_of_a_table_of_an_extension(rig: Rig, target: Target, tmp_path: Pat
     rig.run(1)
     target.report("--clinic", "1")
     assert target.rows("SELECT * FROM public.medida ORDER BY 1") == [(1, "otra"), (2, "propia"), (3, "mía")]
+
+
+def forge(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None]) -> None:
+    """The next archives of the shared data have these changes in their JSON files."""
+    made = ServiceFiles.made
+
+    def forged(self: ServiceFiles, pause: Any) -> dict[str, bytes]:
+        files = made(self, pause)
+        texts = {name: json.loads(data) for name, data in files.items() if name.endswith(".json")}
+        change(texts)
+        return files | {name: json.dumps(data).encode() for name, data in texts.items()}
+
+    monkeypatch.setattr(ServiceFiles, "made", forged)
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("roles.json", []), ("roles.json", {"roles": [{"name": "x"}]}), ("roles.json", {"roles": [], "settings": [{}]}),
+        ("sequences.json", [{"schema": "public", "name": "s", "last_value": 10**30, "is_called": True}]),
+        ("sequences.json", {}), ("undumped.json", [{"name": "x", "before": "SELECT 1", "after": []}]),
+        ("clinics.json", [{"id": None, "name": "x"}]), ("clinics.json", {"x": 1}), ("sql.json", []),
+        ("sql.json", {"a\0.sql": ""}), ("sql.json", {"a": "", "a/b.sql": ""}), ("sql.json", {"a" * 300: ""}),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_form_is_named_before_anything_is_touched(
+    rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch, file: str, data: Any
+) -> None:
+    forge(monkeypatch, lambda texts: texts.update({file: data}))
+    record = shared(rig)
+    rig.run(1)
+    code, _, err = target.recover("--clinic", "1")
+    assert code == 1
+    assert f"Error: The file {file} in the archive of {record.backup_id} cannot be used: " in err
+    assert target.rows("SELECT FROM pg_namespace WHERE nspname = 'clinic_backups_recovery'") == []
+
+
+def test_a_clinic_that_was_deleted_before_comes_back_by_name(
+    rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = rig.run(2)
+    later = rig.run(1)
+    forge(monkeypatch, lambda texts: texts.update({"clinics.json": [{"id": later.clinic_id, "name": "x"}]}))
+    shared(rig)
+    report = target.report()
+    (said,) = [each["what"] for each in report["left"] if "was not in the database any more" in each["what"]]
+    assert said.startswith(f"Clinic 2 {gone.clinic_name!r} came back from {gone.backup_id}. ")
+
+
+def test_an_empty_as_of_is_not_taken_for_now(rig: Rig, target: Target) -> None:
+    shared(rig)
+    code, _, err = target.recover("--plan", "--as-of", "")
+    assert code != 0
+    assert "--as-of is empty." in err
 
 
 class TestItEnds:

@@ -24,6 +24,7 @@ from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.place import Place, own_name
 from clinic_backups.drill.sums import Adding, sums_in
 from clinic_backups.recovery.definition import Definition
+from clinic_backups.recovery.files import require_usable
 from clinic_backups.recovery.load import load
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.proof import differences, queries_of
@@ -125,6 +126,7 @@ class UnitDrill:
         is_of_shared = is_shared(record.clinic_id)
         fetched = self._shared if is_of_shared else self._archives.fetch(source_of(record))
         manifest = fetched.manifest
+        require_usable(manifest.files, manifest.backup_id)
         adding = Adding(self._archives, manifest)
         transaction = None
         if is_of_shared:
