@@ -24,7 +24,7 @@ from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.base.errors import IntegrityError, SettingsError
+from clinic_backups.base.errors import IntegrityError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.shared_unit import SHARED, SHARED_ID
 from clinic_backups.catalog.board import Board
@@ -32,7 +32,7 @@ from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.proofs import ProofRecord, Proofs
 from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.night import Drills
-from clinic_backups.drill.place import PREFIX, require_other_server
+from clinic_backups.drill.place import PREFIX, Server, require_other_server
 from clinic_backups.drill.signature import SigningKey, verify
 from clinic_backups.drill.throwaway import FOLDER, remove_left, throwaway
 from clinic_backups.restore.archives import Archives
@@ -287,6 +287,52 @@ def test_drills_on_another_server_leave_nothing_there(rig: Rig) -> None:
                 cursor.execute(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{PREFIX}')")
                 assert cursor.fetchall() == []
     assert (proof.error, proof.place) == (None, "connection drill_db")
+
+
+KILLED_ELSEWHERE = """
+import os, sys
+from clinic_backups.base import connections
+from clinic_backups.drill.place import Server
+from clinic_backups.recovery import roles
+from clinic_backups.recovery.session import Session
+told = {"roles": [{"name": "jefe", "login": True, "inherit": True}]}
+with Server.opened(connections.parse("drill_db", sys.argv[1]), []) as place:
+    place.prepare(told)
+    with Session(place.make("a")) as session:
+        roles.make_roles(session, told)
+        session.commit("making roles")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_drill_that_was_killed_on_another_server_leaves_no_role_there() -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with server_folder() as place, EmbeddedPostgres(place) as other:
+        words = [sys.executable, "-c", KILLED_ELSEWHERE, other.uri("postgres")]
+        assert subprocess.run(words, env=environment).returncode == -signal.SIGKILL
+        with closing(other.connect()) as db, db.cursor() as cursor:
+            cursor.execute("SELECT rolname FROM pg_roles WHERE rolname = 'jefe'")
+            assert cursor.fetchall() == [("jefe",)]
+            db.commit()
+            with Server.opened(connections.parse("drill_db", other.uri("postgres")), []):
+                pass
+            cursor.execute("SELECT rolname FROM pg_roles WHERE rolname = 'jefe'")
+            assert cursor.fetchall() == []
+
+
+def test_two_drills_on_one_server_by_two_databases() -> None:
+    with server_folder() as place, EmbeddedPostgres(place) as other:
+        with closing(other.connect()) as db:
+            db.autocommit = True
+            with db.cursor() as cursor:
+                cursor.execute("CREATE DATABASE segunda")
+        one, two = (connections.parse("drill_db", other.uri(name)) for name in ("postgres", "segunda"))
+        with (
+            Server.opened(one, []),
+            pytest.raises(TransientError, match=r"Another drill runs on this server"),
+            Server.opened(two, []),
+        ):
+            pass
 
 
 KILLED = """
