@@ -19,6 +19,7 @@ from typing import Any
 
 import pyrage
 import pytest
+from psycopg2 import sql
 
 from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
@@ -30,11 +31,13 @@ from clinic_backups.base.shared_unit import SHARED, SHARED_ID
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.proofs import ProofRecord, Proofs
+from clinic_backups.drill import unit
 from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.night import Drills
 from clinic_backups.drill.place import PREFIX, Server, require_other_server
 from clinic_backups.drill.signature import SigningKey, verify
 from clinic_backups.drill.throwaway import FOLDER, remove_left, throwaway
+from clinic_backups.recovery.session import Session
 from clinic_backups.restore.archives import Archives
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
@@ -252,6 +255,33 @@ def test_rows_of_a_table_of_an_extension_are_proven(
     rig.shared()
     rig.run(1)
     assert [(proof.outcome, proof.error) for proof in rig.drills().run([1, SHARED_ID])] == [("proven", None)] * 2
+
+
+def test_a_session_that_dies_in_a_drop_says_so(rig: Rig) -> None:
+    """As when the disk of the drills' server is full: it stops while the database is dropped."""
+    with (
+        Session(connections.parse("drill_db", rig.database.postgres.uri("postgres"))) as session,
+        pytest.raises(TransientError, match=r"while dropping the database of a drill"),
+    ):
+        session.run_alone(sql.SQL("SELECT pg_terminate_backend(pg_backend_pid())"), "dropping the database of a drill")
+
+
+def test_the_error_of_a_drill_outlives_that_of_the_drop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.shared()
+    rig.run(1)
+    drop = Server.drop
+
+    def refused(server: Server, name: str) -> None:
+        drop(server, name)
+        raise TransientError("The server is gone.")
+
+    def differing(*_: Any) -> Any:
+        raise TransientError("No space left on device.")
+
+    monkeypatch.setattr(Server, "drop", refused)
+    monkeypatch.setattr(unit, "differences", differing)
+    (proof,) = rig.drills().run([1])
+    assert proof.error == "No space left on device."
 
 
 def test_the_server_of_the_clinics_is_refused(rig: Rig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from clinic_backups.base import strict_json
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
-from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.shared_unit import ROLES, SEQUENCES, is_shared, named
 from clinic_backups.drill.certificate import Check
@@ -181,8 +181,12 @@ class UnitDrill:
         target = self._place.make(name, template)
         try:
             yield target
-        finally:
-            self._place.drop(name)
+        except BaseException:
+            # If the server is gone, the error that says so must stay. At the end everything is dropped once more.
+            with suppress(ClinicBackupsError):
+                self._place.drop(name)
+            raise
+        self._place.drop(name)
 
     def _drop_doubled(self, target: Connection, manifest: Manifest, drilled: Drilled) -> None:
         """A row that moved between the two moments is in both backups. The clinic's version is the one to prove."""

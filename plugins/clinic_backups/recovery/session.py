@@ -103,7 +103,8 @@ class Session:
             self.run(statement, doing=doing)
         finally:
             self._db.pins = pins
-            self._db.set_autocommit(False)
+            if not self._db.closed:
+                self._db.set_autocommit(False)
 
     def without_event_triggers(self) -> None:
         """Event triggers that were made again do not fire in this session, if its role may say so. Commits.
