@@ -19,24 +19,27 @@ from typing import Any
 
 import pyrage
 import pytest
+from psycopg2 import sql
 
 from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.base.errors import IntegrityError, SettingsError
+from clinic_backups.base.errors import IntegrityError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.shared_unit import SHARED, SHARED_ID
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.proofs import ProofRecord, Proofs
 from clinic_backups.catalog.tables import clinic as clinic_table
+from clinic_backups.drill import unit
 from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.night import Drills
-from clinic_backups.drill.place import PREFIX, require_other_server
+from clinic_backups.drill.place import PREFIX, Server, require_other_server
 from clinic_backups.drill.signature import SigningKey, verify
 from clinic_backups.drill.throwaway import FOLDER, remove_left, throwaway
 from clinic_backups.notify.digest import unproven
+from clinic_backups.recovery.session import Session
 from clinic_backups.restore.archives import Archives
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
@@ -45,6 +48,7 @@ from clinic_backups.web.metrics import exposition
 from clinic_backups.web.problems import NotVisible
 from include.demo.postgres import EmbeddedPostgres
 from tests.fleet import Fleet, flip
+from tests.integration.test_recover import extension_with_rows, with_table_of  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase, server_folder
 
 
@@ -217,6 +221,71 @@ def test_what_refuses_a_copy_of_a_row_is_no_failure(rig: Rig) -> None:
     ]
 
 
+def test_objects_that_only_a_superuser_may_make_fail_no_drill(rig: Rig) -> None:
+    rig.execute(
+        "CREATE EXTENSION pageinspect", "CREATE PUBLICATION todo FOR ALL TABLES",
+        "CREATE FUNCTION public.nada() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$",
+        "CREATE EVENT TRIGGER vigilante ON sql_drop EXECUTE FUNCTION public.nada()",
+        "CREATE SUBSCRIPTION copia CONNECTION 'host=otro password=secreto-marcado' PUBLICATION p"
+        " WITH (connect = false)",
+    )  # fmt: skip
+    try:
+        # Only a superuser's pg_dump writes subscriptions.
+        rig.clinic_db = connections.parse("clinic_db", rig.database.postgres.uri(rig.database.name))
+        rig.shared()
+    finally:
+        rig.execute(
+            "DROP EVENT TRIGGER vigilante", "ALTER SUBSCRIPTION copia SET (slot_name = NONE)",
+            "DROP SUBSCRIPTION copia", "DROP PUBLICATION todo",
+        )  # fmt: skip
+    rig.run(1)
+    (proof,) = rig.drills().run([1])
+    assert (proof.outcome, proof.error) == ("proven", None)
+    (apart,) = [check for check in json.loads(proof.certificate)["checks"] if check["name"] == "objects of superusers"]
+    assert apart["outcome"] == "not possible"
+    for name in ("pageinspect", "todo", "vigilante", "copia"):
+        assert name in apart["detail"], name
+    assert "secreto-marcado" not in proof.certificate
+
+
+def test_rows_of_a_table_of_an_extension_are_proven(
+    rig: Rig,
+    tmp_path: Path,
+    extension_with_rows: str,  # noqa: F811 - the fixture
+) -> None:
+    with_table_of(extension_with_rows, rig, tmp_path / "sql")
+    rig.shared()
+    rig.run(1)
+    assert [(proof.outcome, proof.error) for proof in rig.drills().run([1, SHARED_ID])] == [("proven", None)] * 2
+
+
+def test_a_session_that_dies_in_a_drop_says_so(rig: Rig) -> None:
+    """As when the disk of the drills' server is full: it stops while the database is dropped."""
+    with (
+        Session(connections.parse("drill_db", rig.database.postgres.uri("postgres"))) as session,
+        pytest.raises(TransientError, match=r"while dropping the database of a drill"),
+    ):
+        session.run_alone(sql.SQL("SELECT pg_terminate_backend(pg_backend_pid())"), "dropping the database of a drill")
+
+
+def test_the_error_of_a_drill_outlives_that_of_the_drop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.shared()
+    rig.run(1)
+    drop = Server.drop
+
+    def refused(server: Server, name: str) -> None:
+        drop(server, name)
+        raise TransientError("The server is gone.")
+
+    def differing(*_: Any) -> Any:
+        raise TransientError("No space left on device.")
+
+    monkeypatch.setattr(Server, "drop", refused)
+    monkeypatch.setattr(unit, "differences", differing)
+    (proof,) = rig.drills().run([1])
+    assert proof.error == "No space left on device."
+
+
 def test_the_server_of_the_clinics_is_refused(rig: Rig) -> None:
     own = rig.database.postgres.uri("postgres")
     productive = [rig.clinic_db]
@@ -250,6 +319,52 @@ def test_drills_on_another_server_leave_nothing_there(rig: Rig) -> None:
                 cursor.execute(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{PREFIX}')")
                 assert cursor.fetchall() == []
     assert (proof.error, proof.place) == (None, "connection drill_db")
+
+
+KILLED_ELSEWHERE = """
+import os, sys
+from clinic_backups.base import connections
+from clinic_backups.drill.place import Server
+from clinic_backups.recovery import roles
+from clinic_backups.recovery.session import Session
+told = {"roles": [{"name": "jefe", "login": True, "inherit": True}]}
+with Server.opened(connections.parse("drill_db", sys.argv[1]), []) as place:
+    place.prepare(told)
+    with Session(place.make("a")) as session:
+        roles.make_roles(session, told)
+        session.commit("making roles")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_drill_that_was_killed_on_another_server_leaves_no_role_there() -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with server_folder() as place, EmbeddedPostgres(place) as other:
+        words = [sys.executable, "-c", KILLED_ELSEWHERE, other.uri("postgres")]
+        assert subprocess.run(words, env=environment).returncode == -signal.SIGKILL
+        with closing(other.connect()) as db, db.cursor() as cursor:
+            cursor.execute("SELECT rolname FROM pg_roles WHERE rolname = 'jefe'")
+            assert cursor.fetchall() == [("jefe",)]
+            db.commit()
+            with Server.opened(connections.parse("drill_db", other.uri("postgres")), []):
+                pass
+            cursor.execute("SELECT rolname FROM pg_roles WHERE rolname = 'jefe'")
+            assert cursor.fetchall() == []
+
+
+def test_two_drills_on_one_server_by_two_databases() -> None:
+    with server_folder() as place, EmbeddedPostgres(place) as other:
+        with closing(other.connect()) as db:
+            db.autocommit = True
+            with db.cursor() as cursor:
+                cursor.execute("CREATE DATABASE segunda")
+        one, two = (connections.parse("drill_db", other.uri(name)) for name in ("postgres", "segunda"))
+        with (
+            Server.opened(one, []),
+            pytest.raises(TransientError, match=r"Another drill runs on this server"),
+            Server.opened(two, []),
+        ):
+            pass
 
 
 KILLED = """

@@ -23,6 +23,7 @@ from psycopg2 import sql
 from clinic_backups import cli
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.backup.service_files import ServiceFiles
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.postgres_tools import find_tool
@@ -201,7 +202,8 @@ def commit(session, doing):
     if at % 2 and number == at:
         die()
     real(session, doing)
-    if number == at:
+    # After the last one the recovery is done, and a second one is refused.
+    if number == at and not doing.startswith("removing the notes"):
         die()
 
 def make_after(*arguments):
@@ -270,6 +272,156 @@ class TestKilled:
         assert code == 0, err
         assert {unit["backup_id"] for unit in json.loads(out)["units"]} == {record.backup_id for record in records}
         self.require_same(rig, target)
+
+
+@pytest.fixture
+def extension_with_rows(rig: Rig) -> Iterator[str]:
+    """An extension whose table has rows of its own: two files in the server's folder."""
+    ((place,),) = rig.execute_rows("SELECT setting FROM pg_config WHERE name = 'SHAREDIR'")
+    folder, name = Path(place) / "extension", f"medidas_{os.getpid()}"
+    (folder / f"{name}.control").write_text(
+        "default_version = '1'\nrelocatable = false\nsuperuser = false\nschema = public\n"
+    )
+    (folder / f"{name}--1.sql").write_text(
+        "CREATE TABLE medida (id int PRIMARY KEY, v text);"
+        " INSERT INTO medida VALUES (1, 'propia'), (2, 'propia');"
+        " SELECT pg_catalog.pg_extension_config_dump('medida', '');"
+    )
+    yield name
+    for file in folder.glob(f"{name}*"):
+        file.unlink()
+
+
+def with_table_of(extension: str, rig: Rig, folder: Path) -> None:
+    """Its table has other rows than those of the extension, and is shared. :param folder: the SQL folder is copied."""
+    reader = rig.database.roles.reader
+    rig.execute(
+        f"CREATE EXTENSION {extension}", "INSERT INTO public.medida VALUES (3, 'mía')",
+        "UPDATE public.medida SET v = 'otra' WHERE id = 1", f"GRANT SELECT ON public.medida TO {reader}",
+    )  # fmt: skip
+    shutil.copytree(rig.settings.sql_dir, folder)
+    with (folder / "not_backed_up.txt").open("a", encoding="utf-8") as file:
+        file.write("\npublic.medida: shared, the same for all\n")
+    rig.settings = rig.settings.model_copy(update={"sql_dir": folder})
+
+
+def test_rows_of_a_table_of_an_extension(rig: Rig, target: Target, tmp_path: Path, extension_with_rows: str) -> None:
+    """As of PostGIS's spatial_ref_sys: CREATE EXTENSION has filled the table before the rows come."""
+    with_table_of(extension_with_rows, rig, tmp_path / "sql")
+    shared(rig)
+    rig.run(1)
+    target.report("--clinic", "1")
+    assert target.rows("SELECT * FROM public.medida ORDER BY 1") == [(1, "otra"), (2, "propia"), (3, "mía")]
+
+
+def forge(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None]) -> None:
+    """The next archives of the shared data have these changes in their JSON files."""
+    made = ServiceFiles.made
+
+    def forged(self: ServiceFiles, pause: Any) -> dict[str, bytes]:
+        files = made(self, pause)
+        texts = {name: json.loads(data) for name, data in files.items() if name.endswith(".json")}
+        change(texts)
+        return files | {name: json.dumps(data).encode() for name, data in texts.items()}
+
+    monkeypatch.setattr(ServiceFiles, "made", forged)
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("roles.json", []), ("roles.json", {"roles": [{"name": "x"}]}), ("roles.json", {"roles": [], "settings": [{}]}),
+        ("sequences.json", [{"schema": "public", "name": "s", "last_value": 10**30, "is_called": True}]),
+        ("sequences.json", {}), ("undumped.json", [{"name": "x", "before": "SELECT 1", "after": []}]),
+        ("clinics.json", [{"id": None, "name": "x"}]), ("clinics.json", {"x": 1}), ("sql.json", []),
+        ("sql.json", {"a\0.sql": ""}), ("sql.json", {"a": "", "a/b.sql": ""}), ("sql.json", {"a" * 300: ""}),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_form_is_named_before_anything_is_touched(
+    rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch, file: str, data: Any
+) -> None:
+    forge(monkeypatch, lambda texts: texts.update({file: data}))
+    record = shared(rig)
+    rig.run(1)
+    code, _, err = target.recover("--clinic", "1")
+    assert code == 1
+    assert f"Error: The file {file} in the archive of {record.backup_id} cannot be used: " in err
+    assert target.rows("SELECT FROM pg_namespace WHERE nspname = 'clinic_backups_recovery'") == []
+
+
+def test_a_clinic_that_was_deleted_before_comes_back_by_name(
+    rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = rig.run(2)
+    later = rig.run(1)
+    forge(monkeypatch, lambda texts: texts.update({"clinics.json": [{"id": later.clinic_id, "name": "x"}]}))
+    shared(rig)
+    report = target.report()
+    (said,) = [each["what"] for each in report["left"] if "was not in the database any more" in each["what"]]
+    assert said.startswith(f"Clinic 2 {gone.clinic_name!r} came back from {gone.backup_id}. ")
+
+
+def test_an_empty_as_of_is_not_taken_for_now(rig: Rig, target: Target) -> None:
+    shared(rig)
+    code, _, err = target.recover("--plan", "--as-of", "")
+    assert code != 0
+    assert "--as-of is empty." in err
+
+
+class TestItEnds:
+    """What the application's own code refuses does not keep a recovery from its end."""
+
+    def test_a_materialized_view_that_cannot_be_filled(self, rig: Rig, target: Target) -> None:
+        rig.execute(
+            "CREATE FUNCTION public.solo_aqui() RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF current_database() <> '{rig.database.name}' THEN RAISE EXCEPTION 'elsewhere'; END IF; RETURN 1;"
+            " END $$",
+            "CREATE MATERIALIZED VIEW public.resumen AS SELECT public.solo_aqui() AS n",
+        )
+        shared(rig)
+        rig.run(1)
+        report = target.report("--clinic", "1", code=1)
+        assert [each["what"][:60] for each in report["left"] if each["is_problem"]] == [
+            "The materialized view public.resumen was not filled. The dat"
+        ]
+        assert {unit["state"] for unit in report["units"]} == {"proven"}
+        assert "public.resumen" not in report["tables"]
+
+    @pytest.mark.parametrize("event", ["sql_drop", "ddl_command_start"])
+    def test_an_event_trigger_that_forbids_ddl(self, rig: Rig, target: Target, event: str) -> None:
+        rig.execute(
+            "CREATE FUNCTION public.prohibido() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'not in production'; END $$",
+            f"CREATE EVENT TRIGGER prohibido ON {event} EXECUTE FUNCTION public.prohibido()",
+        )
+        try:
+            shared(rig)
+            rig.run(1)
+        finally:
+            rig.execute("DROP EVENT TRIGGER prohibido")
+        report = target.report("--clinic", "1")
+        assert report["left"] == []
+        assert target.rows("SELECT evtname FROM pg_event_trigger") == [("prohibido",)]
+        assert target.rows("SELECT FROM pg_namespace WHERE nspname = 'clinic_backups_recovery'") == []
+
+    def test_notes_that_cannot_be_removed_do_not_cost_the_report(
+        self, rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # As a role that is not a superuser, where the provider lets it make event triggers.
+        monkeypatch.setattr("clinic_backups.recovery.session.Session.without_event_triggers", lambda session: None)
+        rig.execute(
+            "CREATE FUNCTION public.prohibido() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'not in production'; END $$",
+            "CREATE EVENT TRIGGER prohibido ON sql_drop EXECUTE FUNCTION public.prohibido()",
+        )
+        try:
+            shared(rig)
+            rig.run(1)
+        finally:
+            rig.execute("DROP EVENT TRIGGER prohibido")
+        report = target.report("--clinic", "1", code=1)
+        assert {unit["state"] for unit in report["units"]} == {"proven"}
+        assert [each["sql"] for each in report["left"]] == ["DROP SCHEMA clinic_backups_recovery CASCADE;"]
 
 
 class TestRefused:

@@ -71,6 +71,9 @@ def recover(
     exits with 0 only if everything is proven, or different for a reason that it names.
     """
     with_parts = parts()
+    if as_of is not None and not as_of.strip():
+        # As from a variable of the shell that is not set: the newest backups are not what was meant.
+        raise SettingsError("--as-of is empty.", hint="Give a time, or leave --as-of out for the newest backups.")
     until = moment_of(as_of, with_parts.settings.zone)
     clinics = [clinic_arg(text) for text in clinic or ()]
     doubt, belief = _belief(with_parts)

@@ -33,6 +33,7 @@ from clinic_backups.drill.signature import SigningKey
 from clinic_backups.drill.throwaway import throwaway
 from clinic_backups.drill.unit import Drilled, UnitDrill
 from clinic_backups.recovery.definition import Definition
+from clinic_backups.recovery.files import require_usable
 from clinic_backups.recovery.proof import sql_folder
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.find_backup import source_of
@@ -150,7 +151,9 @@ class Drills:
         damaged = dict[str, ClinicBackupsError]()
         for record in self._backups(SHARED_ID):
             try:
-                return archives.fetch(source_of(record)), damaged
+                fetched = archives.fetch(source_of(record))
+                require_usable(fetched.manifest.files, record.backup_id)
+                return fetched, damaged
             except PermanentError as error:
                 damaged[record.backup_id] = error
         raise PermanentError(

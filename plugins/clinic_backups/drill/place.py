@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ class Server:
         """
         require_other_server(connection, productive)
         place = cls(connection, f"connection {connection.conn_id}")
-        with Session(connection) as session:
+        with _for_locks(connection) as session:
             ((alone,),) = session.rows(f"SELECT pg_try_advisory_lock({_LOCK})", doing="asking for other drills")
             session.commit("asking for other drills")
             if not alone:
@@ -94,6 +95,11 @@ class Server:
             "making a database for a drill",
         )
         self._made.append(wanted)
+        if template is None:
+            # If this process is killed, the next drill reads which roles it may drop.
+            told = sql.Literal(json.dumps(sorted(self._roles - self._before)))
+            comment = sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(wanted), told)
+            self._alone(comment, "noting the roles of a drill")
         return replace(self._connection, schema=wanted)
 
     def drop(self, name: str) -> None:
@@ -101,11 +107,16 @@ class Server:
         self._drop(PREFIX + name)
 
     def drop_left(self) -> None:
-        """Drop the databases that a drill left behind whose process died."""
+        """Drop the databases and roles that a drill left behind whose process died."""
         with Session(self._connection) as session:
-            found = session.rows("SELECT datname FROM pg_database WHERE starts_with(datname, %(p)s)", {"p": PREFIX})
-        for (name,) in found:
+            found = session.rows(
+                "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database"
+                " WHERE starts_with(datname, %(p)s)",
+                {"p": PREFIX},
+            )
+        for name, _ in found:
             self._drop(name)
+        self._drop_roles(role for _, told in found for role in _roles_in(told))
 
     def note_roles(self) -> None:
         """Note which roles there are, so that those of the drills can be dropped."""
@@ -118,7 +129,10 @@ class Server:
             self._drop(name)
         with Session(self._connection) as session:
             now = session.roles()
-        for name in sorted((now & self._roles) - self._before):
+        self._drop_roles((now & self._roles) - self._before)
+
+    def _drop_roles(self, names: Iterable[str]) -> None:
+        for name in sorted(set(names)):
             try:
                 self._alone(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)), "dropping a role of a drill")
             except ClinicBackupsError:
@@ -133,6 +147,25 @@ class Server:
     def _alone(self, statement: sql.Composable, doing: str) -> None:
         with Session(self._connection) as session:
             session.run_alone(statement, doing)
+
+
+def _for_locks(connection: Connection) -> Session:
+    """A session for locks, which count only in their own database: in the same one, if the role may connect to it."""
+    same = Session(replace(connection, schema="postgres"))
+    try:
+        with same:
+            return same
+    except ClinicBackupsError:
+        return Session(connection)  # it says itself what is wrong with the server
+
+
+def _roles_in(told: str | None) -> list[str]:
+    """The roles in the comment on a drill's database. Another comment has none."""
+    try:
+        names = json.loads(told or "[]")
+    except ValueError:
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def require_other_server(connection: Connection, productive: Iterable[Connection]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from clinic_backups.base import strict_json
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
-from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.shared_unit import ROLES, SEQUENCES, is_shared, named
 from clinic_backups.drill.certificate import Check
@@ -24,24 +24,23 @@ from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.place import Place, own_name
 from clinic_backups.drill.sums import Adding, sums_in
 from clinic_backups.recovery.definition import Definition
+from clinic_backups.recovery.files import require_usable
 from clinic_backups.recovery.load import load
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.proof import differences, queries_of
 from clinic_backups.recovery.session import Session, Unfinished
+from clinic_backups.recovery.target import empty_tables_of_extensions
 from clinic_backups.restore.archives import Archives, Fetched
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
-_OF_SUPERUSERS = tuple(
-    f"{kind} was not made"
-    for kind in (
-        "Extension", "Event trigger", "Publication", "Subscription", "Foreign data wrapper", "Server", "User mapping",
-        "Procedural language",
-    )
+_OF_SUPERUSERS = frozenset(
+    ("EXTENSION", "EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION",
+     "FOREIGN DATA WRAPPER", "SERVER", "USER MAPPING", "PROCEDURAL LANGUAGE")
 )  # fmt: skip
-"""Objects that only a superuser may make. The role of drills is not one: the text of these objects came out of an
-archive."""
+"""Objects that only a superuser may make, by pg_dump's words. The role of drills is not one: the text of these objects
+came out of an archive."""
 SHOWN = 10
 JOBS = 2
 
@@ -101,6 +100,7 @@ class UnitDrill:
                 session.run("GRANT ALL ON SCHEMA public TO PUBLIC", doing="preparing the database")
                 session.commit("preparing the database")
                 self._left = self._definition.make_before(session)
+                empty_tables_of_extensions(session, self._shared.manifest.tables)
                 session.commit("making the definitions")
             load(target, self._archives, self._shared)
         except BaseException:
@@ -126,6 +126,7 @@ class UnitDrill:
         is_of_shared = is_shared(record.clinic_id)
         fetched = self._shared if is_of_shared else self._archives.fetch(source_of(record))
         manifest = fetched.manifest
+        require_usable(manifest.files, manifest.backup_id)
         adding = Adding(self._archives, manifest)
         transaction = None
         if is_of_shared:
@@ -141,8 +142,8 @@ class UnitDrill:
             session.commit("setting the sequences")
         lacking = [each for each in (*self._left, *left) if each.is_problem and not _is_loose(each)]
         # What really needs such an object fails too, and counts.
-        apart = [each.what for each in lacking if each.what.startswith(_OF_SUPERUSERS)]
-        problems = [each.what for each in lacking if not each.what.startswith(_OF_SUPERUSERS)]
+        apart = [each.what for each in lacking if each.kind in _OF_SUPERUSERS]
+        problems = [each.what for each in lacking if each.kind not in _OF_SUPERUSERS]
         problems += self._loose(target, left, transaction)
         if apart:
             drilled.checks.append(Check("objects of superusers", "not possible", "; ".join(apart[:SHOWN])))
@@ -180,8 +181,12 @@ class UnitDrill:
         target = self._place.make(name, template)
         try:
             yield target
-        finally:
-            self._place.drop(name)
+        except BaseException:
+            # If the server is gone, the error that says so must stay. At the end everything is dropped once more.
+            with suppress(ClinicBackupsError):
+                self._place.drop(name)
+            raise
+        self._place.drop(name)
 
     def _drop_doubled(self, target: Connection, manifest: Manifest, drilled: Drilled) -> None:
         """A row that moved between the two moments is in both backups. The clinic's version is the one to prove."""

@@ -10,13 +10,12 @@ from typing import Any
 
 from clinic_backups.archive.envelope_checks import harmless
 from clinic_backups.archive.object_keys import parse_key
-from clinic_backups.base import strict_json
-from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order
+from clinic_backups.base.clinic_id import ClinicId, in_order
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
-from clinic_backups.base.shared_unit import CLINICS, SHARED_ID, is_shared, named
+from clinic_backups.base.shared_unit import SHARED_ID, is_shared, named
 from clinic_backups.base.text import capitalised, one_line
 from clinic_backups.stores import condition, envelopes
 from clinic_backups.stores.base import ObjectStore
@@ -119,21 +118,6 @@ class Plan:
             "as_of": iso(self.as_of), "apart_seconds": self.apart_seconds, "belief": self.belief,
             "stores": self.stores, "units": [choice.to_json() for choice in self.choices], "missing": self.missing(),
         }  # fmt: skip
-
-
-def without_backup(files: Mapping[str, bytes], plan: Plan) -> list[str]:
-    """The clinics that the database had and that no store has a backup of, as sentences.
-
-    :param files: the files of the shared unit's archive.
-    :param plan: of all clinics.
-    """
-    known = strict_json.loads(files[CLINICS]) if CLINICS in files else []
-    there = {choice.unit for choice in plan.choices}
-    return [
-        f"{capitalised(named(unit))} {one_line(str(each['name']))!r} was in the database and has no backup."
-        for each in known
-        if (unit := clinic_id_of(each["id"])) not in there
-    ]
 
 
 def data_at(envelope: Envelope) -> datetime:

@@ -108,6 +108,7 @@ class Definition:
         is_done = self.dump.make_after(target, database, jobs)
         left, items = list[Unfinished](), list(self.dump.after())
         with Session(target) as session:
+            session.without_event_triggers()
             # After an error each item is tried once more: what is there already says so at once.
             for item in () if is_done else items:
                 left += _made_after_all(session, item)
@@ -278,8 +279,11 @@ def _unfinished(item: Item, code: str = "") -> Unfinished:
     if code == _NOT_UNIQUE:
         why = ", because rows of several backups have the same value"
     statements = "\n".join([*lines, *item.owners])
+    # The sentence is in certificates. A text may be a password, as in the CONNECTION of a subscription.
+    shown = lines[0].partition("'")[0][:100].rstrip() if lines else ""
     return Unfinished(
-        f"A part of the definition ({item.kind or 'SET'}) was not made{why}: {lines[0][:100] if lines else ''}",
+        f"A part of the definition ({item.kind or 'SET'}) was not made{why}: {shown}",
         statements[:_SQL_SHOWN],
         is_problem=item.kind not in _RIGHTS,
+        kind=item.kind,
     )

@@ -6,8 +6,9 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.database_errors import refusal_of
-from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.text import quoted_table
+from clinic_backups.recovery import notes
 from clinic_backups.recovery.notes import SCHEMA
 from clinic_backups.recovery.session import Session, Unfinished
 
@@ -34,7 +35,7 @@ _TABLES = """
 SELECT n.nspname || '.' || c.relname, c.relkind = 'm'
   FROM pg_class AS c
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't'
+ WHERE c.relkind IN ('r', 'p', 'm') AND c.relispopulated AND NOT c.relispartition AND c.relpersistence <> 't'
    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', %(notes)s)
    AND NOT EXISTS (SELECT FROM pg_depend AS d
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
@@ -44,6 +45,7 @@ SELECT n.nspname || '.' || c.relname, c.relkind = 'm'
 
 def refresh_views(session: Session) -> list[Unfinished]:
     """Fill the materialized views, each after those that it reads. Commits each."""
+    session.without_event_triggers()
     waiting = [name for (name,) in session.rows(_VIEWS, doing="looking for materialized views")]
     failed = dict[str, str]()
     while waiting:
@@ -72,7 +74,10 @@ def refresh_views(session: Session) -> list[Unfinished]:
 
 
 def tables(session: Session) -> dict[str, bool]:
-    """All tables and materialized views but partitions, without those of extensions; and whether each is a view."""
+    """All tables and materialized views but partitions, without those of extensions; and whether each is a view.
+
+    Without views that could not be filled: they cannot be read.
+    """
     return dict(session.rows(_TABLES, {"notes": SCHEMA}, "looking for tables"))
 
 
@@ -82,3 +87,20 @@ def analyze(session: Session, table: str) -> int:
     ((count,),) = session.rows(sql.SQL("SELECT count(*) FROM {}").format(qualified(table)), doing=f"counting {table}")
     session.commit(f"collecting the statistics of {table}")
     return int(count)
+
+
+def remove_notes(session: Session) -> list[Unfinished]:
+    """Remove the notes of the recovery. If the database refuses, the report is not lost for it."""
+    session.without_event_triggers()
+    try:
+        notes.drop(session)
+    except PermanentError as error:
+        return [
+            Unfinished(
+                f"The schema {SCHEMA} with the notes of this recovery was not removed. {error.message}",
+                f"DROP SCHEMA {SCHEMA} CASCADE;",
+                is_problem=True,
+            )
+        ]
+    session.commit("removing the notes of the recovery")
+    return []

@@ -23,9 +23,10 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SEQUENCES, SQL, is_shared, named
 from clinic_backups.base.table import Table
 from clinic_backups.recovery import duplicates, finishing, notes, target
-from clinic_backups.recovery.choice import Choice, Chooser, Plan, without_backup
+from clinic_backups.recovery.choice import Choice, Chooser, Plan
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.duplicates import Replaced
+from clinic_backups.recovery.files import deleted_before, require_usable, without_backup
 from clinic_backups.recovery.load import Loaded, load
 from clinic_backups.recovery.proof import sql_folder
 from clinic_backups.recovery.proofs import Proof
@@ -98,6 +99,7 @@ class Recovery:
         files: Mapping[str, bytes] = {}
         if plan.shared.envelope is not None:
             files = self._archives.fetch(self._source(plan.shared)).manifest.files
+            require_usable(files, plan.shared.envelope.backup_id)
         only = list(only)
         missing = [*plan.missing(), *(() if only else without_backup(files, plan))]
         if missing and not allow_missing:
@@ -114,7 +116,9 @@ class Recovery:
             target.require_version(self._version, definition.dump.server_version)
             no_folder = SQL not in files and self._sql_dir is not None
             folder = SqlFolder(self._sql_dir) if no_folder and self._sql_dir else stack.enter_context(sql_folder(files))
-            return self._recover(plan, definition, folder, [str(unit) for unit in only], missing, allow_missing)
+            report = self._recover(plan, definition, folder, [str(unit) for unit in only], missing, allow_missing)
+            report.left += [Unfinished(text) for text in deleted_before(files, plan)]
+            return report
 
     def _recover(
         self, plan: Plan, definition: Definition, folder: SqlFolder, only: list[str], missing: list[str],
@@ -151,8 +155,7 @@ class Recovery:
         report.empty, report.problems = proof.empty(name for name, is_view in kinds.items() if not is_view)
         report.steps = self._work.seconds
         with Session(self._connection) as session:
-            notes.drop(session)
-            session.commit("removing the notes of the recovery")
+            report.left += finishing.remove_notes(session)
         return report
 
     def _check(self, plan: Plan, chooser: Chooser) -> None:
@@ -195,6 +198,8 @@ class Recovery:
         if not allow_missing:
             wanted = {name for choice in plan.taken if choice.envelope for name, n in choice.envelope.rows.items() if n}
             target.require_tables(session, wanted, [each.what for each in left if each.is_problem])
+        held = {name for choice in plan.taken if choice.envelope for name in choice.envelope.rows}
+        target.empty_tables_of_extensions(session, held)
         return _json(left)
 
     def _rows(self, plan: Plan, allow_missing: bool) -> None:
@@ -246,6 +251,7 @@ class Recovery:
     def _fetched(self, choice: Choice) -> Fetched:
         fetched = self._archives.fetch(self._source(choice))
         manifest = fetched.manifest
+        require_usable(manifest.files, manifest.backup_id)
         # The definitions of tables are the same in most backups: each is kept once.
         tables = {
             name: replace(content, table=self._known_tables.setdefault(content.table, content.table))

@@ -19,6 +19,12 @@ from clinic_backups.base.search_path import APPLICATION_PATH, IN_OWN_PATH
 from clinic_backups.tenant.session_settings import SESSION
 
 COPY_BYTES = 256 * 1024
+_NO_EVENT_TRIGGERS = """
+SELECT CASE WHEN current_setting('server_version_num')::int >= 170000 THEN set_config('event_triggers', 'off', false)
+            ELSE set_config('session_replication_role', 'replica', false) END
+ WHERE current_setting('is_superuser') = 'on'
+"""
+"""Before PostgreSQL 17 there was no setting for them alone."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,13 @@ class Unfinished:
     :param what: a sentence without rows' values.
     :param sql: the statements that finish it; empty if there are none.
     :param is_problem: the database is not what it was. Otherwise only a person's decision or secret is missing.
+    :param kind: pg_dump's word for what was not made, such as ``EXTENSION``; empty if it is no item of a dump.
     """
 
     what: str
     sql: str = ""
     is_problem: bool = False
+    kind: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -95,7 +103,16 @@ class Session:
             self.run(statement, doing=doing)
         finally:
             self._db.pins = pins
-            self._db.set_autocommit(False)
+            if not self._db.closed:
+                self._db.set_autocommit(False)
+
+    def without_event_triggers(self) -> None:
+        """Event triggers that were made again do not fire in this session, if its role may say so. Commits.
+
+        One that forbids DDL would otherwise keep the recovery from its end.
+        """
+        self.rows(_NO_EVENT_TRIGGERS, doing="turning event triggers off")
+        self.commit("turning event triggers off")
 
     def prepare_copy(self) -> None:
         """Set, for this transaction, how values in blocks are written."""

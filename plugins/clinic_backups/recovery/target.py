@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 
+from psycopg2 import sql
+
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.recovery.session import Session
 
@@ -40,6 +43,14 @@ SELECT what FROM (
      WHERE typtype IN ('e', 'd', 'r') AND ('pg_type'::regclass, t.oid) NOT IN (SELECT classid, objid FROM extension)
 ) AS found
  ORDER BY 1
+"""
+
+_OF_EXTENSIONS = """
+SELECT n.nspname || '.' || c.relname
+  FROM pg_class AS c
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+ WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname = ANY (%(names)s)
 """
 
 
@@ -83,7 +94,8 @@ def require_empty(session: Session) -> None:
         more = f" and {len(found) - _SHOWN} more" if found[_SHOWN:] else ""
         raise PermanentError(
             f"The database {session.database()} is not empty. It has: {', '.join(found[:_SHOWN])}{more}.",
-            hint="Nothing was changed. Recover into a new database: CREATE DATABASE … TEMPLATE template0.",
+            hint="Nothing was changed. Recover into a new database: CREATE DATABASE … TEMPLATE template0. If a recovery"
+            " of this database was stopped after its last unit was proven, it was done: only its report is lost.",
         )
 
 
@@ -107,3 +119,12 @@ def require_tables(session: Session, wanted: Collection[str], failed: Sequence[s
             hint="Nothing was changed. If an extension is missing on the target's server, install it. If a migration"
             " dropped the table after some of the clinics were backed up, --allow-missing recovers the others.",
         )
+
+
+def empty_tables_of_extensions(session: Session, names: Collection[str]) -> None:
+    """Delete the rows that extensions have made themselves, from the tables whose rows are in the backups.
+
+    ``CREATE EXTENSION`` fills its table, such as PostGIS's ``spatial_ref_sys``. All its rows are in the backup, too.
+    """
+    for (name,) in session.rows(_OF_EXTENSIONS, {"names": list(names)}, "looking for tables of extensions"):
+        session.run(sql.SQL("DELETE FROM {}").format(qualified(name)), doing=f"emptying {name}")
