@@ -14,7 +14,7 @@ from clinic_backups.base import strict_json
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.database_errors import refusal_of
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.base.shared_unit import DEFINITION, ROLES, SEQUENCES, UNDUMPED
 from clinic_backups.base.text import in_sql, quoted_table
 from clinic_backups.recovery import roles
@@ -244,7 +244,8 @@ def _tried(session: Session, statements: str) -> str | None:
             session.run(statements, doing="making the definitions")
     except ClinicBackupsError as error:
         refused = refusal_of(error)
-        if refused is None or not refused.state:
+        # A full disk or a shutdown says nothing about the definition.
+        if isinstance(error, TransientError) or refused is None or not refused.state:
             raise
         return refused.state
     return None
