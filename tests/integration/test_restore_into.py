@@ -124,7 +124,21 @@ class TestWhole:
         assert (report.rows, report.backup_id, report.clinic_id) == (record.rows_total, record.backup_id, 1)
         assert json.loads(json.dumps(report.to_json()))["rows"] == record.rows_total
         assert f"loading {STOCK}: {record.rows[STOCK]:,} of {record.rows[STOCK]:,} rows" in steps
-        assert notes(report) == {BILLS: "Column total is generated and left out: the backup does not hold it."}
+        assert notes(report) == {
+            BILLS: "Column total is generated and left out: the backup does not hold it.",
+            "public.usuarios_usuario_groups": "There is no foreign key to public.auth_group: that table is not in the copy.",
+        }
+        # The other foreign keys are those of the clinics' own tables.
+        keys = (
+            "SELECT conrelid::regclass::text, conname, condeferrable, pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE contype = 'f' AND connamespace = '{}'::regnamespace AND confrelid <> to_regclass('auth_group')"
+        )
+        own, copied = (
+            {tuple(str(value).replace("clinic_1_look.", "") for value in row) for row in annex.execute_rows(text)}
+            for text in (keys.format("public"), keys.format("clinic_1_look"))
+        )
+        assert copied
+        assert copied == {row for row in own if f"public.{row[0]}" in record.rows}
         made = annex.execute_rows(
             "SELECT count(*) FILTER (WHERE attidentity <> '' OR atthasdef), count(*) FILTER (WHERE attname = 'total')"
             " FROM pg_attribute WHERE attrelid::regclass::text LIKE 'clinic_1_look.%'"
@@ -150,6 +164,9 @@ class TestWhole:
     def test_some_tables(self, annex: Annex) -> None:
         source = annex.source(annex.run(1))
         report = annex.into().run(source, "parte", (STOCK, AUDIT))
+        assert (
+            "There is no foreign key to public.usuarios_usuario: that table is not in the copy." in notes(report)[AUDIT]
+        )
         now = annex.rows_now(1)
         assert annex.rows_in(report) == {STOCK: now[STOCK], AUDIT: now[AUDIT]}
         with pytest.raises(SettingsError, match=r"no table public\.nada"):

@@ -40,7 +40,7 @@ def restore_into(
 ) -> None:
     """Restore one backup into a new schema of the database restore_target, otherwise restore_db. Nothing else changes.
 
-    Tables get their rows and primary keys, but no defaults, identities, foreign keys or other indexes.
+    Tables get their rows, primary keys, and foreign keys to each other, but no defaults, identities or other indexes.
     """
     require_schema_name(schema)
     with_parts = parts()

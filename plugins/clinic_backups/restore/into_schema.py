@@ -4,48 +4,35 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.reader import Manifest, TableContent
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.copy_schema import MADE_BY_US
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.plain import iso
-from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore
-from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.copied_table import MAKES, CopiedTable, IntoTable
 from clinic_backups.restore.manifest_tables import Types, is_possible
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.plan import Target
-from clinic_backups.restore.read_blocks import blocks_of
 from clinic_backups.restore.request import require_schema_name
-from clinic_backups.restore.staging import Staged, WantedLoader
+from clinic_backups.restore.staging import WantedLoader
 from clinic_backups.restore.target import ask, require_primary
-from clinic_backups.restore.workspace import Workspace, columns_of
+from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.strangers import refuse, strangers_code
 
 STEP_ROWS = 250_000
-
-
-@dataclass(frozen=True)
-class IntoTable:
-    """One table as it was made: ``table`` in the backup is ``name`` in the new schema."""
-
-    table: str
-    name: str
-    rows: int
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -124,12 +111,12 @@ class IntoRestore:
             target = _primary(workspace)
             _require_room(workspace, schema)
             making = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
-            workspace.define_for_good(making, f"making schema {schema}", _MAKES)
+            workspace.define_for_good(making, f"making schema {schema}", MAKES)
             comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), sql.Literal(MADE_BY_US))
-            workspace.define_for_good(comment, f"noting who made schema {schema}", _MAKES)
+            workspace.define_for_good(comment, f"noting who made schema {schema}", MAKES)
             types = Types(workspace)
             names = _names(contents)
-            copies = [_Copy(workspace, schema, names[name], content, types) for name, content in contents.items()]
+            copies = [CopiedTable(workspace, schema, names[name], content, types) for name, content in contents.items()]
             for copy in copies:
                 copy.create()
             # The types of the columns may be somebody's. Their code runs when values are loaded.
@@ -140,6 +127,9 @@ class IntoRestore:
             for copy in copies:
                 self._restore.listener.step(f"checking {one_line(copy.was.name)}")
                 copy.finish()
+            by_table = {copy.was.name: copy for copy in copies}
+            for copy in copies:
+                copy.add_foreign_keys(by_table)
             before_commit(target)
             workspace.commit()
         return IntoReport(
@@ -170,9 +160,6 @@ class _Target(Workspace):
                 hint="Nothing was made. A type of this database, an enum or a domain perhaps, does not take the"
                 " backup's values: restore into a database without it, and the column becomes text.",
             ) from None
-
-
-_MAKES = "into another schema makes this schema and its tables"
 
 
 def _primary(workspace: Workspace) -> Target:
@@ -247,86 +234,3 @@ def _steps(contents: Mapping[str, TableContent], listener: Listener) -> Callable
             told[table] = rows
 
     return loaded
-
-
-class _Copy:
-    """One table in the new schema."""
-
-    def __init__(self, workspace: Workspace, schema: str, name: str, content: TableContent, types: Types) -> None:
-        self._workspace, self._content = workspace, content
-        self.was, self.name = content.table, name
-        self._identifier = sql.Identifier(schema, name)
-        self._unknown = [column for column in self.was.stored_columns if not types.has(column.type)]
-        self._columns = [
-            replace(column, type="text") if column in self._unknown else column for column in self.was.stored_columns
-        ]
-        stored = {column.name: column for column in self._columns}
-        self._key = self.was.primary_key if all(name in stored for name in self.was.primary_key) else ()
-        # Rows are read back in the backup's order. A type outside of pg_catalog may be ordered otherwise here.
-        self._ordered = self._key == self.was.primary_key and all(
-            stored[name] in self.was.columns and "." not in stored[name].type for name in self._key
-        )
-
-    def create(self) -> None:
-        """Make the table without defaults, identities and indexes."""
-        columns = [
-            sql.SQL("{} {}{}").format(
-                sql.Identifier(column.name), sql.SQL(column.type), sql.SQL(" NOT NULL" if column.not_null else "")
-            )
-            for column in self._columns
-        ]
-        statement = sql.SQL("CREATE TABLE {} ({})").format(self._identifier, sql.SQL(", ").join(columns))
-        self._workspace.define_for_good(statement, f"making the table {one_line(self.name)}", _MAKES)
-
-    def staged(self, index: int) -> Staged:
-        """The table for the loader, with all of the backup's blocks missing."""
-        shape = Shape(self.was, self.was, tuple(column.name for column in self._columns), (), True, (), None)
-        blocks = self._content.blocks
-        missing = Counter(block.digest for block in blocks)
-        return Staged(shape, index, self._identifier, self._identifier, blocks, missing, 0)
-
-    def finish(self) -> None:
-        """Add the primary key, and check that all rows are there.
-
-        :raises IntegrityError: rows are missing or differ.
-        """
-        shown = one_line(self.was.name)
-        if self._key:
-            statement = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(self._identifier, columns_of(self._key))
-            self._workspace.define_for_good(statement, f"adding the primary key of {shown}", _MAKES)
-        self._workspace.execute(sql.SQL("ANALYZE {}").format(self._identifier), f"analyzing {shown}")
-        ((rows,),) = self._workspace.rows(
-            sql.SQL("SELECT count(*) FROM {}").format(self._identifier), None, f"counting {shown}"
-        )
-        if rows != self._content.rows:
-            found = f"it has {rows} rows, and the backup has {self._content.rows}"
-        elif self._ordered and not self._read_back().equals(self._content.blocks):
-            found = "its rows have other values or another order"
-        else:
-            return
-        raise IntegrityError(
-            f"{shown} would not be what the backup holds: {found}.",
-            hint="Nothing was made. Usually a type of this database writes its values in another form.",
-        )
-
-    def _read_back(self) -> BlockList:
-        """The blocks of the rows as the database returns them now."""
-        query = sql.SQL("SELECT * FROM {}").format(self._identifier).as_string(self._workspace.connection)
-        table = Table(self.was.name, tuple(self._columns), self._key, ())
-        return blocks_of(self._workspace, table, query, self._content.blocks)
-
-    @property
-    def report(self) -> IntoTable:
-        """The result."""
-        return IntoTable(self.was.name, self.name, self._content.rows, tuple(map(one_line, self._notes())))
-
-    def _notes(self) -> Iterator[str]:
-        for column in self.was.columns:
-            if column.generated is not None:
-                yield f"Column {column.name} is generated and left out: the backup does not hold it."
-        for column in self._unknown:
-            yield f"Column {column.name} is text: this database has no type {column.type[:100]}."
-        if self.was.primary_key and not self._key:
-            yield "There is no primary key: a column of it is generated."
-        if not self._ordered:
-            yield "Its rows were counted and not read back: they may be ordered otherwise here."
