@@ -57,8 +57,8 @@ WHOSE = {
 """The clinic's rows by table, without the extracts."""
 Rows = dict[str, Counter[tuple[Any, ...]]]
 ODD = (
-    f"UPDATE {PATIENTS} SET notas = '=1+1', correo = '', direccion = E'a \"b\", c\\r\\nd\\te' WHERE clinica_id = 1 AND id"
-    f" = (SELECT min(id) FROM {PATIENTS} WHERE clinica_id = 1)",
+    f"UPDATE {PATIENTS} SET notas = '=1+1', correo = '', direccion = E'a \"b\", c\\r\\nd\\te' WHERE clinica_id = 1"
+    f" AND id = (SELECT min(id) FROM {PATIENTS} WHERE clinica_id = 1)",
     f"UPDATE {PATIENTS} SET notas = NULL, correo = NULL, direccion = E'@x\\x01 _x0041_ ñ 😀' WHERE id"
     f" = (SELECT max(id) FROM {PATIENTS} WHERE clinica_id = 1)",
     "UPDATE sistema_pagos_pagoenlinea SET comision = 0.1::float8 + 0.2 WHERE id = (SELECT min(id::text)::uuid FROM"
@@ -385,7 +385,7 @@ def test_which_backup(life: Any, demo_database: DemoDatabase, tmp_path: Path) ->
 def test_which_numbers_a_double_holds(text: str, exact: bool) -> None:
     assert is_exact(text) is exact
     if exact:
-        assert Decimal(f"{float(text):.16G}") == Decimal(text)
+        assert Decimal(repr(float(text))) == Decimal(text)
 
 
 def test_names_are_safe_and_unique() -> None:

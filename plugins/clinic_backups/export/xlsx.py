@@ -14,8 +14,22 @@ SHEET_ROWS = 1_048_576
 CELL_CHARACTERS, PART_CHARACTERS = 32_767, 16_000
 """Excel counts UTF-16 units. A part of a longer text has at most twice as many units as characters."""
 LONG_TEXTS = "Long texts"
-_NAME = 23
+_NAME = 24
 """Excel's names of sheets have at most 31 characters. Further sheets of a table get a number."""
+
+
+class _Digits(float):
+    """A number that is written with the digits of the backup: the library's own 16 digits give another double."""
+
+    def __new__(cls, digits: str) -> _Digits:
+        number = super().__new__(cls, digits)
+        number.digits = digits
+        return number
+
+    digits: str
+
+    def __format__(self, _: str) -> str:
+        return self.digits
 
 
 class XlsxFile:
@@ -79,7 +93,7 @@ class XlsxFile:
         if kind == "boolean":
             sheet.write_boolean(row, place, value == "t")
         elif kind in {"integer", "real", "numeric"} and is_exact(value):
-            sheet.write_number(row, place, float(value))
+            sheet.write_number(row, place, _Digits(value))
         elif len(value) <= PART_CHARACTERS or len(value.encode("utf-16-le")) // 2 <= CELL_CHARACTERS:
             sheet.write_string(row, place, value)
         else:
