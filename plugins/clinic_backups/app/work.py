@@ -34,6 +34,7 @@ from clinic_backups.differences.record_history import RecordHistory
 from clinic_backups.differences.states import States
 from clinic_backups.drill.night import Drills, OnProof
 from clinic_backups.drill.order import Turn, choose
+from clinic_backups.export.export import Export
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.retention_run import Cleaner
@@ -198,6 +199,13 @@ class Parts(Shared):
         return RecordHistory(
             self.archives(identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening)
         )
+
+    def export(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Export:
+        """Writes backups as files that people open. :raises SettingsError: see :meth:`archives`."""
+        archives = self.archives(
+            identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening
+        )
+        return Export(archives, self.settings.operator_language)
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
         """Makes full backups from incremental ones, without using the clinics' database."""

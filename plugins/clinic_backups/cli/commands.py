@@ -17,6 +17,7 @@ from clinic_backups.cli import (
     doctor,
     drill,
     erasure,
+    export,
     find,
     grant,
     init,
@@ -50,6 +51,7 @@ doctor.register(app)
 drill.register(app)
 replicate.register(app)
 erasure.register(app)
+export.register(app)
 find.register(app)
 grant.register(app)
 init.register(app)

@@ -1,0 +1,1 @@
+"""A backup as files that a person can open: CSV, Excel, SQLite, JSON."""

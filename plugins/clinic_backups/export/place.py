@@ -1,0 +1,86 @@
+"""The place of an export: new, readable by this user alone, and either whole or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, cast
+
+from clinic_backups.archive.sealed_file import sealed_file
+from clinic_backups.base.errors import SettingsError
+
+COPY_BYTES = 1024 * 1024
+
+
+@contextmanager
+def new_place(output: Path, *, is_folder: bool, recipients: Sequence[str] = ()) -> Iterator[Path]:
+    """A path to write to, a folder or a file in a working folder beside ``output``. It becomes ``output`` at the end.
+
+    :param recipients: if there are any, ``output`` is one encrypted file: of the file, or of a tar of the folder.
+    :raises SettingsError: ``output`` exists, or cannot be made.
+    """
+    if recipients:
+        with sealed_file(output, recipients) as sealed, _working_folder(output) as work:
+            place = work / output.name
+            if is_folder:
+                place.mkdir(0o700)
+            yield place
+            if is_folder:
+                with tarfile.open(fileobj=cast(IO[bytes], sealed), mode="w|") as tar:
+                    tar.add(place, arcname="export", filter=_nameless)
+            else:
+                with place.open("rb") as file:
+                    shutil.copyfileobj(file, sealed, COPY_BYTES)
+        return
+    _claim(output, is_folder=is_folder)
+    try:
+        with _working_folder(output) as work:
+            place = work / output.name
+            if is_folder:
+                place.mkdir(0o700)
+            yield place
+            if not is_folder:
+                place.chmod(0o600)
+            place.rename(output)  # over what was claimed, which is empty
+    except BaseException:
+        with suppress(OSError):
+            if is_folder:
+                output.rmdir()
+            else:
+                output.unlink()
+        raise
+
+
+def _nameless(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Who made the export is nobody's business."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def _claim(output: Path, *, is_folder: bool) -> None:
+    try:
+        if is_folder:
+            output.mkdir(0o700)
+        else:
+            os.close(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise SettingsError(
+            f"{output} cannot be made: {error.strerror}.",
+            hint="Give the path of something that does not exist yet, in a folder that exists.",
+        ) from None
+
+
+@contextmanager
+def _working_folder(output: Path) -> Iterator[Path]:
+    """A folder on the same disk that only this user may open. It is gone afterwards."""
+    work = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
