@@ -379,7 +379,8 @@ def test_which_backup(life: Any, demo_database: DemoDatabase, tmp_path: Path) ->
     [
         ("0", True), ("-12.50", True), ("999999999999999", True), ("9007199254740993", False), ("1e+20", True),
         ("0.30000000000000004", False), ("100000000000000000000", True), ("NaN", False), ("-Infinity", False),
-        ("1e-320", False), ("0.000", True),
+        ("1e-320", False), ("0.000", True), ("100000000000000000000000000000001", False),
+        ("-1234567890123.450000000000000000000", True), ("1e400", False),
     ],
 )  # fmt: skip
 def test_which_numbers_a_double_holds(text: str, exact: bool) -> None:
