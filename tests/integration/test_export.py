@@ -117,7 +117,7 @@ def in_sqlite(kind: str, text: str | None) -> Any:
 
 def in_xlsx(kind: str, text: str | None) -> Any:
     if not text:
-        return ""
+        return text
     if kind == "boolean":
         return text == "t"
     if kind in {"smallint", "integer", "bigint", "double precision", "numeric"} and text != "NaN":
@@ -180,7 +180,7 @@ def sheets_of(path: Path) -> dict[str, list[list[Any]]]:
                     cells[re.sub(r"\d", "", cell.attrib["r"])] = _cell(cell, space)
                 rows.append((int(row.attrib["r"]), cells))
             letters = list(rows[0][1]) if rows else []
-            found[name] = [[cells.get(letter, "") for letter in letters] for _, cells in rows]
+            found[name] = [[cells.get(letter) for letter in letters] for _, cells in rows]
     return found
 
 
