@@ -55,7 +55,7 @@ _NOTES: dict[str, dict[Format, tuple[str, ...]]] = {
             "Numbers with decimals (numeric) are texts, so that nothing is rounded. Everything else is a text.",
         ),
         "xlsx": (
-            "A number is a number only if Excel keeps it exactly, else it is a text. Excel does not show zeros at its end.",
+            "A number is a number only if Excel keeps it exactly, else it is a text. Excel hides zeros at its end.",
             "Dates are texts such as 2025-01-31. Texts that begin with = + - or @ are texts, not formulas.",
             "A cell without anything is NULL (no value). An empty text is a text cell without characters: Excel shows"
             " both as empty.",
