@@ -117,7 +117,7 @@ def in_sqlite(kind: str, text: str | None) -> Any:
 
 def in_xlsx(kind: str, text: str | None) -> Any:
     if not text:
-        return ""
+        return text
     if kind == "boolean":
         return text == "t"
     if kind in {"smallint", "integer", "bigint", "double precision", "numeric"} and text != "NaN":
@@ -180,7 +180,7 @@ def sheets_of(path: Path) -> dict[str, list[list[Any]]]:
                     cells[re.sub(r"\d", "", cell.attrib["r"])] = _cell(cell, space)
                 rows.append((int(row.attrib["r"]), cells))
             letters = list(rows[0][1]) if rows else []
-            found[name] = [[cells.get(letter, "") for letter in letters] for _, cells in rows]
+            found[name] = [[cells.get(letter) for letter in letters] for _, cells in rows]
     return found
 
 
@@ -379,7 +379,8 @@ def test_which_backup(life: Any, demo_database: DemoDatabase, tmp_path: Path) ->
     [
         ("0", True), ("-12.50", True), ("999999999999999", True), ("9007199254740993", False), ("1e+20", True),
         ("0.30000000000000004", False), ("100000000000000000000", True), ("NaN", False), ("-Infinity", False),
-        ("1e-320", False), ("0.000", True),
+        ("1e-320", False), ("0.000", True), ("100000000000000000000000000000001", False),
+        ("-1234567890123.450000000000000000000", True), ("1e400", False),
     ],
 )  # fmt: skip
 def test_which_numbers_a_double_holds(text: str, exact: bool) -> None:

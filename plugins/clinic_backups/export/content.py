@@ -97,8 +97,8 @@ def is_exact(text: str) -> bool:
         return False
     if not number.is_finite():
         return False
-    significant = len(number.normalize().as_tuple().digits)
-    return significant <= DOUBLE_DIGITS and -300 < number.adjusted() < 300
+    significant = "".join(map(str, number.as_tuple().digits)).strip("0")
+    return len(significant) <= DOUBLE_DIGITS and -300 < number.adjusted() < 300
 
 
 def names_for(tables: Iterable[str], *, longest: int = 120, allowed: str = r"[^\w.-]") -> Mapping[str, str]:

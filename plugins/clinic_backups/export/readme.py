@@ -55,9 +55,10 @@ _NOTES: dict[str, dict[Format, tuple[str, ...]]] = {
             "Numbers with decimals (numeric) are texts, so that nothing is rounded. Everything else is a text.",
         ),
         "xlsx": (
-            "A number is a number only if Excel keeps it exactly, else it is a text. Zeros at its end are not kept.",
+            "A number is a number only if Excel keeps it exactly, else it is a text. Excel hides zeros at its end.",
             "Dates are texts such as 2025-01-31. Texts that begin with = + - or @ are texts, not formulas.",
-            "An empty cell is NULL (no value) or an empty text: Excel cannot tell them apart.",
+            "A cell without anything is NULL (no value). An empty text is a text cell without characters: Excel shows"
+            " both as empty.",
         ),
     },
     "es": {
@@ -78,10 +79,11 @@ _NOTES: dict[str, dict[Format, tuple[str, ...]]] = {
             "Los números con decimales (numeric) son textos, para no redondear nada. Todo lo demás es texto.",
         ),
         "xlsx": (
-            "Un número es un número solo si Excel lo guarda exacto; si no, es un texto. No se guardan los ceros del"
+            "Un número es un número solo si Excel lo guarda exacto; si no, es un texto. Excel no muestra los ceros del"
             " final.",
             "Las fechas son textos como 2025-01-31. Los textos que empiezan con = + - o @ son textos, no fórmulas.",
-            "Una celda vacía es NULL (sin valor) o un texto vacío: Excel no los distingue.",
+            "Una celda sin nada es NULL (sin valor). Un texto vacío es una celda de texto sin caracteres: Excel muestra"
+            " las dos vacías.",
         ),
     },
 }
