@@ -18,6 +18,7 @@ from clinic_backups.cli import (
     drill,
     erasure,
     find,
+    forget,
     grant,
     init,
     mail,
@@ -51,6 +52,7 @@ drill.register(app)
 replicate.register(app)
 erasure.register(app)
 find.register(app)
+forget.register(app)
 grant.register(app)
 init.register(app)
 mail.register(app)
