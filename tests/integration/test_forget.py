@@ -112,7 +112,7 @@ def test_missing_brings_back_the_others_only(ward: Forgetting, guardian: int) ->
     assert {name: {row[0] for row in rows} for name, rows in now.items()} == {
         name: {row[0] for row in rows} for name, rows in expected.items()
     }
-    assert {row for row in now[VISITS]} == expected[VISITS] < before[VISITS]
+    assert now[VISITS] == expected[VISITS] < before[VISITS]
 
 
 def test_live_brings_back_all_but_the_forgotten_patient(ward: Forgetting, guardian: int) -> None:
@@ -138,14 +138,18 @@ def test_rows_brings_back_another_patient_and_not_the_forgotten_one(ward: Forget
     assert rows_of(ward) == expected
     refused = ward.plan(record, Wish(mode="rows", rows={PATIENTS: (str(guardian),)}))
     assert [refusal.message for refusal in refused.refusals] == [
-        f"1 of the 1 named rows of {PATIENTS} are not in this backup, or must not come back."
+        f"1 of the 1 named rows of {PATIENTS} are not in this backup."
     ]
+    assert "forgotten" in refused.refusals[0].hint
 
 
 def test_a_forgotten_payment_leaves_its_bill(ward: Forgetting, guardian: int) -> None:
     record, before = ward.run(1), rows_of(ward)
-    payment = int(one(ward, f"SELECT min(a.id) FROM {PAYMENTS} AS a JOIN {BILLS} AS f ON f.id = a.factura_id"
-                            f" JOIN {VISITS} AS v ON v.id = f.consulta_id WHERE v.paciente_id = {guardian}"))  # fmt: skip
+    payment = one(
+        ward,
+        f"SELECT min(a.id) FROM {PAYMENTS} AS a JOIN {BILLS} AS f ON f.id = a.factura_id"
+        f" JOIN {VISITS} AS v ON v.id = f.consulta_id WHERE v.paciente_id = {guardian}",
+    )
     ward.forget(payment, table=PAYMENTS)
     ward.execute(f"UPDATE {PATIENTS} SET telefono = '+591 1' WHERE clinica_id = 1")
     ward.apply(record)
@@ -199,7 +203,7 @@ def test_records_cannot_be_changed(ward: Forgetting) -> None:
             f"TRUNCATE clinic_backups.{table}",
             f"SET session_replication_role = replica; DELETE FROM clinic_backups.{table}",
         ):
-            with pytest.raises(psycopg2.Error, match="never changed|cannot be changed|only added|are kept"):
+            with pytest.raises(psycopg2.Error, match="is only ever added to"):
                 ward.execute(statement)
 
 
@@ -213,20 +217,19 @@ def test_records_cannot_be_changed(ward: Forgetting) -> None:
         ("text", "a/b", "a/b"),
     ],
 )
-def test_a_key_of_any_type_is_recognised(ward: Forgetting, type_: str, key: str, given: str) -> None:
+def test_a_key_of_any_type_is_recognised(ward: Forgetting, tmp_path: Path, type_: str, key: str, given: str) -> None:
     """The hash that is made in Python is the one that the database computes."""
     ward.execute(
         f"CREATE TABLE public.nota (id {type_} PRIMARY KEY, texto text,"
-        " clinica_id integer NOT NULL REFERENCES usuarios_clinica)",
+        " clinica_id integer NOT NULL REFERENCES comun_clinica)",
         "INSERT INTO public.nota VALUES ('{}', 'x', 1)".format(key.replace("'", "''")),
         "INSERT INTO public.nota VALUES ('{}', 'y', 1)".format(
             {"bigint": "430", "uuid": "6f2c1f6e-0b1a-4c3d-9e8f-001122334456", "text": "43"}[type_]
         ),
         "GRANT ALL ON public.nota TO PUBLIC",
     )
-    (Path(ward.settings.sql_dir) / "extract" / "public.nota.sql").write_text(
-        "SELECT n.* FROM public.nota AS n WHERE n.clinica_id = {{ clinic_id }}\n"
-    )
+    extract = "SELECT n.* FROM public.nota AS n WHERE n.clinica_id = {{ clinic_id }}\n"
+    ward.with_extracts(tmp_path / "sql", {"public.nota": extract})
     record = ward.run(1)
     ward.forgotten.add(1, {"public.nota": [given]}, by="ana", reason="x")
     ward.execute("DELETE FROM public.nota")

@@ -111,7 +111,7 @@ class Forgotten:
         if clinic_id is not None:
             statement = statement.where(table.clinic_id == clinic_id)
         with self._database.statement("reading which rows must not come back") as db:
-            return [ForgottenRecord(*rest, tuple(map(bytes, hashes))) for *rest, hashes in db.execute(statement)]
+            return [ForgottenRecord(*row[:-1], tuple(map(bytes, row[-1]))) for row in db.execute(statement)]
 
     def of_clinic(self, clinic_id: ClinicId) -> ForgottenOfClinic:
         """What a restore of this clinic leaves out."""

@@ -106,9 +106,9 @@ class PickedRows:
         if count < len(wanted):
             yield Refusal(
                 name,
-                f"{len(wanted) - count:,} of the {len(wanted):,} named rows of {name} are not in this backup, or must not"
-                " come back.",
-                "See the notes of the plan and `clinic-backups forget --list`. Choose a backup in which they were: `clinic-backups find` lists them. Or correct the keys.",
+                f"{len(wanted) - count:,} of the {len(wanted):,} named rows of {name} are not in this backup.",
+                "Choose a backup in which they were: `clinic-backups find` lists them. Or correct the keys. If the"
+                " plan says that rows were forgotten, they may be these.",
             )
 
     def _spread(
