@@ -20,6 +20,7 @@ from clinic_backups.base.silence import Limits
 from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.comparisons import Comparisons
+from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.proofs import Proofs
@@ -177,6 +178,11 @@ class Shared:
     def proofs(self) -> Proofs:
         """The proofs of drills."""
         return Proofs(self.catalog.database)
+
+    @property
+    def forgotten(self) -> Forgotten:
+        """Which rows must not come back."""
+        return Forgotten(self.catalog.database)
 
     def see(self, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
         """Tell the catalog which clinics there are, and their own schedules and objectives."""

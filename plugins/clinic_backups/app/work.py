@@ -128,13 +128,18 @@ class Parts(Shared):
         identity_file: Path | None = None,
         *,
         database: Connection | None = None,
+        with_catalog: bool = True,
         **options: Unpack[Reading],
     ) -> ClinicRestore:
-        """Plans and applies restores. :raises SettingsError: see :meth:`archives`."""
+        """Plans and applies restores. :raises SettingsError: see :meth:`archives`.
+
+        :param with_catalog: False: it is not known which rows must not come back.
+        """
         archives = self.archives(identity_file, **options)
         return ClinicRestore(
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
             archives=archives, listener=archives.listener,
+            forgotten=self.forgotten.of_clinic if with_catalog else None,
         )  # fmt: skip
 
     def rehearse_losses(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> list[Finding]:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Float,
+    Identity,
     Integer,
     LargeBinary,
     MetaData,
@@ -258,6 +259,25 @@ proof = Table(
     Column("public_key", Text),
     Column("error", Text),
     Column("hint", Text),
+)
+
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("clinic_id", ClinicIdText, nullable=False),
+    Column("table_name", Text, nullable=False),
+    Column("key_hashes", ARRAY(LargeBinary), nullable=False),
+    Column("forgotten_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("forgotten_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+forgotten_key = Table(
+    "forgotten_key",
+    metadata,
+    Column("only_one", Boolean, primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
 )
 
 clinic = Table(

@@ -19,6 +19,7 @@ from clinic_backups.cli import (
     erasure,
     export,
     find,
+    forget,
     grant,
     init,
     mail,
@@ -53,6 +54,7 @@ replicate.register(app)
 erasure.register(app)
 export.register(app)
 find.register(app)
+forget.register(app)
 grant.register(app)
 init.register(app)
 mail.register(app)

@@ -22,6 +22,7 @@ from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.cli.row_param import named_rows
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore, refused
+from clinic_backups.restore.forgotten_rows import NOT_KNOWN
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.plan_text import as_lines, left_as_they_are, undo_command
 from clinic_backups.restore.request import RestoreRequest, parse
@@ -127,10 +128,11 @@ def _without_catalog(
     """Restore from the store alone, without a record, a lock or a safety backup."""
     source = source_in_store(with_parts, archive, request.clinic_id)
     steps = Steps()
-    service: ClinicRestore = with_parts.clinic_restore(identity, listener=steps.listener)
+    service: ClinicRestore = with_parts.clinic_restore(identity, with_catalog=False, listener=steps.listener)
     with steps:
         made = service.plan(source, request)
     _show_plan(made, json=json)
+    errors.print(NOT_KNOWN)
     if only_plan:
         raise typer.Exit(1 if made.refusals else 0)
     errors.print("Without the catalog there is no safety backup, and a backup may begin during the restore.")

@@ -15,6 +15,7 @@ from clinic_backups.base.database_errors import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore import parent_tables
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, migrated
@@ -45,7 +46,10 @@ __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
 T = TypeVar("T")
 C = TypeVar("C", bound=Comparison)
 SHOWN_PARTS = 5
-PARTS_IN_WORDS = {"target": "the database to which restore_db leads (target)"}
+PARTS_IN_WORDS = {
+    "target": "the database to which restore_db leads (target)",
+    "forgotten": "which rows must not come back (forgotten)",
+}
 TRIES = 3
 """How often a restore compares again after somebody else wrote the same rows at the same moment."""
 
@@ -69,6 +73,7 @@ class ClinicRestore:
     :param clinic_db: the database that backups are read from; none if it is not defined.
     :param archives: reads and checks the backups.
     :param listener: told which step begins.
+    :param forgotten: asks the catalog which rows of a clinic must not come back; none without a catalog.
     """
 
     def __init__(
@@ -79,7 +84,9 @@ class ClinicRestore:
         archives: Archives,
         clinic_db: Connection | None = None,
         listener: Listener = NOBODY,
+        forgotten: Callable[[ClinicId], ForgottenOfClinic] | None = None,
     ) -> None:
+        self._forgotten = forgotten
         self.settings, self.database, self.listener, self.archives = settings, restore_db, listener, archives
         self.clinic_db = clinic_db
 
@@ -267,6 +274,7 @@ class ClinicRestore:
                 since=since,
                 of_itself=of_itself,
                 read_elsewhere=bool(read_elsewhere),
+                forgotten=self._forgotten(source.clinic_id) if self._forgotten else None,
             )
             require_no_strangers_in_hooks(workspace, folder, source.clinic_id)
             comparison.choose()
@@ -340,7 +348,7 @@ def _changed(clinic_id: ClinicId, now: RestorePlan, plan: RestorePlan | None) ->
     if plan is not None and plan.parts:
         found = otherwise(now.parts, plan.parts)
         tables = [table.table for table in now.tables if table.table in found]
-        if "target" in found or (found and not tables):
+        if {"target", "forgotten"} & {*found} or (found and not tables):
             return _otherwise(clinic_id, found)
         where = f", in {', '.join(tables)}" if tables else ""
     return ClinicChanged(

@@ -107,7 +107,8 @@ class PickedRows:
             yield Refusal(
                 name,
                 f"{len(wanted) - count:,} of the {len(wanted):,} named rows of {name} are not in this backup.",
-                "Choose a backup in which they were: `clinic-backups find` lists them. Or correct the keys.",
+                "Choose a backup in which they were: `clinic-backups find` lists them. Or correct the keys. If the"
+                " plan says that rows were forgotten, they may be these.",
             )
 
     def _spread(

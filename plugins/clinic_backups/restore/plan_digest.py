@@ -25,7 +25,7 @@ from clinic_backups.tenant.extract import SqlFolder
 _ALSO_LIVE = (
     "target", "backup", "trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ", "function ", "view ",
     "type ", "text search configuration ",
-    "setting ", "class ",
+    "setting ", "class ", "forgotten",
 )  # fmt: skip
 """Parts that have to be as planned in the mode ``live`` too, if they still matter."""
 _VALUES = "values "

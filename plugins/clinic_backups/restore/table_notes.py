@@ -113,6 +113,22 @@ def refer_elsewhere(count: int) -> str:
     )
 
 
+def forgotten(count: int) -> str:
+    """About rows of the backup that must not come back. Empty: there is none."""
+    if not count:
+        return ""
+    one = count == 1
+    return (
+        f"{rows(count)} of the backup {'is' if one else 'are'} left out: {'it was' if one else 'they were'} forgotten,"
+        f" or belong{'s' if one else ''} to a row that was. `clinic-backups forget --list` shows when and why."
+    )
+
+
+def unlinked(count: int, columns: Sequence[str]) -> str:
+    """About rows that stay and refer to a row that must not come back."""
+    return f"{rows(count, ' refers', ' refer')} to a forgotten row: NULL is written in {', '.join(columns)}."
+
+
 def unknown_parts() -> str:
     """About a partitioned table in an older backup."""
     return (

@@ -26,7 +26,8 @@ class Proof:
     :param parents: the parent tables. Their rows of the backup have to be there by key, whatever the mode is.
     :param with_extract: those that have an extract now, and are parent tables by the backup's word alone. The extract
         has to return what is inserted: a forged manifest must not put rows of others into a clinic's table.
-    :param rewritten: those whose rows get NULL where the backup names a row that is gone.
+    :param rewritten: tables whose rows get NULL where the backup names a row that is gone or must not come back.
+    :param left_out: by table, the number of rows of the backup that must not come back.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class Proof:
         parents: Collection[str] = (),
         with_extract: Collection[str] = (),
         rewritten: Collection[str] = (),
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
+        self._left_out = {name: count for name, count in (left_out or {}).items() if count}
         self._with_extract, self._rewritten = with_extract, rewritten
         self._loose, self._read_archives = loose, read_archives
         self._workspace, self._mode = workspace, mode
@@ -70,7 +73,7 @@ class Proof:
             ):
                 self._rows(name, diff)
             else:
-                self._require_rows(name, 0, self._there(name) - self._contents[name].rows)
+                self._require_rows(name, 0, self._there(name) - self._rows_of(name))
 
     def not_given(self) -> dict[str, int]:
         """By table, the number of inserted rows that the extract leaves out."""
@@ -90,12 +93,12 @@ class Proof:
         """
         self._require_parents()
         for diff in self._parents:
-            if diff.name not in self._rewritten and self._mode != "rows":  # then only some of its rows were wanted
+            if not self._differs(diff.name) and self._mode != "rows":  # then only some of its rows were wanted
                 require_archives(self._workspace, diff, self._contents[diff.name], self._read_archives)
         unsure: dict[str, Unlike] = {}
         for name, diff in self._diffs.items():
             shape = diff.staged.shape
-            if self._mode == "exact" and shape.same:
+            if self._mode == "exact" and shape.same and not self._differs(name):
                 found = unlike(self._workspace, shape.now, self._queries[name], self._contents[name].blocks)
                 if not found:
                     continue
@@ -107,6 +110,14 @@ class Proof:
                 continue
             self._rows(name, diff)
         self._require_rows_of_archives(unsure)
+
+    def _rows_of(self, name: str) -> int:
+        """The number of rows that the backup has of a table, without those that must not come back."""
+        return self._contents[name].rows - self._left_out.get(name, 0)
+
+    def _differs(self, name: str) -> bool:
+        """Whether other rows are wanted than the archive has. The archive's own blocks prove nothing then."""
+        return name in self._rewritten or name in self._left_out
 
     def _require_parents(self) -> None:
         for diff in self._parents:
@@ -136,7 +147,7 @@ class Proof:
         extra = 0
         if self._mode == "exact":
             # Rows in blocks that both sides have are there: only the plan was written, and it contains none of them.
-            extra = self._there(name) - (self._contents[name].rows - not_given)
+            extra = self._there(name) - (self._rows_of(name) - not_given)
         self._require_rows(name, missing, extra)
         self._require_filled(name, diff)
 

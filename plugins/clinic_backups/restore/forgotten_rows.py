@@ -1,0 +1,187 @@
+"""Takes rows that must not come back out of the rows that are wanted of a backup, with what belongs to them.
+
+A row belongs to a forgotten one if it refers to it, directly or over others, by a link that may not be NULL. A link
+that may be NULL becomes NULL. Links are foreign keys, and columns named like one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from psycopg2 import sql
+
+from clinic_backups.catalog.forgotten import ForgottenTable, kind_of, prefix_of
+from clinic_backups.restore import table_notes
+from clinic_backups.restore.plan import Refusal
+from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.table_rules import Reference
+from clinic_backups.restore.workspace import Workspace, row_text
+
+NOT_KNOWN = (
+    "Without the catalog it cannot be known which rows were forgotten: this restore brings them back if the backup has"
+    " them. Delete them afterwards."
+)
+_BLOCK = 64
+"""Bytes of a block of SHA-256, which HMAC fills the key up to."""
+
+
+def concerned(tables: Collection[str], links: Iterable[Reference]) -> set[str]:
+    """These tables and all that refer to them, over any number of links."""
+    found, every = set(tables), list(links)
+    while more := {link.child for link in every if link.parent in found} - found:
+        found |= more
+    return found
+
+
+def apart(chosen: Collection[str], forgotten: Collection[str], links: Sequence[Reference]) -> list[Refusal]:
+    """The refusals of chosen tables of which nobody can tell what belongs to forgotten rows.
+
+    :param chosen: the tables that the restore includes.
+    :param forgotten: the backup's tables of which rows are forgotten.
+    """
+    refusals, of_forgotten = [], concerned(forgotten, links)
+    for name in sorted(of_forgotten & set(chosen)):
+        needed, looked = {name}, set[str]()
+        while new := needed - looked:
+            looked |= new
+            needed |= {link.parent for link in links if link.child in new} & of_forgotten
+        if lacking := sorted(needed - set(chosen)):
+            refusals.append(
+                Refusal(
+                    name,
+                    f"Rows of this clinic were forgotten. Without {', '.join(lacking)} it cannot be told which rows of"
+                    f" {name} belong to them.",
+                    f"Restore these tables as well ({' '.join(f'--table {each}' for each in lacking)}), or all tables.",
+                )
+            )
+    return refusals
+
+
+class ForgottenRows:
+    """Finds the forgotten rows of a backup.
+
+    :param staged: the tables; those that are concerned with all rows of both sides.
+    :param links: foreign keys, and columns named like one.
+    """
+
+    def __init__(self, workspace: Workspace, staged: Mapping[str, Staged], links: Sequence[Reference]) -> None:
+        self._workspace, self._staged = workspace, staged
+        self._links = [link for link in dict.fromkeys(links) if self._is_usable(link)]
+        self._out: dict[str, sql.Identifier] = {}
+
+    def _is_usable(self, link: Reference) -> bool:
+        child, parent = self._staged.get(link.child), self._staged.get(link.parent)
+        return (
+            child is not None
+            and parent is not None
+            and set(link.columns) <= set(child.shape.columns)
+            and set(link.parent_columns) <= {*parent.shape.columns, *parent.shape.key}
+        )
+
+    def take_out(
+        self, forgotten: Mapping[str, ForgottenTable], note: Callable[[str, str], object]
+    ) -> tuple[dict[str, int], set[str]]:
+        """Returns, by table, how many rows were taken out, and the tables some of whose links became NULL.
+
+        :param forgotten: by the table's present name.
+        :param note: told facts about a table for the plan.
+        """
+        changed = {name for name, each in forgotten.items() if name in self._staged and self._name(name, each)}
+        while changed:
+            links = [link for link in self._links if link.parent in changed and not self._loose(link)]
+            changed = {link.child for link in links if self._belonging(link)}
+        unlinked = {name for name in self._staged if self._unlink(name, note)}
+        counts = {name: self._delete(name) for name in self._out}
+        for name, count in counts.items():
+            note(name, table_notes.forgotten(count))
+        return counts, unlinked
+
+    def _places(self, name: str) -> sql.Identifier:
+        if name not in self._out:
+            self._out[name] = self._workspace.stage(f"forgotten_{self._staged[name].index}", [("place", "tid")])
+        return self._out[name]
+
+    def _name(self, name: str, forgotten: ForgottenTable) -> int:
+        shape = self._staged[name].shape
+        if not shape.key:
+            return 0
+        types = {column.name: column.type for column in shape.now.columns}
+        prefix = prefix_of([kind_of(types[column]) for column in shape.key])
+        secret = forgotten.secret.ljust(_BLOCK, b"\0")
+        inner, outer = (bytes(byte ^ pad for byte in secret) for pad in (0x36, 0x5C))
+        return self._insert(
+            name,
+            sql.SQL(
+                "SELECT w.ctid FROM {} AS w WHERE sha256({}::bytea || sha256({}::bytea ||"
+                " convert_to({} || {}, 'UTF8'))) IN (SELECT decode(v.hash, 'hex') FROM unnest({}::text[]) AS v (hash))"
+            ).format(
+                self._staged[name].wanted, sql.Literal(f"\\x{outer.hex()}"), sql.Literal(f"\\x{inner.hex()}"),
+                sql.Literal(prefix), row_text(shape.key, "w"), sql.Literal([each.hex() for each in forgotten.hashes]),
+            ),
+        )  # fmt: skip
+
+    def _belonging(self, link: Reference) -> int:
+        return self._insert(
+            link.child,
+            sql.SQL(
+                "SELECT DISTINCT w.ctid FROM {} WHERE NOT EXISTS (SELECT FROM {} AS k WHERE k.place = w.ctid)"
+            ).format(self._referring(link), self._places(link.child)),
+        )
+
+    def _referring(self, link: Reference) -> sql.Composed:
+        """``w``: rows of the backup that refer to a row that is left out."""
+        return sql.SQL("{} AS w JOIN {} AS q ON {} JOIN {} AS gone ON gone.place = q.ctid").format(
+            self._staged[link.child].wanted, self._staged[link.parent].wanted, link.refers("w", "q"),
+            self._places(link.parent),
+        )  # fmt: skip
+
+    def _loose(self, link: Reference) -> list[str]:
+        """The columns of a link that may be NULL."""
+        shape = self._staged[link.child].shape
+        fixed = {column.name for column in shape.now.columns if column.not_null} | set(shape.key)
+        return [name for name in link.columns if name not in fixed]
+
+    def _insert(self, name: str, query: sql.Composable) -> int:
+        places = self._places(name)
+        count = self._workspace.execute(
+            sql.SQL("INSERT INTO {} (place) {}").format(places, query), f"looking for forgotten rows of {name}"
+        )
+        self._workspace.seals.wrote(places, inserted=count)
+        return count
+
+    def _unlink(self, name: str, note: Callable[[str, str], object]) -> int:
+        """Write NULL into links of rows that stay. The rows that are left out are not changed: their place counts."""
+        workspace, wanted, total = self._workspace, self._staged[name].wanted, 0
+        for link in self._links:
+            loose = self._loose(link)
+            if link.child != name or link.parent not in self._out or not loose:
+                continue
+            workspace.seals.require(wanted)
+            count = workspace.execute(
+                sql.SQL("UPDATE {} AS x SET {} WHERE x.ctid IN (SELECT w.ctid FROM {} WHERE NOT EXISTS"
+                        " (SELECT FROM {} AS k WHERE k.place = w.ctid))").format(
+                    wanted,
+                    sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(each)) for each in loose),
+                    self._referring(link), self._places(name),
+                ),
+                f"emptying links of {name} to forgotten rows",
+            )  # fmt: skip
+            workspace.seals.wrote(wanted, updated=count)
+            workspace.seals.keep(wanted)
+            if count:
+                note(name, table_notes.unlinked(count, loose))
+            total += count
+        return total
+
+    def _delete(self, name: str) -> int:
+        workspace, wanted = self._workspace, self._staged[name].wanted
+        workspace.seals.require(wanted)
+        count = workspace.execute(
+            sql.SQL("DELETE FROM {} AS w WHERE w.ctid IN (SELECT k.place FROM {} AS k)").format(
+                wanted, self._out[name]
+            ),
+            f"leaving out forgotten rows of {name}",
+        )
+        workspace.seals.wrote(wanted, deleted=count)
+        workspace.seals.keep(wanted)
+        return count
