@@ -299,3 +299,32 @@ def test_a_record_is_not_shown_by_its_repr(ward: Forgetting) -> None:
     assert "hashes" not in repr(record)
     assert record.hashes
     assert isinstance(ward.run(1), BackupRecord)
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        # A unique index tells the rows apart then.
+        ("ALTER TABLE {0} DROP CONSTRAINT inventario_inventario_pkey CASCADE",),
+        # Nothing does.
+        (
+            "ALTER TABLE {0} DROP CONSTRAINT inventario_inventario_pkey CASCADE",
+            "ALTER TABLE {0} DROP CONSTRAINT inventario_inventario_clinica_id_codigo_276b0d45_uniq",
+        ),
+        ("ALTER TABLE {0} ALTER id TYPE text",),
+        (
+            "ALTER TABLE {0} DROP CONSTRAINT inventario_inventario_pkey CASCADE",
+            "ALTER TABLE {0} ADD PRIMARY KEY (clinica_id, id)",
+        ),
+    ],
+    ids=["unique", "none", "type", "columns"],
+)
+def test_a_row_stays_forgotten_if_the_tables_key_changes(ward: Forgetting, statements: tuple[str, ...]) -> None:
+    item = one(ward, f"SELECT min(id) FROM {STOCK} WHERE clinica_id = 1")
+    record = ward.run(1)
+    ward.forget(item, table=STOCK)
+    ward.execute(f"DELETE FROM {STOCK} WHERE id = {item}", f"ALTER TABLE {STOCK} ALTER id DROP IDENTITY IF EXISTS")
+    ward.execute(*(each.format(STOCK) for each in statements))
+    plan = ward.plan(record)
+    assert [refusal.message for refusal in plan.refusals] == []
+    assert by_table(plan).get(STOCK) is None, "the forgotten row would come back"

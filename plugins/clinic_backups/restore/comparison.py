@@ -25,7 +25,7 @@ from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
-from clinic_backups.restore.forgotten_rows import ForgottenRows, apart, concerned
+from clinic_backups.restore.forgotten_rows import ForgottenRows, apart, concerned, without_key
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -169,7 +169,7 @@ class Comparison:
         links = (*read_references(self.workspace, list(self.manifest.tables)), *self._ways.named)
         links = tuple(link for link in links if {link.child, link.parent} <= self.manifest.tables.keys())
         self._concerned = concerned(tables, links)
-        self._refusals += apart(self._shapes, tables, links)
+        self._refusals += [*without_key(self._shapes, tables), *apart(self._shapes, tables, links)]
 
     @property
     def _forgotten_tables(self) -> dict[str, ForgottenTable]:

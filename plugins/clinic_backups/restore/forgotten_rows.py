@@ -12,6 +12,7 @@ from psycopg2 import sql
 
 from clinic_backups.catalog.forgotten import ForgottenTable, kind_of, prefix_of
 from clinic_backups.restore import table_notes
+from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import Reference
@@ -55,6 +56,31 @@ def apart(chosen: Collection[str], forgotten: Collection[str], links: Sequence[R
                 )
             )
     return refusals
+
+
+def without_key(shapes: Mapping[str, Shape], forgotten: Collection[str]) -> list[Refusal]:
+    """The refusals of tables whose forgotten rows cannot be told from the others."""
+    return [
+        Refusal(
+            name,
+            f"Rows of {name} were forgotten, and it has no primary key, neither now nor in the backup. So it cannot be"
+            " told which rows must not come back.",
+            f"Restore without {name} and the tables that refer to it.",
+        )
+        for name in sorted(forgotten)
+        if name in shapes and not _keys_of(shapes[name])
+    ]
+
+
+def _keys_of(shape: Shape) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The keys by which somebody may have named a row, each with how its parts are written."""
+    then, now = ({column.name: column.type for column in table.columns} for table in (shape.then, shape.now))
+    found = []
+    for key in dict.fromkeys((shape.now.primary_key, shape.then.primary_key, shape.key)):
+        if key and set(key) <= {*shape.columns, *shape.key}:
+            kinds = (tuple(kind_of(types.get(name, "")) for name in key) for types in (now, then))
+            found += [(key, each) for each in dict.fromkeys(kinds)]
+    return found
 
 
 class ForgottenRows:
@@ -102,21 +128,26 @@ class ForgottenRows:
         return self._out[name]
 
     def _name(self, name: str, forgotten: ForgottenTable) -> int:
-        shape = self._staged[name].shape
-        if not shape.key:
-            return 0
-        types = {column.name: column.type for column in shape.now.columns}
-        prefix = prefix_of([kind_of(types[column]) for column in shape.key])
-        secret = forgotten.secret.ljust(_BLOCK, b"\0")
+        """Find the forgotten rows by each key of the table, that of now and that of the backup."""
+        shape, secret = self._staged[name].shape, forgotten.secret.ljust(_BLOCK, b"\0")
         inner, outer = (bytes(byte ^ pad for byte in secret) for pad in (0x36, 0x5C))
+        hashed = [
+            sql.SQL("sha256({}::bytea || sha256({}::bytea || convert_to({} || {}, 'UTF8')))").format(
+                sql.Literal(f"\\x{outer.hex()}"), sql.Literal(f"\\x{inner.hex()}"), sql.Literal(prefix_of(kinds)),
+                row_text(key, "w"),
+            )
+            for key, kinds in _keys_of(shape)
+        ]  # fmt: skip
+        if not hashed:
+            return 0  # the plan is refused
         return self._insert(
             name,
             sql.SQL(
-                "SELECT w.ctid FROM {} AS w WHERE sha256({}::bytea || sha256({}::bytea ||"
-                " convert_to({} || {}, 'UTF8'))) IN (SELECT decode(v.hash, 'hex') FROM unnest({}::text[]) AS v (hash))"
+                "SELECT w.ctid FROM {} AS w WHERE ARRAY[{}] && ARRAY(SELECT decode(v.hash, 'hex')"
+                " FROM unnest({}::text[]) AS v (hash))"
             ).format(
-                self._staged[name].wanted, sql.Literal(f"\\x{outer.hex()}"), sql.Literal(f"\\x{inner.hex()}"),
-                sql.Literal(prefix), row_text(shape.key, "w"), sql.Literal([each.hex() for each in forgotten.hashes]),
+                self._staged[name].wanted, sql.SQL(", ").join(hashed),
+                sql.Literal([each.hex() for each in forgotten.hashes]),
             ),
         )  # fmt: skip
 
