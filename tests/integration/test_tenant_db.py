@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clinic_backups.base import connections
+from clinic_backups.base.copy_schema import MADE_BY_US
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -164,7 +165,8 @@ def test_what_a_function_says_is_never_shown(demo_database: DemoDatabase, state:
 def test_the_question_about_all_tables_takes_no_room_for_a_million_rows(demo_template: DemoDatabase) -> None:
     """PostgreSQL makes a recursion's hash table as large as it expects it, before the first row: 0.1 s a backup."""
     with closing(demo_template.connect()) as db, db.cursor() as cursor:
-        values = {"names": ["clinica"], "words": structure.LOOSE_STEM, "clinic_table": "public.comun_clinica"}
+        values = {"names": ["clinica"], "words": structure.LOOSE_STEM, "clinic_table": "public.comun_clinica",
+                  "copy": MADE_BY_US}  # fmt: skip
         cursor.execute(f"EXPLAIN (FORMAT JSON) {catalog_query('structure')}", values)
         ((plan,),) = cursor.fetchall()
     expected = [node["Plan Rows"] for node in _nodes(plan) if node["Node Type"] == "Recursive Union"]
