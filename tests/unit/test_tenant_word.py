@@ -80,8 +80,8 @@ def sentences(texts: list[str]) -> list[str]:
 BEFORE = {"", "}", "1", "buscar", "cada", "como", "de", "hay", "qué", "su"}
 # Words of sentences with the noun that end like a feminine one, and do not speak of the clinic.
 OF_OTHERS = {
-    "a", "administra", "ahora", "auditoría", "busca", "cada", "cambia", "cifras", "clinica", "compara", "cosa", "diga", "día",
-    "elija", "espera", "estaba", "falta", "haga", "haya", "lista", "llena", "mientras", "nada", "nunca", "para",
+    "a", "administra", "ahora", "auditoría", "busca", "cada", "cambia", "cifras", "clinica", "compara", "cosa", "diga",
+    "día", "elija", "espera", "estaba", "falta", "haga", "haya", "lista", "llena", "mientras", "nada", "nunca", "para",
     "problema", "próxima", "queda", "quita", "respalda", "restaura", "tablas", "todavía", "toda", "última", "últimas",
     "ya",
 }  # fmt: skip
