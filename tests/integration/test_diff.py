@@ -213,6 +213,9 @@ def test_backups_moments_now_and_connections(life: Any, demo_database: DemoDatab
     stock = next(each for each in turned if each["table"] == STOCK)
     assert (stock["added"], stock["removed"]) == (counted["stock"], 7)
     assert "nothing differs" in life("diff", second, "now").out
+    both = life("diff", "elsewhere", "now", "--clinic", "1", AIRFLOW_CONN_ELSEWHERE=demo_database.reader_uri)
+    assert "nothing differs" in both.out
+    assert "nothing differs" in life("diff", second, second).out
     text = life("diff", first, "now", "--table", STOCK).out
     assert STOCK in text
     assert PATIENTS not in text

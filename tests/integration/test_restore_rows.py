@@ -211,3 +211,26 @@ def test_a_change_of_what_comes_back_voids_the_approval(ward: Ward, guardian: in
                  f" FROM {PATIENTS} WHERE clinica_id = 1)")  # fmt: skip
     with pytest.raises(ClinicChanged):
         ward.restore().apply(ward.source(record), wish, approved=plan.digest)
+
+
+def test_what_others_have_taken_by_now_is_refused(ward: Ward, guardian: int) -> None:
+    """A unique value of the named row belongs to a new row; the named row is another clinic's."""
+    record = ward.run(1)
+    wish = Wish(mode="rows", rows={PATIENTS: (str(guardian),)})
+    card = one(ward, f"SELECT cedula FROM {PATIENTS} WHERE id = {guardian}")
+    ward.execute(*(each.format(guardian) for each in LEAVES))
+    ward.execute(WORK[-1].replace("'c-1'", f"'{card}'"))
+    before = rows_of(ward)
+    (refusal, *_) = ward.plan(record, wish).refusals
+    assert refusal.table == PATIENTS
+    assert card not in refusal.message + refusal.hint
+    assert rows_of(ward) == before
+
+
+def test_a_row_that_another_clinic_has_now_is_refused(ward: Ward, guardian: int) -> None:
+    record = ward.run(1)
+    ward.execute(f"UPDATE {PATIENTS} SET clinica_id = 2, cedula = 'nueva' WHERE id = {guardian}")
+    others = ward.others()
+    plan = ward.plan(record, Wish(mode="rows", rows={PATIENTS: (str(guardian),)}))
+    assert PATIENTS in {refusal.table for refusal in plan.refusals}
+    assert ward.others() == others
