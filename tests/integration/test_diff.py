@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import random
+import shutil
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -15,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from clinic_backups.archive.blocks import Block, BlockList
+from clinic_backups.archive.blocks import CUT_MASK, Block, BlockList
 from clinic_backups.archive.encryption import ENCRYPTION, load_identities
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.setting_fields import PROJECT_SQL
 from clinic_backups.base.table import Column, Table
 from clinic_backups.differences.compare import compare
 from clinic_backups.differences.csv_rows import fields_of
@@ -256,6 +259,29 @@ def test_backups_before_and_after_a_migration(life: Any, demo_database: DemoData
         ]  # fmt: skip
         assert (table["table"], table["changed"], table["columns"]) == (STOCK, changed, {"codigo": changed})
         assert (sorted(table["dropped_columns"]), sorted(table["new_columns"])) == (sorted(dropped), sorted(new))
+
+
+def test_a_block_that_one_backup_has_more_often(life: Any, demo_database: DemoDatabase, tmp_path: Path) -> None:
+    """Equal rows of a table without a key make equal blocks, which an archive stores once."""
+    folder = tmp_path / "sql"
+    shutil.copytree(PROJECT_SQL, folder)
+    (folder / "extract" / "huella.sql").write_text("SELECT * FROM public.huella WHERE clinica_id = {{ clinic_id }}")
+    text = next(f"t{number}" for number in range(10_000) if not zlib.crc32(f"1,t{number}\n".encode()) & CUT_MASK)
+    change(
+        demo_database,
+        "CREATE TABLE public.huella (clinica_id bigint NOT NULL REFERENCES public.comun_clinica, texto text)",
+        f"INSERT INTO public.huella SELECT 1, '{text}' FROM generate_series(1, 700)",
+        f"GRANT SELECT ON public.huella TO {demo_database.roles.reader}",
+    )
+    backups = []
+    for statement in ("SELECT", "DELETE FROM public.huella WHERE ctid IN (SELECT ctid FROM public.huella LIMIT 400)"):
+        change(demo_database, statement)
+        done = life("backup", "--clinic", "1", "--kind", "full", "--json", CLINIC_BACKUPS_SQL_DIR=str(folder))
+        backups.append(done.json()[0]["backup_id"])
+    for one, other, expected in ((0, 1, (0, 400)), (1, 0, (400, 0))):
+        words = (backups[one], backups[other], "--table", "public.huella", "--json")
+        (table,) = life("diff", *words, CLINIC_BACKUPS_SQL_DIR=str(folder)).json()["tables"]
+        assert (table["added"], table["removed"], table["changed"]) == (*expected, 0)
 
 
 def test_what_is_no_state_is_refused_by_name(life: Any, tmp_path: Path) -> None:

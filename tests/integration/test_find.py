@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.setting_fields import PROJECT_SQL
 from clinic_backups.differences.record_history import folded
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.search_columns import parse
@@ -64,7 +66,7 @@ def test_the_nights_of_a_record(life: Any, demo_database: DemoDatabase) -> None:
     assert name not in found.out
     # By text: without case and accents, in the declared columns alone, and in a part of the time.
     by_text = life("find", "--clinic", "1", "--text", name.upper(), "--json").json()
-    assert [str(patient)] in [each["key"] for each in by_text]
+    assert str(patient) in [each["key"] for each in by_text]
     assert {each["table"] for each in by_text} == {PATIENTS}
     life("find", "--clinic", "1", "--text", "nandu", code=1)
     until = by_table[PATIENTS]["events"][0]["moment"]
@@ -133,3 +135,45 @@ def test_search_columns() -> None:
         with pytest.raises(SettingsError):
             parse(wrong)
     assert folded("ÑANDÚ É") == folded("ñandu e")
+
+
+def test_without_a_plain_key_nothing_of_a_person_is_printed(
+    life: Any, demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    """A table without a key, and one whose key is a person's number; and a table that a later backup lacks."""
+    folder = tmp_path / "sql"
+    shutil.copytree(PROJECT_SQL, folder)
+    for name in ("apunte", "carnet"):
+        (folder / "extract" / f"{name}.sql").write_text(
+            f"SELECT * FROM public.{name} WHERE clinica_id = {{{{ clinic_id }}}}"
+        )
+    (folder / "search.txt").write_text("public.apunte.texto: Texto\npublic.carnet.nombre: Nombre")
+    of = "clinica_id bigint NOT NULL REFERENCES public.comun_clinica"
+    change(
+        demo_database,
+        f"CREATE TABLE public.apunte ({of}, texto text)",
+        f"CREATE TABLE public.carnet (cedula text PRIMARY KEY, {of}, nombre text)",
+        "INSERT INTO public.apunte VALUES (1, 'Quispe marca-uno'), (1, 'otra')",
+        "INSERT INTO public.carnet VALUES ('marca-dos', 1, 'Ana Quispe')",
+        f"GRANT SELECT ON public.apunte, public.carnet TO {demo_database.roles.reader}",
+    )
+    variables = {"CLINIC_BACKUPS_SQL_DIR": str(folder)}
+    life("backup", "--clinic", "1", **variables)
+    change(demo_database, "DELETE FROM public.apunte WHERE texto LIKE 'Q%'", "DELETE FROM public.carnet")
+    life("backup", "--clinic", "1", **variables)
+    for words in (("--json",), ()):
+        done = life("find", "--clinic", "1", "--text", "quispe", *words, **variables)
+        assert "marca" not in done.out + done.err
+        assert "To bring it back" not in done.err
+        assert done.out.count("gone") == (4 if words else 2) or words
+    # Whoever names the key gets it back, with the command.
+    named = life("find", "--clinic", "1", "--rows", "public.carnet:marca-dos", **variables)
+    assert "--rows public.carnet:marca-dos" in named.err
+    # A backup without the table says nothing about its rows.
+    (folder / "extract" / "carnet.sql").unlink()
+    (folder / "search.txt").unlink()
+    change(demo_database, "DROP TABLE public.carnet")
+    life("backup", "--clinic", "1", **variables)
+    (record,) = life("find", "--clinic", "1", "--rows", "public.carnet:marca-dos", "--json", **variables).json()
+    assert [event["what"] for event in record["events"]] == ["there", "gone"]
+    assert "has no table" in life("find", "--clinic", "1", "--rows", "public.nada:1", code=2, **variables).err

@@ -69,6 +69,32 @@ SHAPES = {
         {"public.sello": {("1", "1", "m", "verde"), ("2", "1", "n", "azul"), ("3", "1", "n", "gris"),
                           ("4", "1", "m", "oro")}},
     ),
+    "a key of two columns of which one becomes NULL": Shape(
+        {
+            "lote": f"{OF}, codigo text, PRIMARY KEY (clinica_id, codigo)",
+            "pieza": f"id int PRIMARY KEY, {OF}, codigo text, color text,"
+            " FOREIGN KEY (clinica_id, codigo) REFERENCES lote ON DELETE SET NULL (codigo)",
+        },
+        (
+            "INSERT INTO lote VALUES (1, 'a'), (1, 'b')",
+            "INSERT INTO pieza VALUES (1, 1, 'a', 'rojo'), (2, 1, 'b', 'azul')",
+        ),
+        ("DELETE FROM lote WHERE codigo = 'a'",),
+        {"public.lote": ("1/a",)},
+        ("UPDATE pieza SET color = 'verde' WHERE id = 1",),
+        {"public.pieza": {("1", "1", "a", "verde"), ("2", "1", "b", "azul")}},
+    ),
+    "a link that somebody emptied while the named row stayed": Shape(
+        {
+            "mesa": f"id int PRIMARY KEY, {OF}, nota text",
+            "silla": f"id int PRIMARY KEY, {OF}, mesa int REFERENCES mesa, color text",
+        },
+        ("INSERT INTO mesa VALUES (1, 1, 'x')", "INSERT INTO silla VALUES (1, 1, 1, 'rojo'), (2, 1, 1, 'azul')"),
+        ("UPDATE mesa SET nota = 'mal'",),
+        {"public.mesa": ("1",)},
+        ("UPDATE silla SET mesa = NULL WHERE id = 1",),
+        {"public.mesa": {("1", "1", "x")}},
+    ),
     "rows that refer to each other": Shape(
         {
             "jefe": f"id int PRIMARY KEY, {OF}, suplente int REFERENCES jefe ON DELETE CASCADE"

@@ -28,7 +28,7 @@ COLUMNS = (
     ("table", False), ("added", True), ("removed", True), ("changed", True), ("columns that differ", False),
 )  # fmt: skip
 ESTIMATED = (("table", False), ("rows before", True), ("rows after", True), ("new or changed, at most about", True))
-SHOWN_COLUMNS = 6
+SHOWN_COLUMNS, MOST_SHOWN = 6, 1_000
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +75,7 @@ def diff(
             tell.append(lambda row: file.write(f"{json_text.dumps(row.to_json(), ensure_ascii=False)}\n".encode()))
         shown = list[RowDifference]()
         if values:
-            tell.append(shown.append)
+            tell.append(lambda row: shown.append(row) if len(shown) < MOST_SHOWN else None)
         closing.enter_context(steps)
         found = states.compare(
             clinic_id, one, other, table or [], on_row=(lambda row: [each(row) for each in tell]) if tell else None
@@ -86,6 +86,8 @@ def diff(
     _show(found)
     for row in shown:
         print(shown_line(json_text.dumps(row.to_json(), ensure_ascii=False)))
+    if values and found.rows > len(shown):
+        errors.print(f"Only {len(shown):,} rows are shown. --output FILE writes all of them, encrypted.")
     if output is not None:
         errors.print(f"The rows are in {escape(str(output))}. Open it with: age --decrypt --identity KEY FILE")
 

@@ -98,8 +98,8 @@ def find(
     if values:
         _show_values(found)
     for record in found:
-        if record.is_gone:
-            named = f"{record.table}:{'/'.join(record.key)}"
+        if record.is_gone and record.is_plain:
+            named = f"{record.table}:{record.shown_key}"
             errors.print(
                 f"To bring it back: clinic-backups restore --clinic {escape(in_shell(clinic))} --backup"
                 f" {escape(record.last_in)} --rows {escape(one_line(named))}"
@@ -109,7 +109,7 @@ def find(
 def _show_values(found: Iterable[FoundRecord]) -> None:
     for record in found:
         for name, value in record.values.items():
-            print(shown_line(f"{record.table} {'/'.join(record.key)} {name}: {value!r}"))
+            print(shown_line(f"{record.table} {record.shown_key} {name}: {value!r}"))
 
 
 def _require_terminal(*, json: bool) -> None:
@@ -125,7 +125,7 @@ def _is_within(moment: datetime, begin: datetime | None, end: datetime | None) -
 def _lines(record: FoundRecord) -> list[list[str]]:
     return [
         [
-            escape(one_line(record.table)), escape(one_line("/".join(record.key))),
+            escape(one_line(record.table)), escape(one_line(record.shown_key)),
             iso(event.moment.replace(microsecond=0)),
             escape(WORDS[event.what] + (f": {one_line(', '.join(event.columns))}" if event.columns else "")),
             escape(event.backup_id),

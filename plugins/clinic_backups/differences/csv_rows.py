@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_FIELD = re.compile(rb'(?:"((?:[^"]|"")*)"|([^,"\n]*))(?:,|\n)', re.DOTALL)
+_FIELD = re.compile(rb'(?:"([^"]*(?:""[^"]*)*)"|([^,"\n]*))(?:,|\n)', re.DOTALL)
 
 
 def fields_of(row: bytes) -> list[bytes | None]:

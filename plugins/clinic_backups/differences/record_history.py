@@ -10,19 +10,28 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Literal
 
 from clinic_backups.archive.blocks import Block
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.backup_record import BackupRecord
-from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, TransientError
+from clinic_backups.base.errors import (
+    ClinicBackupsError,
+    IntegrityError,
+    ObjectNotFound,
+    SettingsError,
+    TransientError,
+)
 from clinic_backups.base.plain import iso
-from clinic_backups.base.row_key import key_parts
+from clinic_backups.base.row_key import PART, key_parts
 from clinic_backups.base.table import Table
 from clinic_backups.differences.csv_rows import fields_of
 from clinic_backups.restore.archives import Archives
+from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.missing_blocks import MissingBlocks
+from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.picked_rows import no_key
 
 What = Literal["there", "changed", "gone", "back"]
@@ -50,12 +59,15 @@ class Event:
 class FoundRecord:
     """One record with its history.
 
+    :param key: without a key in the table: all of its values, which are patients' data, see :attr:`shown_key`.
+    :param is_plain: its key is made of numbers or UUIDs, or somebody named it. Any other key may be a person's.
     :param values: its last known values, as texts. They are patients' data.
     :param last_in: the newest of the backups that has it.
     """
 
     table: str
-    key: tuple[str, ...]
+    key: tuple[str, ...] = field(repr=False)
+    is_plain: bool = True
     events: list[Event] = field(default_factory=list)
     values: dict[str, str | None] = field(default_factory=dict, repr=False)
     last_in: str = ""
@@ -65,10 +77,17 @@ class FoundRecord:
         """Whether the newest backup does not have it."""
         return bool(self.events) and self.events[-1].what == "gone"
 
+    @property
+    def shown_key(self) -> str:
+        """The key as a request names it, or a mark instead of a key that may be a person's."""
+        if self.is_plain:
+            return PART.join(self.key)
+        return "#" + sha256(repr(self.key).encode()).hexdigest()[:12]
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, without the values."""
         return {
-            "table": self.table, "key": list(self.key), "is_gone": self.is_gone, "last_in": self.last_in,
+            "table": self.table, "key": self.shown_key, "is_gone": self.is_gone, "last_in": self.last_in,
             "events": [event.to_json() for event in self.events],
         }  # fmt: skip
 
@@ -91,6 +110,8 @@ class Sought:
         return {*self.keys, *(self.columns if self.text else ())}
 
 
+_Place = tuple[str, tuple[str, ...]]
+_Found = tuple[_Place, tuple[Table, bytes]]
 _Row = tuple[tuple[str, ...], bytes]
 """The key of a found row, and the row."""
 
@@ -105,7 +126,9 @@ class RecordHistory:
     def __init__(self, archives: Archives) -> None:
         self._archives = archives
         self.unread: list[tuple[BackupRecord, ClinicBackupsError]] = []
-        self._seen: dict[tuple[str, tuple[str, ...], bytes], tuple[_Row, ...]] = {}
+        self._seen: dict[tuple[str, tuple[tuple[str, ...], tuple[int, ...]], bytes], tuple[_Row, ...]] = {}
+        self._tables = set[str]()
+        self._misfit: SettingsError | None = None
 
     def find(self, backups: Sequence[BackupRecord], sought: Sought) -> list[FoundRecord]:
         """All records that fit in at least one of the backups, by table and key.
@@ -116,21 +139,27 @@ class RecordHistory:
         known: dict[tuple[str, tuple[str, ...]], tuple[Table, bytes] | None] = {}
         for backup in backups:
             try:
-                here = dict(self._rows_in(backup, sought))
+                tables, rows = self._rows_in(backup, sought)
             except (ObjectNotFound, IntegrityError, TransientError) as error:
                 self.unread.append((backup, error))
                 continue
+            here = dict(rows)
             for place, (table, row) in here.items():
-                record = found.setdefault(place, FoundRecord(*place))
+                record = found.setdefault(place, FoundRecord(*place, is_plain=_is_plain(place, table, sought)))
                 event = self._event(backup, known.get(place), place in known, table, row)
                 if event is not None:
                     record.events.append(event)
                 known[place], record.last_in = (table, row), backup.backup_id
                 record.values = _values(table, row)
             for place, before in known.items():
-                if place not in here and before is not None:
+                # A table that this backup does not have, or has under another name, says nothing about its rows.
+                if place not in here and before is not None and place[0] in tables:
                     found[place].events.append(Event("gone", backup.backup_id, _moment(backup)))
                     known[place] = None
+        if backups and len(self.unread) < len(backups):
+            require_known(sought.keys.keys(), self._tables)
+            if not found and self._misfit is not None:
+                raise self._misfit
         return [found[place] for place in sorted(found)]
 
     def _event(
@@ -144,30 +173,33 @@ class RecordHistory:
         columns = tuple(name for name in now if then.get(name) != now[name] or name not in then)
         return Event("changed", backup.backup_id, _moment(backup), columns) if columns else None
 
-    def _rows_in(
-        self, backup: BackupRecord, sought: Sought
-    ) -> Iterator[tuple[tuple[str, tuple[str, ...]], tuple[Table, bytes]]]:
+    def _rows_in(self, backup: BackupRecord, sought: Sought) -> tuple[set[str], list[_Found]]:
+        """Which of the tables the backup has, and the records in it."""
         fetched = self._archives.fetch(source_of(backup))
         contents = {name: each for name, each in fetched.manifest.tables.items() if name in sought.tables}
+        self._tables |= fetched.manifest.tables.keys()
         looks = {name: _Look(content.table, name, sought) for name, content in contents.items()}
+        self._misfit = next((look.misfit for look in looks.values() if look.misfit is not None), self._misfit)
         missing = {
             name: Counter(
-                block.digest for block in content.blocks if (name, looks[name].columns, block.digest) not in self._seen
+                block.digest for block in content.blocks if (name, looks[name].place, block.digest) not in self._seen
             )
             for name, content in contents.items()
         }
 
         def use(table: str, block: Block, data: bytes, times: int) -> None:
             look = looks[table]
-            self._seen[table, look.columns, block.digest] = tuple(look.found(data))
+            self._seen[table, look.place, block.digest] = tuple(look.found(data))
 
         wanted = MissingBlocks({name: content.blocks for name, content in contents.items()}, missing, use)
         self._archives.read(fetched, wanted)
         wanted.require_all()
-        for name, content in contents.items():
-            for block in content.blocks:
-                for key, row in self._seen[name, looks[name].columns, block.digest]:
-                    yield (name, key), (content.table, row)
+        return set(contents), [
+            ((name, key), (content.table, row))
+            for name, content in contents.items()
+            for block in content.blocks
+            for key, row in self._seen[name, looks[name].place, block.digest]
+        ]
 
 
 class _Look:
@@ -179,11 +211,16 @@ class _Look:
         key = [places[column] for column in table.primary_key if column in places]
         # Without a key a record is told apart by all of its values.
         self._key = key if key and len(key) == len(table.primary_key) else list(places.values())
+        self.place = (self.columns, tuple(self._key))
         types = [table.stored_columns[place].type for place in self._key]
-        try:
-            self._keys = {key_parts(each, types) for each in sought.keys.get(name, ())}
-        except ValueError:
-            raise no_key(name, [self.columns[place] for place in self._key], types) from None
+        self._keys = set[tuple[str, ...]]()
+        self.misfit: SettingsError | None = None
+        """Somebody named a key that cannot be one of the table, as this backup has it."""
+        for each in sought.keys.get(name, ()):
+            try:
+                self._keys.add(key_parts(each, types))
+            except ValueError:
+                self.misfit = no_key(name, [self.columns[place] for place in self._key], types)
         self._text = folded(sought.text)
         self._searched = [places[column] for column in sought.columns.get(name, ()) if column in places]
 
@@ -196,6 +233,12 @@ class _Look:
 
     def _fits(self, values: Sequence[bytes | None]) -> bool:
         return any(self._text in folded(_text(values[place]) or "") for place in self._searched)
+
+
+def _is_plain(place: _Place, table: Table, sought: Sought) -> bool:
+    """Whether the key may be shown: it cannot be a person's, or whoever asks has named it."""
+    named = sought.keys.get(place[0], ())
+    return has_plain_key(table) or (bool(table.primary_key) and PART.join(place[1]) in named)
 
 
 def folded(text: str) -> str:

@@ -80,9 +80,14 @@ class BackupSide:
         backup = archives.fetch(source, only=lambda table, block: block.digest not in known.get(table, nothing))
         made = cls(archives, backup)
         common = made.tables.keys() & other.tables.keys()
-        if all(is_same(made.tables[name], other.tables[name]) for name in common):
+        # Of a table with other columns all rows are compared. And a block may be there more often than in the other.
+        if all(is_same(made.tables[name], other.tables[name]) for name in common) and not any(
+            digest in known[name]
+            for name in common
+            for digest in digests_of(made.blocks(name)) - digests_of(other.blocks(name))
+        ):
             return made
-        return cls(archives, archives.fetch(source))  # of a table with other columns all rows are compared
+        return cls(archives, archives.fetch(source))
 
     def blocks(self, name: str) -> BlockList:
         """All blocks of a table."""

@@ -5,8 +5,8 @@ What is picked, besides the named rows themselves:
 - Downward: rows that refer to a picked row in the backup, and their rows in turn. A missing row comes back. One that is
   there and still refers to it becomes what it was, if the link may not be NULL: it cannot be without the other row. If
   the link may be NULL, it can, and stays as it is.
-- Rows that referred to a picked row and refer to nothing now, as ``ON DELETE SET NULL`` leaves them. They get this link
-  back, and keep all other values.
+- Rows that referred to a picked row that is gone, and refer to nothing now, as ``ON DELETE SET NULL`` leaves them. They
+  get this link back, and keep all other values.
 - Upward: rows that a picked row refers to and that are missing. What hangs on these is not picked.
 
 A row that refers to another row by now stays as it is. Nothing is deleted.
@@ -44,17 +44,16 @@ class PickedRows:
         self, workspace: Workspace, staged: Mapping[str, Staged], links: Sequence[Reference], parents: Collection[str]
     ) -> None:
         self._workspace, self._staged, self._parents = workspace, staged, frozenset(parents)
-        self._links = [link for link in dict.fromkeys(links) if self._is_usable(link)]
+        known = [link for link in dict.fromkeys(links) if {link.child, link.parent} <= staged.keys()]
+        self._links = [link for link in known if self._is_usable(link)]
+        self._blind = [link for link in known if not self._is_usable(link)]
+        """Links over columns that the backup does not hold."""
         self._picked = {name: self._made(each) for name, each in staged.items()}
 
     def _is_usable(self, link: Reference) -> bool:
-        child, parent = self._staged.get(link.child), self._staged.get(link.parent)
-        return (
-            child is not None
-            and parent is not None
-            and set(link.columns) <= set(child.shape.columns)
-            and set(link.parent_columns) <= {*parent.shape.columns, *parent.shape.key}
-        )
+        child, parent = self._staged[link.child].shape, self._staged[link.parent].shape
+        has = set(link.columns) <= {*child.columns, *child.key}
+        return has and set(link.parent_columns) <= {*parent.columns, *parent.key}
 
     def _made(self, staged: Staged) -> sql.Identifier:
         return self._workspace.stage(f"picked_{staged.index}", [("place", "tid"), ("link", "integer")])
@@ -72,6 +71,9 @@ class PickedRows:
         refusals = [refusal for name, keys in rows.items() for refusal in self._name(name, keys)]
         if not only:
             self._spread([link for link in self._links if link.child not in self._parents], self._down)
+        for link in self._blind if not only else ():
+            if self._counted(link.parent):
+                note(link.child, table_notes.not_followed(link.parent, link.columns))
         for name, count in self._elsewhere() if not only else ():
             note(name, table_notes.refer_elsewhere(count))
         self._spread(self._links, self._up, towards_parent=True)
@@ -144,40 +146,47 @@ class PickedRows:
         """``w`` and ``p``: rows of the backup that refer to a picked row, and the same rows now."""
         child, parent = self._staged[link.child], self._staged[link.parent]
         rows = sql.SQL("{} AS w JOIN {} AS q ON {} JOIN {} AS chosen ON chosen.place = q.ctid AND chosen.link = {}")
+        same = parent.shape.same_key("q", "there") if parent.shape.key else sql.SQL("false")
         found = rows.format(
             child.wanted, parent.wanted, link.refers("w", "q"), self._picked[link.parent], sql.Literal(WHOLE)
         )
         if not child.shape.key:
             return found
-        return sql.SQL("{} LEFT JOIN {} AS p ON {}").format(found, child.present, child.shape.same_key("w", "p"))
+        return sql.SQL("{} LEFT JOIN {} AS p ON {} LEFT JOIN {} AS there ON {}").format(
+            found, child.present, child.shape.same_key("w", "p"), parent.present, same
+        )
 
     def _still_refers(self, link: Reference) -> sql.Composed:
-        return sql.SQL('{} = {} COLLATE "C"').format(row_text(link.columns, "w"), row_text(link.columns, "p"))
+        """The row as it is now refers to the picked row."""
+        return sql.SQL("({}) IS TRUE").format(link.refers("p", "q"))
+
+    def _lost_link(self, link: Reference) -> sql.Composed:
+        """It refers to nothing, and the picked row is gone. If that is there, somebody has emptied the link."""
+        columns = sql.SQL(", ").join(sql.Identifier("p", column) for column in link.columns)
+        return sql.SQL("(num_nulls({}) > 0 AND there.ctid IS NULL)").format(columns)
 
     def _belongs(self, link: Reference) -> sql.Composable:
         columns = {column.name: column for column in self._staged[link.child].shape.now.columns}
         is_loose = not all(columns[name].not_null for name in link.columns)
         return self._is(link, sql.SQL("false") if is_loose else self._still_refers(link))
 
-    def _not_elsewhere(self, link: Reference) -> sql.Composable:
-        """The row is gone, or it refers to the picked row or to nothing."""
-        return self._is(link, self._still_refers(link))
-
     def _is(self, link: Reference, there: sql.Composable) -> sql.Composable:
-        """The row is gone, or refers to nothing, or is there and fulfils a condition."""
+        """The row is gone, or lost its link, or is there and fulfils a condition."""
         if not self._staged[link.child].shape.key:
             return sql.SQL("true")
-        nothing = sql.SQL(", ").join(sql.Identifier("p", column) for column in link.columns)
-        return sql.SQL("(p.ctid IS NULL OR {} OR num_nonnulls({}) = 0)").format(there, nothing)
+        return sql.SQL("(p.ctid IS NULL OR {} OR {})").format(there, self._lost_link(link))
 
     def _elsewhere(self) -> Iterator[tuple[str, int]]:
         """By table, the number of rows that referred to a picked row and refer to another one now."""
         for link in self._links:
-            if link.child in self._parents or not self._counted(link.parent):
+            keyed = self._staged[link.child].shape.key
+            if link.child in self._parents or not keyed or not self._counted(link.parent):
                 continue
-            query = sql.SQL("SELECT count(DISTINCT w.ctid) FROM {} WHERE NOT {}").format(
-                self._referring(link), self._not_elsewhere(link)
-            )
+            columns = sql.SQL(", ").join(sql.Identifier("p", column) for column in link.columns)
+            query = sql.SQL(
+                "SELECT count(DISTINCT w.ctid) FROM {} WHERE p.ctid IS NOT NULL AND num_nulls({}) = 0 AND NOT {}"
+                " AND NOT EXISTS (SELECT FROM {} AS k WHERE k.place = w.ctid)"
+            ).format(self._referring(link), columns, self._still_refers(link), self._picked[link.child])
             ((count,),) = self._workspace.rows(query, None, f"looking for rows of {link.child} that refer elsewhere")
             if count:
                 yield link.child, int(count)

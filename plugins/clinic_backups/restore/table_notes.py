@@ -104,6 +104,14 @@ def linked_again(count: int) -> str:
     )
 
 
+def not_followed(parent: str, columns: Sequence[str]) -> str:
+    """About a foreign key over columns that the backup does not hold, such as generated ones."""
+    return (
+        f"Rows that refer to {parent} in {', '.join(columns)} are not looked for: the backup does not hold this column."
+        " Name them as well."
+    )
+
+
 def refer_elsewhere(count: int) -> str:
     """About rows that belonged to a row that comes back, and belong to another one now."""
     one = count == 1
