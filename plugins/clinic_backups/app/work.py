@@ -123,6 +123,12 @@ class Parts(Shared):
             )
         return Archives(self.stores, load_identities(file), unpack_ratio=self.settings.unpack_ratio, **options)
 
+    def _noting_archives(self, identity_file: Path | None, **listening: Unpack[Listening]) -> Archives:
+        """As :meth:`archives`. The catalog says how large each archive is, and notes which replicas are bad."""
+        return self.archives(
+            identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening
+        )
+
     def clinic_restore(
         self,
         identity_file: Path | None = None,
@@ -176,11 +182,6 @@ class Parts(Shared):
     def states(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> States:
         """Compares states of a clinic: backups, moments, and databases."""
 
-        def archives() -> Archives:
-            return self.archives(
-                identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening
-            )
-
         def backup_of(text: str) -> BackupRecord | None:
             found = self.catalog.get(text) if len(text) <= LONGEST_BACKUP_ID and text.isprintable() else None
             if found is not None:
@@ -195,28 +196,21 @@ class Parts(Shared):
             ),
             connection_of=self.connection,
             moment_of=lambda text: moment_of(text, self.settings.zone),
-            archives=archives,
+            archives=lambda: self._noting_archives(identity_file, **listening),
             **listening,
         )
 
     def record_history(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RecordHistory:
         """Looks for records in backups. :raises SettingsError: see :meth:`archives`."""
-        return RecordHistory(
-            self.archives(identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening)
-        )
+        return RecordHistory(self._noting_archives(identity_file, **listening))
 
     def export(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Export:
         """Writes backups as files that people open. :raises SettingsError: see :meth:`archives`."""
-        archives = self.archives(
-            identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening
-        )
-        return Export(archives, self.settings.operator_language)
+        return Export(self._noting_archives(identity_file, **listening), self.settings.operator_language)
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
         """Makes full backups from incremental ones, without using the clinics' database."""
-        archives = self.archives(
-            identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening
-        )
+        archives = self._noting_archives(identity_file, **listening)
         return Consolidation(
             settings=self.settings, catalog=self.catalog, archives=archives, store=self.store, announcer=self.announcer,
             **listening,

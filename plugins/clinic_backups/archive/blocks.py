@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -78,6 +79,10 @@ class BlockList:
     def __getitem__(self, index: int) -> Block:
         digest = bytes(self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
         return Block(digest, self._rows[index], self._sizes[index])
+
+    def counted(self) -> Counter[bytes]:
+        """The digests of the blocks, each with its number."""
+        return Counter(block.digest for block in self)
 
     @property
     def rows(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_text
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +19,7 @@ from clinic_backups.base.text import one_line, shown_line
 from clinic_backups.catalog.row_changes import TableChange
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
-from clinic_backups.cli.output import Steps, errors, print_json, print_table
+from clinic_backups.cli.output import Steps, errors, print_json, print_table, require_terminal
 from clinic_backups.differences.found import RowDifference, TableDifference
 from clinic_backups.differences.states import Difference, State
 
@@ -57,10 +56,8 @@ def diff(
     Needs the secret key if one of them is a backup. Values are patients' data: they are shown in a terminal, or go into
     an encrypted file, one JSON object a line.
     """
-    if values and (json or not sys.stdout.isatty()):
-        raise SettingsError(
-            "--values shows patients' data, and only in a terminal.", hint="Give --output FILE for an encrypted file."
-        )
+    if values:
+        require_terminal(as_json=json, otherwise="Give --output FILE for an encrypted file.")
     with_parts = parts()
     steps = Steps()
     states = with_parts.states(identity, listener=steps.listener)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line, shown_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
-from clinic_backups.cli.output import Steps, errors, print_json, print_table
+from clinic_backups.cli.output import Steps, errors, print_json, print_table, require_terminal
 from clinic_backups.cli.row_param import named_rows
 from clinic_backups.differences.record_history import FoundRecord, Sought
 from clinic_backups.restore.request import moment_of
@@ -53,7 +52,7 @@ def find(
     Needs the secret key, and reads each archive once.
     """
     if values:
-        _require_terminal(json=json)
+        require_terminal(as_json=json, otherwise="Leave it out.")
     with_parts = parts()
     keys = named_rows(rows or [])
     if not keys and not text.strip():
@@ -69,7 +68,7 @@ def find(
     now = with_parts.clock()
     known = with_parts.catalog.find(clinic_id=clinic, state="completed", safety_backups=False, until=now)
     backups = [
-        each for each in reversed(known) if _is_within(each.data_time or each.started_at, begin, end)
+        each for each in reversed(known) if _is_within(each.data_time, begin, end)
     ]  # fmt: skip
     if not backups:
         raise PermanentError(
@@ -110,12 +109,6 @@ def _show_values(found: Iterable[FoundRecord]) -> None:
     for record in found:
         for name, value in record.values.items():
             print(shown_line(f"{record.table} {record.shown_key} {name}: {value!r}"))
-
-
-def _require_terminal(*, json: bool) -> None:
-    """Values are patients' data: they do not go into files or logs."""
-    if json or not sys.stdout.isatty():
-        raise SettingsError("--values shows patients' data, and only in a terminal.", hint="Leave it out.")
 
 
 def _is_within(moment: datetime, begin: datetime | None, end: datetime | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -70,6 +71,15 @@ def print_error(error: ClinicBackupsError) -> None:
 def print_json(value: object) -> None:
     """Print one JSON document."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def require_terminal(*, as_json: bool, otherwise: str) -> None:
+    """For ``--values``, which shows patients' data: they do not go into files or logs.
+
+    :param otherwise: what to do instead.
+    """
+    if as_json or not sys.stdout.isatty():
+        raise SettingsError("--values shows patients' data, and only in a terminal.", hint=otherwise)
 
 
 def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:

@@ -17,9 +17,9 @@ from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
-from clinic_backups.differences.csv_rows import fields_of
+from clinic_backups.differences.csv_rows import fields_of, text_of, texts_of
 from clinic_backups.differences.found import RowDifference, TableDifference
-from clinic_backups.differences.sides import Side, TakeBlock, digests_of, is_same
+from clinic_backups.differences.sides import Side, TakeBlock, is_same
 
 KEPT_BYTES = 256 * 1024 * 1024
 """About how much memory the rows of one pass take."""
@@ -73,7 +73,7 @@ class _Comparison:
     def __init__(self, first: Side, second: Side, tables: Mapping[str, _Table], kept_bytes: int) -> None:
         self._first, self._second, self._tables, self._kept_bytes = first, second, tables, kept_bytes
         self._blocks = {name: first.blocks(name) for name, each in tables.items() if each.is_same}
-        self._own = {name: digests_of(self._blocks.get(name, BlockList())) for name in tables}
+        self._own = {name: self._blocks.get(name, BlockList()).counted() for name in tables}
 
     def passed(self, part: int, parts: int) -> bool:
         """Compare the rows of one part. Returns whether they fitted into memory; otherwise nothing was compared."""
@@ -159,7 +159,7 @@ class _Table:
 
     def count_alone(self, first: Side, second: Side) -> None:
         """Count the rows of a table that only one side has."""
-        side, name = (first, self.difference.table) if self.second is None else (second, self.difference.table)
+        side, name = first if self.second is None else second, self.difference.table
         rows = side.rows(name)
         if rows is None:
             counted = 0
@@ -230,7 +230,7 @@ class _Table:
     def _tell(self, key: Key, before: bytes | None, after: bytes | None) -> None:
         if self.on_row is None:
             return
-        texts = tuple("" if value is None else value.decode("utf-8", "replace") for value in key)
+        texts = tuple(text_of(value) or "" for value in key)
         self.on_row(
             RowDifference(
                 self.difference.table, texts if self.difference.is_keyed else (), _values(self.first, before),
@@ -242,7 +242,4 @@ class _Table:
 def _values(table: Table | None, row: bytes | None) -> dict[str, str | None] | None:
     if table is None or row is None:
         return None
-    return {
-        column.name: None if value is None else value.decode("utf-8", "replace")
-        for column, value in zip(table.stored_columns, fields_of(row), strict=True)
-    }
+    return texts_of(table, row)

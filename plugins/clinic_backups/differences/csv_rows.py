@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from clinic_backups.base.table import Table
+
 _FIELD = re.compile(rb'(?:"([^"]*(?:""[^"]*)*)"|([^,"\n]*))(?:,|\n)', re.DOTALL)
 
 
@@ -24,3 +26,13 @@ def fields_of(row: bytes) -> list[bytes | None]:
         found.append(quoted.replace(b'""', b'"') if quoted is not None else plain or None)
         at = field.end()
     return found
+
+
+def text_of(value: bytes | None) -> str | None:
+    """A value as a text for people. Bytes that are no UTF-8 are replaced."""
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def texts_of(table: Table, row: bytes) -> dict[str, str | None]:
+    """The values of one row of a table, by column, as :func:`text_of`."""
+    return {column.name: text_of(value) for column, value in zip(table.stored_columns, fields_of(row), strict=True)}

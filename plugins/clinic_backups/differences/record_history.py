@@ -26,7 +26,7 @@ from clinic_backups.base.errors import (
 from clinic_backups.base.plain import iso
 from clinic_backups.base.row_key import PART, key_parts
 from clinic_backups.base.table import Table
-from clinic_backups.differences.csv_rows import fields_of
+from clinic_backups.differences.csv_rows import fields_of, text_of, texts_of
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.find_backup import source_of
@@ -150,11 +150,11 @@ class RecordHistory:
                 if event is not None:
                     record.events.append(event)
                 known[place], record.last_in = (table, row), backup.backup_id
-                record.values = _values(table, row)
+                record.values = texts_of(table, row)
             for place, before in known.items():
                 # A table that this backup does not have, or has under another name, says nothing about its rows.
                 if place not in here and before is not None and place[0] in tables:
-                    found[place].events.append(Event("gone", backup.backup_id, _moment(backup)))
+                    found[place].events.append(Event("gone", backup.backup_id, backup.data_time))
                     known[place] = None
         if backups and len(self.unread) < len(backups):
             require_known(sought.keys.keys(), self._tables)
@@ -166,12 +166,12 @@ class RecordHistory:
         self, backup: BackupRecord, before: tuple[Table, bytes] | None, is_known: bool, table: Table, row: bytes
     ) -> Event | None:
         if before is None:
-            return Event("back" if is_known else "there", backup.backup_id, _moment(backup))
+            return Event("back" if is_known else "there", backup.backup_id, backup.data_time)
         if before == (table, row):
             return None
-        then, now = _values(*before), _values(table, row)
+        then, now = texts_of(*before), texts_of(table, row)
         columns = tuple(name for name in now if then.get(name) != now[name] or name not in then)
-        return Event("changed", backup.backup_id, _moment(backup), columns) if columns else None
+        return Event("changed", backup.backup_id, backup.data_time, columns) if columns else None
 
     def _rows_in(self, backup: BackupRecord, sought: Sought) -> tuple[set[str], list[_Found]]:
         """Which of the tables the backup has, and the records in it."""
@@ -227,12 +227,12 @@ class _Look:
     def found(self, data: bytes) -> Iterator[_Row]:
         for row in rows_of(data):
             values = fields_of(row)
-            key = tuple(_text(values[place]) or "" for place in self._key)
+            key = tuple(text_of(values[place]) or "" for place in self._key)
             if key in self._keys or (self._text and self._fits(values)):
                 yield key, row
 
     def _fits(self, values: Sequence[bytes | None]) -> bool:
-        return any(self._text in folded(_text(values[place]) or "") for place in self._searched)
+        return any(self._text in folded(text_of(values[place]) or "") for place in self._searched)
 
 
 def _is_plain(place: _Place, table: Table, sought: Sought) -> bool:
@@ -245,15 +245,3 @@ def folded(text: str) -> str:
     """A text without case and accents."""
     parts = unicodedata.normalize("NFKD", text)
     return "".join(each for each in parts if not unicodedata.combining(each)).casefold()
-
-
-def _moment(backup: BackupRecord) -> datetime:
-    return backup.data_time or backup.started_at
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("utf-8", "replace")
-
-
-def _values(table: Table, row: bytes) -> dict[str, str | None]:
-    return {column.name: _text(value) for column, value in zip(table.stored_columns, fields_of(row), strict=True)}

@@ -19,11 +19,6 @@ Digests = Mapping[str, Counter[bytes]]
 """By table: the digests of blocks, each with its number."""
 
 
-def digests_of(blocks: BlockList) -> Counter[bytes]:
-    """The digests of blocks, each with its number."""
-    return Counter(block.digest for block in blocks)
-
-
 def is_same(one: Table, other: Table) -> bool:
     """Whether equal rows of two tables have equal bytes."""
     return [(each.name, each.type) for each in one.stored_columns] == [
@@ -84,7 +79,7 @@ class BackupSide:
         if all(is_same(made.tables[name], other.tables[name]) for name in common) and not any(
             digest in known[name]
             for name in common
-            for digest in digests_of(made.blocks(name)) - digests_of(other.blocks(name))
+            for digest in made.blocks(name).counted() - other.blocks(name).counted()
         ):
             return made
         return cls(archives, archives.fetch(source))
@@ -99,7 +94,7 @@ class BackupSide:
     def read(self, others: Digests, like: Mapping[str, BlockList], take: TakeBlock) -> None:
         missing = {}
         for name, theirs in others.items():
-            own = digests_of(self.blocks(name))
+            own = self.blocks(name).counted()
             missing[name] = own - theirs
             theirs.subtract(own - missing[name])
 

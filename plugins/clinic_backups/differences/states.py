@@ -43,8 +43,7 @@ class State:
     def said(self) -> str:
         """A description for people."""
         if self.backup is not None:
-            moment = self.backup.data_time or self.backup.started_at
-            return f"{self.backup.backup_id} ({iso(moment.replace(microsecond=0))})"
+            return f"{self.backup.backup_id} ({iso(self.backup.data_time.replace(microsecond=0))})"
         assert self.connection is not None  # noqa: S101 - one of the two is there
         return f"{self.connection.conn_id} now"
 

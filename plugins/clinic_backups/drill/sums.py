@@ -72,7 +72,7 @@ class Adding(Archives):
 
     def read(self, backup: Fetched, wanted: Wanted) -> None:
         """See :meth:`Archives.read`."""
-        self._archives.read(backup, _Both(wanted, MissingBlocks.every(backup.manifest, self._add)))
+        self._archives.read(backup, _Both(wanted, MissingBlocks.every(backup.manifest.tables, self._add)))
 
     def _add(self, table: str, block: Block, data: bytes, times: int) -> None:
         self.sums.rows[table] += block.rows * times

@@ -7,7 +7,6 @@ of an incremental backup are not in the order of their keys.
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +92,7 @@ class Export:
                     # The next store would not help, so this must not look like a store's error.
                     raise _not_written(place, error) from None
 
-            blocks = {name: content.blocks for name, content in contents.items()}
-            digests = {name: Counter(block.digest for block in listed) for name, listed in blocks.items()}
-            wanted = MissingBlocks(blocks, digests, use)
+            wanted = MissingBlocks.every(contents, use)
             self._archives.read(fetched, wanted)
             wanted.require_all()
             sink.finish(readme(self._language, output_format, backup, manifest, tables, sink.placed))

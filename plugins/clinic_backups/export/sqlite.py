@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from clinic_backups.base.text import quoted
 from clinic_backups.export.content import Exported, Kind, Placed, kind_of, names_for
 
 _TYPES: dict[Kind, str] = {
@@ -24,21 +25,21 @@ class SqliteFile:
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("BEGIN")
         names = names_for([readme_name, *tables], allowed='["\0]')
-        self._tables, self._readme = tables, _quoted(names[readme_name])
+        self._tables, self._readme = tables, quoted(names[readme_name])
         self.placed = Placed({name: [names[name]] for name in tables})
         self._kinds = {name: [kind_of(column) for column in table.columns] for name, table in tables.items()}
         for name, table in tables.items():
             # In SQLite the names of columns do not differ by upper and lower case.
             columns = names_for((column.name for column in table.columns), allowed='["\0]')
             described = (
-                f"{_quoted(own)} {_TYPES[kind]}" for own, kind in zip(columns.values(), self._kinds[name], strict=True)
+                f"{quoted(own)} {_TYPES[kind]}" for own, kind in zip(columns.values(), self._kinds[name], strict=True)
             )
-            self._db.execute(f"CREATE TABLE {_quoted(names[name])} ({', '.join(described)})")
+            self._db.execute(f"CREATE TABLE {quoted(names[name])} ({', '.join(described)})")
 
     def write(self, name: str, data: bytes) -> None:
         kinds = self._kinds[name]
         self._db.executemany(
-            f"INSERT INTO {_quoted(self.placed.places[name][0])} VALUES ({', '.join('?' * len(kinds))})",  # noqa: S608
+            f"INSERT INTO {quoted(self.placed.places[name][0])} VALUES ({', '.join('?' * len(kinds))})",  # noqa: S608
             (list(map(_value, kinds, row)) for row in self._tables[name].values(data)),
         )
 
@@ -64,7 +65,3 @@ def _value(kind: Kind, value: str | None) -> int | float | str | bytes | None:
     if kind == "bytes":
         return bytes.fromhex(value.removeprefix("\\x"))
     return value
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

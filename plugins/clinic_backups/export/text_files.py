@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from clinic_backups.base.table import Column
+from clinic_backups.base.text import quoted
 from clinic_backups.export.content import Exported, Kind, Placed, is_exact, kind_of, names_for
 
 
@@ -92,4 +93,4 @@ def _json(kind: Kind, value: str | None) -> str:
 
 
 def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"' if any(each in name for each in ',"\n\r') else name
+    return quoted(name) if any(each in name for each in ',"\n\r') else name

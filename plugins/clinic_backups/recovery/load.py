@@ -110,7 +110,7 @@ class _Rows:
 
 
 def _read(archives: Archives, fetched: Fetched, write: Callable[[str, Block, bytes, int], object]) -> None:
-    wanted = MissingBlocks.every(fetched.manifest, write)
+    wanted = MissingBlocks.every(fetched.manifest.tables, write)
     archives.read(fetched, wanted)
     wanted.require_all()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -73,7 +72,7 @@ class CopiedTable:
         """The table for the loader, with all of the backup's blocks missing."""
         shape = Shape(self.was, self.was, tuple(column.name for column in self._columns), (), True, (), None)
         blocks = self._content.blocks
-        missing = Counter(block.digest for block in blocks)
+        missing = blocks.counted()
         return Staged(shape, index, self._identifier, self._identifier, blocks, missing, 0)
 
     def finish(self) -> None:

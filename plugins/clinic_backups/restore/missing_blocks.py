@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from clinic_backups.archive.blocks import Block, BlockList
-from clinic_backups.archive.reader import Manifest, Segment
+from clinic_backups.archive.reader import Segment, TableContent
 from clinic_backups.base.errors import IntegrityError
 
 
@@ -40,10 +40,10 @@ class MissingBlocks:
         self._here: dict[str, set[bytes]] = {}
 
     @classmethod
-    def every(cls, manifest: Manifest, use: UseBlock) -> MissingBlocks:
-        """With all blocks of a backup missing."""
-        blocks = {name: content.blocks for name, content in manifest.tables.items()}
-        return cls(blocks, {name: Counter(block.digest for block in listed) for name, listed in blocks.items()}, use)
+    def every(cls, tables: Mapping[str, TableContent], use: UseBlock) -> MissingBlocks:
+        """With all blocks of some tables of a backup missing."""
+        blocks = {name: content.blocks for name, content in tables.items()}
+        return cls(blocks, {name: listed.counted() for name, listed in blocks.items()}, use)
 
     def begin(self, archive: int) -> bool:
         """Announce the archive of the next segments; returns whether it should hold blocks that are still missing."""

@@ -53,7 +53,7 @@ class Unlike:
 
 def unlike(snapshot: Snapshot, table: Table, query: str, blocks: BlockList) -> Unlike:
     """Read a table, and compare its blocks with the archives'."""
-    there = Unlike(Counter(block.digest for block in blocks))
+    there = Unlike(blocks.counted())
 
     read_other_blocks(snapshot, table, query, blocks, there.left, there.found.add)
     there.left = +there.left

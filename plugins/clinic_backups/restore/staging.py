@@ -93,7 +93,7 @@ class Staging:
         )
         present = self._workspace.stage(f"present_{index}", [(name, shape.typed(name)) for name in shape.columns])
         query = self._queries[shape.name]
-        digests = Counter(block.digest for block in content.blocks)
+        digests = content.blocks.counted()
         if not shape.same or content.outside or whole:
             # A row in a block that both sides have may be one that the extract no longer returns after the restore.
             self._workspace.stage_extract(present, shape.now, shape.columns, query)

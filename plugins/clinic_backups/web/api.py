@@ -262,14 +262,16 @@ def alerts_for(caller: Caller, services: Services) -> list[str]:
 @router.get("/health", summary="How many of your clinics are late")
 @on_threads
 def health(caller: CallerDep, services: ServicesDep) -> Health:
-    objective = services.settings.rpo_hours
-    counts = services.board.counts(visible=caller.viewer.visible, **services.objectives())
+    known = services.objectives()
+    counts = services.board.counts(visible=caller.viewer.visible, **known)
     status: Literal["ok", "unproven", "late"] = "unproven" if counts.unproven else "ok"
     if counts.late or counts.never:
         status = "late"
     planned, alerts = services.seen_runs.next_run(), alerts_for(caller, services)
-    next_run = next_backups(planned, services.settings, services.now())(None)
-    return Health(status=status, objective_hours=objective, next_run=next_run, alerts=alerts, **asdict(counts))
+    next_run = next_backups(planned, services.settings, known["now"])(None)
+    return Health(
+        status=status, objective_hours=known["objective_hours"], next_run=next_run, alerts=alerts, **asdict(counts)
+    )
 
 
 @router.get(

@@ -51,10 +51,9 @@ async def way_in(request: Request) -> Response:
 @on_threads
 def board(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
     query = forms.BoardQuery.of(request.query_params)
-    now, objective = services.now(), services.settings.rpo_hours
+    known = {"visible": caller.viewer.visible, **services.objectives()}
     found = services.board.page(
-        visible=caller.viewer.visible,
-        **services.objectives(),
+        **known,
         search=query.q,
         standing=query.standing,
         running_only=query.running,
@@ -64,8 +63,7 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
         descending=query.desc,
         page=query.page,
     )
-    counts = services.board.counts(visible=caller.viewer.visible, **services.objectives())
-    next_of = next_backups(services.seen_runs.next_run(), services.settings, now)
+    next_of = next_backups(services.seen_runs.next_run(), services.settings, known["now"])
     link = render.PageLinks.of(request)
     return show(
         request,
@@ -73,12 +71,12 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
         caller,
         services,
         board=found,
-        counts=counts,
+        counts=services.board.counts(**known),
         banners=services.banners() if caller.viewer.superadmin else [],
         query=query,
         next_run=next_of(None),
         next_of=next_of,
-        objective_hours=objective,
+        objective_hours=known["objective_hours"],
         pager_link=lambda page: link("", query=query.values(page=page)),
     )
 
@@ -270,7 +268,6 @@ def audit(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
 @ui.get("/dag/{dag_id}", name="dag")
 @on_threads
 def dag(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str) -> Response:
-    now, objective = services.now(), services.settings.rpo_hours
     known = {"visible": caller.viewer.visible, **services.objectives()}
     return show(
         request,
@@ -280,8 +277,8 @@ def dag(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str)
         ours=dag_id.startswith("clinic_"),
         counts=services.board.counts(**known),
         lines=services.board.page(**known, per_page=WORST).lines,
-        next_run=next_backups(services.seen_runs.next_run(), services.settings, now)(None),
-        objective_hours=objective,
+        next_run=next_backups(services.seen_runs.next_run(), services.settings, known["now"])(None),
+        objective_hours=known["objective_hours"],
     )
 
 
