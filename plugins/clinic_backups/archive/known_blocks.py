@@ -86,6 +86,11 @@ class KnownBlocks:
         if fingerprint not in (None, head.fingerprint):
             raise UnusableBlocks
 
+    def digests(self, table: str) -> set[bytes]:
+        """The digests of a table's blocks in all archives."""
+        found = self._tables.get(table, _Table()).digests
+        return {bytes(found[start : start + DIGEST_BYTES]) for start in range(0, len(found), DIGEST_BYTES)}
+
     def find(self, table: str, digest: bytes) -> int:
         """The archive that holds the block; :data:`OWN_ARCHIVE` if none does and the new archive has to store it."""
         found = self._tables.get(table)

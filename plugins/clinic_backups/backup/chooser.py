@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
-from itertools import groupby
-from operator import itemgetter
 
 from clinic_backups.archive.chain import ChainChoice, choose
 from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
@@ -15,6 +12,7 @@ from clinic_backups.base.clock import Now
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.before_backup import BeforeBackup
+from clinic_backups.catalog.block_lists import known_blocks
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.stores.base import ObjectStore
 
@@ -59,18 +57,12 @@ class Chooser:
 
     def _known(self, choice: ChainChoice) -> tuple[ChainChoice, KnownBlocks | None]:
         """The blocks of a chain. Without one of their lists a full backup is chosen."""
-        known = KnownBlocks([parent.backup_id for parent in choice.chain])
-        with closing(self._catalog.blocks(*known.archives)) as pieces:
-            lists = groupby(pieces, key=itemgetter(0))
-            for parent in choice.chain:
-                # A full backup's own archive holds all blocks, so its record has their fingerprint.
-                fingerprint = parent.fingerprint if parent.kind == "full" else None
-                # If this backup has no list, the next one's is given, which names the wrong backup.
-                _, its_pieces = next(lists, ("", ()))
-                try:
-                    known.add((piece for _, piece in its_pieces), fingerprint)
-                except UnusableBlocks:
-                    return ChainChoice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
+        # A full backup's own archive holds all blocks, so its record has their fingerprint.
+        full = {each.backup_id: each.fingerprint for each in choice.chain if each.kind == "full" and each.fingerprint}
+        try:
+            known = known_blocks(self._catalog.database, [each.backup_id for each in choice.chain], full)
+        except UnusableBlocks as error:
+            return ChainChoice(f"the catalog has no list of the blocks of {error}"), None
         return choice, known
 
     def _problem(self, choice: ChainChoice, seen: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from clinic_backups.base.clinic_id import ClinicId, in_order
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.shared_unit import SHARED_ID
+from clinic_backups.catalog import block_lists
 from clinic_backups.catalog import record_statements as statements
 from clinic_backups.catalog.before_backup import BeforeBackup, read_before_backup
 from clinic_backups.catalog.catalog_database import CatalogDatabase
@@ -85,22 +86,8 @@ class RecordReader:
             return read_before_backup(db, clinic_id, run_id, store_url)
 
     def blocks(self, *backup_ids: str) -> Generator[tuple[str, bytes]]:
-        """The lists of the blocks in the own archives of these backups, in their order: each piece with its backup.
-
-        A list comes in the pieces in which it was written. A backup without a list is left out. If a list is deleted
-        meanwhile, it ends early.
-        """
-        asked = {"ids": list(backup_ids), "portion_bytes": statements.PORTION_BYTES}
-        place, part, read, pieces = 1, -1, 0, 1
-        while read < pieces:
-            # In portions, because the driver would fetch and keep all of them before the first is used.
-            with self.database.statement(f"reading the blocks of {', '.join(backup_ids)}") as db:
-                few = db.execute(statements.BLOCKS, asked | {"place": place, "part": part}).all()
-            if not few:
-                return
-            for place, part, digests, pieces in few:  # noqa: B007 - the next portion begins after the last one
-                yield backup_ids[place - 1], bytes(digests)
-            read = len(few)
+        """The lists of the blocks in the own archives of these backups: see :func:`.block_lists.pieces`."""
+        return block_lists.pieces(self.database, *backup_ids)
 
     def clinic_ids(self) -> list[ClinicId]:
         """Every clinic that has a backup, active or not."""

@@ -7,21 +7,19 @@ or changed. So the number of such rows is known only from above.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import text
 
-from clinic_backups.archive.blocks import DIGEST_BYTES
+from clinic_backups.archive.blocks import OWN_ARCHIVE
+from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.catalog.block_lists import known_blocks
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.clinic_id_text import ClinicIdText
-from clinic_backups.catalog.tables import backup_blocks
 
 BLOCK_ROWS = 128
 """How many rows a block holds on average (docs/decisions/0003)."""
@@ -110,11 +108,6 @@ _LOSSES = text("""
                      WHERE e.rows_before IS NOT NULL) AS n)::bigint AS usual
       FROM large AS g JOIN tonight AS t USING (backup_id)
      ORDER BY g.removed DESC, t.backup_id""").columns(clinic_id=ClinicIdText)
-_PIECES = (
-    select(backup_blocks.c.backup_id, backup_blocks.c.digests)
-    .where(backup_blocks.c.backup_id == bindparam("of"))
-    .order_by(backup_blocks.c.part)
-)
 
 
 @dataclass(frozen=True)
@@ -148,17 +141,22 @@ class RowChanges:
 
     def between(self, first: BackupRecord, second: BackupRecord) -> list[TableChange]:
         """What changed from one backup to another one, by table, in order of name."""
-        with self._database.transaction("reading which blocks backups have") as db:
-            one, other = (_blocks_of(db, record) for record in (first, second))
-        known = one is not None and other is not None
-        return [
-            TableChange(
-                name, first.rows.get(name), second.rows.get(name),
-                _at_most(len(other.get(name, set()) - one.get(name, set())), second.rows.get(name, 0))
-                if known and one is not None and other is not None else None,
-            )
-            for name in sorted({*first.rows, *second.rows})
-        ]  # fmt: skip
+        before, after = self._blocks_of(first), self._blocks_of(second)
+        found = []
+        for name in sorted({*first.rows, *second.rows}):
+            at_most = None
+            if before is not None and after is not None:
+                new = sum(before.find(name, digest) == OWN_ARCHIVE for digest in after.digests(name))
+                at_most = min(new * BLOCK_ROWS, second.rows.get(name, 0))
+            found.append(TableChange(name, first.rows.get(name), second.rows.get(name), at_most))
+        return found
+
+    def _blocks_of(self, record: BackupRecord) -> KnownBlocks | None:
+        """All blocks in the archives of a backup; none if a list is missing."""
+        try:
+            return known_blocks(self._database, [record.backup_id, *(each.backup_id for each in record.chain)])
+        except UnusableBlocks:
+            return None
 
     def nightly(self, clinic_id: ClinicId, now: datetime) -> list[NightChange]:
         """How much changed in the last 30 days, the oldest day first. Days with full backups alone are left out."""
@@ -181,38 +179,9 @@ class RowChanges:
 def is_unusual(removed: int, usual: int | None, total: int) -> bool:
     """Whether a loss is far above a clinic's own history.
 
-    :param usual: the largest loss of the earlier nights; none if there are none.
+    :param usual: the largest loss of the earlier nights. ``None``: there are no earlier nights.
     :param total: the rows before.
     """
     if removed < LEAST_LOSS:
         return False
     return removed > FAR_ABOVE * usual if usual else removed > SHARE_WITHOUT_HISTORY * total
-
-
-def _at_most(blocks: int, rows: int) -> int:
-    return min(blocks * BLOCK_ROWS, rows)
-
-
-def _blocks_of(db: SqlConnection, record: BackupRecord) -> dict[str, set[bytes]] | None:
-    """The digests of all blocks in the archives of a backup, by table; none if a list is missing."""
-    found: dict[str, set[bytes]] = {}
-    for backup_id in (record.backup_id, *(archive.backup_id for archive in record.chain)):
-        if not _add(found, [bytes(piece) for _, piece in db.execute(_PIECES, {"of": backup_id})]):
-            return None
-    return found
-
-
-def _add(found: dict[str, set[bytes]], pieces: Sequence[bytes]) -> bool:
-    head, _, digests = b"".join(pieces).partition(b"\n")
-    try:
-        tables: Iterable[tuple[str, int]] = json.loads(head)["tables"]
-        at = 0
-        for name, count in tables:
-            part = digests[at : at + count * DIGEST_BYTES]
-            found.setdefault(name, set()).update(
-                part[place : place + DIGEST_BYTES] for place in range(0, len(part), DIGEST_BYTES)
-            )
-            at += count * DIGEST_BYTES
-    except (ValueError, KeyError, TypeError):
-        return False
-    return at == len(digests)
