@@ -19,7 +19,7 @@ from tests.integration.test_cli import run as run
 from tests.integration.test_diff import life as life
 from tests.integration.test_find import backed_up
 from tests.integration.test_restore import PATIENTS, PAYMENTS, STOCK, VISITS, Ward, by_table
-from tests.integration.test_restore_rows import BILLS, LEAVES, guardian, one, rows_of
+from tests.integration.test_restore_rows import BILLS, LEAVES, guardian, one, payment_of, rows_of
 from tests.postgres_fixtures import DemoDatabase
 
 __all__ = ["guardian"]
@@ -145,11 +145,7 @@ def test_rows_brings_back_another_patient_and_not_the_forgotten_one(ward: Forget
 
 def test_a_forgotten_payment_leaves_its_bill(ward: Forgetting, guardian: int) -> None:
     record, before = ward.run(1), rows_of(ward)
-    payment = one(
-        ward,
-        f"SELECT min(a.id) FROM {PAYMENTS} AS a JOIN {BILLS} AS f ON f.id = a.factura_id"
-        f" JOIN {VISITS} AS v ON v.id = f.consulta_id WHERE v.paciente_id = {guardian}",
-    )
+    payment = payment_of(ward, guardian)
     ward.forget(payment, table=PAYMENTS)
     ward.execute(f"UPDATE {PATIENTS} SET telefono = '+591 1' WHERE clinica_id = 1")
     ward.apply(record)

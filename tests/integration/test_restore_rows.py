@@ -49,6 +49,16 @@ def rows_of(ward: Ward, clinic_id: int = 1) -> dict[str, set[tuple[str, ...]]]:
     }
 
 
+def payment_of(ward: Ward, patient: int) -> int:
+    """The first payment of a patient."""
+    payment: int = one(
+        ward,
+        f"SELECT min(a.id) FROM {PAYMENTS} AS a JOIN {BILLS} AS f ON f.id = a.factura_id"
+        f" JOIN {VISITS} AS v ON v.id = f.consulta_id WHERE v.paciente_id = {patient}",
+    )
+    return payment
+
+
 def one(ward: Ward, query: str) -> Any:
     return ward.execute_rows(query)[0][0]
 
@@ -131,11 +141,7 @@ def test_one_deleted_patient_comes_back_and_three_days_of_work_stay(ward: Ward, 
 def test_only_the_named_row_and_what_it_needs(ward: Ward, guardian: int) -> None:
     """Without what belongs to it; and, for a row deep below, all that it needs and nothing that hangs on these."""
     record, before = ward.run(1), rows_of(ward)
-    payment = one(
-        ward,
-        f"SELECT a.id FROM {PAYMENTS} AS a JOIN {BILLS} AS f ON f.id = a.factura_id JOIN {VISITS} AS v"
-        f" ON v.id = f.consulta_id WHERE v.paciente_id = {guardian} ORDER BY a.id LIMIT 1",
-    )
+    payment = payment_of(ward, guardian)
     ward.execute(*(each.format(guardian) for each in LEAVES))
     left = rows_of(ward)
     alone = ward.plan(record, Wish(mode="rows", rows={PATIENTS: (str(guardian),)}, only=True))

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal, get_args
 from uuid import UUID
 
 PART = "/"
 """Between the parts of a key of several columns."""
 _NUMBERS = ("smallint", "integer", "bigint")
+Kind = Literal["text", "number", "uuid"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def kind_of(type_: str) -> Kind:
+    """How keys of a type are written: as numbers, as UUIDs, or as they are. ``type_`` as ``format_type`` spells it."""
+    return "number" if type_ in _NUMBERS else "uuid" if type_ == "uuid" else "text"
 
 
 def key_parts(key: str, types: Sequence[str]) -> tuple[str, ...]:
@@ -18,15 +26,16 @@ def key_parts(key: str, types: Sequence[str]) -> tuple[str, ...]:
     :raises ValueError: it has another number of parts, or a part cannot be of its type.
     """
     parts = key.split(PART) if len(types) > 1 else [key]
-    return tuple(_written(type_, part) for type_, part in zip(types, parts, strict=True))
+    return tuple(written(kind_of(type_), part) for type_, part in zip(types, parts, strict=True))
 
 
-def _written(type_: str, text: str) -> str:
-    if type_ in _NUMBERS:
+def written(kind: Kind, text: str) -> str:
+    """One part of a key as PostgreSQL writes it. :raises ValueError: the part cannot be of that kind."""
+    if kind == "number":
         if not re.fullmatch(r"[+-]?[0-9]{1,19}", text.strip(), re.ASCII):
             raise ValueError("no whole number")
         return str(int(text))
-    return str(UUID(text)) if type_ == "uuid" else text
+    return str(UUID(text)) if kind == "uuid" else text
 
 
 def example(types: Sequence[str]) -> str:

@@ -14,22 +14,21 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import insert, select
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.plain import iso
-from clinic_backups.base.row_key import PART
+from clinic_backups.base.row_key import KINDS, PART, written
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import forgotten, forgotten_key
 
 MOST_PARTS = 8
-_NUMBERS = ("smallint", "integer", "bigint")
 _QUOTED = re.compile(r'["\\(),\s]', re.ASCII)
 
 
@@ -73,7 +72,7 @@ class ForgottenOfClinic:
 
     @property
     def digest(self) -> str:
-        """Equal for the same requests. Empty: there is none."""
+        """The same text for the same requests. It is empty if there are no requests."""
         said = [[name, sorted(each.hex() for each in table.hashes)] for name, table in sorted(self.tables.items())]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest() if said else ""
 
@@ -139,11 +138,6 @@ class Forgotten:
         return bytes(found)
 
 
-def kind_of(type_: str) -> str:
-    """How keys of a type are written: as numbers, as UUIDs, or as they are. ``type_`` as ``format_type`` spells it."""
-    return "number" if type_ in _NUMBERS else "uuid" if type_ == "uuid" else "text"
-
-
 def prefix_of(kinds: Sequence[str]) -> str:
     """What is hashed before the key itself, which is written as PostgreSQL writes a row of these columns."""
     return ",".join(kinds) + ":"
@@ -169,13 +163,9 @@ def _hashes(secret: bytes, key: str) -> set[bytes]:
 
 
 def _spellings(part: str) -> Iterator[tuple[str, str]]:
-    yield "text", part
-    if re.fullmatch(r"[+-]?[0-9]{1,19}", part.strip(), re.ASCII):
-        yield "number", str(int(part))
-    try:
-        yield "uuid", str(UUID(part.strip()))
-    except ValueError:
-        return
+    for kind in KINDS:
+        with suppress(ValueError):
+            yield kind, written(kind, part if kind == "text" else part.strip())
 
 
 def _row(parts: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from clinic_backups.base.database_errors import is_taken
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.catalog.forgotten import ForgottenOfClinic, ForgottenTable
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore import former_parts, parent_tables, plan_digest, table_notes
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.called_functions import CalledFunction, called_functions
@@ -25,7 +25,7 @@ from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
-from clinic_backups.restore.forgotten_rows import ForgottenRows, apart, concerned, without_key
+from clinic_backups.restore.forgotten_rows import Forgetting
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -36,7 +36,7 @@ from clinic_backups.restore.request import Wish, digest_of_rows
 from clinic_backups.restore.row_sets import ReadArchives
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
-from clinic_backups.restore.table_rules import Reference, TableRules, read_references
+from clinic_backups.restore.table_rules import Reference, TableRules
 from clinic_backups.restore.unit_sql import SharedFolder
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.derived import Derived, in_the_way
@@ -129,13 +129,7 @@ class Comparison:
         self._moment: dict[str, Any] = {}
         self._rewritten: set[str] = set()
         """Parent tables some of whose rows get NULL in a column."""
-        self._forgotten = forgotten
-        self._concerned: set[str] = set()
-        """Tables that may have rows which must not come back."""
-        self._left_out: dict[str, int] = {}
-        """For each table, how many rows of the backup must not come back."""
-        self._unlinked: set[str] = set()
-        """Tables some of whose rows get NULL where the backup names such a row."""
+        self._forgetting = Forgetting(forgotten or ForgottenOfClinic({}), migrated)
         self._kept: dict[str, int] = {}
         """For each parent table, how many rows are there with other values."""
         self.diffs: dict[str, TableDiff] = {}
@@ -159,24 +153,12 @@ class Comparison:
             for note in parent_tables.notes(name, self.manifest.tables[name], self.folder.parents()):
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
-        self._look_for_forgotten()
-
-    def _look_for_forgotten(self) -> None:
-        """Find the tables that may have rows which must not come back: all their rows have to be compared."""
-        tables = self._forgotten_tables
-        if not tables:
-            return
-        links = (*read_references(self.workspace, list(self.manifest.tables)), *self._ways.named)
-        links = tuple(link for link in links if {link.child, link.parent} <= self.manifest.tables.keys())
-        self._concerned = concerned(tables, links)
-        self._refusals += [*without_key(self._shapes, tables), *apart(self._shapes, tables, links)]
+        self._refusals += self._forgetting.look(self.workspace, self._shapes, self._ways.named)
 
     @property
-    def _forgotten_tables(self) -> dict[str, ForgottenTable]:
-        """By the present names of the backup's tables."""
-        found = self._forgotten.tables if self._forgotten else {}
-        named = [(name, self._migrated.now([name])[0]) for name in found]
-        return {now: found[name] for name, now in named if now in self.manifest.tables}
+    def _links(self) -> tuple[Reference, ...]:
+        """Foreign keys of the chosen tables, and columns named like one."""
+        return (*self._references, *self._ways.named)
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load the rows that differ, or all of them."""
@@ -186,7 +168,7 @@ class Comparison:
                 index,
                 shape,
                 self.manifest.tables[name],
-                whole=self._is_whole or name in self._parents | self._concerned,
+                whole=self._is_whole or name in self._parents | self._forgetting.concerned,
             )
         with WantedLoader(self.workspace, self._staged) as wanted:
             read_archives(wanted)
@@ -212,7 +194,7 @@ class Comparison:
                 self._refusals += untold
                 continue
             converted[name] = staged
-        self._forget(converted)
+        self._forgetting.take_out(self.workspace, converted, self._links, self._note)
         sides = [(side, each.shape.key) for each in converted.values() for side in (each.wanted, each.present)]
         self.workspace.analyze("analyzing both sides of the comparison", *sides)
         self._adopt({name: staged for name, staged in converted.items() if name not in self._parents})
@@ -236,12 +218,6 @@ class Comparison:
             self._leave_impossible()
         self._look_around()
 
-    def _forget(self, staged: Mapping[str, Staged]) -> None:
-        """Take out what must not come back."""
-        if self._concerned & staged.keys():
-            forgotten = ForgottenRows(self.workspace, staged, (*self._references, *self._ways.named))
-            self._left_out, self._unlinked = forgotten.take_out(self._forgotten_tables, self._note)
-
     def _compute(self, name: str, staged: Staged) -> None:
         if name in self._parents:
             self.diffs[name], self._kept[name] = parent_tables.compute(self.workspace, staged)
@@ -256,7 +232,7 @@ class Comparison:
         rows = {name: keys for name, keys in self._wish.rows.items() if name in staged}
         if len(rows) < len(self._wish.rows):
             return {}  # a refusal says why
-        picked = PickedRows(self.workspace, staged, (*self._references, *self._ways.named), self._parents)
+        picked = PickedRows(self.workspace, staged, self._links, self._parents)
         found, refusals = picked.pick(rows, only=self._wish.only, note=self._note)
         self._refusals += refusals
         return found
@@ -354,7 +330,7 @@ class Comparison:
             | {f"moved past {sequence}": str(number) for sequence, number in self._sequences.past.items()}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"rows": digest_of_rows(self._wish)} if self._wish.rows else {})
-            | ({"forgotten": self._forgotten.digest} if self._forgotten and self._forgotten.digest else {})
+            | self._forgetting.parts
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
             | {f"class {name}": PARENT for name in diffs if name in self._parents}
@@ -439,8 +415,8 @@ class Comparison:
                 loose=loose,
                 parents=self._parents,
                 with_extract=self._parents - self.folder.parents().keys(),
-                rewritten=self._rewritten | self._unlinked,
-                left_out=self._left_out,
+                rewritten=self._rewritten | self._forgetting.unlinked,
+                left_out=self._forgetting.left_out,
             ),
         )
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.catalog.forgotten import ForgottenTable, kind_of, prefix_of
+from clinic_backups.base.row_key import Kind, kind_of
+from clinic_backups.catalog.forgotten import ForgottenOfClinic, ForgottenTable, prefix_of
 from clinic_backups.restore import table_notes
+from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
-from clinic_backups.restore.table_rules import Reference
+from clinic_backups.restore.table_rules import Reference, read_references
 from clinic_backups.restore.workspace import Workspace, row_text
 
 NOT_KNOWN = (
@@ -72,15 +74,61 @@ def without_key(shapes: Mapping[str, Shape], forgotten: Collection[str]) -> list
     ]
 
 
-def _keys_of(shape: Shape) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+def _keys_of(shape: Shape) -> list[tuple[tuple[str, ...], tuple[Kind, ...]]]:
     """The keys by which somebody may have named a row, each with how its parts are written."""
     then, now = ({column.name: column.type for column in table.columns} for table in (shape.then, shape.now))
     found = []
     for key in dict.fromkeys((shape.now.primary_key, shape.then.primary_key, shape.key)):
-        if key and set(key) <= {*shape.columns, *shape.key}:
+        if key and shape.has(key):
             kinds = (tuple(kind_of(types.get(name, "")) for name in key) for types in (now, then))
             found += [(key, each) for each in dict.fromkeys(kinds)]
     return found
+
+
+class Forgetting:
+    """What a restore leaves out, because it must not come back. It is the same if nothing was forgotten.
+
+    :ivar concerned: tables that may have such rows. All rows of both sides have to be compared.
+    :ivar left_out: by table, how many rows of the backup must not come back.
+    :ivar unlinked: tables some of whose rows get NULL where the backup names such a row.
+    """
+
+    def __init__(self, forgotten: ForgottenOfClinic, migrated: Migrated) -> None:
+        self._digest, self._in_backup = forgotten.digest, migrated.manifest.tables.keys()
+        named = [(migrated.now([name])[0], each) for name, each in forgotten.tables.items()]
+        self._tables = {now: each for now, each in named if now in self._in_backup}
+        self.concerned: set[str] = set()
+        self.left_out: dict[str, int] = {}
+        self.unlinked: set[str] = set()
+
+    def look(self, workspace: Workspace, chosen: Mapping[str, Shape], named: Sequence[Reference]) -> list[Refusal]:
+        """Find the concerned tables. Returns why some of the chosen ones cannot be restored.
+
+        :param named: columns named like a foreign key.
+        """
+        if not self._tables:
+            return []
+        links = [*read_references(workspace, list(self._in_backup)), *named]
+        links = [link for link in links if {link.child, link.parent} <= self._in_backup]
+        self.concerned = concerned(self._tables, links)
+        return [*without_key(chosen, self._tables), *apart(chosen, self._tables, links)]
+
+    def take_out(
+        self,
+        workspace: Workspace,
+        staged: Mapping[str, Staged],
+        links: Sequence[Reference],
+        note: Callable[[str, str], object],
+    ) -> None:
+        """Take these rows out of those that are wanted of the backup."""
+        if self.concerned & staged.keys():
+            rows = ForgottenRows(workspace, staged, links)
+            self.left_out, self.unlinked = rows.take_out(self._tables, note)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What an approval includes."""
+        return {"forgotten": self._digest} if self._digest else {}
 
 
 class ForgottenRows:
@@ -100,8 +148,8 @@ class ForgottenRows:
         return (
             child is not None
             and parent is not None
-            and set(link.columns) <= set(child.shape.columns)
-            and set(link.parent_columns) <= {*parent.shape.columns, *parent.shape.key}
+            and child.shape.has(link.columns)
+            and parent.shape.has(link.parent_columns)
         )
 
     def take_out(

@@ -14,6 +14,7 @@ A row that refers to another row by now stays as it is. Nothing is deleted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from psycopg2 import sql
@@ -49,11 +50,12 @@ class PickedRows:
         self._blind = [link for link in known if not self._is_usable(link)]
         """Links over columns that the backup does not hold."""
         self._picked = {name: self._made(each) for name, each in staged.items()}
+        self._counts = Counter[str]()
+        """By table: how many picks there are."""
 
     def _is_usable(self, link: Reference) -> bool:
         child, parent = self._staged[link.child].shape, self._staged[link.parent].shape
-        has = set(link.columns) <= {*child.columns, *child.key}
-        return has and set(link.parent_columns) <= {*parent.columns, *parent.key}
+        return child.has(link.columns) and parent.has(link.parent_columns)
 
     def _made(self, staged: Staged) -> sql.Identifier:
         return self._workspace.stage(f"picked_{staged.index}", [("place", "tid"), ("link", "integer")])
@@ -72,12 +74,12 @@ class PickedRows:
         if not only:
             self._spread([link for link in self._links if link.child not in self._parents], self._down)
         for link in self._blind if not only else ():
-            if self._counted(link.parent):
+            if self._counts[link.parent]:
                 note(link.child, table_notes.not_followed(link.parent, link.columns))
         for name, count in self._elsewhere() if not only else ():
             note(name, table_notes.refer_elsewhere(count))
         self._spread(self._links, self._up, towards_parent=True)
-        found = {name: staged for name, staged in self._staged.items() if self._counted(name)}
+        found = {name: staged for name, staged in self._staged.items() if self._counts[name]}
         for name, staged in found.items():
             self._workspace.seals.keep(self._picked[name])
             self._reduce(name, staged, note)
@@ -117,7 +119,7 @@ class PickedRows:
         self, links: Sequence[Reference], step: Callable[[Reference], int], *, towards_parent: bool = False
     ) -> None:
         """Follow the links from the picked rows until no row is found any more."""
-        changed = {name for name in self._staged if self._counted(name)}
+        changed = {name for name, count in self._counts.items() if count}
         while changed:
             found = set[str]()
             for link in links:
@@ -166,21 +168,19 @@ class PickedRows:
         return sql.SQL("(num_nulls({}) > 0 AND there.ctid IS NULL)").format(columns)
 
     def _belongs(self, link: Reference) -> sql.Composable:
-        columns = {column.name: column for column in self._staged[link.child].shape.now.columns}
-        is_loose = not all(columns[name].not_null for name in link.columns)
-        return self._is(link, sql.SQL("false") if is_loose else self._still_refers(link))
-
-    def _is(self, link: Reference, there: sql.Composable) -> sql.Composable:
-        """The row is gone, or lost its link, or is there and fulfils a condition."""
+        """The row is gone, or lost its link, or is there, still refers to the picked row and cannot be without it."""
         if not self._staged[link.child].shape.key:
             return sql.SQL("true")
+        columns = {column.name: column for column in self._staged[link.child].shape.now.columns}
+        is_loose = not all(columns[name].not_null for name in link.columns)
+        there = sql.SQL("false") if is_loose else self._still_refers(link)
         return sql.SQL("(p.ctid IS NULL OR {} OR {})").format(there, self._lost_link(link))
 
     def _elsewhere(self) -> Iterator[tuple[str, int]]:
         """By table, the number of rows that referred to a picked row and refer to another one now."""
         for link in self._links:
             keyed = self._staged[link.child].shape.key
-            if link.child in self._parents or not keyed or not self._counted(link.parent):
+            if link.child in self._parents or not keyed or not self._counts[link.parent]:
                 continue
             columns = sql.SQL(", ").join(sql.Identifier("p", column) for column in link.columns)
             query = sql.SQL(
@@ -223,12 +223,8 @@ class PickedRows:
             sql.SQL("INSERT INTO {} (place, link) {}").format(picked, query), f"picking rows of {name}"
         )
         self._workspace.seals.wrote(picked, inserted=count)
+        self._counts[name] += count
         return count
-
-    def _counted(self, name: str) -> int:
-        query = sql.SQL("SELECT count(*) FROM {}").format(self._picked[name])
-        ((count,),) = self._workspace.rows(query, None, f"counting the picked rows of {name}")
-        return int(count)
 
     def _reduce(self, name: str, staged: Staged, note: Callable[[str, str], object]) -> None:
         """Leave only the picked rows in ``wanted``. Those of which only a link comes back get their present values."""

@@ -69,6 +69,10 @@ class Shape:
         other = self.rules.row_key
         return self.now.primary_key or (other if set(other) <= set(self.columns) else ())
 
+    def has(self, names: Collection[str]) -> bool:
+        """Whether the loaded rows of the backup have values in all these columns."""
+        return set(names) <= {*self.columns, *self.key}
+
     @property
     def has_another_key(self) -> bool:
         """Whether rows that differed in the backup's key may be equal in the present one."""
