@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,30 +22,13 @@ from clinic_backups.restore.find_backup import choose_backup, notes_of, require_
 from clinic_backups.restore.request import RestoreRequest, moment_of
 
 
-class FormatOption(StrEnum):
-    """The formats."""
-
-    CSV = "csv"
-    XLSX = "xlsx"
-    SQLITE = "sqlite"
-    JSON = "json"
-
-
-FORMATS: dict[FormatOption, Format] = {
-    FormatOption.CSV: "csv",
-    FormatOption.XLSX: "xlsx",
-    FormatOption.SQLITE: "sqlite",
-    FormatOption.JSON: "json",
-}
-
-
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
     app.command("export")(export)
 
 
 def export(
-    output_format: Annotated[FormatOption, typer.Option("--format", help="csv and json: a folder; else a file.")],
+    output_format: Annotated[Format, typer.Option("--format", help="csv and json: a folder; else a file.")],
     output: Annotated[Path, typer.Option(help="The new folder or file. It must not exist yet.")],
     backup: Annotated[str, typer.Option(metavar="ID", help="Id of the backup.")] = "",
     clinic: Annotated[
@@ -78,7 +60,7 @@ def export(
     with steps:
         done = work.run(
             chosen,
-            FORMATS[output_format],
+            output_format,
             output.absolute(),
             tables=table or [],
             recipients=encrypt_to or [],
@@ -91,11 +73,8 @@ def export(
         return
     _say(chosen, output, done)
     if encrypt_to:
-        is_folder = output_format.value in FOLDERS
-        errors.print(
-            f"Open it with: age --decrypt --identity KEY {escape(str(output))}"
-            + (" | tar -x" if is_folder else " > FILE")
-        )
+        then = " | tar -x" if output_format in FOLDERS else " > FILE"
+        errors.print(f"Open it with: age --decrypt --identity KEY {escape(str(output))}{then}")
 
 
 def _chosen(with_parts: Parts, backup_id: str, clinic: Any, as_of: str) -> BackupRecord:

@@ -60,7 +60,7 @@ class TableDifference:
 
 @dataclass(frozen=True)
 class RowDifference:
-    """One row that differs, with its values as texts. ``before`` is none if it was added, ``after`` if removed."""
+    """One row that differs, with its values as texts. An added row has no ``before``, a removed one no ``after``."""
 
     table: str
     key: tuple[str, ...]

@@ -74,9 +74,9 @@ class States:
     """Finds and compares states.
 
     :param backup_of: the backup with an id, none if there is no such backup.
-    :param backup_at: the newest good backup of the clinic at or before a time. It raises if there is none.
-    :param connection_of: a connection by its name. It raises if there is none.
-    :param moment_of: reads a time. It raises if the text is none.
+    :param backup_at: the newest good backup of the clinic at or before a time. Without one it raises.
+    :param connection_of: a connection by its name. Without one it raises.
+    :param moment_of: reads a time. It raises if the text is not a time.
     :param archives: reads backups; called only if one is compared.
     """
 

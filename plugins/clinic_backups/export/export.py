@@ -63,7 +63,7 @@ class Export:
     ) -> Done:
         """Export one backup. After an error nothing is left of it.
 
-        :param tables: only these; all if there are none.
+        :param tables: only these; by default all.
         :param recipients: public keys to which the export is encrypted.
         :raises SettingsError: the backup has no such table, or ``output`` exists.
         :raises ClinicBackupsError: the backup cannot be read, or the export cannot be written.

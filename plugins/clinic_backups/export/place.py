@@ -25,10 +25,7 @@ def new_place(output: Path, *, is_folder: bool, recipients: Sequence[str] = ()) 
     :raises SettingsError: ``output`` exists, or cannot be made.
     """
     if recipients:
-        with sealed_file(output, recipients) as sealed, _working_folder(output) as work:
-            place = work / output.name
-            if is_folder:
-                place.mkdir(0o700)
+        with sealed_file(output, recipients) as sealed, _working_place(output, is_folder=is_folder) as place:
             yield place
             if is_folder:
                 with tarfile.open(fileobj=cast(IO[bytes], sealed), mode="w|") as tar:
@@ -39,10 +36,7 @@ def new_place(output: Path, *, is_folder: bool, recipients: Sequence[str] = ()) 
         return
     _claim(output, is_folder=is_folder)
     try:
-        with _working_folder(output) as work:
-            place = work / output.name
-            if is_folder:
-                place.mkdir(0o700)
+        with _working_place(output, is_folder=is_folder) as place:
             yield place
             if not is_folder:
                 place.chmod(0o600)
@@ -77,10 +71,13 @@ def _claim(output: Path, *, is_folder: bool) -> None:
 
 
 @contextmanager
-def _working_folder(output: Path) -> Iterator[Path]:
-    """A folder on the same disk that only this user may open. It is gone afterwards."""
+def _working_place(output: Path, *, is_folder: bool) -> Iterator[Path]:
+    """In a folder on the same disk that only this user may open. It is gone afterwards."""
     work = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
+    place = work / output.name
     try:
-        yield work
+        if is_folder:
+            place.mkdir(0o700)
+        yield place
     finally:
         shutil.rmtree(work, ignore_errors=True)

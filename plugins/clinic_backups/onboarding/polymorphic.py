@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.onboarding.schema import Schema
-from clinic_backups.tenant.declarations import PART, spelled, unquoted
+from clinic_backups.tenant.declarations import PART, lines_of, spelled, unquoted
 from clinic_backups.tenant.operators import EQUAL
 from clinic_backups.tenant.structure import ParentKey, plain
 
@@ -40,9 +40,8 @@ def parse(text: str, schema: Schema) -> list[PolymorphicKey]:
     :raises SettingsError: a line cannot be read, or names a table or column that does not exist.
     """
     found: list[PolymorphicKey] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            found += _links(line, number, schema)
+    for number, line in lines_of(text):
+        found += _links(line, number, schema)
     return found
 
 

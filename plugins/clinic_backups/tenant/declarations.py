@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -64,6 +64,13 @@ class Declarations:
         return {**self.left_out, **self.derived, **self.shared}
 
 
+def lines_of(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of such a file with their numbers, without blank ones and those that begin with ``#``."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line
+
+
 @lru_cache(maxsize=8)
 def parse(text: str) -> Declarations:
     """Read the file. A line is ``subject: reason``. Blank lines and lines that begin with ``#`` are ignored.
@@ -76,9 +83,7 @@ def parse(text: str) -> Declarations:
     :raises SettingsError: a line has no reason, its subject has another line already, or such a word is misspelt.
     """
     found: dict[str, dict[str, str]] = {word: {} for word in ("left_out", *_WORDS, "schemas", "columns")}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for number, line in lines_of(text):
         parts = _SUBJECT.fullmatch(line)
         names = re.findall(PART, parts[1], re.VERBOSE) if parts else []
         subject, reason = ".".join(map(unquoted, names)), parts[2].strip() if parts else ""

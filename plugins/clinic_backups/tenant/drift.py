@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.text import in_sql
-from clinic_backups.tenant.declarations import PART, unquoted
+from clinic_backups.tenant.declarations import PART, lines_of, unquoted
 
 FILE = "drift.txt"
 _NAME = r"""(?: (?:[uU]&)? "(?:[^"]|"")+" | [^".:=>\s()]+ )"""
@@ -157,9 +157,7 @@ def parse(text: str) -> Drift:
     :raises SettingsError: a line has none of these forms, or an earlier line is about the same.
     """
     lines: list[tuple[int, Line]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for number, line in lines_of(text):
         found = _line(line)
         if found is None:
             raise SettingsError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.tenant.declarations import PART, unquoted
+from clinic_backups.tenant.declarations import PART, lines_of, unquoted
 
 FILE = "search.txt"
 _LINE = re.compile(rf"\s* ( {PART} \. {PART} \. {PART} ) \s* : (.*)", re.VERBOSE | re.DOTALL)
@@ -26,9 +26,7 @@ def parse(text: str) -> SearchColumns:
     :raises SettingsError: a line has no label, or its column has another line already.
     """
     found: dict[str, dict[str, str]] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for number, line in lines_of(text):
         parts = _LINE.fullmatch(line)
         names = [unquoted(name) for name in re.findall(PART, parts[1], re.VERBOSE)] if parts else []
         label = parts[2].strip() if parts else ""

@@ -15,6 +15,7 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import BoardLine, Standing
 from clinic_backups.catalog.paging import BIGINT
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.notify.formats import Formats
 from clinic_backups.restore.request import LONGEST_KEY
 from clinic_backups.stores.envelopes import is_by_note
@@ -169,7 +170,7 @@ class Restauracion(Asked):
     clinica: Clinica | None = Field(
         default=None, description="The expected clinic of the backup; if it is of another clinic, the answer is 409"
     )
-    modo: Literal["exact", "missing", "live", "rows"] = Field(
+    modo: RestoreMode = Field(
         default="exact",
         description="exact: as the backup; missing: only bring back rows that are gone; live: as the backup, but"
         " changes since the plan stay; rows: only registros and what hangs on them",
