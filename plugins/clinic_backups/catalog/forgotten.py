@@ -155,11 +155,15 @@ def _hashes(secret: bytes, key: str) -> set[bytes]:
             "A key has too many parts.", hint=f"A key has at most {MOST_PARTS} parts, with {PART} between them."
         )
     return {
-        hmac.digest(secret, (prefix_of([kind for kind, _ in parts]) + _row([text for _, text in parts])).encode(),
-                    "sha256")
+        hash_of(secret, [kind for kind, _ in parts], [text for _, text in parts])
         for reading in readings
         for parts in itertools.product(*(list(_spellings(part)) for part in reading))
-    }  # fmt: skip
+    }
+
+
+def hash_of(secret: bytes, kinds: Sequence[str], parts: Sequence[str]) -> bytes:
+    """The hash of a row's key. :param parts: its values as PostgreSQL writes them."""
+    return hmac.digest(secret, (prefix_of(kinds) + _row(parts)).encode(), "sha256")
 
 
 def _spellings(part: str) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from clinic_backups.archive.blocks import Block
+from clinic_backups.archive.csv_rows import fields_of, text_of, texts_of
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import (
@@ -26,7 +27,6 @@ from clinic_backups.base.errors import (
 from clinic_backups.base.plain import iso
 from clinic_backups.base.row_key import PART, key_parts
 from clinic_backups.base.table import Table
-from clinic_backups.differences.csv_rows import fields_of, text_of, texts_of
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.find_backup import source_of
