@@ -191,12 +191,12 @@ def test_other_clinics_and_other_tables_are_not_concerned(ward: Forgetting) -> N
 
 def test_records_cannot_be_changed(ward: Forgetting) -> None:
     ward.forget(43)
-    for table in ("forgotten", "forgotten_key"):
-        column = "reason" if table == "forgotten" else "only_one"
+    for table in ("forgotten", "forgotten_key", "forgotten_sealed"):
+        column = {"forgotten": "reason", "forgotten_key": "secret"}.get(table, "sealed")
         for statement in (
             f"UPDATE clinic_backups.{table} SET {column} = {column}",
             f"DELETE FROM clinic_backups.{table}",
-            f"TRUNCATE clinic_backups.{table}",
+            f"TRUNCATE clinic_backups.{table} CASCADE",
             f"SET session_replication_role = replica; DELETE FROM clinic_backups.{table}",
         ):
             with pytest.raises(psycopg2.Error, match="is only ever added to"):

@@ -35,6 +35,7 @@ from clinic_backups.differences.states import States
 from clinic_backups.drill.night import Drills, OnProof
 from clinic_backups.drill.order import Turn, choose
 from clinic_backups.export.export import Export
+from clinic_backups.maintenance.forgotten_in_stores import ForgottenInStores
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.retention_run import Cleaner
@@ -267,6 +268,10 @@ class Parts(Shared):
         """Makes the replicas that stores lack."""
         return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_replica=on_replica)
 
+    def forgotten_in_stores(self) -> ForgottenInStores:
+        """Keeps the erasure requests in the stores too."""
+        return ForgottenInStores(self.forgotten, self.settings.recipients)
+
     def holds(self) -> Holds:
         """Sets and ends holds."""
         return Holds(self.catalog, self.stores, self.clock)
@@ -277,7 +282,9 @@ class Parts(Shared):
 
     def store_check(self, **listening: Unpack[Listening]) -> StoreCheck:
         """Compares the stores with the catalog."""
-        return StoreCheck(catalog=self.catalog, now=self.clock, **listening)
+        return StoreCheck(
+            catalog=self.catalog, now=self.clock, recipients=self.settings.recipients, **listening
+        )  # fmt: skip
 
     def verifier(
         self, *, on_replica: Callable[[CheckedReplica], object] = nobody, **listening: Unpack[Listening]

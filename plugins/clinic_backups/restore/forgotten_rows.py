@@ -177,25 +177,32 @@ class ForgottenRows:
 
     def _name(self, name: str, forgotten: ForgottenTable) -> int:
         """Find the forgotten rows by each key of the table, that of now and that of the backup."""
-        shape, secret = self._staged[name].shape, forgotten.secret.ljust(_BLOCK, b"\0")
-        inner, outer = (bytes(byte ^ pad for byte in secret) for pad in (0x36, 0x5C))
+        keys = _keys_of(self._staged[name].shape)
+        if not keys:
+            return 0  # the plan is refused
+        return sum(self._named_with(name, keys, *each) for each in forgotten.by_secret)
+
+    def _named_with(
+        self, name: str, keys: Sequence[tuple[tuple[str, ...], tuple[Kind, ...]]], secret: bytes,
+        hashes: Collection[bytes],
+    ) -> int:  # fmt: skip
+        filled = secret.ljust(_BLOCK, b"\0")
+        inner, outer = (bytes(byte ^ pad for byte in filled) for pad in (0x36, 0x5C))
         hashed = [
             sql.SQL("sha256({}::bytea || sha256({}::bytea || convert_to({} || {}, 'UTF8')))").format(
                 sql.Literal(f"\\x{outer.hex()}"), sql.Literal(f"\\x{inner.hex()}"), sql.Literal(prefix_of(kinds)),
                 row_text(key, "w"),
             )
-            for key, kinds in _keys_of(shape)
+            for key, kinds in keys
         ]  # fmt: skip
-        if not hashed:
-            return 0  # the plan is refused
         return self._insert(
             name,
             sql.SQL(
                 "SELECT w.ctid FROM {} AS w WHERE ARRAY[{}] && ARRAY(SELECT decode(v.hash, 'hex')"
-                " FROM unnest({}::text[]) AS v (hash))"
+                " FROM unnest({}::text[]) AS v (hash)) AND NOT EXISTS (SELECT FROM {} AS k WHERE k.place = w.ctid)"
             ).format(
                 self._staged[name].wanted, sql.SQL(", ").join(hashed),
-                sql.Literal([each.hex() for each in forgotten.hashes]),
+                sql.Literal(sorted(each.hex() for each in hashes)), self._places(name),
             ),
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.base.row_key import kind_of
 from clinic_backups.base.table import Table
-from clinic_backups.catalog.forgotten import ForgottenTable, hash_of
+from clinic_backups.catalog.forgotten import ForgottenTable
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.forgotten_rows import concerned
 from clinic_backups.restore.missing_blocks import MissingBlocks
@@ -190,7 +190,7 @@ class LeftOut:
         key = _present(places, values)
         if key is None:
             return False
-        return hash_of(found.secret, self._kinds[name], [part.decode() for part in key]) in self._hashes[name]
+        return found.names(self._kinds[name], [part.decode() for part in key])
 
     @cached_property
     def _keys(self) -> dict[str, tuple[int, ...]]:
@@ -200,10 +200,6 @@ class LeftOut:
     def _kinds(self) -> dict[str, list[str]]:
         types = {name: [column.type for column in self._tables[name].stored_columns] for name in self._keys}
         return {name: [kind_of(types[name][place]) for place in places] for name, places in self._keys.items()}
-
-    @cached_property
-    def _hashes(self) -> dict[str, frozenset[bytes]]:
-        return {name: frozenset(each.hashes) for name, each in self._forgotten.items()}
 
     def _rows(self, name: str, data: bytes) -> Iterator[tuple[bytes, list[bytes | None]]]:
         """:raises IntegrityError: a row has other columns than the manifest says."""
