@@ -20,6 +20,7 @@ from clinic_backups.backup.row_report import RowReport
 from clinic_backups.backup.shared_checks import closed_findings
 from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
@@ -30,6 +31,7 @@ from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.differences.record_history import RecordHistory
 from clinic_backups.differences.states import States
 from clinic_backups.drill.night import Drills, OnProof
@@ -55,7 +57,8 @@ from clinic_backups.restore.rehearse_clinics import rehearse
 from clinic_backups.restore.request import LONGEST_BACKUP_ID, RestoreRequest, moment_of
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
-from clinic_backups.tenant.extract import SqlExtract
+from clinic_backups.tenant.drift import Drift
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.gate import OnUnchecked
 
 
@@ -135,18 +138,18 @@ class Parts(Shared):
         identity_file: Path | None = None,
         *,
         database: Connection | None = None,
-        with_catalog: bool = True,
+        forgotten: Callable[[ClinicId], ForgottenOfClinic] | None = None,
         **options: Unpack[Reading],
     ) -> ClinicRestore:
         """Plans and applies restores. :raises SettingsError: see :meth:`archives`.
 
-        :param with_catalog: False: it is not known which rows must not come back.
+        :param forgotten: says which rows must not come back; by default the catalog says it.
         """
         archives = self.archives(identity_file, **options)
         return ClinicRestore(
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
             archives=archives, listener=archives.listener,
-            forgotten=self.forgotten.of_clinic if with_catalog else None,
+            forgotten=forgotten or self.forgotten.of_clinic,
         )  # fmt: skip
 
     def rehearse_losses(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> list[Finding]:
@@ -198,16 +201,26 @@ class Parts(Shared):
             connection_of=self.connection,
             moment_of=lambda text: moment_of(text, self.settings.zone),
             archives=lambda: self._noting_archives(identity_file, **listening),
+            forgotten=self.forgotten.of_clinic,
+            drift=self._drift,
             **listening,
         )
 
     def record_history(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RecordHistory:
         """Looks for records in backups. :raises SettingsError: see :meth:`archives`."""
-        return RecordHistory(self._noting_archives(identity_file, **listening))
+        archives = self._noting_archives(identity_file, **listening)
+        return RecordHistory(archives, forgotten=self.forgotten.of_clinic, drift=self._drift)
+
+    def _drift(self) -> Drift:
+        """What migrations changed since older backups."""
+        return SqlFolder(self.settings.sql_dir).drift()
 
     def export(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Export:
         """Writes backups as files that people open. :raises SettingsError: see :meth:`archives`."""
-        return Export(self._noting_archives(identity_file, **listening), self.settings.operator_language)
+        return Export(
+            self._noting_archives(identity_file, **listening), self.settings.operator_language,
+            forgotten=self.forgotten.of_clinic, drift=self._drift,
+        )  # fmt: skip
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
         """Makes full backups from incremental ones, without using the clinics' database."""

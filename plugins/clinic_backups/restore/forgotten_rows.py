@@ -20,10 +20,6 @@ from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.table_rules import Reference, read_references
 from clinic_backups.restore.workspace import Workspace, row_text
 
-NOT_KNOWN = (
-    "Without the catalog it cannot be known which rows were forgotten: this restore brings them back if the backup has"
-    " them. Delete them afterwards."
-)
 _BLOCK = 64
 """Bytes of a block of SHA-256, which HMAC fills the key up to."""
 

@@ -117,6 +117,10 @@ class LeftOut:
         is_stored = bool(table.primary_key) and {*table.primary_key} <= places.keys()
         return tuple(places[column] for column in table.primary_key) if is_stored else None
 
+    def columns_of(self, name: str) -> list[str]:
+        """The columns whose values a row of a table has, in their order."""
+        return [column.name for column in self._tables[name].stored_columns]
+
     def find(self, read: Callable[[Wanted], object]) -> None:
         """Read the concerned tables, as often as rows belong to rows that were only found later.
 
@@ -144,7 +148,7 @@ class LeftOut:
         referred = {link.parent_columns for links in self._links.values() for link in links if link.parent == name}
         places, grew = _places(self._tables[name]), False
         for _, values in self._rows(name, data):
-            if not self._stays_out(name, values):
+            if not self.stays_out(name, values):
                 continue
             for columns in referred:
                 value = _present([places[column] for column in columns], values)
@@ -163,7 +167,7 @@ class LeftOut:
             return data
         rows = list[bytes]()
         for row, values in self._rows(name, data):
-            if self._stays_out(name, values):
+            if self.stays_out(name, values):
                 self.counts[name] += times
                 continue
             empty = {place for link in self._links.get(name, ()) if self._refers(link, values) for place in link.loose}
@@ -174,7 +178,8 @@ class LeftOut:
             rows.append(row)
         return b"".join(rows)
 
-    def _stays_out(self, name: str, values: Values) -> bool:
+    def stays_out(self, name: str, values: Values) -> bool:
+        """Whether a row is forgotten or belongs to a forgotten one. :param values: those of the stored columns."""
         return self._is_named(name, values) or any(
             not link.loose and self._refers(link, values) for link in self._links.get(name, ())
         )
