@@ -297,3 +297,24 @@ def test_a_consolidated_backup_says_what_it_still_holds(life: Any, ward: Forgett
     life("forget", "--clinic", "1", "--rows", f"{PATIENTS}:7", "--reason", "Art. 17")
     done = life("consolidate", second)
     assert "It may hold rows of 1 erasure requests" in done.out
+
+
+def test_links_over_generated_columns_are_named(life: Any, ward: Forgetting, tmp_path: Path, marked: int) -> None:
+    """The backup does not hold such a column, so nobody can tell which rows belong to the patient."""
+    ward.execute(
+        "CREATE TABLE public.nota (id bigint PRIMARY KEY, clinica_id integer NOT NULL REFERENCES comun_clinica,"
+        f" codigo text, de bigint GENERATED ALWAYS AS (codigo::bigint) STORED REFERENCES {PATIENTS})",
+        f"INSERT INTO public.nota VALUES (1, 1, '{marked}')",
+        "GRANT ALL ON public.nota TO PUBLIC",
+    )
+    extract = "SELECT n.* FROM public.nota AS n WHERE n.clinica_id = {{ clinic_id }}\n"
+    ward.with_extracts(tmp_path / "sql", {"public.nota": extract})
+    sql_dir = {"CLINIC_BACKUPS_SQL_DIR": str(tmp_path / "sql")}
+    (record,) = life("backup", "--clinic", "1", "--json", **sql_dir).json()
+    life("forget", "--clinic", "1", "--rows", f"{PATIENTS}:{marked}", "--reason", "x", **sql_dir)
+    said = f"Rows that refer to a forgotten row of {PATIENTS} in de are not looked for"
+    ward.execute("DELETE FROM public.nota")
+    plan = life("restore", "--clinic", "1", "--backup", record["backup_id"], "--plan", code=1, **sql_dir)
+    assert said in " ".join(plan.err.split())
+    words = ("--backup", record["backup_id"], "--format", "csv", "--output", str(tmp_path / "out"))
+    assert said in life("export", *words, **sql_dir).out

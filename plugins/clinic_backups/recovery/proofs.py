@@ -62,6 +62,7 @@ class Proof:
             found.explained += [f"{said} The other rows are as in the backup." for name, said in leaving.said.items()
                                 if name not in unlike]  # fmt: skip
             found.explained += [said for name, said in leaving.said.items() if name in unlike]
+            found.explained += leaving.notes
         self.listener.step(f"{named(choice.unit)} is {found.state}")
         return found
 

@@ -136,17 +136,15 @@ class ForgottenRows:
 
     def __init__(self, workspace: Workspace, staged: Mapping[str, Staged], links: Sequence[Reference]) -> None:
         self._workspace, self._staged = workspace, staged
-        self._links = [link for link in dict.fromkeys(links) if self._is_usable(link)]
+        known = [link for link in dict.fromkeys(links) if {link.child, link.parent} <= staged.keys()]
+        self._links = [link for link in known if self._is_usable(link)]
+        self._blind = [link for link in known if not self._is_usable(link)]
+        """Links over columns that the backup does not hold, such as generated ones."""
         self._out: dict[str, sql.Identifier] = {}
 
     def _is_usable(self, link: Reference) -> bool:
-        child, parent = self._staged.get(link.child), self._staged.get(link.parent)
-        return (
-            child is not None
-            and parent is not None
-            and child.shape.has(link.columns)
-            and parent.shape.has(link.parent_columns)
-        )
+        child, parent = self._staged[link.child].shape, self._staged[link.parent].shape
+        return child.has(link.columns) and parent.has(link.parent_columns)
 
     def take_out(
         self, forgotten: Mapping[str, ForgottenTable], note: Callable[[str, str], object]
@@ -164,6 +162,9 @@ class ForgottenRows:
         counts = {name: self._delete(name) for name in self._out}
         for name, count in counts.items():
             note(name, table_notes.forgotten(count))
+        for link in self._blind:
+            if counts.get(link.parent):
+                note(link.child, table_notes.not_left_out(link.parent, link.columns))
         return counts, unlinked
 
     def _places(self, name: str) -> sql.Identifier:

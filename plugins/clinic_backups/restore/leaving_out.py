@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from clinic_backups.archive.blocks import Block
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenOfClinic, ForgottenTable
+from clinic_backups.restore import table_notes
 from clinic_backups.restore.archives import Archives, Fetched
 from clinic_backups.restore.left_out import LeftOut
 from clinic_backups.restore.missing_blocks import MissingBlocks
@@ -29,6 +30,15 @@ class Leaving:
     rows: Mapping[str, int]
     emptied: Mapping[str, int]
     rest: Mapping[str, RowSet]
+
+    @property
+    def notes(self) -> list[str]:
+        """What may belong to such a row and is not left out, as sentences."""
+        return [
+            one_line(f"{link.child}: {table_notes.not_left_out(link.parent, link.columns)}")
+            for link in self.left_out.not_followed
+            if self.rows.get(link.parent)
+        ]
 
     @property
     def said(self) -> dict[str, str]:

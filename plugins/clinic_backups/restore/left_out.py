@@ -87,15 +87,23 @@ class LeftOut:
         return frozenset(concerned(self._forgotten, self._usable) & self._tables.keys())
 
     @cached_property
+    def _every(self) -> list[Reference]:
+        every = dict.fromkeys((*links_of(self._tables), *self._given))
+        return [link for link in every if {link.child, link.parent} <= self._tables.keys()]
+
+    @cached_property
     def _usable(self) -> list[Reference]:
         places = {name: _places(table) for name, table in self._tables.items()}
-        every = dict.fromkeys((*links_of(self._tables), *self._given))
         return [
             link
-            for link in every
-            if {*link.columns} <= places.get(link.child, {}).keys()
-            and {*link.parent_columns} <= places.get(link.parent, {}).keys()
+            for link in self._every
+            if {*link.columns} <= places[link.child].keys() and {*link.parent_columns} <= places[link.parent].keys()
         ]
+
+    @property
+    def not_followed(self) -> list[Reference]:
+        """Links to tables with such rows over columns that the backup does not hold, such as generated ones."""
+        return [link for link in self._every if link.parent in self.concerned and link not in self._usable]
 
     @cached_property
     def _links(self) -> dict[str, list[_Link]]:
