@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from clinic_backups.base.forgotten import ForgottenRecord, ForgottenSecret
+from clinic_backups.catalog.forgotten import Forgotten
+from clinic_backups.maintenance.forgotten_in_stores import ForgottenInStores
+from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.forgotten_requests import content_of, request_key
 from include.demo.database import create_roles
+from tests.fleet import Fleet
 from tests.integration.test_cli import run as run
 from tests.integration.test_diff import life as life
 from tests.integration.test_find import backed_up
@@ -153,6 +157,46 @@ def test_a_rebuilt_catalog_takes_the_requests_over(life: Any, store: Path, demo_
     forget(life, 8)
     assert len(requests(store)) == 2, "new requests have the new catalog's key"
     life("catalog", "verify")
+
+
+def test_a_catalog_that_came_back_older_takes_its_own_requests_over_without_the_key(
+    life: Any, store: Path, demo_database: DemoDatabase
+) -> None:
+    backed_up(life)
+    forget(life)
+    (before,) = life("forget", "--list", "--json").json()
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("ALTER TABLE clinic_backups.forgotten DISABLE TRIGGER ALL")
+        cursor.execute("DELETE FROM clinic_backups.forgotten")
+        cursor.execute("ALTER TABLE clinic_backups.forgotten ENABLE ALWAYS TRIGGER forgotten_is_kept")
+    verified = life("catalog", "verify", code=1)
+    assert "unknown request" in verified.out
+    assert "1 erasure requests in a store are not in the catalog, so restores bring their rows back." in verified.err
+    said = life("doctor", "--json", code=1).json()["sights"]
+    assert "The store has 1 erasure requests that the catalog did not make." in [each["said"] for each in said]
+    life("catalog", "rebuild", CLINIC_BACKUPS_IDENTITY_FILE="")
+    (after,) = life("forget", "--list", "--json").json()
+    assert (after["forgotten_at"], after["table"]) == (before["forgotten_at"], before["table"])
+    life("catalog", "verify")
+
+
+def test_neither_retention_nor_a_sweep_nor_the_end_of_a_clinic_removes_them(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.on_day(0)
+    forgotten = Forgotten(fleet.catalog.database)
+    forgotten.add(1, {PATIENTS: ["43"]}, by="ana", reason="x")
+    assert ForgottenInStores(forgotten, fleet.settings.recipients).write(fleet.stores) == []
+    before = objects(tmp_path / "first")
+    assert len(before) == 2
+    assert objects(tmp_path / "second") == before
+    fleet.on_day(400)
+    assert fleet.clean(401)
+    assert fleet.check(record=True, sweep=True).problems != []  # this check has no public keys
+    assert objects(tmp_path / "first") == objects(tmp_path / "second") == before
+
+
+@pytest.fixture
+def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
+    return Fleet(demo_database, FileStore(tmp_path / "first"), FileStore(tmp_path / "second"))
 
 
 def test_a_store_that_is_down_is_said_and_filled_later(life: Any, store: Path, tmp_path: Path) -> None:

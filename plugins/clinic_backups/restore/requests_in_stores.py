@@ -102,8 +102,14 @@ def _said(records: Sequence[ForgottenRecord], marks: Sequence[bytes]) -> list[st
         return ["The stores hold no erasure requests, so no row is left out. If there were some, they are lost."]
     lines = [
         f"{len(records):,} erasure requests from the stores are followed. Their check is {check_of(marks)}. Whoever may"
-        " write to the stores may have removed some: compare the check with that of the last `forget --list`."
+        " write to the stores may have removed some, or made some with a key of their own: compare the check with that"
+        " of the last `forget --list`."
     ]
+    if len(keys := {each.key_id[:8] for each in records}) > 1:
+        lines.append(
+            f"They were made with {len(keys)} keys ({', '.join(sorted(keys))}). If the catalog was never rebuilt, that"
+            " is wrong: look at the requests before you go on."
+        )
     lines += [
         f"Forgotten {iso(each.at.replace(microsecond=0))} by {one_line(each.by)} ({each.reason_class}): a row of"
         f" {one_line(each.table)} of clinic {each.clinic_id}."

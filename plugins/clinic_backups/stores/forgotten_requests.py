@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,8 @@ KEYS = f"{FORGOTTEN}keys/"
 REQUESTS = f"{FORGOTTEN}clinics/"
 MAX_BYTES = 1024 * 1024
 MAX_HASHES = 10_000
+AT_A_TIME = 8
+"""So many requests are fetched at once; each is one small object."""
 _KEY_ID = r"[0-9a-f]{32}"
 _KEY = re.compile(KEYS + rf"({_KEY_ID})_([0-9a-f]{{16}})" + re.escape(ENCRYPTION.SUFFIX))
 NOT_IN_STORE = "not in the catalog: the words stay there, because they may hold a name"
@@ -144,13 +147,23 @@ def read_requests(store: ObjectStore, clinic_id: ClinicId | None = None) -> Stor
             found.sealed.append(info.key)
         else:
             found.problems.append((info.key, "its name is not that of a key of forgotten rows"))
-    for info in store.list(prefix_of(clinic_id)):
-        try:
-            found.requests.append(_read(info.key, store))
-        except (ValueError, ObjectNotFound) as error:
-            why = "it was deleted just now" if isinstance(error, ObjectNotFound) else str(error)
-            found.problems.append((info.key, why))
+    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="requests") as pool:
+        keys = [info.key for info in store.list(prefix_of(clinic_id))]
+        for key, read in zip(keys, pool.map(lambda key: _read_or_why(key, store), keys), strict=True):
+            if isinstance(read, str):
+                found.problems.append((key, read))
+            else:
+                found.requests.append(read)
     return found
+
+
+def _read_or_why(key: str, store: ObjectStore) -> StoredRequest | str:
+    try:
+        return _read(key, store)
+    except ObjectNotFound:
+        return "it was deleted just now"
+    except ValueError as error:
+        return str(error)
 
 
 def _read(key: str, store: ObjectStore) -> StoredRequest:
