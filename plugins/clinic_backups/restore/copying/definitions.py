@@ -81,6 +81,7 @@ class Definitions:
         if self._set_default(steps, copy, column, self._names.rewritten(default.text)) and column.type in NUMBERS:
             for made in own:
                 made.columns.append((copy.identifier, column.name))
+                sequences.owned(steps, made, copy.was.name, copy.identifier, column)
 
     def _set_default(self, steps: Steps, copy: CopiedTable, column: Column, value: sql.Composable) -> bool:
         statement = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {}").format(

@@ -121,7 +121,11 @@ class OriginalType:
 
 @dataclass(frozen=True)
 class OriginalSequence:
-    """A sequence. ``last`` is its last number, if the role may read it and there was one."""
+    """A sequence.
+
+    :param last: its last number, if the role may read it and there was one.
+    :param owner: the table with the column that it belongs to.
+    """
 
     name: str
     bare: str
@@ -133,6 +137,7 @@ class OriginalSequence:
     cache: int
     cycles: bool
     last: int | None
+    owner: str | None
 
 
 @dataclass(frozen=True)

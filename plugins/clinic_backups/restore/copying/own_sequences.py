@@ -24,6 +24,7 @@ class OwnSequence:
 
     :param shown: what it is called in notes.
     :param asked: its name as an expression.
+    :param name: its name in SQL; empty for an identity.
     :param options: those of the original's, if they are known.
     :param columns: tables and columns with the numbers that it has given.
     """
@@ -31,6 +32,7 @@ class OwnSequence:
     shown: str
     asked: sql.Composable
     options: OriginalSequence | None
+    name: sql.SQL = field(default_factory=lambda: sql.SQL(""))
     columns: list[tuple[sql.Identifier, str]] = field(default_factory=list)
 
     @property
@@ -68,7 +70,7 @@ class OwnSequences:
             asked = sql.SQL("pg_get_serial_sequence({}, {})").format(
                 sql.Literal(table.as_string(self._workspace.connection)), sql.Literal(column.name)
             )
-            self._all.append(OwnSequence(shown, asked, options, [(table, column.name)]))
+            self._all.append(OwnSequence(shown, asked, options, columns=[(table, column.name)]))
 
     def instead_of(self, steps: Steps, sequence: str) -> OwnSequence | None:
         """The copy's own sequence for one of the original's; none if it cannot be made."""
@@ -81,6 +83,14 @@ class OwnSequences:
                 self._names.sequences[sequence] = self._names.of(bare)
         return self._own.get(sequence)
 
+    def owned(self, steps: Steps, sequence: OwnSequence, name: str, table: sql.Identifier, column: Column) -> None:
+        """Let a sequence go with the column, if the original's does. :param name: of the table in the backup."""
+        if sequence.options is not None and sequence.options.owner == name:
+            statement = sql.SQL("ALTER SEQUENCE {} OWNED BY {}.{}").format(
+                sequence.name, table, sql.Identifier(column.name)
+            )
+            steps.try_(statement, f"The owner of {sequence.shown}")
+
     def for_column(self, steps: Steps, table: sql.Identifier, column: Column) -> OwnSequence | None:
         """A new sequence for a column of numbers, where nothing is known of the original's."""
         return self._make(steps, unused(f"{table.strings[-1][:29]}_{column.name[:29]}_seq", self._taken), None)
@@ -91,7 +101,7 @@ class OwnSequences:
         if not steps.try_(sql.SQL(f"CREATE SEQUENCE {name}{words}"), capitalised(shown)):
             return None
         self._taken.add(bare)
-        made = OwnSequence(shown, sql.SQL(literal(name)), options)
+        made = OwnSequence(shown, sql.SQL(literal(name)), options, sql.SQL(name))
         self._all.append(made)
         return made
 

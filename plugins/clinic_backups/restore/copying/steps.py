@@ -18,7 +18,10 @@ _WHY = {
     "42883": "a column of it has another type in the backup", "22P02": "a type has no such value in the backup",
     "42501": "the role lacks a right for it",
 }  # fmt: skip
-_BROKEN_BY_ROWS = ("23514", "23502")
+_NOT_VALID = {
+    "23514": "rows of the backup break it", "23502": "rows of the backup break it",
+    "0A000": "PostgreSQL cannot check the rows, since a composite type has it too",
+}  # fmt: skip
 
 
 class Steps:
@@ -44,14 +47,14 @@ class Steps:
 
     def add_checked(self, statement: sql.Composable, what: str, *, is_valid: bool = True) -> None:
         """Add a check. If rows do not fulfil it, it holds for new rows alone, as ``NOT VALID`` says."""
-        reason = self._failed(statement, what) if is_valid else _BROKEN_BY_ROWS[0]
+        reason = self._failed(statement, what) if is_valid else "23514"
         if not reason:
             return
-        if reason in _BROKEN_BY_ROWS:
+        if reason in _NOT_VALID:
             again = self._failed(sql.SQL("{} NOT VALID").format(statement), what)
             if not again:
                 if is_valid:
-                    self.notes.append(f"{what} is NOT VALID: it holds for new rows, and rows of the backup break it.")
+                    self.notes.append(f"{what} is NOT VALID, and holds for new rows alone: {_NOT_VALID[reason]}.")
                 return
             reason = again
         self.notes.append(f"{what} is missing: {_said(reason)}.")
