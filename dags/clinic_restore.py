@@ -11,6 +11,7 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"mode": "missing"` | only bring back rows that are gone; nothing is changed or deleted (`exact` is the default) |
 | `"mode": "live"` | as `exact`, but rows that people change after the plan keep their changes |
 | `"mode": "into", "schema": "clinic_7_look"` | write a copy into a new schema of `restore_target` instead |
+| `"masked": false` | with `into`: leave values in clear that `include/sql/masks.txt` names; without it they are masked |
 | `"rows": {"public.usuarios_paciente": [43, 44]}` | only these rows and what hangs on them; all else stays as it is |
 | `"only": true` | with `rows`: without what hangs on them |
 | `"tables": ["public.citas_consulta"]` | only these tables |
@@ -72,6 +73,9 @@ configured = for_schedules()
         "as_of": Param(None, type=["null", "string"], title="As of", description="The newest backup until this time"),
         "mode": Param("exact", type="string", enum=["exact", "missing", "live", "rows", "into"], title="Mode"),
         "schema": Param(None, type=["null", "string"], title="New schema", description="Only with the mode into"),
+        "masked": Param(
+            None, type=["null", "boolean"], title="Masked", description="Only with the mode into; empty: by masks.txt"
+        ),
         "tables": Param(
             None, type=["null", "array"], items={"type": "string"}, title="Tables", description="Empty: all"
         ),

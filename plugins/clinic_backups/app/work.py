@@ -230,9 +230,13 @@ class Parts(Shared):
             **listening,
         )  # fmt: skip
 
-    def copier(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> IntoRestore:
-        """Restores clinics into new schemas."""
-        return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
+    def copier(
+        self, identity_file: Path | None = None, *, with_catalog: bool = True, **options: Unpack[Reading]
+    ) -> IntoRestore:
+        """Restores clinics into new schemas. :param with_catalog: see :meth:`clinic_restore`."""
+        return IntoRestore(
+            self.clinic_restore(identity_file, database=self.copy_target, with_catalog=with_catalog, **options)
+        )
 
     def due_drills(self) -> list[Turn]:
         """The units whose turn it is to be drilled, in order."""

@@ -9,7 +9,7 @@ named like one. Values are compared as the texts that PostgreSQL has written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +25,7 @@ from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.forgotten_rows import concerned
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.table_rules import Reference
+from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.key_names import nouns, stems
 
 Values = Sequence[bytes | None]
@@ -238,6 +239,18 @@ def links_of(tables: Mapping[str, Table]) -> Iterator[Reference]:
             held |= {*key.columns} if key.references in tables else set()
             yield Reference(key.name, name, key.columns, key.references, key.references_columns, ())
         yield from _named(name, table, held, tables)
+
+
+def under_names_of(
+    tables: Collection[str], forgotten: Mapping[str, ForgottenTable], drift: Drift
+) -> dict[str, ForgottenTable]:
+    """Requests by the names in a backup, where ``drift.txt`` says that a table was renamed since."""
+    found = dict[str, ForgottenTable]()
+    for name in tables:
+        recorded = [later for later in drift.path(name) if later in forgotten]
+        if recorded:
+            found[name] = forgotten[recorded[0]]
+    return found
 
 
 def _named(name: str, table: Table, held: set[str], tables: Mapping[str, Table]) -> Iterator[Reference]:

@@ -25,8 +25,8 @@ from clinic_backups.tenant.given_id import given_id
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live", "rows")
 INTO = "into"
 KEYS = (
-    "clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "rows", "only", "ignore_dropped", "other_database",
-    "approve", "notes",
+    "clinic_id", "backup_id", "as_of", "mode", "schema", "masked", "tables", "rows", "only", "ignore_dropped",
+    "other_database", "approve", "notes",
 )  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 MOST_ROWS, LONGEST_KEY = 1_000, 200
@@ -69,6 +69,8 @@ class RestoreRequest(Wish):
     backup_id: str | None = None
     as_of: datetime | None = None
     into_schema: str | None = None
+    masked: bool | None = None
+    """Of such a copy: whether values are masked. None: if the SQL folder has masks."""
     requested_by: str = ""
     notes: str = ""
     run_id: str | None = None
@@ -120,6 +122,7 @@ def parse(
         as_of=moment_of(conf.get("as_of"), zone),
         mode=_mode(conf),
         into_schema=_schema(conf),
+        masked=_masked(conf),
         tables=_tables(conf.get("tables")),
         rows=_rows(conf),
         only=_only(conf),
@@ -250,6 +253,16 @@ def _schema(conf: Mapping[str, Any]) -> str | None:
     if schema is not None:
         require_schema_name(schema)
     return schema
+
+
+def _masked(conf: Mapping[str, Any]) -> bool | None:
+    if conf.get("masked") is None:
+        return None
+    if conf.get("mode") != INTO:
+        raise SettingsError(
+            "masked needs the mode into: only a copy is masked.", hint="Leave masked out to restore the clinic."
+        )
+    return flag(conf, "masked")
 
 
 def _tables(value: object) -> tuple[str, ...]:
