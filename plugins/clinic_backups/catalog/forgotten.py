@@ -12,9 +12,9 @@ import hashlib
 import hmac
 import itertools
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -24,11 +24,12 @@ from sqlalchemy import insert, select
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.plain import iso
-from clinic_backups.base.row_key import KINDS, PART, written
+from clinic_backups.base.row_key import PART, readings
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import forgotten, forgotten_key
 
-MOST_PARTS = 8
+MOST_HASHES = 10_000
+"""Of one key: a part can be read in several ways."""
 _QUOTED = re.compile(r'["\\(),\s]', re.ASCII)
 
 
@@ -149,23 +150,17 @@ def _secret_of(secret: bytes, clinic_id: ClinicId, table: str) -> bytes:
 
 def _hashes(secret: bytes, key: str) -> set[bytes]:
     """The hashes of a key, for each way to read it."""
-    readings = [[key], *([key.split(PART)] if PART in key else [])]
-    if len(readings[-1]) > MOST_PARTS:
+    ways = [[list(readings(part)) for part in parts] for parts in ([key], key.split(PART))[: 2 if PART in key else 1]]
+    if sum(math.prod(map(len, way)) for way in ways) > MOST_HASHES:
         raise SettingsError(
-            "A key has too many parts.", hint=f"A key has at most {MOST_PARTS} parts, with {PART} between them."
+            "A key has too many parts.", hint=f"Its parts stand between {PART}. Write it as `clinic-backups find` does."
         )
     return {
         hmac.digest(secret, (prefix_of([kind for kind, _ in parts]) + _row([text for _, text in parts])).encode(),
                     "sha256")
-        for reading in readings
-        for parts in itertools.product(*(list(_spellings(part)) for part in reading))
+        for way in ways
+        for parts in itertools.product(*way)
     }  # fmt: skip
-
-
-def _spellings(part: str) -> Iterator[tuple[str, str]]:
-    for kind in KINDS:
-        with suppress(ValueError):
-            yield kind, written(kind, part if kind == "text" else part.strip())
 
 
 def _row(parts: Sequence[str]) -> str:
