@@ -231,11 +231,12 @@ class Parts(Shared):
         )  # fmt: skip
 
     def copier(
-        self, identity_file: Path | None = None, *, with_catalog: bool = True, **options: Unpack[Reading]
-    ) -> IntoRestore:
-        """Restores clinics into new schemas. :param with_catalog: see :meth:`clinic_restore`."""
+        self, identity_file: Path | None = None, *,
+        forgotten: Callable[[ClinicId], ForgottenOfClinic] | None = None, **options: Unpack[Reading],
+    ) -> IntoRestore:  # fmt: skip
+        """Restores clinics into new schemas. :param forgotten: see :meth:`clinic_restore`."""
         return IntoRestore(
-            self.clinic_restore(identity_file, database=self.copy_target, with_catalog=with_catalog, **options)
+            self.clinic_restore(identity_file, database=self.copy_target, forgotten=forgotten, **options)
         )
 
     def due_drills(self) -> list[Turn]:

@@ -12,9 +12,9 @@ import hashlib
 import hmac
 import itertools
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import insert, select
@@ -23,11 +23,12 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.forgotten import ForgottenRecord, ForgottenSecret, ReasonClass
-from clinic_backups.base.row_key import KINDS, PART, written
+from clinic_backups.base.row_key import PART, readings
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import forgotten, forgotten_key, forgotten_sealed
 
-MOST_PARTS = 8
+MOST_HASHES = 10_000
+"""Of one key: a part can be read in several ways."""
 _QUOTED = re.compile(r'["\\(),\s]', re.ASCII)
 
 
@@ -46,9 +47,16 @@ class ForgottenTable:
         """All hashes."""
         return frozenset().union(*(hashes for _, hashes in self.by_secret))
 
-    def names(self, kinds: Sequence[str], parts: Sequence[str]) -> bool:
-        """Whether the row with this key is forgotten. :param parts: its values as PostgreSQL writes them."""
-        return any(hash_of(secret, kinds, parts) in hashes for secret, hashes in self.by_secret)
+    def names(self, parts: Sequence[Sequence[tuple[str, str]]]) -> bool:
+        """Whether the row with this key is forgotten.
+
+        :param parts: for each part of the key the ways to read it, with what PostgreSQL writes for them.
+        """
+        return any(
+            hash_of(secret, [kind for kind, _ in way], [text for _, text in way]) in hashes
+            for way in itertools.product(*parts)
+            for secret, hashes in self.by_secret
+        )
 
 
 @dataclass(frozen=True)
@@ -204,27 +212,21 @@ def prefix_of(kinds: Sequence[str]) -> str:
 
 def _hashes(secret: bytes, key: str) -> set[bytes]:
     """The hashes of a key, for each way to read it."""
-    readings = [[key], *([key.split(PART)] if PART in key else [])]
-    if len(readings[-1]) > MOST_PARTS:
+    ways = [[list(readings(part)) for part in parts] for parts in ([key], key.split(PART))[: 2 if PART in key else 1]]
+    if sum(math.prod(map(len, way)) for way in ways) > MOST_HASHES:
         raise SettingsError(
-            "A key has too many parts.", hint=f"A key has at most {MOST_PARTS} parts, with {PART} between them."
+            "A key has too many parts.", hint=f"Its parts stand between {PART}. Write it as `clinic-backups find` does."
         )
     return {
         hash_of(secret, [kind for kind, _ in parts], [text for _, text in parts])
-        for reading in readings
-        for parts in itertools.product(*(list(_spellings(part)) for part in reading))
+        for way in ways
+        for parts in itertools.product(*way)
     }
 
 
 def hash_of(secret: bytes, kinds: Sequence[str], parts: Sequence[str]) -> bytes:
     """The hash of a row's key. :param parts: its values as PostgreSQL writes them."""
     return hmac.digest(secret, (prefix_of(kinds) + _row(parts)).encode(), "sha256")
-
-
-def _spellings(part: str) -> Iterator[tuple[str, str]]:
-    for kind in KINDS:
-        with suppress(ValueError):
-            yield kind, written(kind, part if kind == "text" else part.strip())
 
 
 def _row(parts: Sequence[str]) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from clinic_backups.archive.blocks import Block
 from clinic_backups.base.text import one_line
-from clinic_backups.catalog.forgotten import ForgottenOfClinic, ForgottenTable
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.archives import Archives, Fetched
-from clinic_backups.restore.left_out import LeftOut
+from clinic_backups.restore.left_out import LeftOut, under_names_of
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.row_sets import RowSet
 from clinic_backups.tenant.drift import Drift
@@ -64,7 +64,7 @@ def looked_for(
     :raises ClinicBackupsError: see :meth:`Archives.read`.
     """
     contents = backup.manifest.tables
-    named = _in_backup(forgotten, contents, drift or Drift())
+    named = under_names_of(contents, forgotten.tables, drift or Drift())
     if not named:
         return None
     left_out = LeftOut(contents, named)
@@ -97,17 +97,3 @@ def leaving_out(
     if not rows and not emptied:
         return None
     return Leaving(left_out, rows, emptied, {name: each for name, each in rest.items() if name in {*rows, *emptied}})
-
-
-def _in_backup(
-    forgotten: ForgottenOfClinic, contents: Mapping[str, object], drift: Drift
-) -> dict[str, ForgottenTable]:  # fmt: skip
-    """The requests by the names that the tables have in the backup."""
-    found: dict[str, ForgottenTable] = {}
-    for name, table in forgotten.tables.items():
-        later = drift.path(name)
-        for then in contents:
-            if then in later or name in drift.path(then):
-                before = found[then].by_secret if then in found else ()
-                found[then] = ForgottenTable((*before, *table.by_secret))
-    return found

@@ -2,8 +2,8 @@
 
 For everything that takes a backup's rows elsewhere than into the clinic: copies, exports, recoveries. The rules are
 those of :mod:`~clinic_backups.restore.forgotten_rows`: a row belongs to a forgotten one if it refers to it, directly or
-over others, by a link that may not be NULL. A link that may be NULL becomes NULL. Links are foreign keys, and columns
-named like one. Values are compared as the texts that PostgreSQL has written.
+over others, by a link that may not be NULL or has ``ON DELETE CASCADE``. Another link that may be NULL becomes NULL.
+Links are foreign keys, and columns named like one. Values are compared as the texts that PostgreSQL has written.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from clinic_backups.archive.csv_rows import fields_of, raw_fields_of, row_of
 from clinic_backups.archive.manifest import TableContent
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.errors import IntegrityError, PermanentError
-from clinic_backups.base.row_key import kind_of
+from clinic_backups.base.row_key import kind_of, readings_of
 from clinic_backups.base.table import Table
 from clinic_backups.catalog.forgotten import ForgottenTable
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.forgotten_rows import concerned
 from clinic_backups.restore.missing_blocks import MissingBlocks
-from clinic_backups.restore.table_rules import Reference
+from clinic_backups.restore.table_rules import CASCADE, NO_ACTION, Reference
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.key_names import nouns, stems
 
@@ -116,6 +116,8 @@ class LeftOut:
                 places = _places(table)
                 fixed = {column.name for column in table.columns if column.not_null} | {*table.primary_key}
                 loose = tuple(places[name] for name in link.columns if name not in fixed)
+                if link.on_delete == CASCADE or (link.match_full and len(loose) < len(link.columns)):
+                    loose = ()  # such a row cannot be without the other one, or is not meant to be
                 made = _Link(link.parent, link.parent_columns, tuple(places[name] for name in link.columns), loose)
                 found.setdefault(link.child, []).append(made)
         return found
@@ -204,16 +206,14 @@ class LeftOut:
         key = _present(places, values)
         if key is None:
             return False
-        return found.names(self._kinds[name], [part.decode() for part in key])
+        columns = [self._tables[name].stored_columns[place] for place in places]
+        return found.names(
+            [readings_of(part.decode(), each.type, each.base_type) for part, each in zip(key, columns, strict=True)]
+        )
 
     @cached_property
     def _keys(self) -> dict[str, tuple[int, ...]]:
         return {name: places for name in self._forgotten if (places := self._key_places(name)) is not None}
-
-    @cached_property
-    def _kinds(self) -> dict[str, list[str]]:
-        types = {name: [column.type for column in self._tables[name].stored_columns] for name in self._keys}
-        return {name: [kind_of(types[name][place]) for place in places] for name, places in self._keys.items()}
 
     def _rows(self, name: str, data: bytes) -> Iterator[tuple[bytes, list[bytes | None]]]:
         """:raises IntegrityError: a row has other columns than the manifest says."""
@@ -237,19 +237,23 @@ def links_of(tables: Mapping[str, Table]) -> Iterator[Reference]:
         held = set[str]()
         for key in table.foreign_keys:
             held |= {*key.columns} if key.references in tables else set()
-            yield Reference(key.name, name, key.columns, key.references, key.references_columns, ())
+            yield Reference(
+                key.name, name, key.columns, key.references, key.references_columns, (),
+                on_delete=key.on_delete or NO_ACTION, match_full=bool(key.match_full),
+            )  # fmt: skip
         yield from _named(name, table, held, tables)
 
 
 def under_names_of(
     tables: Collection[str], forgotten: Mapping[str, ForgottenTable], drift: Drift
 ) -> dict[str, ForgottenTable]:
-    """Requests by the names in a backup, where ``drift.txt`` says that a table was renamed since."""
+    """Requests by the names in a backup, where ``drift.txt`` says that a table was renamed before or since."""
     found = dict[str, ForgottenTable]()
     for name in tables:
-        recorded = [later for later in drift.path(name) if later in forgotten]
-        if recorded:
-            found[name] = forgotten[recorded[0]]
+        later = drift.path(name)
+        named = [each for recorded, each in forgotten.items() if recorded in later or name in drift.path(recorded)]
+        if named:
+            found[name] = ForgottenTable(tuple(pair for each in named for pair in each.by_secret))
     return found
 
 
