@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from clinic_backups.archive.blocks import Block
+from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.restore.clinic_restore import ClinicRestore
+from clinic_backups.restore.leaving_out import leaving_out
+from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.request import Wish
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, grants, shaped
@@ -180,3 +184,29 @@ def test_tables_alone_are_refused_over_a_foreign_key_that_was_dropped(
     rig.execute(*shape.gone, *shape.migrations)
     (refusal,) = rig.plan(record, tables=("s.k",)).refusals
     assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.p ")
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_archives_alone_leave_out_the_same(demo_database: DemoDatabase, tmp_path: Path, shape: Shape) -> None:
+    """As exports and recoveries do: without the database."""
+    rig = shaped(demo_database, tmp_path, shape.ddl, dict.fromkeys(shape.tables, OWN))
+    rig.__class__ = Forgetting
+    rig.execute(*shape.rows)
+    record = rig.run(1)
+    Forgotten(rig.catalog.database).add(1, shape.forgotten, by="ana", reason="Art. 17")
+    archives = rig.restore().archives
+    fetched = archives.fetch(rig.source(record))
+    leaving = leaving_out(archives, fetched, Forgotten(rig.catalog.database).of_clinic(1))
+    assert leaving is not None
+    before, after = dict[str, list[bytes]](), dict[str, list[bytes]]()
+
+    def use(table: str, _: Block, data: bytes, times: int) -> None:
+        before.setdefault(table, []).extend(rows_of(data))
+        after.setdefault(table, []).extend(rows_of(leaving.left_out.kept(table, data, times)))
+
+    wanted = MissingBlocks.every(fetched.manifest.tables, use)
+    archives.read(fetched, wanted)
+    wanted.require_all()
+    kept = {name: [row for row in rows if MARK.encode() not in row] for name, rows in before.items()}
+    assert after == kept
+    assert leaving.rows == {name: len(rows) - len(kept[name]) for name, rows in before.items() if rows != kept[name]}
