@@ -26,6 +26,7 @@ import xlsxwriter
 from clinic_backups.archive.encryption import ENCRYPTION, generate_identity, load_identities
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Column, Table
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.export import xlsx
 from clinic_backups.export.content import Exported, is_exact, names_for
 from clinic_backups.export.export import Export
@@ -352,7 +353,8 @@ def test_a_full_disk_at_any_moment_leaves_nothing(
     """The limit of a file's size grows until the export fits: SQLite, Excel's and age's libraries have own errors."""
     rig = Rig(demo_database, FileStore(tmp_path / "store"))
     record = rig.run(1)
-    export = Export(Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)]), "es")
+    archives = Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
+    export = Export(archives, "es", forgotten=lambda _: ForgottenOfClinic({}))
     place = tmp_path / "place"
     place.mkdir()
     limits = iter(int(1_000 * 1.2**step) for step in range(60))
@@ -383,7 +385,8 @@ def test_a_disk_that_is_full_when_the_excel_file_is_packed(
             close(book)
 
     monkeypatch.setattr(xlsxwriter.Workbook, "close", packed)
-    export = Export(Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)]), "es")
+    archives = Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
+    export = Export(archives, "es", forgotten=lambda _: ForgottenOfClinic({}))
     place = tmp_path / "place"
     place.mkdir()
     with pytest.raises(PermanentError, match="out cannot be written: File too large"):
