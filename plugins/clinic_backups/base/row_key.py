@@ -39,12 +39,19 @@ def readings_of(value: str, type_: str, base_type: str | None = None) -> list[tu
 
     :param base_type: of a domain. Without it, a type that is not PostgreSQL's own is read in every way.
     """
-    found = list(readings(value))
     if base_type is None and "." in type_ and read_as(type_) == ("text",):
-        return found
-    wanted = read_as(base_type or type_)
-    # What cannot be read so, such as an infinite date, is known by its exact spelling.
-    return [each for each in found if each[0] in wanted] or [("text", value)]
+        return list(readings(value))
+    found = list[tuple[Reading, str]]()
+    for reading in read_as(base_type or type_):
+        if reading == "text":
+            found.append((reading, value))
+        elif reading == "loose":
+            found.append((reading, value.rstrip(" ").lower()))
+        else:
+            # What cannot be read so, such as an infinite date, is known by its exact spelling.
+            with suppress(ValueError, OverflowError):
+                found.append((reading, _WRITTEN[reading](value)))
+    return found
 
 
 def readings(part: str) -> Iterator[tuple[Reading, str]]:
