@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal
 from uuid import UUID
 
@@ -28,6 +29,7 @@ def kind_of(type_: str) -> Kind:
     return "number" if type_ in _NUMBERS else "uuid" if type_ == "uuid" else "text"
 
 
+@lru_cache(maxsize=1024)
 def read_as(type_: str) -> tuple[Reading, ...]:
     """The readings by which a value of a type is recognised, whatever spelling somebody chose for it."""
     reading = _READ.get(re.sub(r"\(.*?\)", "", type_).rpartition(".")[2], "text")
@@ -69,6 +71,8 @@ def readings(part: str) -> Iterator[tuple[Reading, str]]:
 def _number(text: str) -> str:
     if not re.fullmatch(r"[+-]?[0-9]{1,200}(\.[0-9]{0,200})?", text, re.ASCII):
         raise ValueError("no number")
+    if text.isdecimal() and text[0] != "0":
+        return text
     digits = f"{Decimal(text):f}"
     plain = digits.rstrip("0").rstrip(".") if "." in digits else digits
     return "0" if plain == "-0" else plain
