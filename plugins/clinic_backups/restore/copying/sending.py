@@ -33,7 +33,9 @@ class Sending:
         outside = folder.not_backed_up() if intent.masks else ()
         self._rules = chosen_masks(intent.masks, tables, original, drift, outside=outside)
         self._masking = Masking(tables, self._rules, original.mask_facts)
-        self._left_out = LeftOut(manifest.tables, under_names_of(tables, intent.forgotten.tables, drift))
+        self._left_out = LeftOut(
+            manifest.tables, under_names_of(tables, intent.forgotten.tables, drift), original.links
+        )
         self._sent = {name: RowSet() for name in {*self._rules, *self._left_out.concerned}}
 
     def look(self, read: Callable[[Wanted], object], listener: Listener) -> None:
