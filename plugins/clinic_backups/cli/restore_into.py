@@ -17,7 +17,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
-from clinic_backups.cli.restore import Json, source_in_store
+from clinic_backups.cli.restore import Json, forgotten_in_stores, require_followed, say_requests, source_in_store
 from clinic_backups.restore.find_backup import choose_backup, source_of
 from clinic_backups.restore.into_schema import IntoReport
 from clinic_backups.restore.request import parse, require_schema_name
@@ -57,15 +57,20 @@ def restore_into(
     request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive and (backup or as_of):
         raise SettingsError("--archive was given with --backup or --as-of.", hint="Give only one of the three.")
+    forgotten = None
     if archive:
         source = source_in_store(with_parts, archive, clinic)
+        requests = forgotten_in_stores(with_parts, identity, clinic)
+        say_requests(requests)
+        require_followed(requests)
+        forgotten = requests.of_clinic
     else:
         source = source_of(choose_backup(with_parts.catalog, request))
     with Steps() as steps:
         reading = Reading(listener=steps.listener)
         if not archive:
             reading["bound_of"] = with_parts.known_bound
-        copier = with_parts.copier(identity, with_catalog=not archive, **reading)
+        copier = with_parts.copier(identity, forgotten=forgotten, **reading)
         report = copier.run(source, schema, request.tables, masked=masked)
     if json:
         print_json(report.to_json())

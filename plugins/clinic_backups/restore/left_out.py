@@ -2,8 +2,8 @@
 
 For everything that takes a backup's rows elsewhere than into the clinic: copies, exports, recoveries. The rules are
 those of :mod:`~clinic_backups.restore.forgotten_rows`: a row belongs to a forgotten one if it refers to it, directly or
-over others, by a link that may not be NULL. A link that may be NULL becomes NULL. Links are foreign keys, and columns
-named like one. Values are compared as the texts that PostgreSQL has written.
+over others, by a link that may not be NULL or has ``ON DELETE CASCADE``. Another link that may be NULL becomes NULL.
+Links are foreign keys, and columns named like one. Values are compared as the texts that PostgreSQL has written.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from clinic_backups.archive.csv_rows import fields_of, raw_fields_of, row_of
 from clinic_backups.archive.manifest import TableContent
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.errors import IntegrityError, PermanentError
-from clinic_backups.base.row_key import kind_of
+from clinic_backups.base.row_key import kind_of, readings_of
 from clinic_backups.base.table import Table
-from clinic_backups.catalog.forgotten import ForgottenTable, hash_of
+from clinic_backups.catalog.forgotten import ForgottenTable
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.forgotten_rows import concerned
 from clinic_backups.restore.missing_blocks import MissingBlocks
-from clinic_backups.restore.table_rules import Reference
+from clinic_backups.restore.table_rules import CASCADE, NO_ACTION, Reference
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.key_names import nouns, stems
 
@@ -88,15 +88,23 @@ class LeftOut:
         return frozenset(concerned(self._forgotten, self._usable) & self._tables.keys())
 
     @cached_property
+    def _every(self) -> list[Reference]:
+        every = dict.fromkeys((*links_of(self._tables), *self._given))
+        return [link for link in every if {link.child, link.parent} <= self._tables.keys()]
+
+    @cached_property
     def _usable(self) -> list[Reference]:
         places = {name: _places(table) for name, table in self._tables.items()}
-        every = dict.fromkeys((*links_of(self._tables), *self._given))
         return [
             link
-            for link in every
-            if {*link.columns} <= places.get(link.child, {}).keys()
-            and {*link.parent_columns} <= places.get(link.parent, {}).keys()
+            for link in self._every
+            if {*link.columns} <= places[link.child].keys() and {*link.parent_columns} <= places[link.parent].keys()
         ]
+
+    @property
+    def not_followed(self) -> list[Reference]:
+        """Links to tables with such rows over columns that the backup does not hold, such as generated ones."""
+        return [link for link in self._every if link.parent in self.concerned and link not in self._usable]
 
     @cached_property
     def _links(self) -> dict[str, list[_Link]]:
@@ -108,6 +116,8 @@ class LeftOut:
                 places = _places(table)
                 fixed = {column.name for column in table.columns if column.not_null} | {*table.primary_key}
                 loose = tuple(places[name] for name in link.columns if name not in fixed)
+                if link.on_delete == CASCADE or (link.match_full and len(loose) < len(link.columns)):
+                    loose = ()  # such a row cannot be without the other one, or is not meant to be
                 made = _Link(link.parent, link.parent_columns, tuple(places[name] for name in link.columns), loose)
                 found.setdefault(link.child, []).append(made)
         return found
@@ -117,6 +127,10 @@ class LeftOut:
         places = _places(table)
         is_stored = bool(table.primary_key) and {*table.primary_key} <= places.keys()
         return tuple(places[column] for column in table.primary_key) if is_stored else None
+
+    def columns_of(self, name: str) -> list[str]:
+        """The columns whose values a row of a table has, in their order."""
+        return [column.name for column in self._tables[name].stored_columns]
 
     def find(self, read: Callable[[Wanted], object]) -> None:
         """Read the concerned tables, as often as rows belong to rows that were only found later.
@@ -145,7 +159,7 @@ class LeftOut:
         referred = {link.parent_columns for links in self._links.values() for link in links if link.parent == name}
         places, grew = _places(self._tables[name]), False
         for _, values in self._rows(name, data):
-            if not self._stays_out(name, values):
+            if not self.stays_out(name, values):
                 continue
             for columns in referred:
                 value = _present([places[column] for column in columns], values)
@@ -164,7 +178,7 @@ class LeftOut:
             return data
         rows = list[bytes]()
         for row, values in self._rows(name, data):
-            if self._stays_out(name, values):
+            if self.stays_out(name, values):
                 self.counts[name] += times
                 continue
             empty = {place for link in self._links.get(name, ()) if self._refers(link, values) for place in link.loose}
@@ -175,7 +189,8 @@ class LeftOut:
             rows.append(row)
         return b"".join(rows)
 
-    def _stays_out(self, name: str, values: Values) -> bool:
+    def stays_out(self, name: str, values: Values) -> bool:
+        """Whether a row is forgotten or belongs to a forgotten one. :param values: those of the stored columns."""
         return self._is_named(name, values) or any(
             not link.loose and self._refers(link, values) for link in self._links.get(name, ())
         )
@@ -191,20 +206,14 @@ class LeftOut:
         key = _present(places, values)
         if key is None:
             return False
-        return hash_of(found.secret, self._kinds[name], [part.decode() for part in key]) in self._hashes[name]
+        columns = [self._tables[name].stored_columns[place] for place in places]
+        return found.names(
+            [readings_of(part.decode(), each.type, each.base_type) for part, each in zip(key, columns, strict=True)]
+        )
 
     @cached_property
     def _keys(self) -> dict[str, tuple[int, ...]]:
         return {name: places for name in self._forgotten if (places := self._key_places(name)) is not None}
-
-    @cached_property
-    def _kinds(self) -> dict[str, list[str]]:
-        types = {name: [column.type for column in self._tables[name].stored_columns] for name in self._keys}
-        return {name: [kind_of(types[name][place]) for place in places] for name, places in self._keys.items()}
-
-    @cached_property
-    def _hashes(self) -> dict[str, frozenset[bytes]]:
-        return {name: frozenset(each.hashes) for name, each in self._forgotten.items()}
 
     def _rows(self, name: str, data: bytes) -> Iterator[tuple[bytes, list[bytes | None]]]:
         """:raises IntegrityError: a row has other columns than the manifest says."""
@@ -228,19 +237,23 @@ def links_of(tables: Mapping[str, Table]) -> Iterator[Reference]:
         held = set[str]()
         for key in table.foreign_keys:
             held |= {*key.columns} if key.references in tables else set()
-            yield Reference(key.name, name, key.columns, key.references, key.references_columns, ())
+            yield Reference(
+                key.name, name, key.columns, key.references, key.references_columns, (),
+                on_delete=key.on_delete or NO_ACTION, match_full=bool(key.match_full),
+            )  # fmt: skip
         yield from _named(name, table, held, tables)
 
 
 def under_names_of(
     tables: Collection[str], forgotten: Mapping[str, ForgottenTable], drift: Drift
 ) -> dict[str, ForgottenTable]:
-    """Requests by the names in a backup, where ``drift.txt`` says that a table was renamed since."""
+    """Requests by the names in a backup, where ``drift.txt`` says that a table was renamed before or since."""
     found = dict[str, ForgottenTable]()
     for name in tables:
-        recorded = [later for later in drift.path(name) if later in forgotten]
-        if recorded:
-            found[name] = forgotten[recorded[0]]
+        later = drift.path(name)
+        named = [each for recorded, each in forgotten.items() if recorded in later or name in drift.path(recorded)]
+        if named:
+            found[name] = ForgottenTable(tuple(pair for each in named for pair in each.by_secret))
     return found
 
 
