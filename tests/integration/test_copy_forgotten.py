@@ -104,6 +104,21 @@ def test_a_column_that_the_database_shows_to_be_a_link(ward: Copying, guardian: 
     assert {made.table: made.forgotten for made in report.tables}[VISITS] > 0
 
 
+def test_requests_under_both_names_of_a_renamed_table(ward: Copying, guardian: int, tmp_path: Path) -> None:
+    record = ward.run(1)
+    ((other,),) = ward.execute_rows(f"SELECT min(id) FROM usuarios_paciente WHERE clinica_id = 1 AND id <> {guardian}")
+    ward.forget(guardian)
+    ward.forget(other, table="public.pacientes")
+    folder = tmp_path / "sql"
+    shutil.copytree(ward.settings.sql_dir, folder)
+    (folder / "drift.txt").write_text(f"{PATIENTS} -> public.pacientes\n")
+    ward.settings = ward.settings.model_copy(update={"sql_dir": folder})
+    report = ward.into(record=record)
+    assert {made.table: made.forgotten for made in report.tables}[PATIENTS] == 2
+    left = f"SELECT count(*) FROM copia.usuarios_paciente WHERE id IN ({guardian}, {other})"
+    assert ward.execute_rows(left) == [(0,)]
+
+
 def test_an_approval_is_for_what_is_masked_and_left_out(ward: Copying, guardian: int, tmp_path: Path) -> None:
     record = ward.run(1)
     folder = tmp_path / "sql"

@@ -250,7 +250,7 @@ class _Copy:
                 of_tables[name].append("The clinics' database has no such table now: only columns and keys are known.")
         made = tuple(
             table.report(
-                of_tables[table.was.name],
+                [*of_tables[table.was.name], *sending.notes(table.was.name)],
                 forgotten=sending.forgotten(table.was.name),
                 masked=sending.masked(table.was.name),
             )
