@@ -11,7 +11,7 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"mode": "missing"` | only bring back rows that are gone; nothing is changed or deleted (`exact` is the default) |
 | `"mode": "live"` | as `exact`, but rows that people change after the plan keep their changes |
 | `"mode": "into", "schema": "clinic_7_look"` | write a copy into a new schema of `restore_target` instead |
-| `"masked": false` | with `into`: leave values in clear that `include/sql/masks.txt` names; without it they are masked |
+| `"masked": false` | with `into`: leave values in clear that `masks.txt` names; otherwise they are masked |
 | `"rows": {"public.usuarios_paciente": [43, 44]}` | only these rows and what hangs on them; all else stays as it is |
 | `"only": true` | with `rows`: without what hangs on them |
 | `"tables": ["public.citas_consulta"]` | only these tables |

@@ -218,6 +218,11 @@ def odd(demo_database: DemoDatabase, tmp_path: Path) -> Iterator[tuple[Shaped, B
     yield rig, rig.run(1)
 
 
+def needs_extension(rig: Shaped, name: str) -> None:
+    if not rig.execute_rows(f"SELECT FROM pg_available_extensions WHERE name = '{name}'"):
+        pytest.skip(f"this server has no {name}")
+
+
 class TestOddDefinitions:
     def test_what_is_made(self, odd: tuple[Shaped, BackupRecord]) -> None:
         rig, record = odd
@@ -324,6 +329,7 @@ class TestOddDefinitions:
 
     def test_an_extension(self, odd: tuple[Shaped, BackupRecord], empty_database: str) -> None:
         rig, record = odd
+        needs_extension(rig, "btree_gist")
         rig.execute("CREATE EXTENSION btree_gist; ALTER TABLE s.line ADD CONSTRAINT far EXCLUDE USING gist (id WITH =)")
         here = into(rig).run(rig.source(record), "copia")
         assert notes(here)["s.line"] == "Not in the copy: policy mine."
@@ -331,3 +337,57 @@ class TestOddDefinitions:
             rig.source(record), "copia"
         )
         assert "Constraint far is left out: it uses the extension btree_gist." in notes(there)["s.line"]
+
+    def test_types_of_extensions_and_of_tables_and_a_sequence_by_text(
+        self, odd: tuple[Shaped, BackupRecord], empty_database: str
+    ) -> None:
+        rig, _ = odd
+        needs_extension(rig, "citext")
+        rig.execute(
+            "ALTER TABLE s.line DROP CONSTRAINT later",
+            "CREATE EXTENSION citext SCHEMA s",
+            "CREATE DOMAIN s.mail AS s.citext CHECK (VALUE ~ '@')",
+            "CREATE SEQUENCE s.old",
+            "ALTER TABLE s.line ADD COLUMN mail s.mail DEFAULT 'A@b', ADD COLUMN word s.citext DEFAULT 'x',"
+            " ADD COLUMN was s.bill, ADD COLUMN old int DEFAULT nextval('s.old'::text::regclass),"
+            " ADD COLUMN said text DEFAULT 'a' || nextval('s.old'::text::regclass)",
+            "UPDATE s.line AS l SET was = b FROM s.bill AS b WHERE b.id = l.bill_id",
+        )  # fmt: skip
+        record = rig.run(1)
+        last = rig.execute_rows("SELECT max(old), (SELECT last_value FROM s.old) FROM s.line WHERE clinic_id = 1")
+        report = into(rig).run(rig.source(record), "copia")
+        said = notes(report)["s.line"]
+        assert "Column was is text: a copy here can have no type s.bill." in said
+        assert "The default of column said is left out: it uses a sequence that is named by a text." in said
+        ((mail, same, old, number),) = rig.execute_rows(
+            "INSERT INTO copia.line (clinic_id, bill_id, amount) SELECT 1, 1, 1 RETURNING pg_typeof(mail)::text,"
+            " mail OPERATOR(s.=) 'a@B'::s.citext AND word OPERATOR(s.=) 'X'::s.citext, old,"
+            " (SELECT last_value FROM s.old)"
+        )
+        assert (mail, same, [(old - 1, number)]) == ("copia.mail", True, last)
+        rig.execute("DROP TABLE s.line, s.bill; DROP DOMAIN s.mail")
+        # A database without the extension.
+        rig.execute("CREATE TABLE s.line (id int)")
+        there = into(rig, rig.database.postgres.uri(empty_database)).run(rig.source(record), "copia")
+        assert "Column word is text" in notes(there)["s.line"]
+
+    def test_a_virtual_column(self, odd: tuple[Shaped, BackupRecord]) -> None:
+        rig, _ = odd
+        if int(rig.execute_rows("SHOW server_version_num")[0][0]) < 180000:
+            pytest.skip("PostgreSQL 18 has them first")
+        rig.execute("ALTER TABLE s.line ADD COLUMN more int GENERATED ALWAYS AS (bill_id + 1) VIRTUAL NOT NULL")
+        into(rig).run(rig.source(rig.run(1)), "copia")
+        assert rig.execute_rows("SELECT bool_and(more = bill_id + 1) FROM copia.line") == [(True,)]
+        assert rig.execute_rows("SELECT attgenerated::text FROM pg_attribute WHERE attname = 'more'") == [("v",)] * 2
+
+    def test_restores_and_backups_beside_a_copy_are_as_before(self, odd: tuple[Shaped, BackupRecord]) -> None:
+        rig, record = odd
+        before = rig.everything()
+        rig.execute("UPDATE s.line SET amount = 1 WHERE clinic_id = 1")
+        notes_before = [table.notes for table in rig.plan(record).tables]
+        into(rig).run(rig.source(record), "copia")
+        rig.execute("ALTER TABLE s.line DROP CONSTRAINT later")
+        plan = rig.bring_back(record)
+        assert [table.notes for table in plan.tables] == notes_before
+        assert rig.everything() == before
+        assert rig.run(1).rows == record.rows

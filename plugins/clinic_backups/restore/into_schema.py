@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from clinic_backups.base.copy_schema import MADE_BY_US
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.plain import iso
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore
@@ -30,6 +31,7 @@ from clinic_backups.restore.copying.sending import Sending
 from clinic_backups.restore.copying.steps import MAKES
 from clinic_backups.restore.manifest_tables import Types, is_possible
 from clinic_backups.restore.named_tables import require_known
+from clinic_backups.restore.ownership.ways import links_in
 from clinic_backups.restore.plan import Target
 from clinic_backups.restore.request import require_schema_name
 from clinic_backups.restore.staging import Staged, WantedLoader
@@ -37,7 +39,6 @@ from clinic_backups.restore.target import ask, require_primary
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.extract import SqlFolder
-from clinic_backups.tenant.masks import Masks
 from clinic_backups.tenant.source_database import identity_of, is_same
 from clinic_backups.tenant.strangers import refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -131,7 +132,7 @@ class IntoRestore:
         backup = self._restore.archives.fetch(source)
         manifest = backup.manifest
         contents = _chosen(manifest, tables)
-        original = self._original(manifest, intent.masks)
+        original = self._original(manifest, intent)
         sending = Sending(intent, manifest, original, self._folder)
         sending.look(lambda wanted: self._restore.archives.read(backup, wanted), self._restore.listener)
         with self._workspace() as workspace:
@@ -157,19 +158,22 @@ class IntoRestore:
             notes=tuple(map(one_line, (*intent.notes, *notes))),
         )
 
-    def _original(self, manifest: Manifest, masks: Masks) -> Original:
+    def _original(self, manifest: Manifest, intent: Intent) -> Original:
         """What is known of the original tables.
 
         It is the database that backups are read from, or that of the copy if that is the backup's.
         """
         restore = self._restore
-        names = {*manifest.tables, *masks.tables}
+        names = {*manifest.tables, *intent.masks.tables}
         types = {column.type for content in manifest.tables.values() for column in content.table.columns}
         try:
             with Snapshot(restore.clinic_db or restore.database, **restore.settings.timeouts) as snapshot:
                 if restore.clinic_db is None and not is_same(manifest.database, identity_of(snapshot)):
                     return Original(problem="The connection clinic_db is not defined here.")
-                return read_original(snapshot, names, types, self._folder)
+                original = read_original(snapshot, names, types, self._folder)
+                if original.problem or not intent.forgotten.tables or is_shared(manifest.clinic.id):
+                    return original
+                return replace(original, links=links_in(snapshot, self._folder, manifest.clinic.id))
         except ClinicBackupsError as error:
             return Original(problem=f"The clinics' database could not be asked: {error.message}")
 
@@ -246,7 +250,7 @@ class _Copy:
                 of_tables[name].append("The clinics' database has no such table now: only columns and keys are known.")
         made = tuple(
             table.report(
-                of_tables[table.was.name],
+                [*of_tables[table.was.name], *sending.notes(table.was.name)],
                 forgotten=sending.forgotten(table.was.name),
                 masked=sending.masked(table.was.name),
             )

@@ -57,6 +57,23 @@ def misfit(table: Table, column: str, rule: Rule, facts: MaskFacts) -> str:
     return ""
 
 
+def mask_problems(
+    rules: Mapping[str, Mapping[str, Rule]], tables: Mapping[str, Table], facts: MaskFacts
+) -> Iterator[str]:
+    """What is wrong with masks, a sentence each.
+
+    :param tables: the tables that exist.
+    """
+    for name, columns in rules.items():
+        if name not in tables:
+            yield f"{name}: there is no such table."
+            continue
+        for column, rule in columns.items():
+            if said := misfit(tables[name], column, rule, facts):
+                yield f"{spelled(name, column)}, {rule}: {said}."
+    yield from unequal_keys(tables, rules)
+
+
 def unequal_keys(tables: Mapping[str, Table], rules: Mapping[str, Mapping[str, Rule]]) -> Iterator[str]:
     """Columns of foreign keys that would not refer to the same row any more. Each with what to do."""
     for name, table in tables.items():

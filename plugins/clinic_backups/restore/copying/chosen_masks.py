@@ -10,7 +10,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.restore.copying.original import Original
 from clinic_backups.tenant import drift
 from clinic_backups.tenant.drift import Drift, reached
-from clinic_backups.tenant.mask_rules import misfit, unequal_keys
+from clinic_backups.tenant.mask_rules import mask_problems
 from clinic_backups.tenant.masks import Masks, Rule
 
 _ANYWAY = "Nothing was made. Correct the lines, or make a copy with the values in clear: --no-masks."
@@ -44,12 +44,7 @@ def chosen_masks(
                         f" include/sql/{drift.FILE} must say so."
                     )
                 rules.setdefault(table, {}).update(dict.fromkeys(found, rule))
-    facts = original.mask_facts
-    for table, by_column in rules.items():
-        for column, rule in by_column.items():
-            if said := misfit(tables[table], column, rule, facts):
-                problems.append(f"{table}.{column}, {rule}: {said}.")
-    problems += unequal_keys(tables, rules)
+    problems += mask_problems(rules, tables, original.mask_facts)
     if problems:
         raise SettingsError("\n- ".join(["The masks cannot be followed:", *map(one_line, problems)]), hint=_ANYWAY)
     return {table: by_column for table, by_column in rules.items() if by_column}

@@ -76,6 +76,9 @@ class Definitions:
     ) -> None:
         own = [made for use in default.uses if use.sequence and (made := sequences.instead_of(steps, use.sequence))]
         if lacking := self._names.lacks(default):
+            if not own and column.type in NUMBERS and "nextval(" in default.text:
+                self._numbered(steps, copy, column, sequences)
+                return
             steps.leave_out(f"The default of column {one_line(column.name)}", lacking)
             return
         if self._set_default(steps, copy, column, self._names.rewritten(default.text)) and column.type in NUMBERS:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base.listening import Listener
+from clinic_backups.restore import table_notes
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.copying.chosen_masks import chosen_masks
 from clinic_backups.restore.copying.intent import Intent
@@ -33,7 +34,9 @@ class Sending:
         outside = folder.not_backed_up() if intent.masks else ()
         self._rules = chosen_masks(intent.masks, tables, original, drift, outside=outside)
         self._masking = Masking(tables, self._rules, original.mask_facts)
-        self._left_out = LeftOut(manifest.tables, under_names_of(tables, intent.forgotten.tables, drift))
+        self._left_out = LeftOut(
+            manifest.tables, under_names_of(tables, intent.forgotten.tables, drift), original.links
+        )
         self._sent = {name: RowSet() for name in {*self._rules, *self._left_out.concerned}}
 
     def look(self, read: Callable[[Wanted], object], listener: Listener) -> None:
@@ -60,6 +63,14 @@ class Sending:
     def forgotten(self, name: str) -> int:
         """How many rows of a table were left out."""
         return self._left_out.counts[name]
+
+    def notes(self, name: str) -> list[str]:
+        """What may belong to a row that was left out, and is in the copy."""
+        return [
+            table_notes.not_left_out(link.parent, link.columns)
+            for link in self._left_out.not_followed
+            if link.child == name and self._left_out.counts[link.parent]
+        ]
 
     def masked(self, name: str) -> Mapping[str, str]:
         """The rule of each masked column of a table."""
