@@ -27,6 +27,7 @@ from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.forgotten_rows import Forgetting
 from clinic_backups.restore.former_links import former_links, that_can_be_followed
+from clinic_backups.restore.generic_links import generic_pairs
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -187,20 +188,10 @@ class Comparison:
 
     def compare(self) -> None:
         """Compute the operations and the obstacles."""
-        converted: dict[str, Staged] = {}
-        for name, staged in self._staged.items():
-            self._converted[name] = convert(self.workspace, staged, as_text=self._as_text)
-            if self._converted[name].refusals:
-                self._refusals += self._converted[name].refusals
-                continue
-            for note in (*self._converted[name].notes, *fill_nulls(self.workspace, staged)):
-                self._note(name, note)
-            compute_keys(self.workspace, staged.wanted, staged.shape)
-            if untold := list(row_keys.refusals(self.workspace, staged)):
-                self._refusals += untold
-                continue
-            converted[name] = staged
+        converted = self._convert()
         self._forgetting.take_out(self.workspace, converted, self._links, self._note)
+        if any(self._forgetting.left_out.values()):
+            self._note_generic(converted, table_notes.FORGET_TOO)
         sides = [(side, each.shape.key) for each in converted.values() for side in (each.wanted, each.present)]
         self.workspace.analyze("analyzing both sides of the comparison", *sides)
         self._adopt({name: staged for name, staged in converted.items() if name not in self._parents})
@@ -224,6 +215,23 @@ class Comparison:
             self._leave_impossible()
         self._look_around()
 
+    def _convert(self) -> dict[str, Staged]:
+        """Give the backup's rows the present types. Returns the tables that can be compared."""
+        converted: dict[str, Staged] = {}
+        for name, staged in self._staged.items():
+            self._converted[name] = convert(self.workspace, staged, as_text=self._as_text)
+            if self._converted[name].refusals:
+                self._refusals += self._converted[name].refusals
+                continue
+            for note in (*self._converted[name].notes, *fill_nulls(self.workspace, staged)):
+                self._note(name, note)
+            compute_keys(self.workspace, staged.wanted, staged.shape)
+            if untold := list(row_keys.refusals(self.workspace, staged)):
+                self._refusals += untold
+                continue
+            converted[name] = staged
+        return converted
+
     def _compute(self, name: str, staged: Staged) -> None:
         if name in self._parents:
             self.diffs[name], self._kept[name] = parent_tables.compute(self.workspace, staged)
@@ -232,6 +240,8 @@ class Comparison:
         self._note(name, table_notes.filled(self.diffs[name]))
         if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
             self._note(name, table_notes.beside(self.diffs[name]))
+        elif self.diffs[name].plan.insert and not staged.shape.key and self._wish.rows:
+            self._note(name, table_notes.beside_changed())
 
     def _pick(self, staged: Mapping[str, Staged]) -> dict[str, Staged]:
         """The tables of the named rows and of what hangs on them, with these rows alone."""
@@ -241,7 +251,17 @@ class Comparison:
         picked = PickedRows(self.workspace, staged, self._links, self._parents)
         found, refusals = picked.pick(rows, only=self._wish.only, note=self._note)
         self._refusals += refusals
+        if not self._wish.only:
+            self._note_generic(staged, table_notes.NAME_TOO)
         return found
+
+    def _note_generic(self, staged: Mapping[str, Staged], what: str) -> None:
+        """Name the tables with links that nobody can follow, so that a plan does not look complete."""
+        for name, each in staged.items():
+            followed = {column for link in self._links if link.child == name for column in link.columns}
+            if self.manifest.tables[name].rows:
+                for pair in generic_pairs(each.shape.now, followed):
+                    self._note(name, table_notes.named_by_type(name, pair, what))
 
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
         for name, found in adopt(self.workspace, staged, self._ways, self._references):
@@ -363,7 +383,11 @@ class Comparison:
             )[0][0]
             for name, staged in self._staged.items()
         }
-        return Present(self.workspace.export(), rows, self._outside, tuple(dict.fromkeys(self._wish.tables)))
+        # What people change in other tables is nobody's to take back.
+        written = [name for name, diff in self.diffs.items() if diff.plan.writes] if self._wish.rows else []
+        return Present(
+            self.workspace.export(), rows, self._outside, tuple(dict.fromkeys([*self._wish.tables, *written]))
+        )
 
     @property
     def writes(self) -> int:

@@ -6,7 +6,8 @@ What is picked, besides the named rows themselves:
   there and still refers to it becomes what it was, if the link may not be NULL: it cannot be without the other row. If
   the link may be NULL, it can, and stays as it is.
 - Rows that referred to a picked row that is gone, and refer to nothing now, as ``ON DELETE SET NULL`` leaves them. They
-  get this link back, and keep all other values.
+  get this link back, and keep all other values. So do rows whose link follows a value of the picked row that was
+  changed since (``ON UPDATE CASCADE``), if they can be without that row.
 - Upward: rows that a picked row refers to and that are missing. What hangs on these is not picked.
 
 A row that refers to another row by now stays as it is. Nothing is deleted.
@@ -133,8 +134,11 @@ class PickedRows:
         child, number = self._staged[link.child], self._number(link)
         how: sql.Composable = sql.Literal(WHOLE)
         if child.shape.key:
+            whole = self._still_refers(link)
+            if not self._is_loose(link):
+                whole = sql.SQL("({} OR {})").format(whole, self._follows(link))
             how = sql.SQL("CASE WHEN p.ctid IS NULL OR {} THEN {} ELSE {} END").format(
-                self._still_refers(link), sql.Literal(WHOLE), sql.Literal(number)
+                whole, sql.Literal(WHOLE), sql.Literal(number)
             )
         return self._insert(
             link.child,
@@ -162,19 +166,28 @@ class PickedRows:
         """The row as it is now refers to the picked row."""
         return sql.SQL("({}) IS TRUE").format(link.refers("p", "q"))
 
+    def _follows(self, link: Reference) -> sql.Composable:
+        """It refers to the picked row under another value, which that row has by now and gives up again."""
+        if not self._staged[link.parent].shape.key:
+            return sql.SQL("false")
+        return sql.SQL("(({}) IS TRUE AND NOT {})").format(link.refers("p", "there"), self._still_refers(link))
+
+    def _is_loose(self, link: Reference) -> bool:
+        """The row can be without the other one. A foreign key of one partition does not speak for all rows."""
+        columns = {column.name: column for column in self._staged[link.child].shape.now.columns}
+        return not link.whole or not all(columns[name].not_null for name in link.columns)
+
     def _lost_link(self, link: Reference) -> sql.Composed:
         """It refers to nothing, and the picked row is gone. If that is there, somebody has emptied the link."""
         columns = sql.SQL(", ").join(sql.Identifier("p", column) for column in link.columns)
         return sql.SQL("(num_nulls({}) > 0 AND there.ctid IS NULL)").format(columns)
 
     def _belongs(self, link: Reference) -> sql.Composable:
-        """The row is gone, or lost its link, or is there, still refers to the picked row and cannot be without it."""
+        """The row is gone, or lost its link, or its link follows the picked row, or it cannot be without that."""
         if not self._staged[link.child].shape.key:
             return sql.SQL("true")
-        columns = {column.name: column for column in self._staged[link.child].shape.now.columns}
-        is_loose = not all(columns[name].not_null for name in link.columns)
-        there = sql.SQL("false") if is_loose else self._still_refers(link)
-        return sql.SQL("(p.ctid IS NULL OR {} OR {})").format(there, self._lost_link(link))
+        there = sql.SQL("false") if self._is_loose(link) else self._still_refers(link)
+        return sql.SQL("(p.ctid IS NULL OR {} OR {} OR {})").format(there, self._lost_link(link), self._follows(link))
 
     def _elsewhere(self) -> Iterator[tuple[str, int]]:
         """By table, the number of rows that referred to a picked row and refer to another one now."""

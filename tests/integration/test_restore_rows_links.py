@@ -1,0 +1,127 @@
+"""The mode ``rows``: what is said of rows that nobody can find, and whose work stays, over links of all kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import Wish
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, grants, shaped
+
+OF = "c int NOT NULL REFERENCES s.clinic"
+OWN = "c = {{ clinic_id }}"
+
+
+@pytest.fixture
+def make(demo_database: DemoDatabase, tmp_path: Path) -> object:
+    def made(ddl: str, *tables: str) -> Shaped:
+        return shaped(demo_database, tmp_path, ddl, dict.fromkeys(tables, OWN))
+
+    return made
+
+
+def notes_of(plan: RestorePlan, table: str) -> str:
+    return " ".join(note for each in plan.tables if each.table == table for note in each.notes)
+
+
+def test_a_foreign_key_that_was_dropped_since_is_followed(make: object) -> None:
+    rig = make(  # type: ignore[operator]
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}); CREATE TABLE s.k (id int PRIMARY KEY, {OF},"
+        " owner int NOT NULL REFERENCES s.p ON DELETE CASCADE)", "p", "k",
+    )  # fmt: skip
+    rig.execute(
+        "INSERT INTO s.p VALUES (1, 1), (2, 1), (3, 2)", "INSERT INTO s.k VALUES (1, 1, 1), (2, 1, 2), (3, 2, 3)"
+    )
+    record, before = rig.run(1), rig.everything()
+    rig.execute("DELETE FROM s.p WHERE id = 1", "ALTER TABLE s.k DROP CONSTRAINT k_owner_fkey",
+                "ALTER TABLE s.k RENAME owner TO whose", *grants(rig.database))  # fmt: skip
+    (rig.settings.sql_dir / "drift.txt").write_text("s.k: owner -> whose\n")
+    rig.bring_back(record, mode="rows", rows={"s.p": ("1",)})
+    assert rig.everything() == before
+
+
+@pytest.mark.parametrize(
+    "pair", ["content_type_id int, object_id int", "kind_content_type int, kind_object_id text",
+             '"commentableType" text, "commentableId" bigint'],
+)  # fmt: skip
+def test_links_by_a_type_and_a_key_are_named(make: object, pair: str) -> None:
+    """As in Django's generic relations and in Rails. Nobody can follow them, so the plan must not look complete."""
+    rig = make(  # type: ignore[operator]
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}); CREATE TABLE s.remark (id int PRIMARY KEY, {OF}, {pair});"
+        f" CREATE TABLE s.bill (id int PRIMARY KEY, {OF}, p_type text, p_id int REFERENCES s.p)", "p", "remark", "bill",
+    )  # fmt: skip
+    rig.execute("INSERT INTO s.p VALUES (1, 1), (3, 2)", "INSERT INTO s.remark VALUES (1, 1, '7', '1')",
+                "INSERT INTO s.bill VALUES (1, 1, 'x', 1)")  # fmt: skip
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill", "DELETE FROM s.remark", "DELETE FROM s.p WHERE id = 1")
+    plan = rig.plan(record, mode="rows", rows={"s.p": ("1",)})
+    assert "by a type and a key" in notes_of(plan, "s.remark")
+    assert "by a type and a key" not in notes_of(plan, "s.bill")  # that is a foreign key
+    assert notes_of(rig.plan(record, mode="rows", rows={"s.p": ("1",)}, only=True), "s.remark") == ""
+
+
+def test_a_foreign_key_of_one_partition_undoes_no_work_in_another(make: object) -> None:
+    rig = make(  # type: ignore[operator]
+        f"CREATE TABLE s.a (id int PRIMARY KEY, {OF}, n text);"
+        f" CREATE TABLE s.p (id int, y int, {OF}, ref int NOT NULL, n text, PRIMARY KEY (id, y)) PARTITION BY LIST (y);"
+        " CREATE TABLE s.p1 PARTITION OF s.p FOR VALUES IN (1); CREATE TABLE s.p2 PARTITION OF s.p FOR VALUES IN (2);"
+        " ALTER TABLE s.p1 ADD FOREIGN KEY (ref) REFERENCES s.a", "a", "p",
+    )  # fmt: skip
+    rig.execute("INSERT INTO s.a VALUES (1, 1, 'a')", "INSERT INTO s.p VALUES (1, 1, 1, 1, 'x'), (2, 2, 1, 1, 'y')")
+    record = rig.run(1)
+    rig.execute("UPDATE s.a SET n = 'bad'", "UPDATE s.p SET n = 'work'", "DELETE FROM s.p WHERE id = 1")
+    rig.bring_back(record, mode="rows", rows={"s.a": ("1",)})
+    now = rig.everything()
+    assert (now["s.a"], now["s.p1"], now["s.p2"]) == (["(1,1,a)"], ["(1,1,1,1,x)"], ["(2,2,1,1,work)"])
+
+
+def test_without_a_key_changed_rows_remain_and_the_plan_says_so(make: object) -> None:
+    rig = make(  # type: ignore[operator]
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text); CREATE TABLE s.k (p int NOT NULL REFERENCES s.p, {OF},"
+        " q text)", "p", "k",
+    )  # fmt: skip
+    rig.execute("INSERT INTO s.p VALUES (1, 1, 'a')", "INSERT INTO s.k VALUES (1, 1, 'r'), (1, 1, 's')")
+    record = rig.run(1)
+    rig.execute("UPDATE s.p SET n = 'bad'", "UPDATE s.k SET q = 'r2' WHERE q = 'r'")
+    plan = rig.bring_back(record, mode="rows", rows={"s.p": ("1",)})
+    assert rig.everything()["s.k"] == ["(1,1,r)", "(1,1,r2)", "(1,1,s)"]
+    assert "beside" in notes_of(plan, "s.k")
+
+
+@pytest.mark.parametrize("link", ["text NOT NULL", "text"])
+def test_a_code_that_was_changed_comes_back_with_what_follows_it(make: object, link: str) -> None:
+    """ON UPDATE CASCADE carried the new code to the rows that refer to it. They still refer to the same row."""
+    rig = make(  # type: ignore[operator]
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, code text UNIQUE); CREATE TABLE s.k (id int PRIMARY KEY, {OF},"
+        f" code {link} REFERENCES s.p (code) ON UPDATE CASCADE, q text)", "p", "k",
+    )  # fmt: skip
+    rig.execute("INSERT INTO s.p VALUES (1, 1, 'a'), (2, 1, 'b'), (3, 2, 'z')",
+                "INSERT INTO s.k VALUES (1, 1, 'a', 'r'), (2, 1, 'b', 'x'), (3, 2, 'z', 'r')",
+                "INSERT INTO s.k VALUES (4, 1, 'a', 's')")  # fmt: skip
+    record = rig.run(1)
+    rig.execute("UPDATE s.p SET code = 'a2' WHERE id = 1", "UPDATE s.k SET q = 'work' WHERE id < 3",
+                "UPDATE s.k SET code = 'b' WHERE id = 4")  # fmt: skip
+    plan = rig.bring_back(record, mode="rows", rows={"s.p": ("1",)})
+    # A row that cannot be without the other one becomes what it was; one that can only gets the code back.
+    first = "(1,1,a,r)" if "NOT NULL" in link else "(1,1,a,work)"
+    assert rig.everything()["s.k"] == [first, "(2,1,b,work)", "(3,2,z,r)", "(4,1,b,s)"]
+    assert rig.everything()["s.p"] == ["(1,1,a)", "(2,1,b)", "(3,2,z)"]
+    assert "1 row belonged to a row that comes back" in notes_of(plan, "s.k")
+    assert rig.plan(record, mode="rows", rows={"s.p": ("1",)}).writes == 0
+
+
+def test_the_undo_takes_back_only_the_tables_that_were_written(make: object) -> None:
+    rig = make(  # type: ignore[operator]
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text); CREATE TABLE s.k (id int PRIMARY KEY, {OF}, n text)",
+        "p", "k",
+    )  # fmt: skip
+    rig.execute("INSERT INTO s.p VALUES (1, 1, 'a'), (2, 1, 'b')", "INSERT INTO s.k VALUES (1, 1, 'a')")
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.p WHERE id = 1")
+    wish, saved = Wish(mode="rows", rows={"s.p": ("1",)}), []
+    plan = rig.restore().plan(rig.source(record), wish)
+    rig.restore().apply(rig.source(record), wish, approved=plan.digest, save=saved.append)
+    assert [present.chosen for present in saved] == [("s.p",)]
