@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clinic_backups.restore.clinic_restore import ClinicChanged
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.request import Wish
 from tests.postgres_fixtures import DemoDatabase
@@ -125,3 +126,66 @@ def test_the_undo_takes_back_only_the_tables_that_were_written(make: object) -> 
     plan = rig.restore().plan(rig.source(record), wish)
     rig.restore().apply(rig.source(record), wish, approved=plan.digest, save=saved.append)
     assert [present.chosen for present in saved] == [("s.p",)]
+
+
+ANEW = (
+    f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, code text, n text, UNIQUE (c, code), UNIQUE (n));"
+    f" CREATE TABLE s.k (id int PRIMARY KEY, {OF}, p int REFERENCES s.p ON DELETE CASCADE, q text);"
+    f" CREATE TABLE s.m ({OF}, p int REFERENCES s.p ON DELETE CASCADE, q text, PRIMARY KEY (p, q))",
+    "p", "k", "m",
+)  # fmt: skip
+ROWS = (
+    "INSERT INTO s.p VALUES (1, 1, 'a', 'x'), (2, 1, 'b', 'y'), (3, 2, 'a', 'z')",
+    "INSERT INTO s.k VALUES (1, 1, 1, 'r'), (2, 1, 2, 's'), (3, 2, 3, 't')",
+    "INSERT INTO s.m VALUES (1, 1, 'r'), (1, 2, 's'), (2, 3, 't')",
+    "DELETE FROM s.p WHERE id = 1",
+)
+
+
+def test_a_row_that_was_made_anew_stands_where_the_needed_one_stood(make: object) -> None:
+    rig = make(*ANEW)  # type: ignore[operator]
+    rig.execute(*ROWS[:-1])
+    record = rig.run(1)
+    rig.execute(ROWS[-1], "INSERT INTO s.p VALUES (10, 1, 'a', 'new')")
+    before, wish = rig.everything(), {"mode": "rows", "rows": {"s.k": ("1",)}}
+    plan = rig.bring_back(record, **wish)
+    assert {table.table: table.writes for table in plan.tables if table.writes} == {"s.k": 1}
+    assert "1 row that comes back needs a row of s.p that is gone. Another row of the clinic" in notes_of(plan, "s.k")
+    assert rig.everything() == before | {"s.k": sorted([*before["s.k"], "(1,1,10,r)"])}
+    assert rig.plan(record, **wish).writes == 0
+    # Which row stands there is part of what was approved.
+    rig.execute("DELETE FROM s.k WHERE id = 1")
+    plan = rig.plan(record, **wish)
+    rig.execute("UPDATE s.p SET id = 11 WHERE id = 10")
+    with pytest.raises(ClinicChanged):
+        rig.restore().apply(rig.source(record), Wish(**wish), approved=plan.digest)
+
+
+@pytest.mark.parametrize(
+    ("named", "also"),
+    [
+        ({"s.p": ("1",)}, ()),  # it is to be what it was
+        ({"s.m": ("1/r",)}, ()),  # the link is a part of the row's own key
+        ({"s.k": ("1",)}, ("INSERT INTO s.p VALUES (11, 1, 'other', 'x')",)),  # two rows have values of it
+    ],
+    ids=["named", "key", "several"],
+)
+def test_where_that_is_not_clear_the_plan_is_refused(
+    make: object, named: dict[str, tuple[str, ...]], also: tuple[str, ...]
+) -> None:
+    rig = make(*ANEW)  # type: ignore[operator]
+    rig.execute(*ROWS[:-1])
+    record = rig.run(1)
+    rig.execute(ROWS[-1], "INSERT INTO s.p VALUES (10, 1, 'a', 'new')", *also)
+    assert "unique values in s.p" in " ".join(
+        each.message for each in rig.plan(record, mode="rows", rows=named).refusals
+    )
+
+
+def test_another_clinics_row_stands_in_for_nothing(make: object) -> None:
+    rig = make(ANEW[0].replace("UNIQUE (c, code)", "UNIQUE (code)"), *ANEW[1:])  # type: ignore[operator]
+    rig.execute(ROWS[0].replace("(3, 2, 'a'", "(3, 2, 'c'"), *ROWS[1:-1])
+    record = rig.run(1)
+    rig.execute(ROWS[-1], "INSERT INTO s.p VALUES (10, 2, 'a', 'new')")
+    plan = rig.plan(record, mode="rows", rows={"s.k": ("1",)})
+    assert "unique values in s.p" in " ".join(each.message for each in plan.refusals)

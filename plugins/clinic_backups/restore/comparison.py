@@ -129,6 +129,7 @@ class Comparison:
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
+        self._picked_parts: dict[str, str] = {}
         self._rewritten: set[str] = set()
         """Parent tables some of whose rows get NULL in a column."""
         self._forgetting = Forgetting(forgotten or ForgottenOfClinic({}), migrated)
@@ -251,6 +252,7 @@ class Comparison:
         picked = PickedRows(self.workspace, staged, self._links, self._parents)
         found, refusals = picked.pick(rows, only=self._wish.only, note=self._note)
         self._refusals += refusals
+        self._picked_parts = picked.parts
         if not self._wish.only:
             self._note_generic(staged, table_notes.NAME_TOO)
         return found
@@ -357,6 +359,7 @@ class Comparison:
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"rows": digest_of_rows(self._wish)} if self._wish.rows else {})
             | self._forgetting.parts
+            | self._picked_parts
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
             | {f"class {name}": PARENT for name in diffs if name in self._parents}

@@ -8,7 +8,8 @@ What is picked, besides the named rows themselves:
 - Rows that referred to a picked row that is gone, and refer to nothing now, as ``ON DELETE SET NULL`` leaves them. They
   get this link back, and keep all other values. So do rows whose link follows a value of the picked row that was
   changed since (``ON UPDATE CASCADE``), if they can be without that row.
-- Upward: rows that a picked row refers to and that are missing. What hangs on these is not picked.
+- Upward: rows that a picked row refers to and that are missing. What hangs on these is not picked. If another row has
+  the unique values of a missing one now, the picked row refers to that one.
 
 A row that refers to another row by now stays as it is. Nothing is deleted.
 """
@@ -27,6 +28,7 @@ from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.stand_ins import StandIns
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, row_text
 
@@ -51,6 +53,9 @@ class PickedRows:
         self._blind = [link for link in known if not self._is_usable(link)]
         """Links over columns that the backup does not hold."""
         self._picked = {name: self._made(each) for name, each in staged.items()}
+        self._stand_ins = StandIns(workspace, staged, self._picked, self._parents)
+        self.parts: dict[str, str] = {}
+        """What an approval includes, besides the operations."""
         self._counts = Counter[str]()
         """By table: how many picks there are."""
 
@@ -84,6 +89,7 @@ class PickedRows:
         for name, staged in found.items():
             self._workspace.seals.keep(self._picked[name])
             self._reduce(name, staged, note)
+        self.parts = self._stand_ins.link(found, note)
         return found, refusals
 
     def _name(self, name: str, keys: Sequence[str]) -> Iterator[Refusal]:
@@ -214,18 +220,18 @@ class PickedRows:
             missing = sql.SQL("NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
                 parent.present, parent.shape.same_key("q", "p")
             )
-        return self._insert(
-            link.parent,
-            sql.SQL(
-                "SELECT DISTINCT q.ctid, {whole} FROM {child} AS w"
-                " JOIN {chosen} AS chosen ON chosen.place = w.ctid AND chosen.link = {whole}"
-                " JOIN {parent} AS q ON {refers} WHERE {missing}"
-                " AND NOT EXISTS (SELECT FROM {picked} AS k WHERE k.place = q.ctid AND k.link = {whole})"
-            ).format(
-                whole=sql.Literal(WHOLE), child=child.wanted, chosen=self._picked[link.child], parent=parent.wanted,
-                refers=link.refers("w", "q"), missing=missing, picked=self._picked[link.parent],
-            ),
+        needed = sql.SQL(
+            "SELECT DISTINCT q.ctid, {whole} FROM {child} AS w"
+            " JOIN {chosen} AS chosen ON chosen.place = w.ctid AND chosen.link = {whole}"
+            " JOIN {parent} AS q ON {refers} WHERE {missing}"
+            " AND NOT EXISTS (SELECT FROM {picked} AS k WHERE k.place = q.ctid AND k.link = {whole})"
+        ).format(
+            whole=sql.Literal(WHOLE), child=child.wanted, chosen=self._picked[link.child], parent=parent.wanted,
+            refers=link.refers("w", "q"), missing=missing, picked=self._picked[link.parent],
         )  # fmt: skip
+        if not self._workspace.rows(sql.SQL("{} LIMIT 1").format(needed), None, f"picking rows of {link.parent}"):
+            return 0
+        return self._insert(link.parent, sql.SQL("{} AND {}").format(needed, self._stand_ins.not_replaced(link)))
 
     def _number(self, link: Reference) -> int:
         return 1 + self._links.index(link)

@@ -112,6 +112,16 @@ def not_followed(parent: str, columns: Sequence[str]) -> str:
     )
 
 
+def linked_to_another(count: int, parent: str, columns: Sequence[str]) -> str:
+    """About rows that come back and refer to a row that was made anew."""
+    one = count == 1
+    return (
+        f"{rows(count, ' that comes back needs', ' that come back need')} a row of {parent} that is gone. Another row"
+        f" of the clinic has its unique values now: {'it refers' if one else 'they refer'} to that one"
+        f" ({', '.join(columns)})."
+    )
+
+
 def named_by_type(table: str, pair: tuple[str, str], what: str) -> str:
     """About rows that name others by a type and a key. :param what: what is to be done."""
     return (
