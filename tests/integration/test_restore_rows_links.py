@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyrage
 import pytest
 
+from clinic_backups.differences.record_history import RecordHistory, Sought
+from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.clinic_restore import ClinicChanged
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.request import Wish
+from clinic_backups.stores.configured import Stores
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, grants, shaped
 
@@ -189,3 +193,20 @@ def test_another_clinics_row_stands_in_for_nothing(make: object) -> None:
     rig.execute(ROWS[-1], "INSERT INTO s.p VALUES (10, 2, 'a', 'new')")
     plan = rig.plan(record, mode="rows", rows={"s.k": ("1",)})
     assert "unique values in s.p" in " ".join(each.message for each in plan.refusals)
+
+
+def test_a_number_names_a_row_in_any_spelling_and_after_a_new_type(make: object) -> None:
+    rig = make(f"CREATE TABLE s.p (id numeric PRIMARY KEY, {OF}, n int)", "p")  # type: ignore[operator]
+    rig.execute("INSERT INTO s.p VALUES (1.0, 1, 5), (2, 1, 5), (3, 2, 5)")
+    first, before = rig.run(1), rig.everything()
+    rig.execute("UPDATE s.p SET id = 1.00 WHERE id = 1", "ALTER TABLE s.p ALTER n TYPE numeric(8,2)")
+    second = rig.run(1)
+    archives = Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
+    (found,) = RecordHistory(archives).find([first, second], Sought(keys={"s.p": ("+1.000",)}))
+    assert (found.shown_key, [(each.what, each.columns) for each in found.events]) == (
+        "1", [("there", ()), ("changed", ("id",))],
+    )  # fmt: skip
+    rig.execute("DELETE FROM s.p WHERE id = 1")
+    rig.execute("ALTER TABLE s.p ALTER n TYPE int")
+    rig.bring_back(first, mode="rows", rows={"s.p": (found.shown_key,)})
+    assert rig.everything() == before

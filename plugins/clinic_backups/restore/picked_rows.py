@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from psycopg2 import sql
 
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.row_key import PART, example, key_parts
+from clinic_backups.base.row_key import PART, example, is_numeric, key_parts
 from clinic_backups.base.text import one_line
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.shape import Shape
@@ -111,7 +111,7 @@ class PickedRows:
         count = self._insert(
             name,
             sql.SQL("SELECT w.ctid, {} FROM {} AS w WHERE {} IN (SELECT v.key FROM (VALUES {}) AS v (key))").format(
-                sql.Literal(WHOLE), self._staged[name].wanted, row_text(shape.key, "w"), values
+                sql.Literal(WHOLE), self._staged[name].wanted, _key_text(shape), values
             ),
         )
         if count < len(wanted):
@@ -281,6 +281,18 @@ class PickedRows:
             staged.wanted, sql.SQL(", ").join(settings), self._picked[name], sql.Literal(WHOLE), staged.present,
             staged.shape.same_key("w", "p"),
         )  # fmt: skip
+
+
+def _key_text(shape: Shape) -> sql.Composable:
+    """SQL: the key of the row ``w`` as one text, in which numbers have no zeros at their end."""
+    types = {column.name: column.type for column in shape.now.columns}
+    if not any(is_numeric(types[name]) for name in shape.key):
+        return row_text(shape.key, "w")
+    parts = (
+        sql.SQL("trim_scale({})" if is_numeric(types[name]) else "{}").format(sql.Identifier("w", name))
+        for name in shape.key
+    )
+    return sql.SQL("ROW({})::pg_catalog.text").format(sql.SQL(", ").join(parts))
 
 
 def parts_of(shape: Shape, key: str) -> tuple[str, ...]:
