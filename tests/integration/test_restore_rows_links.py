@@ -210,3 +210,36 @@ def test_a_number_names_a_row_in_any_spelling_and_after_a_new_type(make: object)
     rig.execute("ALTER TABLE s.p ALTER n TYPE int")
     rig.bring_back(first, mode="rows", rows={"s.p": (found.shown_key,)})
     assert rig.everything() == before
+
+
+UNRELATED = {
+    "dropped": "DROP TABLE s.u", "a column dropped": "ALTER TABLE s.u DROP COLUMN n",
+    "another type": "ALTER TABLE s.u ALTER n TYPE numeric(9,2)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("migration", UNRELATED.values(), ids=UNRELATED)
+def test_a_table_that_is_not_concerned_does_not_refuse_the_plan(make: object, migration: str) -> None:
+    rig = make(  # type: ignore[operator]
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}); CREATE TABLE s.u (id int PRIMARY KEY, {OF}, n int)", "p", "u",
+    )  # fmt: skip
+    rig.execute("INSERT INTO s.p VALUES (1, 1), (3, 2)", "INSERT INTO s.u VALUES (1, 1, 5), (3, 2, 6)")
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.u WHERE c = 1", "DELETE FROM s.p WHERE id = 1", migration, *grants(rig.database))
+    before = rig.everything()
+    rig.bring_back(record, mode="rows", rows={"s.p": ("1",)})
+    assert rig.everything() == before | {"s.p": ["(1,1)", "(3,2)"]}
+
+
+def test_what_hung_on_the_row_in_a_table_that_is_gone_is_refused_and_only_leaves_it_out(make: object) -> None:
+    rig = make(  # type: ignore[operator]
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}); CREATE TABLE s.k (id int PRIMARY KEY, {OF},"
+        " owner int NOT NULL REFERENCES s.p)", "p", "k",
+    )  # fmt: skip
+    rig.execute("INSERT INTO s.p VALUES (1, 1), (3, 2)", "INSERT INTO s.k VALUES (1, 1, 1), (3, 2, 3)")
+    record = rig.run(1)
+    rig.execute("DROP TABLE s.k", "DELETE FROM s.p WHERE id = 1")
+    (refusal,) = rig.plan(record, mode="rows", rows={"s.p": ("1",)}).refusals
+    assert (refusal.table, "only" in refusal.hint) == ("s.k", True)
+    rig.bring_back(record, mode="rows", rows={"s.p": ("1",)}, only=True)
+    assert rig.everything()["s.p"] == ["(1,1)", "(3,2)"]

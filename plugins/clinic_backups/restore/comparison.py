@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.forgotten_rows import Forgetting
-from clinic_backups.restore.former_links import former_links, that_can_be_followed
+from clinic_backups.restore.former_links import former_links, reached, that_can_be_followed
 from clinic_backups.restore.generic_links import generic_pairs
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
@@ -38,7 +38,7 @@ from clinic_backups.restore.request import Wish, digest_of_rows
 from clinic_backups.restore.row_sets import ReadArchives
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
-from clinic_backups.restore.table_rules import Reference, TableRules
+from clinic_backups.restore.table_rules import Reference, TableRules, read_references
 from clinic_backups.restore.unit_sql import SharedFolder
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.derived import Derived, in_the_way
@@ -139,9 +139,8 @@ class Comparison:
 
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
-        choice = ChosenTables(
-            self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways, self.folder
-        )
+        wish = replace(self._wish, tables=self._wish.tables or self._reached())
+        choice = ChosenTables(self.workspace, self._migrated, wish, self.queries, self._target, self._ways, self.folder)
         choice.choose()
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
@@ -157,6 +156,18 @@ class Comparison:
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
         self._refusals += self._forgetting.look(self.workspace, self._shapes, (*self._ways.named, *self._former_links))
+
+    def _reached(self) -> tuple[str, ...]:
+        """In the mode ``rows``: the tables that can be concerned. Others cannot refuse the plan, and are not loaded."""
+        contents = self.manifest.tables
+        if not self._wish.rows or not self._wish.rows.keys() <= contents.keys():
+            return ()
+        links = (*read_references(self.workspace, list(contents)), *self._ways.named)
+        links = tuple(link for link in links if {link.child, link.parent} <= contents.keys())
+        return reached(
+            self._wish.rows, (*links, *former_links(contents, links)), only=self._wish.only,
+            there=self.workspace.relations(), parents=self._parents,
+        )  # fmt: skip
 
     @property
     def _links(self) -> tuple[Reference, ...]:
@@ -254,16 +265,17 @@ class Comparison:
         self._refusals += refusals
         self._picked_parts = picked.parts
         if not self._wish.only:
-            self._note_generic(staged, table_notes.NAME_TOO)
+            self._note_generic(self.manifest.tables.keys() - self._parents, table_notes.NAME_TOO)
         return found
 
-    def _note_generic(self, staged: Mapping[str, Staged], what: str) -> None:
+    def _note_generic(self, names: Collection[str], what: str) -> None:
         """Name the tables with links that nobody can follow, so that a plan does not look complete."""
-        for name, each in staged.items():
-            followed = {column for link in self._links if link.child == name for column in link.columns}
-            if self.manifest.tables[name].rows:
-                for pair in generic_pairs(each.shape.now, followed):
-                    self._note(name, table_notes.named_by_type(name, pair, what))
+        for name in sorted(names):
+            content = self.manifest.tables[name]
+            followed = {column for key in content.table.foreign_keys for column in key.columns}
+            followed |= {column for link in self._ways.named if link.child == name for column in link.columns}
+            for pair in generic_pairs(content.table, followed) if content.rows else ():
+                self._note(name, table_notes.named_by_type(name, pair, what))
 
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
         for name, found in adopt(self.workspace, staged, self._ways, self._references):
