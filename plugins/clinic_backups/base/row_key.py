@@ -113,13 +113,21 @@ _WRITTEN: dict[Reading, Callable[[str], str]] = {
 
 
 def key_parts(key: str, types: Sequence[str]) -> tuple[str, ...]:
-    """The parts of a key as PostgreSQL writes them.
+    """The parts of a key as PostgreSQL writes them. A ``numeric`` is written without zeros at its end.
 
     :param types: the types of the key's columns, as ``format_type`` spells them.
     :raises ValueError: it has another number of parts, or a part cannot be of its type.
     """
     parts = key.split(PART) if len(types) > 1 else [key]
-    return tuple(written(kind_of(type_), part) for type_, part in zip(types, parts, strict=True))
+    return tuple(
+        _number(part.strip()) if is_numeric(type_) else written(kind_of(type_), part)
+        for type_, part in zip(types, parts, strict=True)
+    )
+
+
+def is_numeric(type_: str) -> bool:
+    """Whether it is a ``numeric``: 1.0 and 1.00 are the same key. ``type_`` as ``format_type`` spells it."""
+    return type_ == "numeric" or type_.startswith("numeric(")
 
 
 def written(kind: Kind, text: str) -> str:
