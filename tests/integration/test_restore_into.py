@@ -362,6 +362,39 @@ class TestHostile:
         assert "no primary key" in said
         assert annex.execute_rows("SELECT * FROM una.t") == [(1,)]
 
+    def test_labels_and_numbers(self, annex: Annex) -> None:
+        """Of the archive come labels of enums, as texts, and that a column is numbered."""
+        evil = "a'); DROP TABLE public.comun_clinica; --"
+
+        def described(name: str, *labels: object) -> str:
+            listed = [[label, number] for number, label in enumerate(labels)]
+            return json.dumps([{"type": name, "oid": 99999, "labels": listed, "attributes": None}])
+
+        types = {
+            f'public."{evil}"': described(f'public."{evil}"', evil, "b\\'", "uno"),
+            "public.t": described("public.t", "uno", "dos"),  # the name of the table's own type
+            "public.largo": described("public.largo", "uno", "x" * 100),
+            "public.doble": described("public.doble", "uno", "uno"),
+            "text": described("text", "uno"),
+            "public.x, y text": described("public.x, y text", "uno"),
+            "public.nulo": '[{"type": "public.nulo", "oid": 1, "labels": [["a\\u0000", 1]], "attributes": null}]',
+            "public.roto": '[{"type": 7}]',
+        }
+        columns = [column(f"c{n}", name, definition=text) for n, (name, text) in enumerate(types.items())]
+        key = column("a", "bigint", not_null=True, default=f"nextval('{evil}'::regclass)")
+        table = Table("public.t", (key, *columns), ("a",), ())
+        report = annex.into().run(annex.keep((table, [[b"7" + b",uno" * len(types) + b"\n"]])), "una")
+        assert sorted(note[:17] for note in report.tables[0].notes) == [
+            f"Column c{n} is text"[:17] for n in (2, 3, 5, 6, 7)
+        ]
+        found = annex.execute_rows(
+            "SELECT t.typname, array_agg(e.enumlabel::text ORDER BY enumsortorder) FROM pg_enum AS e"
+            " JOIN pg_type AS t ON t.oid = enumtypid WHERE t.typnamespace = 'una'::regnamespace GROUP BY 1 ORDER BY 1"
+        )
+        assert dict(found) == {evil: [evil, "b\\'", "uno"], "public_t": ["uno", "dos"]}
+        assert annex.execute_rows("INSERT INTO una.t DEFAULT VALUES RETURNING a") == [(8,)]
+        assert annex.execute_rows("SELECT count(*) > 0 FROM public.comun_clinica") == [(True,)]
+
     def test_descriptions_of_no_table(self, annex: Annex) -> None:
         tables = [
             Table("t", (column("a", "text"),), (), ()),
