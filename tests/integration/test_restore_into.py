@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -455,6 +456,18 @@ def test_the_command(
     assert "Nothing is masked: include/sql/masks.txt has no lines." in done.out
     assert "patients' data" in done.err
     assert "DROP SCHEMA mirada CASCADE;" in done.err
+    masks = tmp_path / "sql"
+    shutil.copytree(annex.settings.sql_dir, masks)
+    target |= {"CLINIC_BACKUPS_SQL_DIR": str(masks)}
+    assert "masks.txt has no lines" in run(*words, "--schema", "velada", "--masked", **target).err
+    (masks / "masks.txt").write_text("public.inventario_inventario.nombre: text\n")
+    for option, said in {
+        "": "nombre (text)",
+        "--masked": "nombre (text)",
+        "--no-masks": "Nothing is masked, al",
+    }.items():
+        made = run(*words, "--schema", f"velada{option.replace('-', '_')}", *([option] if option else []), **target)
+        assert (made.code, said in made.out) == (0, True), made.err
     # The catalog is gone, and the archive is all there is.
     gone = target | {"AIRFLOW_CONN_BACKUP_CATALOG": "postgres://u:p@127.0.0.1:1/x"}
     archive = f"{(tmp_path / 'store').as_uri()}/{oldest['key']}"

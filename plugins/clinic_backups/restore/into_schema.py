@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -72,6 +72,18 @@ class IntoReport:
     def forgotten(self) -> int:
         """Rows that are left out because they must not come back."""
         return sum(table.forgotten for table in self.tables)
+
+    def said(self) -> Iterator[str]:
+        """What is not as in the backup and in the original, a line each."""
+        yield from self.notes
+        for table in self.tables:
+            name = one_line(table.name)
+            if table.forgotten:
+                yield f"{name}: {table.forgotten:,} rows are left out, because they must not come back."
+            if table.masked:
+                columns = ", ".join(f"{column} ({rule})" for column, rule in table.masked.items())
+                yield f"{name}: masked: {one_line(columns)}"
+            yield from (f"{name}: {note}" for note in table.notes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
