@@ -11,7 +11,8 @@ import pytest
 
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.restore.copy_runner import CopyRunner
-from clinic_backups.restore.into_schema import IntoReport, IntoRestore
+from clinic_backups.restore.copying.into_report import IntoReport
+from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.request import RestoreRequest, parse
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_forget import Forgetting, without

@@ -17,8 +17,8 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import Report
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.postgres_tools import find_tool
+from clinic_backups.restore.copying.into_report import IntoReport
 from clinic_backups.restore.copying.masking import shifted
-from clinic_backups.restore.into_schema import IntoReport
 from clinic_backups.tenant.masks import parse
 from clinic_backups.tenant.tenant_db import Snapshot
 from tests.integration.test_copy_runs import into

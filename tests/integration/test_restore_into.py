@@ -24,7 +24,8 @@ from clinic_backups.base.table import Column, ForeignKey, Table
 from clinic_backups.restore import archives
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.clinic_restore import ClinicRestore
-from clinic_backups.restore.into_schema import IntoReport, IntoRestore
+from clinic_backups.restore.copying.into_report import IntoReport
+from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.manifest_tables import is_possible
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore

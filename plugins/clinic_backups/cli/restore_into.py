@@ -18,8 +18,8 @@ from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.cli.restore import Json, forgotten_in_stores, require_followed, say_requests, source_in_store
+from clinic_backups.restore.copying.into_report import IntoReport
 from clinic_backups.restore.find_backup import choose_backup, source_of
-from clinic_backups.restore.into_schema import IntoReport
 from clinic_backups.restore.request import parse, require_schema_name
 
 
