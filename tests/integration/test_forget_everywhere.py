@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.maintenance.forgotten_in_stores import ForgottenInStores
+from clinic_backups.recovery.definition import Definition
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import run as run
@@ -129,6 +131,27 @@ def test_a_difference_in_the_rest_of_the_table_is_found(
     unit = next(unit for unit in report["units"] if unit["unit"] == 1)
     assert unit["state"] == "not proven"
     assert any("have other values than in the backup" in problem for problem in unit["problems"])
+
+
+def test_a_recovery_that_was_interrupted_goes_on_without_the_patient(
+    ward: Forgetting, target: Target, marked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are loaded already. What was left out is found again, for the proof and the report."""
+    back_up_all(ward)
+    ward.forget(marked)
+    in_stores(ward).write(Stores.of(ward.store))
+
+    def broken(*_: Any) -> Any:
+        raise PermanentError("broken off", hint="Run it again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Definition, "make_after", broken)
+        assert target.recover()[0] == 1
+    assert target.rows(f"SELECT count(*) > 0 FROM {PATIENTS} WHERE apellidos = '{OTHER}'") == [(True,)]
+    report = target.report()
+    unit = next(unit for unit in report["units"] if unit["unit"] == 1)
+    assert (unit["state"], unit["forgotten_rows"][PATIENTS]) == ("explained", 1)
+    assert MARK not in dump(target)
 
 
 def test_a_request_that_cannot_be_checked_stops_a_recovery(ward: Forgetting, target: Target, marked: int) -> None:

@@ -134,7 +134,7 @@ def lost_catalog(database: DemoDatabase) -> None:
 
 
 def test_a_rebuilt_catalog_takes_the_requests_over(life: Any, store: Path, demo_database: DemoDatabase) -> None:
-    backed_up(life)
+    backup_id = backed_up(life)
     forget(life)
     before, listed = objects(store), life("forget", "--list", "--json").json()
     check = life("forget", "--list").out.split("The check of this list is ")[1].split(".")[0]
@@ -143,9 +143,14 @@ def test_a_rebuilt_catalog_takes_the_requests_over(life: Any, store: Path, demo_
     without_key = life("catalog", "rebuild", CLINIC_BACKUPS_IDENTITY_FILE="", code=1)
     assert "an erasure request that cannot be checked without the secret key" in without_key.out
     assert life("forget", "--list", "--json").json() == []
+    said = "The store has 1 erasure requests of this clinic that the catalog does not have, so their rows come back."
+    words = ("--backup", backup_id, "--format", "csv", "--output", str(store.parent / "out"))
+    assert said in " ".join(life("restore", "--clinic", "1", "--backup", backup_id, "--plan").err.split())
+    assert said in life("export", *words).out
     verified = life("catalog", "verify", code=1)
     assert "1 erasure requests in a store are not in the catalog" in verified.err or "false request" in verified.out
     assert "1 erasure requests were added" in life("catalog", "rebuild").out
+    assert said not in " ".join(life("restore", "--clinic", "1", "--backup", backup_id, "--plan").err.split())
     assert "erasure requests were added" not in life("catalog", "rebuild").out
     (found,) = life("forget", "--list", "--json").json()
     same = ("clinic_id", "table", "forgotten_at", "forgotten_by", "class")

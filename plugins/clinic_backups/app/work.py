@@ -149,7 +149,7 @@ class Parts(Shared):
         return ClinicRestore(
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
             archives=archives, listener=archives.listener,
-            forgotten=forgotten or self.forgotten.of_clinic,
+            forgotten=forgotten or self._forgotten_of,
         )  # fmt: skip
 
     def rehearse_losses(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> list[Finding]:
@@ -219,7 +219,7 @@ class Parts(Shared):
         """Writes backups as files that people open. :raises SettingsError: see :meth:`archives`."""
         return Export(
             self._noting_archives(identity_file, **listening), self.settings.operator_language,
-            forgotten=self.forgotten.of_clinic, drift=self._drift,
+            forgotten=self._forgotten_of, drift=self._drift,
         )  # fmt: skip
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
@@ -285,6 +285,10 @@ class Parts(Shared):
     def replicator(self, on_replica: Callable[[BackupRecord, str], object] = nobody) -> Replicator:
         """Makes the replicas that stores lack."""
         return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_replica=on_replica)
+
+    def _forgotten_of(self, clinic_id: ClinicId) -> ForgottenOfClinic:
+        """What must not come back, for what takes rows out of a backup."""
+        return self.forgotten_in_stores().of_clinic(clinic_id, self.stores)
 
     def forgotten_in_stores(self) -> ForgottenInStores:
         """Keeps the erasure requests in the stores too."""

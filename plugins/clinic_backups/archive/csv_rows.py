@@ -58,6 +58,11 @@ def row_of(raw: list[bytes]) -> bytes:
     return b'"\\."\n' if raw == [b"\\."] else b",".join(raw) + b"\n"
 
 
+def plain_number(value: bytes | None) -> bytes | None:
+    """A number as ``numeric`` writes it, without the zeros at its end."""
+    return value.rstrip(b"0").rstrip(b".") if value is not None and b"." in value else value
+
+
 def text_of(value: bytes | None) -> str | None:
     """A value as a text for people. Bytes that are no UTF-8 are replaced."""
     return None if value is None else value.decode("utf-8", "replace")

@@ -61,9 +61,13 @@ class ForgottenTable:
 
 @dataclass(frozen=True)
 class ForgottenOfClinic:
-    """What a restore of a clinic leaves out, by the names that the tables had when it was recorded."""
+    """What a restore of a clinic leaves out, by the names that the tables had when it was recorded.
+
+    :param notes: what else whoever looks at the plan should know of the requests, as sentences.
+    """
 
     tables: dict[str, ForgottenTable]
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError
 from clinic_backups.base.forgotten import ForgottenSecret
-from clinic_backups.catalog.forgotten import Forgotten
+from clinic_backups.catalog.forgotten import Forgotten, ForgottenOfClinic
 from clinic_backups.maintenance.discrepancies import Discrepancy, Kind
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
@@ -80,6 +80,18 @@ class ForgottenInStores:
             except ClinicBackupsError as error:
                 failed.append((url, error))
         return failed
+
+    def of_clinic(self, clinic_id: ClinicId, stores: Stores) -> ForgottenOfClinic:
+        """What the catalog says must not come back, with a note if the first store that answers has more requests."""
+        found = self._forgotten.of_clinic(clinic_id)
+        secrets = self._forgotten.secrets()
+        known = {request_key(each, secrets[each.key_id].mark(each)) for each in self._forgotten.find(clinic_id)}
+        try:
+            _, there = stores.first(lambda store: [info.key for info in store.list(prefix_of(clinic_id))])
+        except ClinicBackupsError:
+            return found  # without a store nothing is restored
+        strange = sum(key not in known for key in there)
+        return replace(found, notes=(STRANGE.format(count=strange),)) if strange else found
 
     def compare(self, store: ObjectStore, clinic_id: ClinicId | None = None) -> Iterator[Discrepancy]:
         """The differences between the catalog and one store.
@@ -153,6 +165,10 @@ class ForgottenInStores:
         return done
 
 
+STRANGE = (
+    "The store has {count:,} erasure requests of this clinic that the catalog does not have, so their rows come back."
+    " `clinic-backups catalog rebuild` takes over those that are genuine. `catalog verify` names all of them."
+)
 FALSE = "not a genuine erasure request: it was not made with its key. Somebody else put it there, or changed it"
 LOCKED = "an erasure request whose key this secret key does not open. It was not taken over"
 NO_KEY = (

@@ -237,6 +237,8 @@ class ClinicRestore:
         folder, queries = unit_sql(self.database, self.settings, source.clinic_id)
         drift = folder.drift()
         timeouts = self.settings.timeouts
+        # Before anything is locked, because it asks a store.
+        forgotten = self.forgotten_of(source.clinic_id)
         begun = time.monotonic()
         with Snapshot(self.database, **timeouts) as looking:
             identity = identity_of(looking)
@@ -256,6 +258,7 @@ class ClinicRestore:
             # The safety backup of a restore of some tables brings back only these.
             chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
             of_itself += [only_taken_back(chosen)] if chosen else []
+            of_itself += forgotten.notes if forgotten else ()
             if isinstance(folder, SharedFolder):
                 of_itself.append(parent_tables.OF_SHARED)
             elif source.is_undo and parent_tables.of_backup(backup_now.manifest.tables, folder.parents()):
@@ -278,7 +281,7 @@ class ClinicRestore:
                 since=since,
                 of_itself=of_itself,
                 read_elsewhere=bool(read_elsewhere),
-                forgotten=self.forgotten_of(source.clinic_id),
+                forgotten=forgotten,
             )
             require_no_strangers_in_hooks(workspace, folder, source.clinic_id)
             comparison.choose()

@@ -1,4 +1,4 @@
-"""Foreign keys that the tables had when the backup was made, and have no more.
+"""Foreign keys that the tables had when the backup was made, and have no more. And which tables links lead to.
 
 The rows of the backup still refer to each other by them.
 """
@@ -40,6 +40,28 @@ def that_can_be_followed(links: Collection[Reference], shapes: Mapping[str, Shap
         if {link.child, link.parent} <= shapes.keys()
         and _are_comparable(_types(shapes[link.child], link.columns), _types(shapes[link.parent], link.parent_columns))
     )  # fmt: skip
+
+
+def reached(
+    named: Collection[str],
+    links: Collection[Reference],
+    *,
+    only: bool,
+    there: Collection[str],
+    parents: Collection[str],
+) -> tuple[str, ...]:
+    """The tables that may have rows which hang on rows of the named tables, and those that these need.
+
+    :param only: what hangs on the named rows stays out.
+    :param there: the tables that exist. Of another one no row can be needed.
+    :param parents: the parent tables. Their rows hang on no row of a clinic.
+    """
+    found = dict.fromkeys(named)
+    while not only and (below := {x.child for x in links if x.parent in found} - found.keys() - set(parents)):
+        found |= dict.fromkeys(sorted(below))
+    while above := {x.parent for x in links if x.child in found and x.parent in there} - found.keys():
+        found |= dict.fromkeys(sorted(above))
+    return tuple(found)
 
 
 def _types(shape: Shape, columns: Collection[str]) -> list[str]:

@@ -206,14 +206,21 @@ class LeftOut:
         key = _present(places, values)
         if key is None:
             return False
-        columns = [self._tables[name].stored_columns[place] for place in places]
-        return found.names(
-            [readings_of(part.decode(), each.type, each.base_type) for part, each in zip(key, columns, strict=True)]
-        )
+        types = zip(key, self._types[name], strict=True)
+        return found.names([readings_of(part.decode(), *type_) for part, type_ in types])
 
     @cached_property
     def _keys(self) -> dict[str, tuple[int, ...]]:
         return {name: places for name in self._forgotten if (places := self._key_places(name)) is not None}
+
+    @cached_property
+    def _types(self) -> dict[str, list[tuple[str, str | None]]]:
+        """The types of the keys' columns, and what domains are made of."""
+        columns = {name: self._tables[name].stored_columns for name in self._keys}
+        return {
+            name: [(columns[name][place].type, columns[name][place].base_type) for place in places]
+            for name, places in self._keys.items()
+        }
 
     def _rows(self, name: str, data: bytes) -> Iterator[tuple[bytes, list[bytes | None]]]:
         """:raises IntegrityError: a row has other columns than the manifest says."""

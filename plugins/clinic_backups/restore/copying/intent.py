@@ -58,4 +58,5 @@ def intent_of(folder: SqlFolder, masked: bool | None, forgotten: ForgottenOfClin
         notes.append(NOT_ASKED)
     elif forgotten.tables:
         notes.append("Rows of this clinic must not come back. They are left out, with all that belongs to them.")
+    notes += forgotten.notes if forgotten is not None else ()
     return Intent(masks if is_masked else Masks(), forgotten or ForgottenOfClinic({}), tuple(notes))
