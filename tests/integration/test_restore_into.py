@@ -167,6 +167,13 @@ class TestWhole:
             assert cursor.fetchone() == (given - 1,)
         assert annex.schemas(empty_database) == {"information_schema", "public", "mirada"}
 
+    def test_the_clinics_database_does_not_answer(self, annex: Annex) -> None:
+        record = annex.run(1)
+        gone = connections.parse("clinic_db", "postgres://u:p@127.0.0.1:1/x")
+        report = annex.into(clinic_db=gone).run(annex.source(record), "copia")
+        assert "The clinics' database could not be asked" in " ".join(report.notes)
+        assert annex.rows_in(report) == annex.rows_now(1)
+
     def test_some_tables(self, annex: Annex) -> None:
         source = annex.source(annex.run(1))
         report = annex.into().run(source, "parte", (STOCK, AUDIT))
