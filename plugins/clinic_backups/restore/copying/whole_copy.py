@@ -71,10 +71,13 @@ class WholeCopy:
 
         :raises IntegrityError: rows are missing or differ.
         """
+        taken = set(self._called.values())
         for table in self._tables:
             listener.step(f"checking {one_line(table.was.name)}")
             name = key_name(self._original.tables.get(table.was.name), table)
-            table.finish(sending.sent(table.was.name), name)
+            # Tables of two schemas may have keys of one name.
+            table.finish(sending.sent(table.was.name), None if name in taken else name)
+            taken |= {name} if name else set()
         listener.step("making defaults, constraints and indexes")
         notes, of_tables = self._definitions().make()
         by_name = {table.was.name: table for table in self._tables}
