@@ -11,7 +11,8 @@ import pytest
 
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.restore.copy_runner import CopyRunner
-from clinic_backups.restore.into_schema import IntoReport, IntoRestore
+from clinic_backups.restore.copying.into_report import IntoReport
+from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.request import RestoreRequest, parse
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_forget import Forgetting, without
@@ -139,7 +140,7 @@ def test_an_approval_is_for_what_is_masked_and_left_out(ward: Copying, guardian:
     (folder / "masks.txt").write_text(f"{PATIENTS}.nombres: name\n")
     with pytest.raises(NotApproved, match="masks, or which rows must not come back, have changed"):
         runner().apply(plain)
-    masked = approved("copia_2", "1 columns of 1 tables are masked")
+    masked = approved("copia_2", "Masked as include/sql/masks.txt says. It names 1 column.")
     ward.forget(guardian)
     with pytest.raises(NotApproved, match="have changed since"):
         runner().apply(masked)

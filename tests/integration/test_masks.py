@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import Report
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.postgres_tools import find_tool
+from clinic_backups.restore.copying.into_report import IntoReport
 from clinic_backups.restore.copying.masking import shifted
-from clinic_backups.restore.into_schema import IntoReport
 from clinic_backups.tenant.masks import parse
 from clinic_backups.tenant.tenant_db import Snapshot
 from tests.integration.test_copy_runs import into
-from tests.integration.test_restore_into import Annex, annex, empty_database
+from tests.integration.test_restore_into import Annex, annex, empty_database, notes
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import shaped
 
@@ -202,6 +203,38 @@ def test_a_mask_that_does_not_fit_is_an_error_before_anything_is_made(annex: Ann
         checks.check_masks()
     said = [finding.message for finding in report.findings if finding.check == "masks" and finding.level == "warning"]
     assert any(WRONG[line].replace("the backup has no such column", "").rstrip(": ") in each for each in said)
+
+
+def test_what_a_masked_copy_holds_in_clear_is_said(annex: Annex, tmp_path: Path) -> None:
+    source = annex.source(annex.run(1))
+    annex.execute(
+        "ALTER TABLE inventario_inventario DROP COLUMN etiquetas", "ALTER TABLE citas_consulta RENAME notas TO nota"
+    )
+    with_masks(annex, tmp_path, f"{PATIENTS}.nombres: name\n{PATIENTS}.notas: null\npublic.auth_group.name: hash\n")
+    (annex.settings.sql_dir / "drift.txt").write_text("public.citas_consulta: notas -> nota\n")
+    said = notes(annex.into().run(source, "copia"))
+    assert "without a mask and so in clear here: etiquetas." in said["public.inventario_inventario"]
+    assert "without a mask" not in said.get("public.citas_consulta", "")
+    assert (
+        "Texts and JSON without a mask, so in clear: apellidos, cedula, sexo, telefono, correo, direccion, alergias,"
+        " contacto_emergencia."
+    ) in said[PATIENTS]
+    clear = notes(annex.into().run(source, "clara", masked=False))
+    assert "in clear" not in str(clear)
+
+
+def test_an_incremental_backup_of_a_chain(annex: Annex, tmp_path: Path) -> None:
+    marked(annex)
+    with_masks(annex, tmp_path, MASKS)
+    annex.kind = "incremental"
+    annex.run(1)
+    annex.execute(f"UPDATE usuarios_paciente SET nombres = '{MARK} otra' WHERE id % 7 = 0 AND clinica_id = 1")
+    record = annex.run(1)
+    assert record.parent_id
+    source = replace(annex.source(record), chain=record.chain)
+    report = annex.into().run(source, "copia")
+    assert {table.table: table.rows for table in report.tables} == record.rows
+    assert MARK not in dump_of(annex, annex.database.name, "copia")
 
 
 def test_lines_that_cannot_be_read(annex: Annex, tmp_path: Path) -> None:

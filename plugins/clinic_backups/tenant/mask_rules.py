@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from clinic_backups.base.table import Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.masks import Rule
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -87,6 +87,11 @@ def unequal_keys(tables: Mapping[str, Table], rules: Mapping[str, Mapping[str, R
                         f"{spelled(name, column)} refers to {spelled(key.references, referred)}: both need the same"
                         " rule, hash or shift, or neither has one."
                     )
+
+
+def is_free(column: Column, bases: Mapping[str, str]) -> bool:
+    """Whether a column may hold whatever people write: a text, JSON, bytes, or a list of such."""
+    return "empty" in _rules_for(spelled_type(bases.get(column.type, column.type))[0])
 
 
 def spelled_type(type_: str) -> tuple[str, int | None]:

@@ -53,7 +53,8 @@ def intent_of(folder: SqlFolder, masked: bool | None, forgotten: ForgottenOfClin
     is_masked = bool(masks) if masked is None else masked
     notes = [] if is_masked else [IN_CLEAR if masks else NO_MASKS]
     if is_masked:
-        notes.append(f"{masks.columns} columns of {len(masks.tables)} tables are masked (include/sql/{FILE}).")
+        columns = "1 column" if masks.columns == 1 else f"{masks.columns} columns"
+        notes.append(f"Masked as include/sql/{FILE} says. It names {columns}.")
     if forgotten is None:
         notes.append(NOT_ASKED)
     elif forgotten.tables:
