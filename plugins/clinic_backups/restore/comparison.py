@@ -468,7 +468,12 @@ class Comparison:
             parts=self._parts,
             moment=self._moment,
             target=self._target,
-            notes=(*self._of_itself, *self._foreign_keys_elsewhere(), *self._parents_elsewhere()),
+            notes=(
+                *self._of_itself,
+                *self._foreign_keys_elsewhere(),
+                *self._parents_elsewhere(),
+                *self._without_a_table(),
+            ),
         )
 
     def _foreign_keys_elsewhere(self) -> list[str]:
@@ -478,6 +483,11 @@ class Comparison:
         written = {name for name, diff in self.diffs.items() if diff.plan.insert or diff.plan.update}
         parents = {each.parent for each in self._references if each.child in written} - self.manifest.tables.keys()
         return [table_notes.keys_of_elsewhere(sorted(parents))] if parents else []
+
+    def _without_a_table(self) -> list[str]:
+        """What the hints of refusals mean if rows are named: tables cannot be chosen then."""
+        hints = [refusal.hint for refusal in self._refusals if "estore without" in refusal.hint]
+        return [table_notes.WITHOUT_A_TABLE] if self._wish.rows and hints else []
 
     def _parents_elsewhere(self) -> list[str]:
         there = [name for name, diff in self.diffs.items() if name in self._parents and diff.plan.unchanged]
