@@ -110,7 +110,9 @@ SHAPES = {
         "s.e", "43", "44", "45", " 43", before="CREATE DOMAIN s.d AS numeric(9,3); CREATE DOMAIN s.e AS s.d;"
     ),
     "oid": family("oid", "43", "44", "45", "043"),
-    "char": family("char(5)", "'ab'", "'AC'", "'ad'", "ab"),
+    "char": family("char(5)", "'ab'", "'AB'", "'ad'", "ab "),
+    "citext": family("public.citext", "'Ana'", "'Ana '", "'Ida'", "aNA",
+                     before="CREATE EXTENSION IF NOT EXISTS citext SCHEMA public;"),
     "date": family("date", "'2024-01-05'", "'2024-01-06'", "'2024-01-07'", "20240105"),
     "timestamp": family("timestamp(3)", "'2024-01-05 08:00:00.5'", "'2024-01-05'", "'2024-01-07'",
                         "2024-01-05T08:00:00.500"),

@@ -14,11 +14,11 @@ PART = "/"
 """Between the parts of a key of several columns."""
 _NUMBERS = ("smallint", "integer", "bigint")
 Kind = Literal["text", "number", "uuid"]
-Reading = Literal["text", "number", "uuid", "loose", "date", "time", "timestamp", "timestamptz"]
-"""How a part of a key can be read. ``loose``: without regard to case and to spaces at the end."""
+Reading = Literal["text", "number", "uuid", "padded", "anycase", "date", "time", "timestamp", "timestamptz"]
+"""How a part of a key can be read. ``padded``: spaces at its end do not count; ``anycase``: its case does not."""
 _READ: dict[str, Reading] = {
     "smallint": "number", "integer": "number", "bigint": "number", "oid": "number", "numeric": "number", "uuid": "uuid",
-    "character": "loose", "citext": "loose", "date": "date", "time without time zone": "time",
+    "character": "padded", "citext": "anycase", "date": "date", "time without time zone": "time",
     "timestamp without time zone": "timestamp", "timestamp with time zone": "timestamptz",
 }  # fmt: skip
 
@@ -40,7 +40,8 @@ def readings(part: str) -> Iterator[tuple[Reading, str]]:
     A time without an offset is one of UTC, as backups show it.
     """
     yield "text", part
-    yield "loose", part.rstrip(" ").lower()
+    yield "padded", part.rstrip(" ")
+    yield "anycase", part.lower()
     for reading, write in _WRITTEN.items():
         with suppress(ValueError, OverflowError):
             yield reading, write(part.strip())

@@ -134,7 +134,9 @@ def _written(reading: Reading, column: str, type_: str) -> sql.Composable:
     value = sql.Identifier("w", column)
     if reading == "number" and type_ == "numeric":
         return sql.SQL("trim_scale({}::pg_catalog.numeric)").format(value)
-    return sql.SQL("lower(rtrim({}::pg_catalog.text, ' '))").format(value) if reading == "loose" else value
+    if reading == "anycase":
+        return sql.SQL("lower({}::pg_catalog.text)").format(value)
+    return sql.SQL("rtrim({}::pg_catalog.text, ' ')").format(value) if reading == "padded" else value
 
 
 class ForgottenRows:
@@ -214,13 +216,11 @@ class ForgottenRows:
             f"reading the types of {shape.name}",
         ))  # fmt: skip
         then = {column.name: column.type for column in shape.then.columns}
-        collations = dict(zip(shape.key, shape.rules.collations, strict=False))
         for key in _keys_of(shape):
             parts = []
             for name in key:
                 both = read_as(now[name]) + read_as(then.get(name, "text"))
-                loose: tuple[Reading, ...] = ("loose",) if collations.get(name) else ()
-                parts.append([(each, _written(each, name, now[name])) for each in dict.fromkeys(both + loose)])
+                parts.append([(each, _written(each, name, now[name])) for each in dict.fromkeys(both)])
             for found in itertools.product(*parts):
                 yield tuple(kind for kind, _ in found), tuple(value for _, value in found)
 
