@@ -182,3 +182,28 @@ def test_tables_alone_are_refused_over_a_foreign_key_that_was_dropped(
     rig.execute(*shape.gone, *shape.migrations)
     (refusal,) = rig.plan(record, tables=("s.k",)).refusals
     assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.p ")
+
+
+def test_requests_before_and_after_a_renaming_hold_for_backups_of_both_times(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(demo_database, tmp_path, f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text)", {"p": OWN})
+    rig.__class__ = Forgetting
+    rig.execute(
+        f"INSERT INTO s.p VALUES (43, 1, '{MARK}'), (44, 1, '{MARK}'), (45, 1, 'b'), (46, 2, 'z'), (47, 1, '{MARK}')"
+    )
+    before, forgotten = rig.run(1), Forgotten(rig.catalog.database)
+    forgotten.add(1, {"s.p": ["43"]}, by="ana", reason="before")
+    rig.execute("ALTER TABLE s.p RENAME TO persona", *grants(rig.database))
+    extracts = tmp_path / "sql" / "extract"
+    (extracts / "s.p.sql").unlink()
+    (extracts / "s.persona.sql").write_text(f"SELECT t.* FROM s.persona AS t WHERE {OWN}")
+    (tmp_path / "sql" / "drift.txt").write_text("s.p -> s.persona\n")
+    after = rig.run(1)
+    forgotten.add(1, {"s.persona": ["44"]}, by="ana", reason="after")
+    forgotten.add(1, {"s.persona": ["47"], "s.p": ["47"]}, by="ana", reason="both")
+    kept = without_mark(rig)
+    for record in (before, after):
+        rig.execute("DELETE FROM s.persona WHERE c = 1")
+        restore(rig, record, Wish())
+        assert rig.everything() == kept, record.backup_id

@@ -93,8 +93,11 @@ class Forgetting:
 
     def __init__(self, forgotten: ForgottenOfClinic, migrated: Migrated) -> None:
         self._digest, self._in_backup = forgotten.digest, migrated.manifest.tables.keys()
-        named = [(migrated.now([name])[0], each) for name, each in forgotten.tables.items()]
-        self._tables = {now: each for now, each in named if now in self._in_backup}
+        self._tables: dict[str, list[ForgottenTable]] = {}
+        """By present name. Requests before and after a renaming have different names, and each name has its own key."""
+        for name, each in forgotten.tables.items():
+            for now in {migrated.now([name])[0], *migrated.drift.path(name)} & self._in_backup:
+                self._tables.setdefault(now, []).append(each)
         self.concerned: set[str] = set()
         self.left_out: dict[str, int] = {}
         self.unlinked: set[str] = set()
@@ -161,14 +164,15 @@ class ForgottenRows:
         )
 
     def take_out(
-        self, forgotten: Mapping[str, ForgottenTable], note: Callable[[str, str], object]
+        self, forgotten: Mapping[str, Sequence[ForgottenTable]], note: Callable[[str, str], object]
     ) -> tuple[dict[str, int], set[str]]:
         """Returns, by table, how many rows were taken out, and the tables some of whose links became NULL.
 
         :param forgotten: by the table's present name.
         :param note: told facts about a table for the plan.
         """
-        changed = {name for name, each in forgotten.items() if name in self._staged and self._name(name, each)}
+        there = {name: each for name, each in forgotten.items() if name in self._staged}
+        changed = {name for name, requests in there.items() if sum(self._name(name, each) for each in requests)}
         while changed:
             links = [link for link in self._links if link.parent in changed and not self._loose(link)]
             changed = {link.child for link in links if self._belonging(link)}
