@@ -163,6 +163,9 @@ class ClinicRestore:
                 self.listener.step(f"writing {now.writes:,} rows")
             comparison.write(self.listener)
             if now.writes:
+                # Reading, saving and writing take minutes. A request of meanwhile must not be passed over.
+                if self._forgotten and self._forgotten(source.clinic_id).digest != now.parts.get("forgotten", ""):
+                    raise _otherwise(source.clinic_id, ["forgotten"])
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
                 on_commit(str(xid))
                 committing.append(str(xid))
