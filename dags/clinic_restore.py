@@ -8,6 +8,7 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `{"clinic_id": 7}` | from its newest backup |
 | `"backup_id": "7-20261124T060000Z"` | from this backup |
 | `"as_of": "2026-11-20T12:00:00-04:00"` | from the newest backup at or before this time |
+| `"from_connection": "pitr_db"` | from a database of an earlier time: see docs/point-in-time.md |
 | `"mode": "missing"` | only bring back rows that are gone; nothing is changed or deleted (`exact` is the default) |
 | `"mode": "live"` | as `exact`, but rows that people change after the plan keep their changes |
 | `"mode": "into", "schema": "clinic_7_look"` | write a copy into a new schema of `restore_target` instead |
@@ -70,6 +71,12 @@ configured = for_schedules()
         "clinic_id": clinic_param(configured, "Id of the clinic"),
         "backup_id": Param(None, type=["null", "string"], title="Backup", description="Empty: the newest"),
         "as_of": Param(None, type=["null", "string"], title="As of", description="The newest backup until this time"),
+        "from_connection": Param(
+            None,
+            type=["null", "string"],
+            title="From another database",
+            description="The connection to a database that was recovered to an earlier time",
+        ),
         "mode": Param("exact", type="string", enum=["exact", "missing", "live", "rows", "into"], title="Mode"),
         "schema": Param(None, type=["null", "string"], title="New schema", description="Only with the mode into"),
         "tables": Param(

@@ -289,7 +289,8 @@ class Fake:
     def moments(self, clinic_id: int) -> list[Moment]:
         return [
             Moment(entry.number, entry.record.backup_id, entry.record.started_at, entry.record.kind,
-                   entry.record.hold_reason is not None, entry.record.safety_of)
+                   entry.record.hold_reason is not None, entry.record.safety_of, entry.record.read_from,
+                   entry.record.data_time)
             for entry in self.entries if entry.record.state == "completed"
         ]  # fmt: skip
 

@@ -204,6 +204,11 @@ class SettingFields(BaseSettings):
     identity_file: SomePath = Field(
         default=None, description="File with the secret key; only where restores run, never on workers that back up"
     )
+    point_in_time_connections: Words = Field(
+        default=("pitr_db",),
+        description="Names of connections to databases that were recovered to an earlier time, separated by spaces. A "
+        "restore may take its rows from these alone",
+    )
     approvers: Words = Field(
         default=(),
         description="Airflow users who may approve restores, by name or id, separated by spaces; a number or a UUID is "

@@ -54,8 +54,10 @@ backup = Table(
     Column("id", BigInteger, nullable=False, unique=True, autoincrement=True),
     *(_column(name, hint) for name, hint in get_type_hints(BackupRecord).items() if name not in _NOT_COLUMNS),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    # As BackupRecord.is_trusted, completed, and no safety backup: the last good backup is the newest of these.
+    # As BackupRecord.is_trusted, completed and regular: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
+    # As BackupRecord.is_regular.
+    Column("regular", Boolean, Computed("safety_of IS NULL AND ...", persisted=True), nullable=False),
     # For the view respaldo. None of a clinic whose id is not a number.
     Column("clinic_number", BigInteger, Computed("CASE WHEN clinic_id ~ ... END", persisted=True)),
     # As BackupRecord.data_time.

@@ -25,8 +25,8 @@ from clinic_backups.tenant.given_id import given_id
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live", "rows")
 INTO = "into"
 KEYS = (
-    "clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "rows", "only", "ignore_dropped", "other_database",
-    "approve", "notes",
+    "clinic_id", "backup_id", "as_of", "from_connection", "mode", "schema", "tables", "rows", "only", "ignore_dropped",
+    "other_database", "approve", "notes",
 )  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 MOST_ROWS, LONGEST_KEY = 1_000, 200
@@ -62,12 +62,15 @@ class RestoreRequest(Wish):
     """A request for a restore: a wish, the backup that it is for, and who asks.
 
     :param backup_id: the backup; if empty, the newest completed one at or before ``as_of``, or the newest of all.
+    :param from_connection: back up the clinic from this database of an earlier time first, and restore that. Then
+        ``as_of`` is the time that it was recovered to.
     :param into_schema: do not restore the clinic, but make a copy in a new schema of this name.
     """
 
     clinic_id: StoredId
     backup_id: str | None = None
     as_of: datetime | None = None
+    from_connection: str | None = None
     into_schema: str | None = None
     requested_by: str = ""
     notes: str = ""
@@ -118,6 +121,7 @@ def parse(
         clinic_id=chosen.clinics[0].id,
         backup_id=_text(conf, "backup_id"),
         as_of=moment_of(conf.get("as_of"), zone),
+        from_connection=_from_connection(conf),
         mode=_mode(conf),
         into_schema=_schema(conf),
         tables=_tables(conf.get("tables")),
@@ -161,13 +165,32 @@ def _is_alike(clinic_id: ClinicId, known: set[ClinicId]) -> bool:
     return isinstance(clinic_id, int) and (clinic_id >= 0 or min(numbers) < 0)
 
 
-def _text(conf: Mapping[str, Any], key: str) -> str | None:
+def _text(
+    conf: Mapping[str, Any], key: str, what: str = "the id of a backup", hint: str = "See `clinic-backups list`."
+) -> str | None:
     value = conf.get(key)
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > LONGEST_BACKUP_ID or not value.isprintable():
-        raise SettingsError(f"{key} is not the id of a backup.", hint="See `clinic-backups list --clinic N`.")
+        raise SettingsError(f"{key} is not {what}.", hint=hint)
     return value
+
+
+def _from_connection(conf: Mapping[str, Any]) -> str | None:
+    name = _text(
+        conf, "from_connection", "the name of a connection", "For instance: pitr_db. See docs/point-in-time.md."
+    )
+    if name is None:
+        return None
+    if conf.get("backup_id"):
+        raise SettingsError("The conf has both backup_id and from_connection.", hint="Give only one of them.")
+    if conf.get("mode") == INTO:
+        raise SettingsError(
+            "from_connection and the mode into do not fit together.",
+            hint="`clinic-backups restore --plan --from-connection …` records a backup of that time. Make the copy from"
+            " that backup, by its id.",
+        )
+    return name
 
 
 def moment_of(value: object, zone: tzinfo) -> datetime | None:

@@ -122,7 +122,7 @@ def changes(
 ) -> Response:
     """What changed between two backups of a clinic, as tables and counts."""
     line = line_of(caller, services, clinic_id)
-    moments = [moment for moment in services.history.moments(clinic_id) if not moment.safety_of]
+    moments = [moment for moment in services.history.moments(clinic_id) if moment.is_regular]
     params = request.query_params
     # By default: from the backup before the newest one to the newest one.
     newest, before = (moments[place].number if place < len(moments) else None for place in (0, 1))
@@ -168,7 +168,7 @@ def restore_dialog(
     line = line_of(caller, services, clinic_id)
     moments = services.history.moments(clinic_id)
     wanted = forms.number(request.query_params, "backup")
-    usual = next((moment for moment in moments if moment.safety_of is None), None)
+    usual = next((moment for moment in moments if moment.is_regular), None)
     chosen = next((moment for moment in moments if moment.number == wanted), usual)
     entry = services.history.by_number(chosen.number, caller.viewer.visible) if chosen else None
     zone = services.settings.zone
