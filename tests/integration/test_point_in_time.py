@@ -31,8 +31,9 @@ from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo import database
 from include.demo.postgres import SERVER_USER, THROWAWAY, EmbeddedPostgres
+from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.integration.test_restore_runner import Theatre
-from tests.postgres_fixtures import DemoDatabase, copy_files, server_folder
+from tests.postgres_fixtures import DemoDatabase, copy_files, copy_of, server_folder
 
 STOCK, PATIENT = "public.inventario_inventario", "public.usuarios_paciente"
 SETTINGS = {**THROWAWAY, "wal_level": "replica", "archive_mode": "on", "autovacuum": "off"}
@@ -317,6 +318,20 @@ def test_a_migration_since_then_is_no_obstacle(theatre: Theatre, past: Past, clo
         theatre.execute(f"ALTER TABLE {STOCK} DROP COLUMN lote")
 
 
+def test_a_table_that_came_later_is_left_as_it_is(theatre: Theatre, past: Past) -> None:
+    """Its extract reads a table that was not there then."""
+    with past.recovered() as server:
+        change(server, "DROP TABLE public.auditoria_bitacora CASCADE")
+        before = rows_of(past.present, 1)["public.auditoria_bitacora"]
+        request = from_pitr(theatre, server)
+        plan = theatre.runner().plan(request)
+        (table,) = [each for each in plan.tables if each.table == "public.auditoria_bitacora"]
+        assert "Its rows are left as they are" in table.notes[0]
+        assert not plan.refusals
+        theatre.go(request)
+        assert rows_of(past.present, 1)["public.auditoria_bitacora"] == before
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -352,3 +367,37 @@ def test_it_is_read_only(theatre: Theatre, clone: DemoDatabase) -> None:
     """Whatever role the connection has: nothing of ours can write there."""
     with Snapshot(connections.parse("pitr_db", clone.restorer_uri)) as snapshot, pytest.raises(ClinicBackupsError):
         snapshot.rows(f"UPDATE {STOCK} SET cantidad = 0 RETURNING 1", None, "trying to write")
+
+
+def test_the_command_restores_and_lists_it(
+    run: Run,  # noqa: F811
+    demo_template: DemoDatabase,
+    tmp_path: Path,
+) -> None:
+    """The database of the earlier time is another one of the same server, so its time has to be given."""
+    with copy_of(demo_template) as earlier, copy_of(demo_template) as present:
+        change(present, f"DELETE FROM {STOCK} WHERE clinica_id = 1")
+        at = datetime.now(UTC) - timedelta(hours=3)
+        more = restore_keys(run, tmp_path / "identity", present) | {
+            "AIRFLOW_CONN_CLINIC_DB": present.reader_uri, "AIRFLOW_CONN_BACKUP_CATALOG": present.catalog_uri,
+            "AIRFLOW_CONN_PITR_DB": earlier.reader_uri,
+        }  # fmt: skip
+        run("store", "init", **more)
+        words = ("restore", "--clinic", "1", "--identity", str(tmp_path / "identity"), "--from-connection", "pitr_db")
+        unknown = run(*words, "--plan", **more)
+        assert (unknown.code, "--as-of" in unknown.err) == (1, True)
+        words = (*words, "--as-of", at.isoformat())
+        refused = run(*words, "--plan", **more)
+        assert (refused.code, "--other-database" in refused.err) == (1, True)
+        done = run(*words, "--other-database", "--yes", **more)
+        assert done.code == 0, done.err
+        assert rows_of(present, 1) == rows_of(earlier, 1)
+        listed = run("list", "--clinic", "1", "--json", **more).json()
+        assert [record["read_from"] is not None for record in listed if record["state"] == "completed"].count(True) == 2
+        shown = run("list", "--clinic", "1", **more).out
+        assert "pitr_db" in shown
+        usual = run("restore", "--clinic", "1", "--identity", str(tmp_path / "identity"), "--plan", **more)
+        assert "except safety backups and backups of a point in time" in usual.err
+        for option in ("--backup", "--archive"):
+            both = run(*words, option, "1-20261124T060000Z", **more)
+            assert both.code == 2

@@ -26,7 +26,7 @@ from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.target import ask
 from clinic_backups.tenant import people
 from clinic_backups.tenant.data_time import AskTime, DataTime
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
 # "not paused" and "pause requested" are the others.
@@ -34,6 +34,10 @@ _REPLAY = (
     "SELECT CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() = 'paused' ELSE true END,"
     " pg_last_xact_replay_timestamp(), clock_timestamp()"
 )
+_LATER = """
+    SELECT name FROM unnest(%(names)s) AS name
+     WHERE NOT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                        WHERE n.nspname || '.' || c.relname = name)"""
 _HOLD = "SELECT pg_advisory_xact_lock(%(key)s)"
 _TRY = "SELECT pg_try_advisory_xact_lock(%(key)s)"
 
@@ -79,13 +83,22 @@ class PointInTime:
         self._listener.step(f"reading the clinic from {name}")
         clinic = self._clinic(connection, request.clinic_id)
         backup = self._backup(connection, self._asking(name, request.as_of))
+        queries = None if is_shared(clinic.id) else self._queries(connection, clinic.id)
         return backup.run(
             BackupRequest(
                 clinic, kind="full", requested_by=request.requested_by, notes=request.notes, read_from=name,
                 # Its extracts are those of today. The record says what is missing, and so does the plan.
                 allow_gaps=True,
-            )
+            ),
+            queries=queries,
         )  # fmt: skip
+
+    def _queries(self, connection: Connection, clinic_id: ClinicId) -> dict[str, str]:
+        """The extracts of the tables that were there at that time. A restore leaves the others as they are."""
+        queries = SqlExtract().rendered(SqlFolder(self._settings.sql_dir), clinic_id)
+        with Snapshot(connection, **self._settings.timeouts) as snapshot:
+            later = {name for (name,) in snapshot.rows(_LATER, {"names": list(queries)}, "looking for the tables")}
+        return {name: query for name, query in queries.items() if name not in later}
 
     def _clinic(self, connection: Connection, clinic_id: ClinicId) -> Clinic:
         if is_shared(clinic_id):
