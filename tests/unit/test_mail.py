@@ -26,6 +26,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.notify.digest import digest_facts
 from clinic_backups.notify.mime import message
 from clinic_backups.notify.templates import FORMS, Form, Mail, Templates, _compiled
+from clinic_backups.restore.request import INTO, MODES
 from clinic_backups.tenant.people import UnusableKey
 from tests.servers import CHECKOUT
 
@@ -327,6 +328,14 @@ def test_the_wordings_of_plans_and_answers(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", ["approval", "answer", "restore", "restore_report"])
+@pytest.mark.parametrize("mode", [*MODES, INTO])
+def test_every_mode_has_its_words(mode: str, kind: str, language: str) -> None:
+    mail = SHIPPED.render(kind, language, FACTS[kind] | {"mode": mode, "schema": "mirar_7"})
+    assert not re.search(rf"^Mod[oe]: +{mode}$", mail.text, re.MULTILINE) or (mode, language) == ("exact", "en")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_the_wordings_of_a_failure(language: str) -> None:
     def text(**changes: Any) -> str:
         quiet = Templates(FOLDER, ZoneInfo("UTC"))
@@ -348,6 +357,11 @@ RESTORE_WORDINGS: list[tuple[dict[str, Any], dict[str, list[str]], dict[str, lis
     ({"mode": "missing", "tables": ["public.citas_consulta"]},
      {"es": ["que faltaban en una parte de los datos"], "en": ["missing from part of "]},
      {"es": ["quedaron como estaban"], "en": ["is now as it was"]}),
+    ({"mode": "rows"},
+     {"es": ["Los registros que se pidieron", "no se tocaron"],
+      "en": ["records that were asked for", "left as they are"]},
+     {"es": ["ya no está en la aplicación", "Los datos de su clínica quedaron"],
+      "en": ["no longer in the application", "Your clinic’s data is"]}),
     ({"tables": ["public.citas_consulta"]},
      {"es": ["Una parte de los datos"], "en": ["Part of "]},
      {"es": ["quedaron como estaban"], "en": ["The data of"]}),
