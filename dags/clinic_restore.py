@@ -12,6 +12,8 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"mode": "missing"` | only bring back rows that are gone; nothing is changed or deleted (`exact` is the default) |
 | `"mode": "live"` | as `exact`, but rows that people change after the plan keep their changes |
 | `"mode": "into", "schema": "clinic_7_look"` | write a copy into a new schema of `restore_target` instead |
+| `"mode": "export", "format": "xlsx"` | write a file for the clinic to download; or csv, json, sqlite |
+| `"password": "…"` | for an export: the encrypted password that the clinic's page has made; never a plain one |
 | `"rows": {"public.usuarios_paciente": [43, 44]}` | only these rows and what hangs on them; all else stays as it is |
 | `"only": true` | with `rows`: without what hangs on them |
 | `"tables": ["public.citas_consulta"]` | only these tables |
@@ -47,8 +49,10 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups.base.load_settings import for_schedules
+from clinic_backups.catalog.exports import FORMATS
 from clinic_backups.operators import OWNER, clinic_param
 from clinic_backups.operators.restore_tasks import PlanApproval, apply, plan, report
+from clinic_backups.restore.request import EXPORT, INTO, MODES
 
 configured = for_schedules()
 
@@ -77,8 +81,18 @@ configured = for_schedules()
             title="From another database",
             description="The connection to a database that was recovered to an earlier time",
         ),
-        "mode": Param("exact", type="string", enum=["exact", "missing", "live", "rows", "into"], title="Mode"),
+        "mode": Param("exact", type="string", enum=[*MODES, INTO, EXPORT], title="Mode"),
         "schema": Param(None, type=["null", "string"], title="New schema", description="Only with the mode into"),
+        "format": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, *FORMATS],
+            title="Format",
+            description="With the mode export",
+        ),
+        "password": Param(
+            None, type=["null", "string"], title="Encrypted password", description="The page gives it to an export"
+        ),
         "tables": Param(
             None, type=["null", "array"], items={"type": "string"}, title="Tables", description="Empty: all"
         ),

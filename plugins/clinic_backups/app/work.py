@@ -34,6 +34,7 @@ from clinic_backups.differences.record_history import RecordHistory
 from clinic_backups.differences.states import States
 from clinic_backups.drill.night import Drills, OnProof
 from clinic_backups.drill.order import Turn, choose
+from clinic_backups.export.delivery import ExportRunner
 from clinic_backups.export.export import Export
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.replication import Replicator
@@ -197,6 +198,14 @@ class Parts(Shared):
             catalog=self.catalog,
             approvals=self.approvals,
         )
+
+    def exports_to_approve(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> ExportRunner:
+        """Writes exports into the store, with an approval. :raises SettingsError: see :meth:`archives`."""
+        export = self.export(identity_file, **listening)
+        return ExportRunner(
+            settings=self.settings, export=export, catalog=self.catalog, approvals=self.approvals,
+            identities=self.archives(identity_file).identities, store=lambda: self.store, now=self.clock,
+        )  # fmt: skip
 
     def states(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> States:
         """Compares states of a clinic: backups, moments, and databases."""

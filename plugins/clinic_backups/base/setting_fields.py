@@ -204,6 +204,13 @@ class SettingFields(BaseSettings):
     identity_file: SomePath = Field(
         default=None, description="File with the secret key; only where restores run, never on workers that back up"
     )
+    export_days: int = Field(
+        default=7,
+        ge=1,
+        le=365,
+        description="How many days an export that was asked for on the page can be downloaded. Then retention deletes "
+        "it",
+    )
     point_in_time_connections: Words = Field(
         default=("pitr_db",),
         description="Names of connections to databases that were recovered to an earlier time, separated by spaces. A "

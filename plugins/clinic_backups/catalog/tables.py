@@ -282,6 +282,30 @@ forgotten_key = Table(
     Column("secret", LargeBinary, nullable=False),
 )
 
+# Backups that were written as files that people open. See :class:`~clinic_backups.catalog.exports.ExportRecord`.
+export = Table(
+    "export",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("clinic_id", ClinicIdText, nullable=False),
+    Column("backup_id", Text, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("protection", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("run_id", Text),
+    Column("approved_by", Text),
+    Column("begun_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("made_at", DateTime(timezone=True)),
+    Column("rows", BigInteger),
+    Column("store_url", Text),
+    Column("key", Text),
+    Column("file_name", Text),
+    Column("size_bytes", BigInteger),
+    Column("sha256", Text),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("deleted_at", DateTime(timezone=True)),
+)
+
 clinic = Table(
     "clinic",
     metadata,

@@ -20,6 +20,7 @@ from clinic_backups.base.replica import Condition
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.erasures import Counted, Erasure, Erasures
+from clinic_backups.catalog.exports import Exports
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
@@ -46,6 +47,7 @@ class Cleaner:
         self._settings, self._catalog, self._now = settings, catalog, now
         self._stores = AnsweringStores(stores)
         self._replicas, self._erasures = Replicas(catalog.database), Erasures(catalog.database)
+        self._exports = Exports(catalog.database)
         self._decider = Decider(settings=settings, catalog=catalog, stores=self._stores, now=now)
 
     def run(self, *, clinic_id: ClinicId | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
@@ -147,8 +149,20 @@ class Cleaner:
             proof = self._delete(record, self._decider.urls(record, replicas), cleaned)
             if proof is not None:
                 self._note_deleted(replace(record, deletion=proof), cleaned)
+        self._delete_exports(cleaned)
         if cleaned.erasure is not None:
             cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, before, lock)
+
+    def _delete_exports(self, cleaned: Cleaned) -> None:
+        """Delete the clinic's exports whose time is over. If the clinic is erased, delete all of them."""
+        ended = None if cleaned.erasure is not None else self._now()
+        for record in self._exports.stored(cleaned.clinic_id, ended_before=ended):
+            try:
+                with self._stores.at(record.store_url or "", cleaned.clinic_id) as store:
+                    (store.purge if cleaned.erasure is not None else store.delete)(record.key or "")
+                self._exports.mark_deleted(record.id)
+            except ClinicBackupsError as error:
+                cleaned.fail(error)
 
     def _counted(self, cleaned: Cleaned) -> dict[str, int]:
         """The number of an erased clinic's objects in each store, before anything is deleted."""

@@ -19,17 +19,19 @@ from clinic_backups.base.conf_values import flag, notes, require_known_keys, unk
 from clinic_backups.base.documents import StoredId, read
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import plain
+from clinic_backups.catalog.exports import FORMATS, Format
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.tenant.given_id import given_id
 
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live", "rows")
-INTO = "into"
+INTO, EXPORT = "into", "export"
 KEYS = (
     "clinic_id", "backup_id", "as_of", "from_connection", "mode", "schema", "tables", "rows", "only", "ignore_dropped",
-    "other_database", "approve", "notes",
+    "other_database", "format", "password", "approve", "notes",
 )  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 MOST_ROWS, LONGEST_KEY = 1_000, 200
+_SEALED = re.compile(r"[A-Za-z0-9+/]{200,8000}={0,2}")
 _ROWS_HINT = (
     'For instance: {"rows": {"public.usuarios_paciente": [43, 44]}}. It brings these rows back, and what hangs on them.'
 )
@@ -65,6 +67,9 @@ class RestoreRequest(Wish):
     :param from_connection: back up the clinic from this database of an earlier time first, and restore that. Then
         ``as_of`` is the time that it was recovered to.
     :param into_schema: do not restore the clinic, but make a copy in a new schema of this name.
+    :param export_format: do not restore the clinic, but write a file of this format for people.
+    :param sealed_password: its password, encrypted to the keys of backups; none: it is encrypted to the clinic's own
+        keys.
     """
 
     clinic_id: StoredId
@@ -72,6 +77,8 @@ class RestoreRequest(Wish):
     as_of: datetime | None = None
     from_connection: str | None = None
     into_schema: str | None = None
+    export_format: Format | None = None
+    sealed_password: str | None = field(default=None, repr=False)
     requested_by: str = ""
     notes: str = ""
     run_id: str | None = None
@@ -124,6 +131,8 @@ def parse(
         from_connection=_from_connection(conf),
         mode=_mode(conf),
         into_schema=_schema(conf),
+        export_format=_export_format(conf),
+        sealed_password=_sealed_password(conf),
         tables=_tables(conf.get("tables")),
         rows=_rows(conf),
         only=_only(conf),
@@ -184,11 +193,11 @@ def _from_connection(conf: Mapping[str, Any]) -> str | None:
         return None
     if conf.get("backup_id"):
         raise SettingsError("The conf has both backup_id and from_connection.", hint="Give only one of them.")
-    if conf.get("mode") == INTO:
+    if conf.get("mode") in (INTO, EXPORT):
         raise SettingsError(
-            "from_connection and the mode into do not fit together.",
-            hint="`clinic-backups restore --plan --from-connection …` records a backup of that time. Make the copy from"
-            " that backup, by its id.",
+            f"from_connection and the mode {conf['mode']} do not fit together.",
+            hint="`clinic-backups restore --plan --from-connection …` records a backup of that time. Make the copy or"
+            " the export from that backup, by its id.",
         )
     return name
 
@@ -221,14 +230,14 @@ def _mode(conf: Mapping[str, Any]) -> RestoreMode:
         )
     if value == "rows" and not names_rows:
         raise SettingsError("The mode rows needs rows.", hint=_ROWS_HINT)
-    if value == INTO:
+    if value in (INTO, EXPORT):
         return "exact"
     for mode in MODES:
         if value == mode:
             return mode
     if value is None or value == "":
         return "exact"
-    raise unknown_word("mode", value, (*MODES, INTO))
+    raise unknown_word("mode", value, (*MODES, INTO, EXPORT))
 
 
 def _rows(conf: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -261,6 +270,34 @@ def _only(conf: Mapping[str, Any]) -> bool:
     if only and not conf.get("rows"):
         raise SettingsError("only was given without rows.", hint=_ROWS_HINT)
     return only
+
+
+def _export_format(conf: Mapping[str, Any]) -> Format | None:
+    value = conf.get("format")
+    if (conf.get("mode") == EXPORT) != (value is not None and value != ""):
+        raise SettingsError(
+            "mode and format do not fit together: a format needs the mode export, and that mode needs a format.",
+            hint='{"mode": "export", "format": "xlsx"} writes a file for people; leave both out to restore the clinic.',
+        )
+    for known in FORMATS:
+        if value == known:
+            return known
+    if value:
+        raise unknown_word("format", value, FORMATS)
+    return None
+
+
+def _sealed_password(conf: Mapping[str, Any]) -> str | None:
+    value = conf.get("password")
+    if value is None or value == "":
+        return None
+    # An open password would stand in Airflow's pages and its database.
+    if conf.get("mode") != EXPORT or not isinstance(value, str) or not _SEALED.fullmatch(value):
+        raise SettingsError(
+            "password is not one that the page has encrypted for the mode export.",
+            hint="Leave it out. Ask for the data on the clinic's page.",
+        )
+    return value
 
 
 def _schema(conf: Mapping[str, Any]) -> str | None:
