@@ -26,7 +26,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.notify.digest import digest_facts
 from clinic_backups.notify.mime import message
 from clinic_backups.notify.templates import FORMS, Form, Mail, Templates, _compiled
-from clinic_backups.restore.request import INTO, MODES
+from clinic_backups.restore.request import EXPORT, INTO, MODES
 from clinic_backups.tenant.people import UnusableKey
 from tests.servers import CHECKOUT
 
@@ -310,6 +310,16 @@ WORDINGS_OF_ANSWERS: list[tuple[str, dict[str, Any], dict[str, str], dict[str, s
      {"es": "en el esquema nuevo mirar_7", "en": "in the new schema mirar_7"}, {"es": "agregados", "en": "inserted"}),
     ("answer", {"outcome": "approved", "reason": ""}, {"es": "jefa aprobó", "en": "jefa approved"},
      {"es": "Motivo", "en": "Reason"}),
+    ("approval", {"reminder": False, "mode": "export"},
+     {"es": "un archivo con los datos", "en": "a file with the data"}, {"es": "restaurar", "en": "to restore"}),
+    ("approval", {"reminder": True, "mode": "export"},
+     {"es": "Nadie ha respondido todavía", "en": "Nobody has answered yet"}, {"es": "agregados", "en": "inserted"}),
+    ("answer", {"outcome": "approved", "mode": "export"},
+     {"es": "se puede descargar", "en": "can be downloaded"}, {"es": "restaurar datos", "en": "restore data"}),
+    ("answer", {"outcome": "rejected", "mode": "export"},
+     {"es": "rechazó que se entreguen", "en": "rejected that the data"}, {"es": "estaura", "en": "estore"}),
+    ("answer", {"outcome": "lapsed", "answered_by": "", "reason": "", "mode": "export"},
+     {"es": "pedirlos de nuevo", "en": "ask for them again"}, {"es": "restaurar", "en": "to restore"}),
     ("answer", {"outcome": "lapsed", "answered_by": "", "reason": ""},
      {"es": "Nadie respondió a tiempo", "en": "Nobody answered"}, {"es": "Respondió:", "en": "Answered by"}),
 ]  # fmt: skip
@@ -329,7 +339,7 @@ def test_the_wordings_of_plans_and_answers(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", ["approval", "answer", "restore", "restore_report"])
-@pytest.mark.parametrize("mode", [*MODES, INTO])
+@pytest.mark.parametrize("mode", [*MODES, INTO, EXPORT])
 def test_every_mode_has_its_words(mode: str, kind: str, language: str) -> None:
     mail = SHIPPED.render(kind, language, FACTS[kind] | {"mode": mode, "schema": "mirar_7"})
     assert not re.search(rf"^Mod[oe]: +{mode}$", mail.text, re.MULTILINE) or (mode, language) == ("exact", "en")
