@@ -356,6 +356,12 @@ def test_a_run_that_exports_is_not_called_a_restore(language: str) -> None:
             text = browser.get(f"ui/runs/clinic_restore/{quote(restore_run().run_id, safe='')}").text
         body = text[text.index("<main") :].replace("clinic_restore", "").replace("restore%", "")
         assert [word for word in wrong if word in body] == []
+        with client(fake, OPERATOR, language) as browser:
+            page = browser.get("ui/clinics/7").text
+        restores, exports = (page.index(f'id="{name}-title"') for name in ("restores", "exports"))
+        places = [found.start() for found in re.finditer("runs/clinic_restore/web__", page)]
+        assert all(place > exports > restores for place in places)
+        assert len(places) == (state == "running")
 
 
 @pytest.mark.parametrize("path", [

@@ -91,7 +91,8 @@ def clinic(
         page=forms.page_of(request.query_params),
         per_page=BACKUPS_PER_PAGE,
     )
-    restores = services.seen_runs.restores(caller, clinic_id)
+    runs = services.seen_runs.restores(caller, clinic_id)
+    restores = [run for run in runs if not run.is_export]
     exports = services.exports.of_clinic(clinic_id) if caller.viewer.may("export", clinic_id) else []
     audit = None
     if caller.viewer.may("audit", clinic_id):
@@ -107,6 +108,7 @@ def clinic(
         history=history,
         restores=restores,
         exports=[(each, each.is_there(services.now())) for each in exports],
+        asked_for=[run for run in runs if run.is_export and not run.is_over],
         restored=_restored(restores),
         queued=services.seen_runs.queued(clinic_id),
         next_run=next_backups(services.seen_runs.next_run(), services.settings, services.now())(line.schedule),
