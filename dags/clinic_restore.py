@@ -14,6 +14,7 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"mode": "into", "schema": "clinic_7_look"` | write a copy into a new schema of `restore_target` instead |
 | `"mode": "export", "format": "xlsx"` | write a file for the clinic to download; or csv, json, sqlite |
 | `"password": "…"` | for an export: the encrypted password that the clinic's page has made; never a plain one |
+| `"masked": false` | with `into`: leave in clear what `include/sql/masks.txt` would mask |
 | `"rows": {"public.usuarios_paciente": [43, 44]}` | only these rows and what hangs on them; all else stays as it is |
 | `"only": true` | with `rows`: without what hangs on them |
 | `"tables": ["public.citas_consulta"]` | only these tables |
@@ -92,6 +93,9 @@ configured = for_schedules()
         ),
         "password": Param(
             None, type=["null", "string"], title="Encrypted password", description="The page gives it to an export"
+        ),
+        "masked": Param(
+            None, type=["null", "boolean"], title="Masked", description="Only with the mode into; empty: by masks.txt"
         ),
         "tables": Param(
             None, type=["null", "array"], items={"type": "string"}, title="Tables", description="Empty: all"

@@ -30,6 +30,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.shared_unit import SHARED, SHARED_ID
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.catalog.proofs import ProofRecord, Proofs
 from clinic_backups.catalog.tables import clinic as clinic_table
 from clinic_backups.drill import unit
@@ -134,6 +135,27 @@ def test_each_unit_is_proven_and_the_certificate_says_what_was_compared(rig: Rig
     # What is recorded is not changed.
     with pytest.raises(Exception, match="only ever added to"):
         rig.execute("UPDATE clinic_backups.proof SET outcome = 'proven'")
+
+
+def test_a_backup_with_forgotten_rows_is_proven_as_it_is_stored(rig: Rig) -> None:
+    """The certificate says how many rows a restore leaves out. The drill compares all of them."""
+    rig.shared()
+    record, other = rig.run(1), rig.run(2)
+    ((patient, visits),) = rig.execute_rows(
+        "SELECT paciente_id, count(*) FROM citas_consulta AS v JOIN usuarios_paciente AS p ON p.id = paciente_id"
+        " WHERE p.clinica_id = 1 GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
+    )
+    Forgotten(rig.catalog.database).add(1, {"public.usuarios_paciente": [str(patient)]}, by="ana", reason="x")
+    one, two = rig.drills().run([1, 2])
+    assert (one.backup_id, one.outcome, two.backup_id, two.outcome) == (
+        record.backup_id, "proven", other.backup_id, "proven",
+    )  # fmt: skip
+    document = json.loads(one.certificate)
+    assert document["rows"] == record.rows
+    (said,) = (check["detail"] for check in document["checks"] if check["name"] == "forgotten rows")
+    assert "public.usuarios_paciente: 1 row is forgotten and left out." in said
+    assert f"public.citas_consulta: {visits} row" in said
+    assert "forgotten rows" not in checks(two)
 
 
 def test_one_damaged_archive_fails_exactly_its_clinic_and_a_replica_proves_it(rig: Rig) -> None:

@@ -7,29 +7,40 @@ import errno
 import io
 import json
 import re
+import resource
 import sqlite3
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pyrage
 import pytest
+import xlsxwriter
 
 from clinic_backups.archive.encryption import ENCRYPTION, generate_identity, load_identities
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.table import Column, Table
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.export import xlsx
 from clinic_backups.export.content import Exported, is_exact, names_for
+from clinic_backups.export.export import Export
 from clinic_backups.export.text_files import CsvFolder
+from clinic_backups.export.xlsx import XlsxFile
+from clinic_backups.restore.archives import Archives
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from tests.fleet import flip
 from tests.integration.test_cli import run as run
 from tests.integration.test_diff import change
 from tests.integration.test_diff import life as life
 from tests.postgres_fixtures import DemoDatabase
+from tests.rig import Rig
 
 PATIENTS, STOCK = "public.usuarios_paciente", "public.inventario_inventario"
 OF_PATIENT = "paciente_id IN (SELECT id FROM usuarios_paciente WHERE clinica_id = 1)"
@@ -334,6 +345,66 @@ def test_a_fault_while_it_writes_leaves_nothing(
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("kind", ["csv", "xlsx", "sqlite", "json"])
+def test_a_full_disk_at_any_moment_leaves_nothing(
+    kind: Any, sealed: bool, demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    """The limit of a file's size grows until the export fits: SQLite, Excel's and age's libraries have own errors."""
+    rig = Rig(demo_database, FileStore(tmp_path / "store"))
+    record = rig.run(1)
+    archives = Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
+    export = Export(archives, "es", forgotten=lambda _: ForgottenOfClinic({}))
+    place = tmp_path / "place"
+    place.mkdir()
+    limits = iter(int(1_000 * 1.2**step) for step in range(60))
+    failures = 0
+    while True:
+        try:
+            with limited(next(limits)):
+                export.run(record, kind, place / "out", recipients=[generate_identity()[1]] if sealed else [])
+            break
+        except PermanentError as error:
+            assert "cannot be written: " in error.message
+            assert list(place.iterdir()) == []
+            failures += 1
+    assert failures > 3
+    assert [each.name for each in place.iterdir()] == ["out"]
+
+
+def test_a_disk_that_is_full_when_the_excel_file_is_packed(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sheets are written, and the file that is made of them does not fit."""
+    rig = Rig(demo_database, FileStore(tmp_path / "store"))
+    record = rig.run(1)
+    close = xlsxwriter.Workbook.close
+
+    def packed(book: xlsxwriter.Workbook) -> None:
+        with limited(1_000):
+            close(book)
+
+    monkeypatch.setattr(xlsxwriter.Workbook, "close", packed)
+    archives = Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
+    export = Export(archives, "es", forgotten=lambda _: ForgottenOfClinic({}))
+    place = tmp_path / "place"
+    place.mkdir()
+    with pytest.raises(PermanentError, match="out cannot be written: File too large"):
+        export.run(record, "xlsx", place / "out")
+    assert list(place.iterdir()) == []
+
+
+@contextmanager
+def limited(size_bytes: int) -> Iterator[None]:
+    """No file of this process may become larger. The database's server is another process."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+
 @pytest.mark.parametrize("kind", ["json", "sqlite"])
 def test_encrypted_to_a_recipient(kind: str, life: Any, demo_database: DemoDatabase, tmp_path: Path) -> None:
     life("backup", "--clinic", "1")
@@ -394,3 +465,17 @@ def test_names_are_safe_and_unique() -> None:
     assert list(names.values()) == [
         "a.B", "a.b~2", "_x", "a_b", "a_b~2", "_sqlite_a.b", "x" * 20, "x" * 18 + "~2",
     ]  # fmt: skip
+
+
+def test_any_name_is_a_name_of_a_sheet(tmp_path: Path) -> None:
+    """Excel's own rules are checked by the library; a character beyond the first plane counts twice there."""
+    names = ["s." + "a" * 21 + "'zzz", "s.'q'", "s.[a]:*?/\\(b)", "s." + "😀" * 14, "s.History", "S.HISTORY", "History"]
+    column = Column("id", "integer", not_null=True, default=None, identity="", generated=None)
+    tables = {name: Exported(Table(name, (column,), (), ()), 1) for name in names}
+    sink = XlsxFile(tmp_path / "out.xlsx", tables, "LEEME")
+    for name in names:
+        sink.write(name, b"1\n")
+    sink.finish(["x"])
+    sheets = [place for places in sink.placed.places.values() for place in places]
+    assert len({each.casefold() for each in sheets}) == len(names)
+    assert all(len(each.encode("utf-16-le")) // 2 <= 31 for each in sheets)

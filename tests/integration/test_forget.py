@@ -191,12 +191,12 @@ def test_other_clinics_and_other_tables_are_not_concerned(ward: Forgetting) -> N
 
 def test_records_cannot_be_changed(ward: Forgetting) -> None:
     ward.forget(43)
-    for table in ("forgotten", "forgotten_key"):
-        column = "reason" if table == "forgotten" else "only_one"
+    for table in ("forgotten", "forgotten_key", "forgotten_sealed"):
+        column = {"forgotten": "reason", "forgotten_key": "secret"}.get(table, "sealed")
         for statement in (
             f"UPDATE clinic_backups.{table} SET {column} = {column}",
             f"DELETE FROM clinic_backups.{table}",
-            f"TRUNCATE clinic_backups.{table}",
+            f"TRUNCATE clinic_backups.{table} CASCADE",
             f"SET session_replication_role = replica; DELETE FROM clinic_backups.{table}",
         ):
             with pytest.raises(psycopg2.Error, match="is only ever added to"):
@@ -273,7 +273,9 @@ def test_the_command_shows_and_stores_no_key(life: Any, demo_database: DemoDatab
     archive = life("list", "--clinic", "1", "--json").json()
     key = next(each["archive_key"] for each in archive if each["backup_id"] == backup_id)
     bare = life("restore", "--clinic", "1", "--archive", key, "--plan")
-    assert "Without the catalog it cannot be known which rows were forgotten" in bare.err
+    assert "1 erasure requests from the stores are followed" in bare.err
+    assert "1 row of the backup is left out" in bare.err
+    assert "424242" not in bare.out + bare.err
 
 
 def test_what_cannot_be_meant_is_refused(life: Any) -> None:

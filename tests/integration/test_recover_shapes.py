@@ -245,7 +245,7 @@ def test_a_sequence_that_newer_backups_say_nothing_of_is_named(
     shared(rig)
     rig.execute(*NEXT)
     with monkeypatch.context() as patch:
-        patch.setattr("clinic_backups.backup.backup.clinic_files", lambda snapshot: {})
+        patch.setattr("clinic_backups.backup.backup.clinic_files", lambda snapshot, folder: {})
         for clinic in (1, 2):
             rig.run(clinic)
     for target in made(rig, tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.catalog.row_changes import BLOCK_ROWS, RowChanges, is_unusual
+from clinic_backups.catalog.row_changes import RowChanges, is_unusual, most_rows
 from clinic_backups.stores.file import FileStore
 from tests.fleet import Fleet
 from tests.postgres_fixtures import DemoDatabase
@@ -42,11 +42,12 @@ def test_no_change_is_overlooked_and_no_table_named_without_one(fleet: Fleet) ->
     third = fleet.on_day(2)
     found = {each.table: each for each in changes.between(first, second) if each.is_worth_saying}
     assert found.keys() == {STOCK, PATIENTS}
-    assert all(1 <= (each.at_most or 0) <= BLOCK_ROWS and each.more == 0 for each in found.values())
+    assert all(1 <= (each.at_most or 0) <= most_rows(1) and each.more == 0 for each in found.values())
     # By day: the two nights that changed something, and not the full backup.
     nights = changes.nightly(1, fleet.now)
     assert [(night.day - first.started_at.date()).days for night in nights] == [1, 2]
-    assert [night.changed for night in nights] == [2 * BLOCK_ROWS, BLOCK_ROWS]
+    assert nights[0].changed == sum(each.at_most or 0 for each in found.values())
+    assert 1 <= nights[1].changed <= most_rows(1)
     assert changes.nightly(2, fleet.now) == []
     over_two = {each.table: each for each in changes.between(first, third) if each.is_worth_saying}
     assert over_two.keys() == {STOCK, PATIENTS}
@@ -59,12 +60,72 @@ def test_no_change_is_overlooked_and_no_table_named_without_one(fleet: Fleet) ->
     assert back == {STOCK, PATIENTS}
 
 
+WITHOUT_STATES = """
+    UPDATE clinic_backups.backup_blocks AS l SET digests = convert_to((line.head - 'states')::text, 'UTF8')
+           || substring(l.digests FROM position('\\x0a'::bytea IN l.digests))
+      FROM clinic_backups.backup_blocks AS k CROSS JOIN LATERAL (
+           SELECT convert_from(substring(k.digests FROM 1 FOR position('\\x0a'::bytea IN k.digests) - 1), 'UTF8')::jsonb
+           ) AS line (head)
+     WHERE k.backup_id = l.backup_id AND l.part = 0 AND k.part = 0
+"""
+"""Makes lists of blocks that of older versions."""
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["today's lists", "lists of before"])
+def test_rows_that_are_again_as_they_were_are_not_overlooked(fleet: Fleet, older: bool) -> None:
+    changes = RowChanges(fleet.catalog.database)
+    fleet.execute(INSERT.format(1, 600))
+    days = [fleet.on_day(0)]
+    for day, name in enumerate(("y", "nuevo", "z"), start=1):
+        fleet.execute(f"UPDATE inventario_inventario SET nombre = '{name}' WHERE codigo = 'N300'")
+        days.append(fleet.on_day(day))
+    assert [each.kind for each in days] == ["full", "incremental", "incremental", "incremental"]
+    if older:
+        fleet.execute("SET session_replication_role = replica", WITHOUT_STATES)
+    for first, second in ((0, 1), (1, 2), (2, 3), (1, 3), (1, 0), (3, 2), (3, 0), (2, 1)):
+        found = {each.table for each in changes.between(days[first], days[second]) if each.is_worth_saying}
+        assert found == {STOCK}, (first, second)
+    assert [each for each in changes.between(days[0], days[2]) if each.is_worth_saying] == []
+    assert [each for each in changes.between(days[2], days[0]) if each.is_worth_saying] == []
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["today's lists", "lists of before"])
+def test_there_are_never_more_than_at_most(fleet: Fleet, older: bool) -> None:
+    """All rows of some blocks change, whatever number of rows these blocks have."""
+    changes = RowChanges(fleet.catalog.database)
+    fleet.execute(INSERT.format(1, 3000))
+    before = fleet.on_day(0)
+    first = one_number(fleet, "SELECT min(id) FROM inventario_inventario WHERE codigo = 'N1'")
+    for day in range(1, 9):
+        fleet.execute(
+            f"UPDATE inventario_inventario SET nombre = nombre || '{day}' WHERE clinica_id = 1"
+            f" AND id BETWEEN {first + day * 300} AND {first + day * 300 + 200 + day}"
+        )
+        after = fleet.on_day(day)
+        if older:
+            fleet.execute("SET session_replication_role = replica", WITHOUT_STATES)
+        (found,) = (each for each in changes.between(before, after) if each.is_worth_saying)
+        assert found.table == STOCK
+        assert 201 + day <= (found.at_most or 0) <= (found.after or 0)
+        before = after
+
+
+def one_number(fleet: Fleet, query: str) -> int:
+    with closing(fleet.database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(query)
+        return int(cursor.fetchall()[0][0])
+
+
 def test_without_a_list_of_blocks_nothing_is_claimed(fleet: Fleet) -> None:
     first = fleet.on_day(0)
-    second = fleet.on_day(1)
+    fleet.execute(INSERT.format(1, 1))
+    second, third = fleet.on_day(1), fleet.on_day(2)
     fleet.execute(f"DELETE FROM clinic_backups.backup_blocks WHERE backup_id = '{first.backup_id}'")
     found = RowChanges(fleet.catalog.database).between(first, second)
     assert {each.at_most for each in found} == {None}
+    # But equal fingerprints say that no row differs.
+    same = RowChanges(fleet.catalog.database).between(second, third)
+    assert {each.at_most for each in same} == {0}
     assert all(each.is_worth_saying for each in found)
 
 

@@ -78,6 +78,7 @@ class Doctor:
         self._see("secret key", self._identity)
         self._see("restore_db", self._restore_db)
         self._see("backups", self._backups)
+        self._see("forgotten rows", self._forgotten)
         self._conclude()
         return self._found
 
@@ -196,6 +197,19 @@ class Doctor:
         is_wrong = counts.late + counts.never + counts.failed + counts.unproven
         return "error" if is_wrong else "ok", text + unproven + failed
 
+    def _forgotten(self) -> tuple[SightState, str]:
+        if self._state("catalog") != "ok":
+            return "missing", "Not known without the catalog."
+        found = list(self._parts.forgotten_in_stores().compare(self._parts.store))
+        lacking = sum(each.kind in ("no request", "damaged request") for each in found)
+        strange = len(found) - lacking
+        if strange:
+            return "error", f"The store has {strange:,} erasure requests that the catalog did not make."
+        if lacking:
+            return "error", f"The store lacks {lacking:,} objects of the catalog's erasure requests."
+        number = len(self._parts.forgotten.find())
+        return "ok", f"{number:,} erasure requests; catalog and store have the same."
+
     def _now(self) -> datetime:
         try:
             return self._parts.clock()
@@ -242,6 +256,17 @@ class Doctor:
             self._of_clinic_db()
         elif at["backups"] != "ok":
             self._of_backups()
+        else:
+            self._of_the_rest(at)
+
+    def _of_the_rest(self, at: Mapping[str, SightState]) -> None:
+        """What does not stop the backups."""
+        if at["forgotten rows"] == "error":
+            self._say(
+                "Catalog and store do not have the same erasure requests, so forgotten rows may come back.",
+                "clinic-backups catalog verify", "clinic-backups catalog verify --record",
+                "clinic-backups catalog rebuild",
+            )  # fmt: skip
         elif at["secret key"] == "error":
             self._say(
                 "The secret key on this machine does not open new backups.",

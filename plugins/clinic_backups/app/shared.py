@@ -48,6 +48,8 @@ class Shared:
     def __init__(self, settings: Settings, find: FindConnection) -> None:
         self.settings = settings
         self._find, self._threads = find, 1
+        self.has_catalog = True
+        """False after :meth:`without_catalog`."""
         self.kept = KeptConnections()
         """Opens the connections of backups. Several backups in a row use the same ones within ``kept.keeping()``."""
         Limits.silence_seconds = settings.silence_seconds
@@ -123,6 +125,7 @@ class Shared:
     def without_catalog(self) -> None:
         """From now on accept any store, because there is no catalog with the stores' ids."""
         self.stores = self.bare_stores
+        self.has_catalog = False
 
     @property
     def store(self) -> ObjectStore:

@@ -20,6 +20,7 @@ from clinic_backups.backup.row_report import RowReport
 from clinic_backups.backup.shared_checks import closed_findings
 from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
@@ -30,12 +31,14 @@ from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.differences.record_history import RecordHistory
 from clinic_backups.differences.states import States
 from clinic_backups.drill.night import Drills, OnProof
 from clinic_backups.drill.order import Turn, choose
 from clinic_backups.export.delivery import ExportRunner
 from clinic_backups.export.export import Export
+from clinic_backups.maintenance.forgotten_in_stores import ForgottenInStores
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.retention_run import Cleaner
@@ -57,7 +60,8 @@ from clinic_backups.restore.request import LONGEST_BACKUP_ID, RestoreRequest, mo
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.tenant.data_time import AskTime
-from clinic_backups.tenant.extract import SqlExtract
+from clinic_backups.tenant.drift import Drift
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.gate import OnUnchecked
 
 
@@ -138,18 +142,18 @@ class Parts(Shared):
         identity_file: Path | None = None,
         *,
         database: Connection | None = None,
-        with_catalog: bool = True,
+        forgotten: Callable[[ClinicId], ForgottenOfClinic] | None = None,
         **options: Unpack[Reading],
     ) -> ClinicRestore:
         """Plans and applies restores. :raises SettingsError: see :meth:`archives`.
 
-        :param with_catalog: False: it is not known which rows must not come back.
+        :param forgotten: says which rows must not come back; by default the catalog says it.
         """
         archives = self.archives(identity_file, **options)
         return ClinicRestore(
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
             archives=archives, listener=archives.listener,
-            forgotten=self.forgotten.of_clinic if with_catalog else None,
+            forgotten=forgotten or self.forgotten.of_clinic,
         )  # fmt: skip
 
     def rehearse_losses(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> list[Finding]:
@@ -225,16 +229,26 @@ class Parts(Shared):
             connection_of=self.connection,
             moment_of=lambda text: moment_of(text, self.settings.zone),
             archives=lambda: self._noting_archives(identity_file, **listening),
+            forgotten=self.forgotten.of_clinic,
+            drift=self._drift,
             **listening,
         )
 
     def record_history(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RecordHistory:
         """Looks for records in backups. :raises SettingsError: see :meth:`archives`."""
-        return RecordHistory(self._noting_archives(identity_file, **listening))
+        archives = self._noting_archives(identity_file, **listening)
+        return RecordHistory(archives, forgotten=self.forgotten.of_clinic, drift=self._drift)
+
+    def _drift(self) -> Drift:
+        """What migrations changed since older backups."""
+        return SqlFolder(self.settings.sql_dir).drift()
 
     def export(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Export:
         """Writes backups as files that people open. :raises SettingsError: see :meth:`archives`."""
-        return Export(self._noting_archives(identity_file, **listening), self.settings.operator_language)
+        return Export(
+            self._noting_archives(identity_file, **listening), self.settings.operator_language,
+            forgotten=self.forgotten.of_clinic, drift=self._drift,
+        )  # fmt: skip
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
         """Makes full backups from incremental ones, without using the clinics' database."""
@@ -244,9 +258,14 @@ class Parts(Shared):
             **listening,
         )  # fmt: skip
 
-    def copier(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> IntoRestore:
-        """Restores clinics into new schemas."""
-        return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
+    def copier(
+        self, identity_file: Path | None = None, *,
+        forgotten: Callable[[ClinicId], ForgottenOfClinic] | None = None, **options: Unpack[Reading],
+    ) -> IntoRestore:  # fmt: skip
+        """Restores clinics into new schemas. :param forgotten: see :meth:`clinic_restore`."""
+        return IntoRestore(
+            self.clinic_restore(identity_file, database=self.copy_target, forgotten=forgotten, **options)
+        )
 
     def due_drills(self) -> list[Turn]:
         """The units whose turn it is to be drilled, in order."""
@@ -300,6 +319,10 @@ class Parts(Shared):
         """Makes the replicas that stores lack."""
         return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_replica=on_replica)
 
+    def forgotten_in_stores(self) -> ForgottenInStores:
+        """Keeps the erasure requests in the stores too."""
+        return ForgottenInStores(self.forgotten, self.settings.recipients)
+
     def holds(self) -> Holds:
         """Sets and ends holds."""
         return Holds(self.catalog, self.stores, self.clock)
@@ -310,7 +333,9 @@ class Parts(Shared):
 
     def store_check(self, **listening: Unpack[Listening]) -> StoreCheck:
         """Compares the stores with the catalog."""
-        return StoreCheck(catalog=self.catalog, now=self.clock, **listening)
+        return StoreCheck(
+            catalog=self.catalog, now=self.clock, recipients=self.settings.recipients, **listening
+        )  # fmt: skip
 
     def verifier(
         self, *, on_replica: Callable[[CheckedReplica], object] = nobody, **listening: Unpack[Listening]

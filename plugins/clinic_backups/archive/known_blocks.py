@@ -6,8 +6,9 @@ import hashlib
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from pydantic import BaseModel
 
@@ -47,6 +48,9 @@ class KnownBlocks:
 
     def __init__(self, archives: Sequence[str]) -> None:
         self.archives = tuple(archives)
+        self.states: list[Mapping[str, tuple[int, str]] | None] = []
+        """Of each archive, by table: the rows in its own blocks, and a hash of all blocks that the backup has of it.
+        None in lists of before."""
         self._tables: dict[str, _Table] = {}
         self._added = 0
 
@@ -65,6 +69,7 @@ class KnownBlocks:
         if head.backup_id != self.archives[self._added]:
             raise UnusableBlocks
         self._added += 1
+        self.states.append(head.states)
         total = hashlib.sha256()
         for name, count in head.tables:
             table = self._tables.setdefault(name, _Table())
@@ -91,6 +96,12 @@ class KnownBlocks:
         found = self._tables.get(table, _Table()).digests
         return {bytes(found[start : start + DIGEST_BYTES]) for start in range(0, len(found), DIGEST_BYTES)}
 
+    def own_blocks(self, table: str) -> list[int]:
+        """How many blocks of a table each archive holds."""
+        found = self._tables.get(table, _Table())
+        ends = dict(zip(found.archives, (end - begin for begin, end in pairwise([0, *found.ends])), strict=True))
+        return [ends.get(number, 0) for number in range(1, self._added + 1)]
+
     def find(self, table: str, digest: bytes) -> int:
         """The archive that holds the block; :data:`OWN_ARCHIVE` if none does and the new archive has to store it."""
         found = self._tables.get(table)
@@ -107,6 +118,7 @@ class _Head(BaseModel):
     backup_id: str
     fingerprint: str
     tables: list[tuple[str, int]]
+    states: dict[str, tuple[int, str]] | None = None
 
 
 @dataclass

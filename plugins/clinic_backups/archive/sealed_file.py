@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from clinic_backups.archive.encryption import ENCRYPTION, parse_recipients
 from clinic_backups.base.errors import PermanentError, SettingsError
@@ -36,13 +37,15 @@ def sealed_file(path: Path, recipients: Sequence[str]) -> Iterator[ByteChannel]:
     channel, failures = ByteChannel(), list[BaseException]()
 
     def seal() -> None:
+        target: _Target | None = None
         try:
             with os.fdopen(descriptor, "wb") as file:
-                ENCRYPTION.run(channel, file, recipients)
+                target = _Target(file)
+                ENCRYPTION.run(channel, target, recipients)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException as error:  # noqa: BLE001 - raised by the thread that writes
-            failures.append(error)
+            failures.append((target and target.failure) or error)
             channel.cancel()
 
     thread = threading.Thread(target=seal, name="sealing", daemon=True)
@@ -60,6 +63,24 @@ def sealed_file(path: Path, recipients: Sequence[str]) -> Iterator[ByteChannel]:
         with suppress(OSError):
             path.unlink()
         raise
+
+
+class _Target:
+    """A file that keeps the error of a write: the encryption's library hides it in an error of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _failed(path: Path, error: BaseException) -> BaseException:

@@ -211,18 +211,23 @@ def manifest_chunks(
     yield b"]}\n"
 
 
+STATE_CHARACTERS = 16
+
+
 def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[bytes]:
     """The list of the blocks in a backup's own archive for the catalog: a line of JSON and all digests, in pieces.
 
     The line is in the first piece. Every piece but the last has at least ``PIECE_BYTES``: a small clinic has one.
-    The line has the backup's id, the fingerprint, and ``[[table, blocks], …]`` in the order of the names. A digest is
-    32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and refuses another backup's list.
+    The line has the backup's id, the fingerprint, and ``[[table, blocks], …]`` in the order of the names. For each
+    table it has the rows in these blocks, and a hash of all blocks that the backup has of it. A digest is 32 bytes.
+    :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and refuses another backup's list.
     """
     own = {name: tables[name].own() for name in sorted(tables)}
     head = {
         "backup_id": backup_id,
         "fingerprint": fingerprint(own),
         "tables": [[name, len(blocks)] for name, blocks in own.items()],
+        "states": {name: [blocks.rows, _state(tables[name])] for name, blocks in own.items()},
     }
     piece = json.dumps(head).encode() + b"\n"
     for digests in chain.from_iterable(blocks.digest_pieces() for blocks in own.values()):
@@ -233,8 +238,15 @@ def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[byte
     yield piece
 
 
+def _state(blocks: BlockList) -> str:
+    digest = hashlib.sha256()
+    for piece in blocks.digest_pieces():
+        digest.update(piece)
+    return digest.hexdigest()[:STATE_CHARACTERS]
+
+
 def _written(column: Column) -> dict[str, Any]:
-    return {name: value for name, value in vars(column).items() if name not in ("definition", "number")}
+    return {name: value for name, value in vars(column).items() if name not in ("definition", "number", "base_type")}
 
 
 def schema_digest(tables: Iterable[Table]) -> str:

@@ -326,7 +326,7 @@ class ClinicBackup:
                 snapshot, folder, request, queries, self._clinic_db, self._settings, pause=self._pause
             )
         passed = gate.passed(snapshot, folder, request, queries, source, self._on_unchecked)
-        return *passed, clinic_files(snapshot)
+        return *passed, clinic_files(snapshot, folder)
 
     def _pause(self, seconds: float) -> None:
         """Sleep, unless the backup is to stop."""

@@ -19,10 +19,10 @@ from clinic_backups.base.shared_unit import CLINICS, DEFINITION, ROLES, SEQUENCE
 from clinic_backups.base.text import quoted, quoted_table, table_in_sql
 from clinic_backups.catalog.tables import SCHEMA
 from clinic_backups.tenant import copies, people
-from clinic_backups.tenant.copies import left_out
+from clinic_backups.tenant.copies import left_out, positions_of_no_column, sequences_without_copies
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.positions import positions_of, positions_of_no_column, sequences
+from clinic_backups.tenant.positions import positions_of
 from clinic_backups.tenant.problems import Problem, schema_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -93,7 +93,7 @@ class ServiceFiles:
         return tables, schemas
 
     def _sequences(self) -> list[dict[str, Any]]:
-        found = sequences(self._snapshot)
+        found = sequences_without_copies(self._snapshot, self._folder)
         if unreadable := [f"{each.schema}.{each.name}" for each in found if not each.is_readable]:
             more = f" and {len(unreadable) - _SHOWN} more" if unreadable[_SHOWN:] else ""
             shown = ", ".join(unreadable[:_SHOWN]) + more
@@ -189,9 +189,9 @@ def pg_dump_for(snapshot: Snapshot, folder: Path | None) -> Tool:
     return find_tool(_NAME, at_least=int(version) // 10_000, folder=folder)
 
 
-def clinic_files(snapshot: Snapshot) -> dict[str, bytes]:
+def clinic_files(snapshot: Snapshot, folder: SqlFolder) -> dict[str, bytes]:
     """The file in a clinic's archive: positions that its rows alone do not tell. Most databases need none."""
-    positions = positions_of_no_column(snapshot)
+    positions = positions_of_no_column(snapshot, folder)
     return {SEQUENCES: _json(positions)} if positions else {}
 
 

@@ -11,8 +11,8 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import Finding, Report
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.text import one_line
+from clinic_backups.tenant.copies import sequences_without_copies
 from clinic_backups.tenant.extract import SqlFolder
-from clinic_backups.tenant.positions import sequences
 from clinic_backups.tenant.shared_rows import shared_rows
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -43,7 +43,7 @@ def check_shared(snapshot: Snapshot, settings: Settings, folder: SqlFolder, repo
                 snapshot.columns_of(query, f"trying the query of {name}")
         report.ok(CHECK, f"The backup of the shared data holds rows of {len(found.queries)} tables.")
     with report.check(CHECK), snapshot.savepoint():
-        _check_files(snapshot, settings, report)
+        _check_files(snapshot, settings, folder, report)
 
 
 def closed_findings(clinics: Sequence[Clinic]) -> list[Finding]:
@@ -64,13 +64,13 @@ def closed_findings(clinics: Sequence[Clinic]) -> list[Finding]:
     ]
 
 
-def _check_files(snapshot: Snapshot, settings: Settings, report: Report) -> None:
+def _check_files(snapshot: Snapshot, settings: Settings, folder: SqlFolder, report: Report) -> None:
     try:
         tool = pg_dump_for(snapshot, settings.postgres_bin)
         report.ok(CHECK, f"pg_dump of PostgreSQL {tool.version} writes the definition of the database.")
     except SettingsError as error:
         report.error(CHECK, f"The definition of the database cannot be backed up. {error.message}", error.hint)
-    if unreadable := [each for each in sequences(snapshot) if not each.is_readable]:
+    if unreadable := [each for each in sequences_without_copies(snapshot, folder) if not each.is_readable]:
         report.error(
             CHECK,
             f"The role may not read the positions of {len(unreadable)} sequences, such as"

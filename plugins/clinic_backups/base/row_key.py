@@ -3,20 +3,102 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Literal
 from uuid import UUID
 
 PART = "/"
 """Between the parts of a key of several columns."""
 _NUMBERS = ("smallint", "integer", "bigint")
 Kind = Literal["text", "number", "uuid"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Reading = Literal["text", "number", "uuid", "loose", "date", "time", "timestamp", "timestamptz"]
+"""How a part of a key can be read. ``loose``: without regard to case and to spaces at the end."""
+_READ: dict[str, Reading] = {
+    "smallint": "number", "integer": "number", "bigint": "number", "oid": "number", "numeric": "number", "uuid": "uuid",
+    "character": "loose", "citext": "loose", "date": "date", "time without time zone": "time",
+    "timestamp without time zone": "timestamp", "timestamp with time zone": "timestamptz",
+}  # fmt: skip
 
 
 def kind_of(type_: str) -> Kind:
     """How keys of a type are written: as numbers, as UUIDs, or as they are. ``type_`` as ``format_type`` spells it."""
     return "number" if type_ in _NUMBERS else "uuid" if type_ == "uuid" else "text"
+
+
+def read_as(type_: str) -> tuple[Reading, ...]:
+    """The readings by which a value of a type is recognised, whatever spelling somebody chose for it."""
+    reading = _READ.get(re.sub(r"\(.*?\)", "", type_).rpartition(".")[2], "text")
+    return (reading,) if reading in {"text", "uuid"} or type_ in _NUMBERS else (reading, "text")
+
+
+def readings_of(value: str, type_: str, base_type: str | None = None) -> list[tuple[Reading, str]]:
+    """The ways in which somebody may have named a stored value, with the text of each.
+
+    :param base_type: of a domain. Without it, a type that is not PostgreSQL's own is read in every way.
+    """
+    found = list(readings(value))
+    if base_type is None and "." in type_ and read_as(type_) == ("text",):
+        return found
+    wanted = read_as(base_type or type_)
+    # What cannot be read so, such as an infinite date, is known by its exact spelling.
+    return [each for each in found if each[0] in wanted] or [("text", value)]
+
+
+def readings(part: str) -> Iterator[tuple[Reading, str]]:
+    """Each way to read a part of a key, with the text that PostgreSQL writes for such a value.
+
+    A time without an offset is one of UTC, as backups show it.
+    """
+    yield "text", part
+    yield "loose", part.rstrip(" ").lower()
+    for reading, write in _WRITTEN.items():
+        with suppress(ValueError, OverflowError):
+            yield reading, write(part.strip())
+
+
+def _number(text: str) -> str:
+    if not re.fullmatch(r"[+-]?[0-9]{1,200}(\.[0-9]{0,200})?", text, re.ASCII):
+        raise ValueError("no number")
+    digits = f"{Decimal(text):f}"
+    plain = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return "0" if plain == "-0" else plain
+
+
+def _seconds(text: str, fraction: int) -> str:
+    return f"{text}.{fraction:06}".rstrip("0") if fraction else text
+
+
+def _time(text: str) -> str:
+    found = time.fromisoformat(text)
+    if found.tzinfo is not None:
+        raise ValueError("a time with an offset")
+    return _seconds(found.isoformat("seconds"), found.microsecond)
+
+
+def _timestamp(text: str) -> str:
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is not None:
+        raise ValueError("a time with an offset")
+    return _seconds(found.isoformat(" ", "seconds"), found.microsecond)
+
+
+def _timestamptz(text: str) -> str:
+    found = datetime.fromisoformat(text)
+    found = found.astimezone(UTC) if found.tzinfo else found
+    return _timestamp(found.replace(tzinfo=None).isoformat()) + "+00"
+
+
+_WRITTEN: dict[Reading, Callable[[str], str]] = {
+    "number": _number,
+    "uuid": lambda text: str(UUID(text)),
+    "date": lambda text: date.fromisoformat(text).isoformat(),
+    "time": _time,
+    "timestamp": _timestamp,
+    "timestamptz": _timestamptz,
+}
 
 
 def key_parts(key: str, types: Sequence[str]) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ class Column:
     """The column's enums and composite types, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
     number: documents.ColumnNumber | None = None
     """PostgreSQL's column number. A rename keeps it, and no later column of the table gets it."""
+    base_type: Code | None = None
+    """Of a domain: the type that it is made of. None of other types, and in older manifests."""
 
     @property
     def shown_type(self) -> str:
@@ -53,6 +55,9 @@ class ForeignKey:
     deferrable: Flag
     indexed: Flag
     """Whether an index starts with these columns, so that the referring rows of a parent are found quickly."""
+    on_delete: Literal["a", "r", "c", "n", "d"] | None = None
+    """As in ``pg_constraint``; none in older manifests, as :attr:`match_full`."""
+    match_full: Flag | None = None
 
 
 @dataclass(frozen=True)

@@ -12,56 +12,51 @@ import hashlib
 import hmac
 import itertools
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
 
 from sqlalchemy import insert, select
+from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError, SettingsError
-from clinic_backups.base.plain import iso
-from clinic_backups.base.row_key import KINDS, PART, written
+from clinic_backups.base.forgotten import ForgottenRecord, ForgottenSecret, ReasonClass
+from clinic_backups.base.row_key import PART, readings
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.tables import forgotten, forgotten_key
+from clinic_backups.catalog.tables import forgotten, forgotten_key, forgotten_sealed
 
-MOST_PARTS = 8
+MOST_HASHES = 10_000
+"""Of one key: a part can be read in several ways."""
 _QUOTED = re.compile(r'["\\(),\s]', re.ASCII)
-
-
-@dataclass(frozen=True)
-class ForgottenRecord:
-    """One erasure request.
-
-    :param by: who recorded it.
-    """
-
-    number: int
-    clinic_id: ClinicId
-    table: str
-    at: datetime
-    by: str
-    reason: str
-    hashes: tuple[bytes, ...] = field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types, without the hashes."""
-        return {"number": self.number, "clinic_id": self.clinic_id, "table": self.table, "forgotten_at": iso(self.at),
-                "forgotten_by": self.by, "reason": self.reason}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ForgottenTable:
     """The forgotten rows of one table of a clinic.
 
-    :param secret: the key of their hashes.
+    :param by_secret: the hashes, with the key with which they were made. There are several if the catalog took
+        requests of another one over.
     """
 
-    secret: bytes = field(repr=False)
-    hashes: tuple[bytes, ...] = field(repr=False)
+    by_secret: tuple[tuple[bytes, frozenset[bytes]], ...] = field(repr=False)
+
+    @property
+    def hashes(self) -> frozenset[bytes]:
+        """All hashes."""
+        return frozenset().union(*(hashes for _, hashes in self.by_secret))
+
+    def names(self, parts: Sequence[Sequence[tuple[str, str]]]) -> bool:
+        """Whether the row with this key is forgotten.
+
+        :param parts: for each part of the key the ways to read it, with what PostgreSQL writes for them.
+        """
+        return any(
+            hash_of(secret, [kind for kind, _ in way], [text for _, text in way]) in hashes
+            for way in itertools.product(*parts)
+            for secret, hashes in self.by_secret
+        )
 
 
 @dataclass(frozen=True)
@@ -83,16 +78,20 @@ class Forgotten:
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
-    def add(self, clinic_id: ClinicId, rows: Mapping[str, Sequence[str]], *, by: str, reason: str) -> list[int]:
+    def add(
+        self, clinic_id: ClinicId, rows: Mapping[str, Sequence[str]], *, by: str, reason: str,
+        reason_class: ReasonClass = "other",
+    ) -> list[int]:  # fmt: skip
         """Record that rows must not come back, all or none. Returns the numbers of the records.
 
         :param rows: the keys by table.
         :raises SettingsError: a key has too many parts.
         """
-        secret = self._secret()
+        secret = self._own_secret()
         values = [
             {"clinic_id": clinic_id, "table_name": table, "forgotten_by": by, "reason": reason,
-             "key_hashes": sorted(_hashes(_secret_of(secret, clinic_id, table), key))}
+             "reason_class": reason_class, "key_id": secret.key_id,
+             "key_hashes": sorted(_hashes(secret.of_table(clinic_id, table), key))}
             for table, keys in rows.items()
             for key in dict.fromkeys(keys)
         ]  # fmt: skip
@@ -105,37 +104,105 @@ class Forgotten:
         table = forgotten.c
         statement = select(
             table.id, table.clinic_id, table.table_name, table.forgotten_at, table.forgotten_by, table.reason,
-            table.key_hashes,
-        ).order_by(table.id)  # fmt: skip
+            table.key_hashes, table.reason_class, table.key_id,
+        ).order_by(table.forgotten_at, table.id)  # fmt: skip
         if clinic_id is not None:
             statement = statement.where(table.clinic_id == clinic_id)
         with self._database.statement("reading which rows must not come back") as db:
-            return [ForgottenRecord(*row[:-1], tuple(map(bytes, row[-1]))) for row in db.execute(statement)]
+            return [
+                ForgottenRecord(*row[:6], tuple(map(bytes, row.key_hashes)), row.reason_class, row.key_id)
+                for row in db.execute(statement)
+            ]
 
     def of_clinic(self, clinic_id: ClinicId) -> ForgottenOfClinic:
         """What a restore of this clinic leaves out."""
         records = self.find(clinic_id)
-        if not records:
-            return ForgottenOfClinic({})
-        secret, hashes = self._secret(), dict[str, list[bytes]]()
-        for record in records:
-            hashes.setdefault(record.table, []).extend(record.hashes)
-        return ForgottenOfClinic(
-            {
-                name: ForgottenTable(_secret_of(secret, clinic_id, name), tuple(sorted(set(each))))
-                for name, each in hashes.items()
-            }
-        )
+        return by_table(records, self.secrets()) if records else ForgottenOfClinic({})
 
-    def _secret(self) -> bytes:
+    def secrets(self) -> dict[str, ForgottenSecret]:
+        """The catalog's own secret, and those that it took over from stores, by their ids."""
+        with self._database.statement("reading the keys of forgotten rows") as db:
+            found = [ForgottenSecret(bytes(each)) for each in db.execute(select(forgotten_key.c.secret)).scalars()]
+        return {each.key_id: each for each in found}
+
+    def take_over(
+        self, records: Sequence[ForgottenRecord], secrets: Iterable[ForgottenSecret],
+        sealed: Mapping[tuple[str, str], bytes],
+    ) -> None:  # fmt: skip
+        """Record requests that a store holds, and secrets that the catalog does not have, all or none.
+
+        :param sealed: how the store holds these secrets, by their ids and the ids of the public keys.
+        """
+        keys = [{"secret": each.value, "taken_over": True} for each in secrets]
+        values = [
+            {"clinic_id": each.clinic_id, "table_name": each.table, "forgotten_at": each.at, "forgotten_by": each.by,
+             "reason": each.reason, "reason_class": each.reason_class, "key_id": each.key_id,
+             "key_hashes": list(each.hashes)}
+            for each in records
+        ]  # fmt: skip
+        with self._database.transaction("taking over which rows must not come back") as db:
+            if keys:
+                db.execute(insert_or_leave(forgotten_key).values(keys).on_conflict_do_nothing())
+            for (key_id, recipients_id), data in sealed.items():
+                row = {"key_id": key_id, "recipients_id": recipients_id, "sealed": data}
+                db.execute(insert_or_leave(forgotten_sealed).values(row).on_conflict_do_nothing())
+            for record in values:
+                db.execute(insert(forgotten).values(record))
+
+    def sealed(self, recipients_id: str, seal: Callable[[bytes], bytes]) -> dict[str, bytes]:
+        """Each secret as the stores hold it, by its id.
+
+        It is sealed once: the same bytes in each store can be compared without a secret key.
+
+        :param recipients_id: of the public keys to which ``seal`` encrypts.
+        """
+        table, found = forgotten_sealed.c, dict[str, bytes]()
+        for key_id, secret in self.secrets().items():
+            where = (table.key_id == key_id) & (table.recipients_id == recipients_id)
+            made = {"key_id": key_id, "recipients_id": recipients_id}
+            with self._database.transaction("sealing the keys of forgotten rows") as db:
+                there = db.execute(select(table.sealed).where(where)).scalar_one_or_none()
+                if there is None:
+                    values = made | {"sealed": seal(secret.value)}
+                    db.execute(insert_or_leave(forgotten_sealed).values(values).on_conflict_do_nothing())
+                    there = db.execute(select(table.sealed).where(where)).scalar_one()
+            found[key_id] = bytes(there)
+        return found
+
+    def _own_secret(self) -> ForgottenSecret:
         with self._database.statement("reading the key of forgotten rows") as db:
-            found = db.execute(select(forgotten_key.c.secret)).scalar_one_or_none()
+            found = db.execute(
+                select(forgotten_key.c.secret).where(forgotten_key.c.taken_over.is_(False))
+            ).scalar_one_or_none()
         if found is None:
             raise PermanentError(
                 "The catalog has lost the key with which it recognises forgotten rows.",
                 hint="Restore the table clinic_backups.forgotten_key from a backup of the catalog.",
             )
-        return bytes(found)
+        return ForgottenSecret(bytes(found))
+
+
+def by_table(records: Iterable[ForgottenRecord], secrets: Mapping[str, ForgottenSecret]) -> ForgottenOfClinic:
+    """What these requests of one clinic leave out.
+
+    :raises PermanentError: the secret of one of them is not there, so its row would come back.
+    """
+    hashes: dict[str, dict[bytes, list[bytes]]] = {}
+    for record in records:
+        if record.key_id not in secrets:
+            raise PermanentError(
+                f"The key with which rows of {record.table} were forgotten is not there (key {record.key_id}).",
+                hint="Restore the table clinic_backups.forgotten_key from a backup of the catalog, or take it over from"
+                " the stores: `clinic-backups catalog rebuild`, with CLINIC_BACKUPS_IDENTITY_FILE set.",
+            )
+        secret = secrets[record.key_id].of_table(record.clinic_id, record.table)
+        hashes.setdefault(record.table, {}).setdefault(secret, []).extend(record.hashes)
+    return ForgottenOfClinic(
+        {
+            name: ForgottenTable(tuple((secret, frozenset(each)) for secret, each in by_secret.items()))
+            for name, by_secret in hashes.items()
+        }
+    )
 
 
 def prefix_of(kinds: Sequence[str]) -> str:
@@ -143,29 +210,23 @@ def prefix_of(kinds: Sequence[str]) -> str:
     return ",".join(kinds) + ":"
 
 
-def _secret_of(secret: bytes, clinic_id: ClinicId, table: str) -> bytes:
-    return hmac.digest(secret, json.dumps([str(clinic_id), table]).encode(), "sha256")
-
-
 def _hashes(secret: bytes, key: str) -> set[bytes]:
     """The hashes of a key, for each way to read it."""
-    readings = [[key], *([key.split(PART)] if PART in key else [])]
-    if len(readings[-1]) > MOST_PARTS:
+    ways = [[list(readings(part)) for part in parts] for parts in ([key], key.split(PART))[: 2 if PART in key else 1]]
+    if sum(math.prod(map(len, way)) for way in ways) > MOST_HASHES:
         raise SettingsError(
-            "A key has too many parts.", hint=f"A key has at most {MOST_PARTS} parts, with {PART} between them."
+            "A key has too many parts.", hint=f"Its parts stand between {PART}. Write it as `clinic-backups find` does."
         )
     return {
-        hmac.digest(secret, (prefix_of([kind for kind, _ in parts]) + _row([text for _, text in parts])).encode(),
-                    "sha256")
-        for reading in readings
-        for parts in itertools.product(*(list(_spellings(part)) for part in reading))
-    }  # fmt: skip
+        hash_of(secret, [kind for kind, _ in parts], [text for _, text in parts])
+        for way in ways
+        for parts in itertools.product(*way)
+    }
 
 
-def _spellings(part: str) -> Iterator[tuple[str, str]]:
-    for kind in KINDS:
-        with suppress(ValueError):
-            yield kind, written(kind, part if kind == "text" else part.strip())
+def hash_of(secret: bytes, kinds: Sequence[str], parts: Sequence[str]) -> bytes:
+    """The hash of a row's key. :param parts: its values as PostgreSQL writes them."""
+    return hmac.digest(secret, (prefix_of(kinds) + _row(parts)).encode(), "sha256")
 
 
 def _row(parts: Sequence[str]) -> str:

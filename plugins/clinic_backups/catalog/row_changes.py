@@ -3,17 +3,21 @@
 The number of rows of each table is in the records. Which blocks an archive holds is in the lists for incremental
 backups: a block that the later backup's archives have, and the earlier one's do not, holds at least one row that is new
 or changed. So the number of such rows is known only from above.
+
+If rows become again what they were in an earlier backup of the chain, no block is new. A hash of each table's blocks
+shows that the table differs. By how many rows is not known then.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
 
-from clinic_backups.archive.blocks import OWN_ARCHIVE
+from clinic_backups.archive.blocks import CUT_MASK, MIN_BLOCK_ROWS, OWN_ARCHIVE
 from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
@@ -21,8 +25,8 @@ from clinic_backups.catalog.block_lists import known_blocks
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.clinic_id_text import ClinicIdText
 
-BLOCK_ROWS = 128
-"""How many rows a block holds on average (docs/decisions/0003)."""
+RARE = math.log(1_000_000)
+"""Blocks hold more rows than :func:`most_rows` says once in a million times."""
 LEAST_LOSS = 20
 """Fewer rows are never called an unusual loss."""
 FAR_ABOVE = 3
@@ -37,7 +41,8 @@ class TableChange:
     """One table of two backups.
 
     :param before, after: its rows; none if the backup does not have the table.
-    :param at_most: at most about so many rows are new or changed. None: the catalog does not know the blocks.
+    :param at_most: at most so many rows are new or changed, besides rows that are again as in an earlier backup. None:
+        it is not known.
     """
 
     table: str
@@ -77,6 +82,7 @@ class Loss:
     tables: tuple[tuple[str, int], ...]
 
 
+_NO_STATE = (0, "")
 _LOSSES = text("""
     WITH tonight AS MATERIALIZED (
         SELECT b.clinic_id, b.clinic_name, b.backup_id, b.started_at, b.rows, b.rows_total, p.rows AS rows_before
@@ -112,7 +118,7 @@ _LOSSES = text("""
 
 @dataclass(frozen=True)
 class NightChange:
-    """A day in UTC with incremental backups. At most about ``changed`` rows are new or changed in them."""
+    """A day in UTC with incremental backups. At most ``changed`` rows are new or changed in them."""
 
     day: date
     changed: int
@@ -120,14 +126,18 @@ class NightChange:
 
 # The line of JSON before the digests. Of a full backup all blocks are its own, so it says nothing about changes.
 _NIGHTS = text("""
-    SELECT (b.started_at AT TIME ZONE 'UTC')::date AS day, sum(t.blocks)::bigint AS blocks
+    SELECT (b.started_at AT TIME ZONE 'UTC')::date AS day, sum(t.rows)::bigint AS rows,
+           sum(t.blocks) FILTER (WHERE t.rows IS NULL)::bigint AS blocks
       FROM clinic_backups.backup AS b
       JOIN clinic_backups.backup_blocks AS l ON l.backup_id = b.backup_id AND l.part = 0
      CROSS JOIN LATERAL (
-           SELECT coalesce(sum((each ->> 1)::bigint), 0) AS blocks
-             FROM jsonb_array_elements(
-                  convert_from(substring(l.digests FROM 1 FOR position('\\x0a'::bytea IN l.digests) - 1), 'UTF8')::jsonb
-                  -> 'tables') AS each) AS t
+           SELECT convert_from(substring(l.digests FROM 1 FOR position('\\x0a'::bytea IN l.digests) - 1), 'UTF8')::jsonb
+       ) AS line (head)
+     CROSS JOIN LATERAL (
+           SELECT (SELECT coalesce(sum((each ->> 1)::bigint), 0) FROM jsonb_array_elements(head -> 'tables') AS each),
+                  CASE WHEN head ? 'states'
+                       THEN (SELECT coalesce(sum((value ->> 0)::bigint), 0) FROM jsonb_each(head -> 'states')) END
+       ) AS t (blocks, rows)
      WHERE b.clinic_id = :clinic_id AND b.state = 'completed' AND b.kind = 'incremental' AND b.regular
        AND b.started_at BETWEEN :begin AND :end
      GROUP BY 1 ORDER BY 1""")
@@ -145,9 +155,10 @@ class RowChanges:
         found = []
         for name in sorted({*first.rows, *second.rows}):
             at_most = None
-            if before is not None and after is not None:
-                new = sum(before.find(name, digest) == OWN_ARCHIVE for digest in after.digests(name))
-                at_most = min(new * BLOCK_ROWS, second.rows.get(name, 0))
+            if first.fingerprint and first.fingerprint == second.fingerprint:
+                at_most = 0
+            elif before is not None and after is not None:
+                at_most = _at_most(name, first, second, before, after)
             found.append(TableChange(name, first.rows.get(name), second.rows.get(name), at_most))
         return found
 
@@ -162,7 +173,8 @@ class RowChanges:
         """How much changed in the last 30 days, the oldest day first. Days with full backups alone are left out."""
         values = {"clinic_id": str(clinic_id), "begin": now - timedelta(days=HISTORY_DAYS), "end": now}
         with self._database.statement("reading how much changed") as db:
-            return [NightChange(day, blocks * BLOCK_ROWS) for day, blocks in db.execute(_NIGHTS, values)]
+            found = db.execute(_NIGHTS, values).all()
+        return [NightChange(day, (rows or 0) + most_rows(blocks or 0)) for day, rows, blocks in found]
 
     def unusual_losses(self, run_id: str) -> list[Loss]:
         """The backups of a run whose tables lost far more rows than usual, the largest losses first."""
@@ -174,6 +186,38 @@ class RowChanges:
             for clinic_id, name, backup_id, removed, tables, total, usual in rows
             if is_unusual(removed, usual, removed + total)
         ]
+
+
+def _at_most(
+    table: str, first: BackupRecord, second: BackupRecord, before: KnownBlocks, after: KnownBlocks
+) -> int | None:
+    """How many rows of a table are new or changed at most; none if that is not known."""
+    new = sum(before.find(table, digest) == OWN_ARCHIVE for digest in after.digests(table))
+    then, now = before.states[0], after.states[0]
+    if then is not None and now is not None:
+        differs = then.get(table, _NO_STATE)[1] != now.get(table, _NO_STATE)[1]
+    else:
+        # Of lists of before: a block may have been replaced and have come back.
+        differs = any(before.own_blocks(table)[:-1]) or first.rows.get(table) != second.rows.get(table)
+    if not new:
+        return None if differs else 0
+    counts = [
+        None if states is None else states.get(table, _NO_STATE)[0]
+        for backup_id, states in zip(after.archives, after.states, strict=True)
+        if backup_id not in before.archives
+    ]
+    told = [count for count in counts if count is not None]
+    return min(second.rows.get(table, 0), most_rows(new), *([sum(told)] if len(told) == len(counts) else []))
+
+
+def most_rows(blocks: int) -> int:
+    """How many rows blocks hold at most, but once in a million times.
+
+    After 96 rows, each row ends its block with a chance of one in 32. That is an exponential distribution, and the sum
+    of several has the tail of https://en.wikipedia.org/wiki/Chernoff_bound.
+    """
+    chance = CUT_MASK + 1
+    return blocks and math.ceil(blocks * MIN_BLOCK_ROWS + chance * (blocks + math.sqrt(2 * blocks * RARE) + RARE))
 
 
 def is_unusual(removed: int, usual: int | None, total: int) -> bool:

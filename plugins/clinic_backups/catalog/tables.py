@@ -273,13 +273,26 @@ forgotten = Table(
     Column("forgotten_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("forgotten_by", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("reason_class", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
 )
 
 forgotten_key = Table(
     "forgotten_key",
     metadata,
-    Column("only_one", Boolean, primary_key=True),
+    Column("key_id", Text, Computed("left(encode(sha256(secret), ...", persisted=True), primary_key=True),
     Column("secret", LargeBinary, nullable=False),
+    # Of a catalog before this one, from a store.
+    Column("taken_over", Boolean, nullable=False, server_default="false"),
+)
+
+# The secrets, encrypted, as the stores hold them.
+forgotten_sealed = Table(
+    "forgotten_sealed",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("recipients_id", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
 )
 
 # Backups that were written as files that people open. See :class:`~clinic_backups.catalog.exports.ExportRecord`.

@@ -16,6 +16,7 @@ from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table, styled
 from clinic_backups.maintenance.store_contents import StoreContents, StoredBackup, read_contents
+from clinic_backups.stores.forgotten_requests import StoredRequests, read_requests
 
 _CLINICS = (
     ("clinic", False), ("name", False), ("complete", True), ("others", True), ("newest rows of", False),
@@ -25,6 +26,7 @@ _BACKUPS = (
     ("backup", False), ("state", False), ("kind", False), ("rows of", False), ("rows", True), ("stored", True),
     ("archive", False),
 )  # fmt: skip
+_REQUESTS = (("clinic", False), ("table", False), ("forgotten", False), ("by", False), ("class", False))
 
 
 def register(app: typer.Typer) -> None:
@@ -49,16 +51,18 @@ def bucket(
     """
     with_parts = parts()
     urls = (store,) if store else with_parts.bare_stores.urls
-    steps, found = Steps(), []
+    steps, found, requests = Steps(), [], []
     with steps:
         for url in urls:
             opened = with_parts.bare_store(url, connection)
             found.append(read_contents(opened, machine_now(), steps.listener, clinic_id=clinic))
+            requests.append(read_requests(opened, clinic))
     if json:
-        print_json([_as_json(each) for each in found])
+        print_json([_as_json(each, of) for each, of in zip(found, requests, strict=True)])
         return
-    for each in found:
+    for each, of in zip(found, requests, strict=True):
         _show(each, each_backup=clinic is not None)
+        _show_requests(of)
     complete = [backup for each in found for backup in each.backups if backup.state == "complete"]
     if complete:
         errors.print(
@@ -113,9 +117,24 @@ def _backup(each: StoredBackup) -> list[str]:
     ]  # fmt: skip
 
 
-def _as_json(found: StoreContents) -> dict[str, object]:
+def _show_requests(found: StoredRequests) -> None:
+    if found.requests:
+        rows = [
+            (escape(str(each.record.clinic_id)), escape(one_line(each.record.table)),
+             iso(each.record.at.replace(microsecond=0)), escape(each.record.by), each.record.reason_class)
+            for each in found.requests
+        ]  # fmt: skip
+        print_table(f"{found.store_url}: rows that must not come back", _REQUESTS, rows)
+        errors.print("Whether these requests are genuine, only the secret key says: a recovery checks them.")
+    for key, problem in found.problems:
+        errors.print(f"[yellow]{escape(one_line(key))}:[/] {escape(problem)}")
+
+
+def _as_json(found: StoreContents, requests: StoredRequests) -> dict[str, object]:
     return {
         "store": found.store_url,
         "backups": [each.to_json() for each in found.backups],
         "other_objects": found.other_objects,
+        "requests": [each.record.to_json() | {"key": each.key} for each in requests.requests],
+        "bad_requests": [{"key": key, "problem": problem} for key, problem in requests.problems],
     }

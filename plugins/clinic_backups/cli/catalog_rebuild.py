@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 from contextlib import suppress
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from clinic_backups.app import Parts
+from clinic_backups.archive.encryption import load_identities
 from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
 from clinic_backups.base.load_settings import in_words
@@ -43,6 +44,8 @@ def rebuild(
 ) -> None:
     """Record all backups in the catalog that have an envelope in a store. Needs no key; may be repeated.
 
+    Erasure requests of a lost catalog are taken over too. Only they need the secret key (CLINIC_BACKUPS_IDENTITY_FILE).
+
     The catalog's schema must exist: run `clinic-backups catalog migrate` first. Exit code 1 if an object did not fit,
     or if a store has neither a marker nor a backup; 75 if a store was down, or another process worked on a clinic.
     """
@@ -63,6 +66,7 @@ def rebuild(
                 )  # fmt: skip
                 if reports[-1].is_empty:
                     failed.append(_nothing(opened))
+                _take_over_requests(with_parts, opened, reports[-1])
             except ClinicBackupsError as error:
                 failed.append(error)
     if json:
@@ -73,6 +77,18 @@ def rebuild(
         if any(report.adopted for report in reports):
             print(UNSIGNED)
     _fail_after(reports, failed)
+
+
+def _take_over_requests(with_parts: Parts, store: ObjectStore, report: Rebuilt) -> None:
+    """The erasure requests. Without the secret key, those of a lost catalog cannot be taken over."""
+    identities: tuple[Any, ...] = ()
+    if with_parts.settings.identity_file is not None:
+        with suppress(ClinicBackupsError):
+            identities = load_identities(with_parts.settings.identity_file)
+    done = with_parts.forgotten_in_stores().take_over(store, identities)
+    report.requests = [each.record.to_json() for each in done.requests]
+    report.known_requests = done.known
+    report.conflicts += done.refused
 
 
 def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, str | None]:
@@ -125,6 +141,11 @@ def _show_rebuilt(report: Rebuilt) -> None:
         f"{report.store_url}: {report.adopted} backups were added, {report.held} were put on hold; {report.known} were"
         f" already known. {report.other_objects} other objects were left alone."
     )
+    if report.requests:
+        print(
+            f"{len(report.requests)} erasure requests were added: the rows that they name do not come back in restores."
+            " Check that you know them: `clinic-backups forget --list`."
+        )
     if report.busy:
         busy = ", ".join(map(str, report.busy))
         print(in_words(f"Skipped, because another process works on them: clinics {busy}."))

@@ -34,8 +34,8 @@ def verify(
     Without --read an archive counts as intact if the store's own checksum or ETag, which no writer can set, is the
     recorded one. If only its size could be compared, the archive is reported as "not compared".
 
-    Exit code 1 if a backup is missing, damaged or in no store, or if a backup of an erased clinic is there; 75 if
-    something could not be checked or corrected.
+    Exit code 1 if a backup is missing, damaged or in no store, if a backup of an erased clinic is there, or if a store
+    has erasure requests that the catalog did not make; 75 if something could not be checked or corrected.
     """
     with_parts = parts()
     require_known_clinic(with_parts, clinic)
@@ -84,7 +84,17 @@ def _wrong(items: list[Discrepancy]) -> PermanentError:
     ):
         said.append(f"Backups of erased clinics are there again: clinics {', '.join(map(str, erased))}.")
         hints.append("Perhaps an old copy of the store was put back. " + " ".join(f"{again(each)}." for each in erased))
+    _of_requests(items, said, hints)
     return PermanentError(" ".join(said), hint=" ".join(hints))
+
+
+def _of_requests(items: list[Discrepancy], said: list[str], hints: list[str]) -> None:
+    if unknown := sum(item.kind == "unknown request" for item in items):
+        said.append(f"{unknown} erasure requests in a store are not in the catalog, so restores bring their rows back.")
+        hints.append("`clinic-backups catalog rebuild` takes them over.")
+    if false := sum(item.kind == "false request" for item in items):
+        said.append(f"{false} objects in a store look like erasure requests, and this catalog did not make them so.")
+        hints.append("Find out who may write to the store. Then delete these objects.")
 
 
 def _plain(inventory: Inventory) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from clinic_backups.differences.states import Difference, State
 COLUMNS = (
     ("table", False), ("added", True), ("removed", True), ("changed", True), ("columns that differ", False),
 )  # fmt: skip
-ESTIMATED = (("table", False), ("rows before", True), ("rows after", True), ("new or changed, at most about", True))
+ESTIMATED = (("table", False), ("rows before", True), ("rows after", True), ("new or changed, at most", True))
 SHOWN_COLUMNS, MOST_SHOWN = 6, 1_000
 
 
@@ -104,7 +104,10 @@ def _estimate(with_parts: Parts, one: State, other: State, *, json: bool) -> Non
         print(f"{title}: nothing differs.")
         return
     print_table(escape(title), ESTIMATED, map(_estimated_cells, found))
-    print("New or changed rows are counted by blocks of about 128 rows. With the secret key `diff` counts the rows.")
+    print(
+        "New or changed rows are counted by blocks of about 128 rows. Rows that are again as in an earlier backup are"
+        " not counted. With the secret key `diff` counts the rows."
+    )
 
 
 def _estimated_cells(change: TableChange) -> list[str]:

@@ -50,7 +50,7 @@ def export(
 ) -> None:
     """Write a backup as files that a person can open, with a readme of tables and columns.
 
-    Needs the secret key. The files hold patients' data: only your user can open them.
+    Needs the secret key. The files hold patients' data: only your user can open them. Forgotten rows are left out.
     """
     with_parts = parts()
     chosen = _chosen(with_parts, backup, clinic, as_of)
@@ -76,6 +76,7 @@ def export(
         print_json({
             "backup_id": chosen.backup_id, "output": str(output), "rows": dict(done.rows),
             "places": done.placed.places, "long_texts": done.placed.long_texts,
+            "forgotten_rows": dict(done.left_out),
         })  # fmt: skip
         return
     _say(chosen, output, done)
@@ -104,5 +105,7 @@ def _say(backup: BackupRecord, output: Path, done: Done) -> None:
     for name, places in done.placed.places.items():
         if len(places) > 1:
             print(one_line(f"{name} has more rows than an Excel sheet: they are in {', '.join(places)}."))
+    for note in done.notes:
+        print(note)
     if done.placed.long_texts:
         print(f"{done.placed.long_texts:,} texts are too long for a cell. They are in the sheet Long texts.")

@@ -97,7 +97,7 @@ def find(
     if values:
         _show_values(found)
     for record in found:
-        if record.is_gone and record.is_plain:
+        if record.is_gone and record.is_plain and not record.is_forgotten:
             named = f"{record.table}:{record.shown_key}"
             errors.print(
                 f"To bring it back: clinic-backups restore --clinic {escape(in_shell(clinic))} --backup"
@@ -107,6 +107,8 @@ def find(
 
 def _show_values(found: Iterable[FoundRecord]) -> None:
     for record in found:
+        if record.is_forgotten:
+            print(one_line(f"{record.table} {record.shown_key}: forgotten, so its values are not shown."))
         for name, value in record.values.items():
             print(shown_line(f"{record.table} {record.shown_key} {name}: {value!r}"))
 
@@ -116,11 +118,12 @@ def _is_within(moment: datetime, begin: datetime | None, end: datetime | None) -
 
 
 def _lines(record: FoundRecord) -> list[list[str]]:
+    mark = "forgotten, " if record.is_forgotten else ""
     return [
         [
             escape(one_line(record.table)), escape(one_line(record.shown_key)),
             iso(event.moment.replace(microsecond=0)),
-            escape(WORDS[event.what] + (f": {one_line(', '.join(event.columns))}" if event.columns else "")),
+            escape(mark + WORDS[event.what] + (f": {one_line(', '.join(event.columns))}" if event.columns else "")),
             escape(event.backup_id),
         ]
         for event in record.events

@@ -6,20 +6,27 @@ import getpass
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from clinic_backups.app import Parts
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
-from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.base.forgotten import ForgottenRecord, ReasonClass, check_of
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
-from clinic_backups.cli.output import print_json, print_table
+from clinic_backups.cli.output import errors, print_json, print_table
 from clinic_backups.cli.row_param import named_rows
+from clinic_backups.maintenance.forgotten_places import Place, last_until, places_of
 from clinic_backups.maintenance.holds import require_reason
 
-COLUMNS = (("number", True), ("clinic", True), ("table", False), ("forgotten", False), ("by", False), ("reason", False))
+COLUMNS = (
+    ("number", True), ("clinic", True), ("table", False), ("forgotten", False), ("by", False), ("class", False),
+    ("reason", False), ("backups that may hold it", True), ("until", False),
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -33,13 +40,21 @@ def forget(
         list[str] | None, typer.Option(metavar="TABLE:KEY[,KEY…]", help="These rows; may be repeated.")
     ] = None,
     reason: Annotated[str, typer.Option(help="The reason; it is kept. No names, no patients' data.")] = "",
-    listed: Annotated[bool, typer.Option("--list", help="List what was forgotten, when, by whom and why.")] = False,
+    reason_class: Annotated[
+        ReasonClass,
+        typer.Option(
+            "--class", help="person: the person asks. authority: an authority or a law. mistake: a wrong entry."
+        ),
+    ] = "person",
+    listed: Annotated[
+        bool, typer.Option("--list", help="List what was forgotten, when, by whom, why, and where it may still lie.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Record rows that no later restore may bring back, with all that belongs to them. It cannot be taken back.
 
-    Needs only the catalog, which keeps a keyed hash instead of the key. Delete the rows in the application yourself:
-    this command deletes nothing.
+    Catalog and stores keep a keyed hash instead of the key. Delete the rows in the application yourself: this command
+    deletes nothing.
     """
     with_parts = parts()
     if listed:
@@ -56,9 +71,10 @@ def forget(
     reason, by = require_reason(reason), f"{getpass.getuser()} (command line)"
     require_known_clinic(with_parts, clinic)
     _require_known_tables(with_parts, clinic, list(keys))
-    numbers = with_parts.forgotten.add(clinic, keys, by=by, reason=reason)
+    numbers = with_parts.forgotten.add(clinic, keys, by=by, reason=reason, reason_class=reason_class)
+    _write(with_parts, clinic)
     if json:
-        print_json([each.to_json() for each in with_parts.forgotten.find(clinic) if each.number in numbers])
+        print_json([each for each in _plain(with_parts, clinic) if each["number"] in numbers])
         return
     many = len(numbers) > 1
     print(
@@ -67,20 +83,76 @@ def forget(
             f" nothing that belongs to {'them' if many else 'it'}. Plans that were made before are no longer valid."
         )
     )
-    print("Delete the rows in the application, if that is not done. Kept backups hold them until they expire.")
+    print(
+        "Delete the rows in the application, if that is not done. Kept backups hold them until they expire:"
+        " `clinic-backups forget --list` says which and until when."
+    )
+
+
+def _write(with_parts: Parts, clinic: ClinicId) -> None:
+    """Write the requests to the stores. They are in the catalog already, so a store that fails is only said."""
+    try:
+        failed = with_parts.forgotten_in_stores().write(with_parts.stores, clinic)
+    except ClinicBackupsError as failure:
+        failed = [("the stores", failure)]
+    for where, error in failed:
+        errors.print(
+            f"[yellow]The request is recorded in the catalog, but it is not in {escape(where)} yet:[/]"
+            f" {escape(in_words(error.message))}\nUntil it is, a recovery from there brings the row back. Correct this,"
+            " then run `clinic-backups catalog verify --record`. The weekly check does it, too."
+        )
+
+
+def _placed(with_parts: Parts, clinic: ClinicId | None) -> list[tuple[ForgottenRecord, list[Place]]]:
+    """The requests, each with the backups that may still hold its row."""
+    found: list[tuple[ForgottenRecord, list[Place]]] = []
+    backups: dict[ClinicId, list[BackupRecord]] = {}
+    for each in with_parts.forgotten.find(clinic):
+        if each.clinic_id not in backups:
+            backups[each.clinic_id] = with_parts.catalog.find(clinic_id=each.clinic_id, state="completed")
+        found.append((each, places_of(each, backups[each.clinic_id])))
+    return found
+
+
+def _plain(with_parts: Parts, clinic: ClinicId | None) -> list[dict[str, Any]]:
+    return [
+        each.to_json() | {"may_lie_in": [place.to_json() for place in places]}
+        for each, places in _placed(with_parts, clinic)
+    ]
 
 
 def _list(with_parts: Parts, clinic: ClinicId | None, *, json: bool) -> None:
-    found = with_parts.forgotten.find(clinic)
     if json:
-        print_json([each.to_json() for each in found])
+        print_json(_plain(with_parts, clinic))
         return
+    placed = _placed(with_parts, clinic)
     print_table(
         "Rows that must not come back",
         COLUMNS,
-        [(str(each.number), str(each.clinic_id), each.table, iso(each.at.replace(microsecond=0)), each.by,
-          one_line(each.reason)) for each in found],
+        [(str(each.number), escape(str(each.clinic_id)), escape(one_line(each.table)),
+          iso(each.at.replace(microsecond=0)), escape(each.by), each.reason_class, escape(one_line(each.reason)),
+          f"{len(places):,}", _until(places)) for each, places in placed],
     )  # fmt: skip
+    secrets = with_parts.forgotten.secrets()
+    if placed:
+        check = check_of(secrets[each.key_id].mark(each) for each, _ in placed)
+        print(
+            f"The check of this list is {check}. A recovery, or a restore without the catalog, shows the check of the"
+            " list in the store: if both are equal, nobody has added or removed a request there."
+        )
+        print(
+            "A backup that was made after a request holds the row only if the application still had it. `--json` names"
+            " the backups and their stores."
+        )
+
+
+def _until(places: list[Place]) -> str:
+    if not places:
+        return "gone"
+    end = last_until(places)
+    if end is None:
+        return "a hold ends" if any(place.is_held for place in places) else "not known"
+    return iso(end.replace(microsecond=0))
 
 
 def _require_known_tables(with_parts: Parts, clinic: ClinicId, tables: list[str]) -> None:

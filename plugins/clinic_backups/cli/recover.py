@@ -25,6 +25,7 @@ from clinic_backups.recovery.choice import Chooser, Doubt, Plan
 from clinic_backups.recovery.recovery import Recovery
 from clinic_backups.recovery.report import Report
 from clinic_backups.restore.request import moment_of
+from clinic_backups.restore.requests_in_stores import Forgetful, in_catalog, requests_in
 
 MAX_JOBS = 8
 _UNITS = (
@@ -77,6 +78,7 @@ def recover(
     until = moment_of(as_of, with_parts.settings.zone)
     clinics = [clinic_arg(text) for text in clinic or ()]
     doubt, belief = _belief(with_parts)
+    forgotten = _forgotten(with_parts, identity)
     file = identity or with_parts.settings.identity_file
     steps, bad = Steps(), list[str]()
 
@@ -90,14 +92,14 @@ def recover(
         chooser.read(steps.listener)
     if plan and not target:
         made = _planned(chooser, until, clinics, belief)
-        _show_plan(made, json=json)
-        raise typer.Exit(1 if made.missing() else 0)
+        _show_plan(made, forgotten, json=json)
+        raise typer.Exit(1 if made.missing() or forgotten.problems else 0)
     if not target:
         raise SettingsError("--target is missing.", hint="Name the connection to an empty database, or give --plan.")
     recovery = Recovery(
         with_parts.connection(target), archives, jobs=jobs or min(os.cpu_count() or 1, MAX_JOBS),
         tools=with_parts.settings.postgres_bin, definition=definition, sql_dir=with_parts.settings.sql_dir,
-        unpack_ratio=with_parts.settings.unpack_ratio, listener=steps.listener,
+        unpack_ratio=with_parts.settings.unpack_ratio, listener=steps.listener, forgotten=forgotten,
     )  # fmt: skip
     with recovery:
         begun = recovery.begun
@@ -106,9 +108,9 @@ def recover(
         kept = recovery.loaded() if until in (None, before) else {}
         made = _planned(chooser, until or before, clinics, belief, kept)
         if plan or not json:
-            _show_plan(made, json=json)
+            _show_plan(made, forgotten, json=json)
         if plan:
-            raise typer.Exit(1 if made.missing() else 0)
+            raise typer.Exit(1 if made.missing() or forgotten.problems else 0)
         with steps:
             report = recovery.run(made, chooser, only=clinics, allow_missing=allow_missing)
     if json:
@@ -156,9 +158,16 @@ def _belief(with_parts: Parts) -> tuple[Doubt, str]:
     return doubt, "Only archives that the catalog knows are taken."
 
 
-def _show_plan(plan: Plan, *, json: bool) -> None:
+def _forgotten(with_parts: Parts, identity: Path | None) -> Forgetful:
+    """What must not come back: from the catalog if it is there, else from the stores. After :func:`_belief`."""
+    if with_parts.has_catalog:
+        return in_catalog(with_parts.forgotten.find(), with_parts.forgotten.secrets(), with_parts.stores)
+    return requests_in(with_parts.stores, with_parts.archives(identity).identities)
+
+
+def _show_plan(plan: Plan, forgotten: Forgetful, *, json: bool) -> None:
     if json:
-        print_json(plan.to_json())
+        print_json(plan.to_json() | {"forgotten": list(forgotten.said), "forgotten_problems": list(forgotten.problems)})
         return
     rows = []
     for choice in plan.choices:
@@ -178,6 +187,10 @@ def _show_plan(plan: Plan, *, json: bool) -> None:
         errors.print(f"[yellow]{escape(one_line(text))}[/]")
     errors.print(f"The moments of the backups are {_span(plan.apart_seconds)} apart.")
     errors.print(escape(plan.belief))
+    for text in forgotten.said:
+        errors.print(escape(in_words(text)))
+    for text in forgotten.problems:
+        errors.print(f"[yellow]{escape(in_words(one_line(text)))}[/]")
 
 
 def _span(seconds: float) -> str:
@@ -216,6 +229,9 @@ def _show(report: Report) -> None:
         errors.print(f"[{'red' if what[1] else 'yellow'}]{escape(in_words(one_line(what[0])))}[/]")
         for left in alike:
             _print_sql(left.sql)
+    left_out = sum(sum(unit.left_out.values()) for unit in report.units)
+    if left_out:
+        errors.print(f"{left_out:,} rows were left out, because they are forgotten.")
     proven = sum(unit.state == "proven" for unit in report.units)
     errors.print(f"{proven} of {len(report.units)} units are proven, block by block.")
     if not report.is_whole:

@@ -25,7 +25,10 @@ def replicate(
     clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Only this clinic.")] = None,
     json: Json = False,
 ) -> None:
-    """Make the replicas that stores lack: in further stores, and those that the primary store lost."""
+    """Make the replicas that stores lack: in further stores, and those that the primary store lost.
+
+    Erasure requests are replicated, too.
+    """
     with_parts = parts()
     if len(with_parts.stores.urls) == 1:
         raise SettingsError(
@@ -35,6 +38,8 @@ def replicate(
     with Steps() as steps:
         replicator = with_parts.replicator(on_replica=lambda record, url: steps.step(f"{record.backup_id} to {url}"))
         done = replicator.run(clinic, patient=True)
+        steps.step("erasure requests")
+        unwritten = with_parts.forgotten_in_stores().write(with_parts.stores, clinic)
     if json:
         print_json([
             {"backup_id": each.backup_id, "store_url": each.store_url, "size_bytes": each.size_bytes,
@@ -49,6 +54,10 @@ def replicate(
         print_table("Replicas", columns, rows)
     for loss in done.losses:
         errors.print(f"{loss.backup_id} is {loss.problem} in {escape(loss.store_url)}.")
+    for url, error in unwritten:
+        errors.print(f"[yellow]{escape(url)} lacks erasure requests:[/] {escape(error.message)}")
+    if unwritten and not done.problems:
+        raise TransientError(f"{len(unwritten)} stores lack erasure requests.", hint=unwritten[0][1].hint)
     if done.problems:
         _, first = done.problems[0]
         raise TransientError(f"{len(done.problems)} replicas could not be made.", hint=first.hint or "Try again.")

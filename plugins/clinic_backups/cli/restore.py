@@ -16,16 +16,17 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.base.load_settings import in_words
+from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.cli.row_param import named_rows
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore, refused
-from clinic_backups.restore.forgotten_rows import NOT_KNOWN
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.plan_text import as_lines, left_as_they_are, undo_command
 from clinic_backups.restore.request import RestoreRequest, parse
+from clinic_backups.restore.requests_in_stores import Forgetful, requests_in
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.marker import read_marker
@@ -144,22 +145,48 @@ def _without_catalog(
     """Restore from the store alone, without a record, a lock or a safety backup."""
     source = source_in_store(with_parts, archive, request.clinic_id)
     steps = Steps()
-    service: ClinicRestore = with_parts.clinic_restore(identity, with_catalog=False, listener=steps.listener)
+    forgotten = forgotten_in_stores(with_parts, identity, request.clinic_id)
+    service: ClinicRestore = with_parts.clinic_restore(
+        identity, forgotten=forgotten.of_clinic, listener=steps.listener
+    )  # fmt: skip
     with steps:
         made = service.plan(source, request)
     _show_plan(made, json=json)
-    errors.print(NOT_KNOWN)
+    say_requests(forgotten)
     if only_plan:
         raise typer.Exit(1 if made.refusals else 0)
     errors.print("Without the catalog there is no safety backup, and a backup may begin during the restore.")
     if made.refusals:
         raise refused(made)
+    require_followed(forgotten)
     if not _approved(made, yes=yes):
         raise typer.Exit(1)
     with steps:
         done = service.apply(source, request, approved=made.digest, plan=made)
     restored = escape(in_words(f"Clinic {request.clinic_id} is restored"))
     errors.print(f"{restored} from {made.backup_id}: {done.writes:,} rows were written.")
+
+
+def forgotten_in_stores(with_parts: Parts, identity: Path | None, clinic_id: ClinicId) -> Forgetful:
+    """What must not come back, from the stores, because there is no catalog."""
+    return requests_in(with_parts.stores, with_parts.archives(identity).identities, clinic_id)
+
+
+def say_requests(forgotten: Forgetful) -> None:
+    """Print which requests are followed, and which cannot be."""
+    for text in (*forgotten.said, *forgotten.problems):
+        errors.print(escape(in_words(one_line(text))))
+
+
+def require_followed(forgotten: Forgetful) -> None:
+    """:raises PermanentError: a request cannot be followed, so its row would come back."""
+    if forgotten.problems:
+        raise PermanentError(
+            f"{len(forgotten.problems)} erasure requests in the store cannot be followed, so this restore may bring"
+            " forgotten rows back.",
+            hint="Nothing was changed. The lines above name these objects. Give the secret key of the installation, or"
+            " look at the objects, and move those away that are not genuine.",
+        )
 
 
 def source_in_store(with_parts: Parts, archive: str, clinic_id: ClinicId) -> Source:

@@ -17,7 +17,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
-from clinic_backups.cli.restore import Json, source_in_store
+from clinic_backups.cli.restore import Json, forgotten_in_stores, require_followed, say_requests, source_in_store
 from clinic_backups.restore.find_backup import choose_backup, source_of
 from clinic_backups.restore.into_schema import IntoReport
 from clinic_backups.restore.request import parse, require_schema_name
@@ -35,12 +35,20 @@ def restore_into(
     as_of: Annotated[str, typer.Option(help="The newest backup at or before this time.")] = "",
     archive: Annotated[str, typer.Option(help="Key or URL of the archive, to restore without the catalog.")] = "",
     table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
+    masked: Annotated[
+        bool | None,
+        typer.Option(
+            "--masked/--no-masks",
+            help="Mask the columns of include/sql/masks.txt, or leave them in clear. Default: they are masked.",
+        ),
+    ] = None,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
     json: Json = False,
 ) -> None:
     """Restore one backup into a new schema of the database restore_target, otherwise restore_db. Nothing else changes.
 
-    Tables get their rows, primary keys, and foreign keys to each other, but no defaults, identities or other indexes.
+    The application can run on the copy: it has types, sequences, defaults, constraints and indexes of its own. What
+    could not be made is listed.
     """
     require_schema_name(schema)
     with_parts = parts()
@@ -49,16 +57,21 @@ def restore_into(
     request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive and (backup or as_of):
         raise SettingsError("--archive was given with --backup or --as-of.", hint="Give only one of the three.")
+    forgotten = None
     if archive:
         source = source_in_store(with_parts, archive, clinic)
+        requests = forgotten_in_stores(with_parts, identity, clinic)
+        say_requests(requests)
+        require_followed(requests)
+        forgotten = requests.of_clinic
     else:
         source = source_of(choose_backup(with_parts.catalog, request))
     with Steps() as steps:
         reading = Reading(listener=steps.listener)
         if not archive:
             reading["bound_of"] = with_parts.known_bound
-        copier = with_parts.copier(identity, **reading)
-        report = copier.run(source, schema, request.tables)
+        copier = with_parts.copier(identity, forgotten=forgotten, **reading)
+        report = copier.run(source, schema, request.tables, masked=masked)
     if json:
         print_json(report.to_json())
     else:
@@ -77,6 +90,13 @@ def _show(report: IntoReport) -> None:
         (("table", False), ("was", False), ("rows", True)),
         ((escape(one_line(made.name)), escape(one_line(made.table)), f"{made.rows:,}") for made in report.tables),
     )
+    for note in report.notes:
+        print(in_words(note))
     for made in report.tables:
+        if made.forgotten:
+            print(f"{one_line(made.name)}: {made.forgotten:,} rows are left out, because they must not come back")
+        if made.masked:
+            said = ", ".join(f"{column} ({rule})" for column, rule in made.masked.items())
+            print(f"{one_line(made.name)}: masked: {one_line(said)}")
         for note in made.notes:
             print(f"{one_line(made.name)}: {in_words(note)}")

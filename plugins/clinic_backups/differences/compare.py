@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from clinic_backups.archive.blocks import BlockList
+from clinic_backups.archive.csv_rows import fields_of, text_of, texts_of
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.table import Table
-from clinic_backups.differences.csv_rows import fields_of, text_of, texts_of
 from clinic_backups.differences.found import RowDifference, TableDifference
 from clinic_backups.differences.sides import Side, TakeBlock, is_same
 

@@ -60,12 +60,16 @@ class TableDifference:
 
 @dataclass(frozen=True)
 class RowDifference:
-    """One row that differs, with its values as texts. An added row has no ``before``, a removed one no ``after``."""
+    """One row that differs, with its values as texts. An added row has no ``before``, a removed one no ``after``.
+
+    :param is_forgotten: it must not come back, or it belongs to such a row. Neither key nor values are given.
+    """
 
     table: str
     key: tuple[str, ...]
     before: dict[str, str | None] | None
     after: dict[str, str | None] | None
+    is_forgotten: bool = False
 
     @property
     def turned(self) -> RowDifference:
@@ -74,6 +78,8 @@ class RowDifference:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types. Of a changed row: only the columns that differ."""
+        if self.is_forgotten:
+            return {"table": self.table, "forgotten": True}
         before, after = self.before, self.after
         if before is not None and after is not None:
             names = [name for name in before if name in after and before[name] != after[name]]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
 from clinic_backups.archive.blocks import Block
+from clinic_backups.archive.csv_rows import fields_of, text_of, texts_of
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import (
     ClinicBackupsError,
     IntegrityError,
@@ -26,17 +28,20 @@ from clinic_backups.base.errors import (
 from clinic_backups.base.plain import iso
 from clinic_backups.base.row_key import PART, key_parts
 from clinic_backups.base.table import Table
-from clinic_backups.differences.csv_rows import fields_of, text_of, texts_of
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.find_backup import source_of
+from clinic_backups.restore.leaving_out import looked_for
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.picked_rows import no_key
+from clinic_backups.tenant.drift import Drift
 
 What = Literal["there", "changed", "gone", "back"]
 """there: in the first backup that was looked at, or new. changed: other values than before. gone: not in this backup.
 back: there again."""
+FORGOTTEN = "forgotten"
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class FoundRecord:
     :param is_plain: its key is made of numbers or UUIDs, or somebody named it. Any other key may be a person's.
     :param values: its last known values, as texts. They are patients' data.
     :param last_in: the newest of the backups that has it.
+    :param is_forgotten: it must not come back, or it belongs to a record that must not. Its values are not given.
     """
 
     table: str
@@ -71,6 +77,8 @@ class FoundRecord:
     events: list[Event] = field(default_factory=list)
     values: dict[str, str | None] = field(default_factory=dict, repr=False)
     last_in: str = ""
+    is_forgotten: bool = False
+    is_named: bool = False
 
     @property
     def is_gone(self) -> bool:
@@ -79,7 +87,9 @@ class FoundRecord:
 
     @property
     def shown_key(self) -> str:
-        """The key as a request names it, or a mark instead of a key that may be a person's."""
+        """The key as a request names it, or a mark instead of a key that may be a person's or is forgotten."""
+        if self.is_forgotten and not self.is_named:
+            return FORGOTTEN
         if self.is_plain:
             return PART.join(self.key)
         return "#" + sha256(repr(self.key).encode()).hexdigest()[:12]
@@ -88,7 +98,7 @@ class FoundRecord:
         """Plain JSON types, without the values."""
         return {
             "table": self.table, "key": self.shown_key, "is_gone": self.is_gone, "last_in": self.last_in,
-            "events": [event.to_json() for event in self.events],
+            "is_forgotten": self.is_forgotten, "events": [event.to_json() for event in self.events],
         }  # fmt: skip
 
 
@@ -120,11 +130,16 @@ class RecordHistory:
     """Looks through backups.
 
     :param archives: reads them.
+    :param forgotten: says which rows of a clinic must not come back.
+    :param drift: the tables that were renamed. It is asked only if there are such rows.
     :ivar unread: the backups that could not be read, with the errors. They say nothing about any record.
     """
 
-    def __init__(self, archives: Archives) -> None:
-        self._archives = archives
+    def __init__(
+        self, archives: Archives, *, forgotten: Callable[[ClinicId], ForgottenOfClinic],
+        drift: Callable[[], Drift] = Drift,
+    ) -> None:  # fmt: skip
+        self._archives, self._forgotten, self._drift = archives, forgotten, drift
         self.unread: list[tuple[BackupRecord, ClinicBackupsError]] = []
         self._seen: dict[tuple[str, tuple[tuple[str, ...], tuple[int, ...]], bytes], tuple[_Row, ...]] = {}
         self._tables = set[str]()
@@ -137,6 +152,7 @@ class RecordHistory:
         """
         found: dict[tuple[str, tuple[str, ...]], FoundRecord] = {}
         known: dict[tuple[str, tuple[str, ...]], tuple[Table, bytes] | None] = {}
+        last: dict[_Place, bytes] = {}
         for backup in backups:
             try:
                 tables, rows = self._rows_in(backup, sought)
@@ -145,11 +161,11 @@ class RecordHistory:
                 continue
             here = dict(rows)
             for place, (table, row) in here.items():
-                record = found.setdefault(place, FoundRecord(*place, is_plain=_is_plain(place, table, sought)))
+                record = found.setdefault(place, _record(place, table, sought))
                 event = self._event(backup, known.get(place), place in known, table, row)
                 if event is not None:
                     record.events.append(event)
-                known[place], record.last_in = (table, row), backup.backup_id
+                known[place], last[place], record.last_in = (table, row), row, backup.backup_id
                 record.values = texts_of(table, row)
             for place, before in known.items():
                 # A table that this backup does not have, or has under another name, says nothing about its rows.
@@ -160,7 +176,25 @@ class RecordHistory:
             require_known(sought.keys.keys(), self._tables)
             if not found and self._misfit is not None:
                 raise self._misfit
+        self._mark({each.backup_id: each for each in backups}, found, last)
         return [found[place] for place in sorted(found)]
+
+    def _mark(
+        self, backups: Mapping[str, BackupRecord], found: Mapping[_Place, FoundRecord], last: Mapping[_Place, bytes]
+    ) -> None:  # fmt: skip
+        """Mark the records that must not come back, and take their values away."""
+        for backup_id in {record.last_in for record in found.values()}:
+            backup = backups[backup_id]
+            forgotten = self._forgotten(backup.clinic_id)
+            if not forgotten.tables:
+                return
+            fetched = self._archives.fetch(source_of(backup))
+            left_out = looked_for(self._archives, fetched, forgotten, self._drift())
+            for place, record in found.items() if left_out is not None else ():
+                if left_out is None or record.last_in != backup_id or place[0] not in left_out.concerned:
+                    continue
+                if left_out.stays_out(place[0], fields_of(last[place])):
+                    record.is_forgotten, record.values = True, {}
 
     def _event(
         self, backup: BackupRecord, before: tuple[Table, bytes] | None, is_known: bool, table: Table, row: bytes
@@ -233,6 +267,11 @@ class _Look:
 
     def _fits(self, values: Sequence[bytes | None]) -> bool:
         return any(self._text in folded(text_of(values[place]) or "") for place in self._searched)
+
+
+def _record(place: _Place, table: Table, sought: Sought) -> FoundRecord:
+    is_named = PART.join(place[1]) in sought.keys.get(place[0], ())
+    return FoundRecord(*place, is_plain=_is_plain(place, table, sought), is_named=is_named)
 
 
 def _is_plain(place: _Place, table: Table, sought: Sought) -> bool:

@@ -15,13 +15,16 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
 from clinic_backups.base.settings import Settings
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.differences.compare import compare
 from clinic_backups.differences.found import RowDifference, TableDifference
+from clinic_backups.differences.hidden_rows import HiddenRows
 from clinic_backups.differences.sides import BackupSide, DatabaseSide, Side
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.unit_sql import unit_sql
+from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.strangers import require_no_strangers
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -78,6 +81,8 @@ class States:
     :param connection_of: a connection by its name. Without one it raises.
     :param moment_of: reads a time. It raises if the text is not a time.
     :param archives: reads backups; called only if one is compared.
+    :param forgotten: says which rows of a clinic must not come back. Their values are not given.
+    :param drift: the tables that were renamed. It is asked only if there are such rows.
     """
 
     def __init__(
@@ -89,8 +94,11 @@ class States:
         connection_of: Callable[[str], Connection],
         moment_of: Callable[[str], datetime | None],
         archives: Callable[[], Archives],
+        forgotten: Callable[[ClinicId], ForgottenOfClinic],
+        drift: Callable[[], Drift] = Drift,
         listener: Listener = NOBODY,
     ) -> None:
+        self._forgotten, self._drift = forgotten, drift
         self._settings, self._listener = settings, listener
         self._backup_of, self._backup_at, self._connection_of = backup_of, backup_at, connection_of
         self._moment_of, self._archives = moment_of, archives
@@ -145,13 +153,21 @@ class States:
             other = open_sides.enter_context(self._side(second, clinic_id))
             one = open_sides.enter_context(self._side(first, clinic_id, other))
             require_known(tables, {*one.tables, *other.tables})
-            told = None if on_row is None else (lambda row: on_row(row.turned)) if turned else on_row
+            tell = None if on_row is None else self._telling(clinic_id, (first, second), on_row)
+            told = (lambda row: tell(row.turned)) if tell is not None and turned else tell
             sides = (other, one) if turned else (one, other)
             found = compare(
                 *sides, tables, on_row=told, on_pass=lambda number: self._listener.step(f"comparing, pass {number}")
             )
         found = [each.turned for each in found] if turned else found
         return Difference(clinic_id, first.said, second.said, tuple(found))
+
+    def _telling(
+        self, clinic_id: ClinicId, states: Sequence[State], on_row: Callable[[RowDifference], object]
+    ) -> Callable[[RowDifference], object]:
+        sources = [source_of(state.backup) for state in states if state.backup is not None]
+        hidden = HiddenRows.of(clinic_id, sources, self._archives, self._forgotten, self._drift)
+        return lambda row: on_row(hidden.shown(row))
 
     @contextmanager
     def _side(self, state: State, clinic_id: ClinicId, other: Side | None = None) -> Iterator[Side]:

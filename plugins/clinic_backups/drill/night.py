@@ -24,6 +24,7 @@ from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.plain import iso
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.shared_unit import SHARED_ID, is_shared, named
+from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.catalog.proofs import ProofRecord, Proofs
 from clinic_backups.catalog.records import Catalog
@@ -144,7 +145,11 @@ class Drills:
                 place = stack.enter_context(throwaway(at_least=at_least, tools=tools, parent=self.folder))
             folder = stack.enter_context(sql_folder(shared.manifest.files))
             self._place = place
-            yield UnitDrill(place, archives, definition, shared, folder, listener=self.listener), shared, damaged
+            forgotten = Forgotten(self.catalog.database).of_clinic
+            unit = UnitDrill(
+                place, archives, definition, shared, folder, forgotten=forgotten, listener=self.listener
+            )  # fmt: skip
+            yield unit, shared, damaged
 
     def _shared(self, archives: Archives) -> tuple[Fetched, Mapping[str, ClinicBackupsError]]:
         """The newest backup of the shared data that can be read, and the errors of newer ones, by backup."""

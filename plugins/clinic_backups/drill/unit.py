@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +14,13 @@ from psycopg2 import sql
 from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base import strict_json
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.shared_unit import ROLES, SEQUENCES, is_shared, named
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.drill.certificate import Check
 from clinic_backups.drill.inserts import try_inserts
 from clinic_backups.drill.place import Place, own_name
@@ -32,6 +34,7 @@ from clinic_backups.recovery.session import Session, Unfinished
 from clinic_backups.recovery.target import empty_tables_of_extensions
 from clinic_backups.restore.archives import Archives, Fetched
 from clinic_backups.restore.find_backup import source_of
+from clinic_backups.restore.leaving_out import leaving_out
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -76,12 +79,14 @@ class UnitDrill:
 
     :param fetched: the backup of the shared data.
     :param folder: its SQL folder.
+    :param forgotten: says which rows of a unit must not come back.
     """
 
     def __init__(
         self, place: Place, archives: Archives, definition: Definition, fetched: Fetched, folder: SqlFolder, *,
-        listener: Listener = NOBODY,
+        forgotten: Callable[[ClinicId], ForgottenOfClinic], listener: Listener = NOBODY,
     ) -> None:  # fmt: skip
+        self._forgotten = forgotten
         self._place, self._archives, self._definition = place, archives, definition
         self._shared, self._folder, self._listener = fetched, folder, listener
         self._left = list[Unfinished]()
@@ -166,6 +171,7 @@ class UnitDrill:
             " `--kind full`, and drill it again. Keep this backup: `clinic-backups hold`.",
         )  # fmt: skip
         self._sums(target, manifest, adding, drilled)
+        self._count_forgotten(fetched, drilled)
         is_newer = manifest.snapshot_at > self._shared.manifest.snapshot_at
         tried = try_inserts(target, are_behind=is_newer and told is None)
         check = tried.check()
@@ -174,6 +180,22 @@ class UnitDrill:
             "A sequence is behind the rows, also in the clinics' database. Move it there with setval() to the largest"
             " key of the column.",
         )  # fmt: skip
+
+    def _count_forgotten(self, fetched: Fetched, drilled: Drilled) -> None:
+        """A drill proves the backup as it is stored. A restore leaves out what must not come back: it is counted here.
+
+        The drill's own database holds these rows until it is dropped, right after the last check.
+        """
+        requests = self._forgotten(fetched.manifest.clinic.id)
+        if not requests.tables:
+            return
+        try:
+            leaving = leaving_out(self._archives, fetched, requests, self._folder.drift())
+        except PermanentError as error:
+            drilled.checks.append(Check("forgotten rows", "not possible", error.message))
+            return
+        said = " ".join(leaving.said.values()) if leaving is not None else "the backup has none"
+        drilled.checks.append(Check("forgotten rows", "passed", said))
 
     @contextmanager
     def _database(self, template: str) -> Iterator[Connection]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Literal, Protocol
 
+from clinic_backups.archive.csv_rows import fields_of
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.table import Column, Table
-from clinic_backups.differences.csv_rows import fields_of
 
 Kind = Literal["integer", "real", "numeric", "boolean", "bytes", "text"]
 _KINDS: dict[str, Kind] = {

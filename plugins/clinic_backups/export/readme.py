@@ -21,6 +21,7 @@ _WORDS = {
         "table": "Table {table}: {rows} rows", "place": "  In: {places}", "column": "  {name}: {type}",
         "key": "  Primary key: {names}", "generated": "  Not exported, since the database computes them: {names}",
         "long": "{count} texts are too long for an Excel cell. Their cells name the rows of the sheet Long texts.",
+        "forgotten": "Rows of table {table} that must not come back are not here: {rows}.",
         "split": "Excel has at most 1,048,576 rows in a sheet. Table {table} goes on in further sheets.",
     },
     "es": {
@@ -34,6 +35,7 @@ _WORDS = {
         "key": "  Clave primaria: {names}", "generated": "  No se exportan, porque la base las calcula: {names}",
         "long": "{count} textos no caben en una celda de Excel. Sus celdas dicen en qué filas de la hoja Long texts"
         " están.",
+        "forgotten": "No están las filas de la tabla {table} que no deben volver: {rows}.",
         "split": "Excel admite hasta 1.048.576 filas por hoja. La tabla {table} sigue en otras hojas.",
     },
 }  # fmt: skip
@@ -105,8 +107,12 @@ def readme(
     manifest: Manifest,
     tables: Mapping[str, Exported],
     placed: Placed,
+    left_out: Mapping[str, int],
 ) -> Iterator[str]:
-    """The lines of the readme."""
+    """The lines of the readme.
+
+    :param left_out: by table, the rows that are forgotten.
+    """
     words = _WORDS[language]
     yield words["title"].format(clinic=one_line(f"{manifest.clinic.name} ({manifest.clinic.id})"))
     yield words["backup"].format(id=manifest.backup_id)
@@ -117,6 +123,7 @@ def readme(
     if len(tables) < len(manifest.tables):
         yield words["chosen"]
     yield from (words["gap"].format(table=one_line(gap.table)) for gap in backup.gaps if gap.table in tables)
+    yield from (words["forgotten"].format(table=one_line(name), rows=rows) for name, rows in left_out.items())
     yield from _NOTES[language][output_format]
     if placed.long_texts:
         yield words["long"].format(count=placed.long_texts)

@@ -18,6 +18,7 @@ class SqliteFile:
     """SQLite. Numbers with decimals are texts, since SQLite would round them."""
 
     def __init__(self, file: Path, tables: Mapping[str, Exported], readme_name: str) -> None:
+        file.touch(0o600)  # SQLite would make it readable for others
         # Another thread than this one may write, never two at a time.
         self._db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
         # The file is deleted after any error, so nothing has to be undone.

@@ -48,8 +48,10 @@ class XlsxFile:
         self._book.use_zip64()
         self._readme = self._book.add_worksheet(readme_name)
         self._tables, self.placed = tables, Placed({name: [] for name in tables})
-        # Excel keeps the name History for itself.
-        self._names = names_for([readme_name, LONG_TEXTS, "History", *tables], longest=_NAME, allowed=r"[\[\]:*?/\\()]")
+        # Excel keeps the name History for itself. A character beyond these planes counts twice.
+        self._names = names_for(
+            [readme_name, LONG_TEXTS, "History", *tables], longest=_NAME, allowed=r"[\[\]:*?/\\()']|[^\0-\uffff]"
+        )
         self._kinds = {name: [kind_of(column) for column in table.columns] for name, table in tables.items()}
         self._sheets: dict[str, Any] = {}
         self._rows: dict[str, int] = {}
@@ -71,7 +73,12 @@ class XlsxFile:
     def finish(self, readme: Iterable[str]) -> None:
         for number, line in enumerate(readme):
             self._readme.write_string(number, 0, line)
-        self._book.close()
+        from xlsxwriter.exceptions import FileCreateError
+
+        try:
+            self._book.close()
+        except FileCreateError as error:  # the library's name for any OSError
+            raise next((each for each in error.args if isinstance(each, OSError)), OSError(str(error))) from None
 
     def abandon(self) -> None:
         for sheet in self._book.worksheets():

@@ -21,7 +21,7 @@ OLD_ENOUGH = timedelta(days=1)
 
 Kind = Literal[
     "missing", "damaged", "lost", "no store", "no envelope", "hold note", "found", "unknown backup", "erased backup",
-    "debris", "unfinished upload",
+    "debris", "unfinished upload", "no request", "damaged request", "unknown request", "false request",
 ]  # fmt: skip
 KINDS: Mapping[Kind, str] = {
     "missing": "the archive is in the catalog but not in the store",
@@ -36,11 +36,17 @@ KINDS: Mapping[Kind, str] = {
     "erased backup": "its clinic was erased, but the backup is there again. Erase the clinic once more",
     "debris": "a part of a backup that was never completed, or was deleted",
     "unfinished upload": "an upload that was begun but never ended",
+    "no request": "an erasure request of the catalog, or its key, is not there. A recovery would bring its row back",
+    "damaged request": "an erasure request of the catalog cannot be read there. A recovery would bring its row back",
+    "unknown request": "an erasure request that the catalog does not know, so restores bring its row back."
+    " `clinic-backups catalog rebuild` takes it over",
+    "false request": "an erasure request that this catalog did not make so: somebody put it there, or changed it."
+    " Find out who may write to the store, then delete it",
 }
 
 BAD: frozenset[Kind] = frozenset({"missing", "damaged", "lost", "no store"})
 """The backup cannot be restored from the catalog's store, or the catalog names no store."""
-WRONG: frozenset[Kind] = BAD | {"erased backup"}
+WRONG: frozenset[Kind] = BAD | {"erased backup", "unknown request", "false request"}
 """Kinds that need somebody's attention."""
 
 

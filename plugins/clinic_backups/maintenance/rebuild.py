@@ -49,6 +49,8 @@ class Rebuilt:
     :param incomplete: archives without an envelope, which are not backups.
     :param busy: clinics that another process works on. They were skipped.
     :param other_objects: objects that this package did not make.
+    :param requests: erasure requests that were taken over.
+    :param known_requests: the number of those that the catalog knew already.
     """
 
     store_url: str
@@ -60,6 +62,8 @@ class Rebuilt:
     incomplete: list[str] = field(default_factory=list)
     busy: list[ClinicId] = field(default_factory=list)
     other_objects: int = 0
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    known_requests: int = 0
 
     @property
     def is_empty(self) -> bool:

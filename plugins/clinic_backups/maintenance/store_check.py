@@ -18,6 +18,7 @@ from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.replica import Condition
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
@@ -30,11 +31,13 @@ from clinic_backups.maintenance.discrepancies import (
     with_dependents,
     wrong_beside,
 )
+from clinic_backups.maintenance.forgotten_in_stores import ForgottenInStores
 from clinic_backups.maintenance.outages import Failures
 from clinic_backups.maintenance.store_comparison import Inventory, Task
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
+from clinic_backups.stores.forgotten_requests import FORGOTTEN
 
 _CLINIC = re.compile(ROOT + r"([^/]+)/")
 _PROBE = re.compile(PROBES + r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -47,6 +50,7 @@ class StoreCheck:
     """Compares stores with the catalog, clinic by clinic, so that memory depends on one clinic only.
 
     :param now: the clock.
+    :param recipients: the public keys for the key of the erasure requests.
     :param listener: gets the progress.
     """
 
@@ -55,9 +59,11 @@ class StoreCheck:
         *,
         catalog: Catalog,
         now: Callable[[], datetime],
+        recipients: Sequence[str] = (),
         listener: Listener = NOBODY,
     ) -> None:
         self._catalog, self._now, self._listener = catalog, now, listener
+        self._forgotten = ForgottenInStores(Forgotten(catalog.database), recipients)
         self._replicas, self._alarm = Replicas(catalog.database), LossAlarm(now)
         self._failures = Failures()
         self._erased: dict[ClinicId, datetime] = {}
@@ -103,6 +109,8 @@ class StoreCheck:
                 self._probes(store, task, found)
             except ClinicBackupsError as error:
                 found.problems.append((PROBES, error))
+        if task.only is None and not self._failures.given_up:
+            self._requests(store, task, clinic_id, found)
         found.lost = [item for item in found.discrepancies if item.kind == "lost"]
         found.discrepancies = [item for item in found.discrepancies if item.kind != "lost"]
         return found
@@ -274,6 +282,14 @@ class StoreCheck:
         if item.kind in ("debris", "unfinished upload") and task.sweep:
             return remedies.remove(item, clinic.store, clinic.uploads)
         return item
+
+    def _requests(self, store: ObjectStore, task: Task, clinic_id: ClinicId | None, found: Inventory) -> None:
+        """The erasure requests, which say what no restore may bring back."""
+        try:
+            items = list(self._forgotten.compare(store, clinic_id))
+            found.discrepancies += self._forgotten.put_right(items, store) if task.record and items else items
+        except ClinicBackupsError as error:
+            found.problems.append((FORGOTTEN, error))
 
     def _probes(self, store: ObjectStore, task: Task, found: Inventory) -> None:
         """Probe objects of a killed preflight."""

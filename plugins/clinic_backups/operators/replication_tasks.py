@@ -84,7 +84,9 @@ def replicate_missing() -> dict[str, int]:
             for backlog in parts.replicas().backlog(parts.stores.urls):
                 log.info("%s lacks %s replicas.", backlog.store_url, backlog.missing)
             return {"replicated": 0, "waiting": 0}
-        done = log_replication(log, parts, wanted_clinic(parts, conf), patient=True)
+        clinic_id = wanted_clinic(parts, conf)
+        done = log_replication(log, parts, clinic_id, patient=True)
+        unwritten = parts.forgotten_in_stores().write(parts.stores, clinic_id)
         log_delivery(log, parts.deliver)
     made = len(done.replicas) - len(done.problems)
     log.info("%s replicas were made, %s wait.", made, len(done.problems))
@@ -93,6 +95,9 @@ def replicate_missing() -> dict[str, int]:
         raise AirflowFailException(
             f"{len(done.problems)} replicas could not be made in {urls}. The next run continues."
         )
+    if unwritten:
+        urls = ", ".join(url for url, _ in unwritten)
+        raise AirflowFailException(f"These stores lack erasure requests: {urls}. The next run writes them.")
     return {"replicated": made, "waiting": 0}
 
 

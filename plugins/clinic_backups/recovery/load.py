@@ -18,6 +18,7 @@ from clinic_backups.base.pipeline import Channel, Pipeline
 from clinic_backups.base.shared_unit import named
 from clinic_backups.recovery.session import Session
 from clinic_backups.restore.archives import Archives, Fetched
+from clinic_backups.restore.leaving_out import Leaving
 from clinic_backups.restore.missing_blocks import MissingBlocks
 
 WAITING_BYTES = 4 * 1024 * 1024
@@ -34,12 +35,13 @@ class Loaded:
 
 def load(
     target: Connection, archives: Archives, fetched: Fetched, *,
-    note: Callable[[Session, Loaded], object] = nobody, on_loaded: OnLoaded = nobody,
+    note: Callable[[Session, Loaded], object] = nobody, on_loaded: OnLoaded = nobody, leaving: Leaving | None = None,
 ) -> Loaded:  # fmt: skip
     """Load all rows of a backup. The tables have no indexes, foreign keys and triggers yet.
 
     :param note: called in the same transaction, so that its note is there exactly if the rows are.
     :param on_loaded: gets a table and the number of rows that came of it.
+    :param leaving: what stays out, because it must not come back.
     :raises ClinicBackupsError: no store has a good replica of an archive, or the database refused rows. Nothing of the
         backup is in the database.
     """
@@ -47,7 +49,9 @@ def load(
     pieces: Channel[tuple[str, bytes]] = Channel(WAITING_BYTES)
 
     def write(table: str, block: Block, data: bytes, times: int) -> None:
-        for _ in range(times):
+        if leaving is not None:
+            data = leaving.left_out.kept(table, data)
+        for _ in range(times if data else 0):
             pieces.put((table, data), len(data))
         on_loaded(table, times * block.rows)
 
@@ -70,7 +74,7 @@ def load(
         pipeline.run(copy, on_failure=session.stop)
         ((transaction,),) = session.rows("SELECT pg_current_xact_id()::text::numeric % 4294967296")
         loaded = Loaded({name: rows[name] for name in manifest.tables}, int(transaction))
-        _require_all(manifest, loaded)
+        _require_all(manifest, loaded, leaving.rows if leaving is not None else {})
         note(session, loaded)
         session.commit(f"loading {named(manifest.clinic.id)}")
     return loaded
@@ -140,11 +144,11 @@ def _require_columns(session: Session, manifest: Manifest) -> None:
             )
 
 
-def _require_all(manifest: Manifest, loaded: Loaded) -> None:
+def _require_all(manifest: Manifest, loaded: Loaded, left_out: Mapping[str, int]) -> None:
     for name, content in manifest.tables.items():
-        if loaded.rows[name] != content.rows:
+        expected = content.rows - left_out.get(name, 0)
+        if loaded.rows[name] != expected:
             raise PermanentError(
-                f"{loaded.rows[name]:,} of {content.rows:,} rows of {name} were loaded from backup"
-                f" {manifest.backup_id}.",
+                f"{loaded.rows[name]:,} of {expected:,} rows of {name} were loaded from backup {manifest.backup_id}.",
                 hint="Nothing of this backup was kept. Report this.",
             )

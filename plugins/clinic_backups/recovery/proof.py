@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from clinic_backups.archive.manifest import TableContent
 from clinic_backups.archive.reader import Manifest
 from clinic_backups.base import strict_json
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.shared_unit import SQL, is_shared
-from clinic_backups.restore.read_blocks import blocks_of
+from clinic_backups.restore.leaving_out import Leaving
+from clinic_backups.restore.read_blocks import blocks_of, read_blocks
+from clinic_backups.restore.row_sets import RowSet
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.shared_rows import shared_rows
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -81,9 +84,12 @@ def queries_of(snapshot: Snapshot, folder: SqlFolder, unit: ClinicId) -> Mapping
     return SqlExtract().rendered(folder, unit)
 
 
-def differences(target: Connection, manifest: Manifest, folder: SqlFolder) -> list[Difference]:
+def differences(
+    target: Connection, manifest: Manifest, folder: SqlFolder, leaving: Leaving | None = None
+) -> list[Difference]:
     """Read a unit in one snapshot, and compare the digests of all its blocks. None are left out.
 
+    :param leaving: what was not loaded, because it must not come back. Of such tables each row of the rest is compared.
     :raises ClinicBackupsError: a query failed.
     """
     found = []
@@ -95,7 +101,14 @@ def differences(target: Connection, manifest: Manifest, folder: SqlFolder) -> li
                 problem = "the backed-up SQL folder has no query for it"
                 found.append(Difference(name, 0, content.rows, problem))
                 continue
+            rest = leaving.rest.get(name) if leaving is not None else None
             try:
+                if rest is not None:
+                    with snapshot.savepoint():
+                        there = _rows_of(snapshot, content, queries[name])
+                    if there != rest:
+                        found.append(Difference(name, there.rows, rest.rows))
+                    continue
                 with snapshot.savepoint():
                     blocks = blocks_of(snapshot, content.table, queries[name], content.blocks)
             except ClinicBackupsError as error:
@@ -103,4 +116,11 @@ def differences(target: Connection, manifest: Manifest, folder: SqlFolder) -> li
                 continue
             if not blocks.equals(content.blocks):
                 found.append(Difference(name, blocks.rows, content.rows))
+    return found
+
+
+def _rows_of(snapshot: Snapshot, content: TableContent, query: str) -> RowSet:
+    """The rows of a table, whatever their blocks: where rows were left out, blocks are cut elsewhere."""
+    found = RowSet()
+    read_blocks(snapshot, content.table, query, content.blocks, lambda data, _: found.add(data))
     return found

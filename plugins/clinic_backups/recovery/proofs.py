@@ -16,6 +16,7 @@ from clinic_backups.recovery.choice import Choice
 from clinic_backups.recovery.duplicates import Replaced
 from clinic_backups.recovery.proof import Difference, differences
 from clinic_backups.recovery.report import UnitReport
+from clinic_backups.restore.leaving_out import Leaving
 from clinic_backups.tenant.extract import SqlFolder
 
 
@@ -26,6 +27,7 @@ class Proof:
     :param folder: the SQL folder of the shared unit's archive.
     :param replaced: the rows of which a newer backup's version was kept.
     :param failed: why nothing of a unit was loaded.
+    :param leaving: what was left out of a unit, because it must not come back.
     """
 
     connection: Connection
@@ -33,6 +35,7 @@ class Proof:
     manifests: Mapping[ClinicId, Manifest]
     replaced: Sequence[Replaced]
     failed: Mapping[ClinicId, str]
+    leaving: Mapping[ClinicId, Leaving]
     listener: Listener
 
     def of(self, choice: Choice) -> UnitReport:
@@ -42,14 +45,24 @@ class Proof:
         if choice.unit in self.failed:
             found.problems.append(self.failed[choice.unit])
             return found
+        leaving = self.leaving.get(choice.unit)
+        if leaving is not None:
+            found.rows -= sum(leaving.rows.values())
+            found.left_out, found.emptied = dict(leaving.rows), dict(leaving.emptied)
         try:
-            different = differences(self.connection, manifest, self.folder)
+            different = differences(self.connection, manifest, self.folder, leaving)
         except ClinicBackupsError as error:
             found.problems.append(f"It could not be read back: {error.message}")
             return found
         for each in different:
             # All tables of the shared unit are parents of clinics' rows. What it holds of them is in no clinic.
             self._explain(found, each, manifest.tables[each.table].is_parent and not is_shared(choice.unit))
+        if leaving is not None:
+            unlike = {each.table for each in different}
+            found.explained += [f"{said} The other rows are as in the backup." for name, said in leaving.said.items()
+                                if name not in unlike]  # fmt: skip
+            found.explained += [said for name, said in leaving.said.items() if name in unlike]
+            found.explained += leaving.notes
         self.listener.step(f"{named(choice.unit)} is {found.state}")
         return found
 

@@ -34,6 +34,9 @@ from clinic_backups.recovery.report import Report
 from clinic_backups.recovery.session import Session, Unfinished
 from clinic_backups.recovery.work import Work
 from clinic_backups.restore.archives import Archives, Fetched, Source
+from clinic_backups.restore.leaving_out import Leaving, leaving_out
+from clinic_backups.restore.requests_in_stores import NOTHING, Forgetful
+from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlFolder
 
 _ROWS = "rows"
@@ -47,17 +50,20 @@ class Recovery:
     :param tools: the folder of PostgreSQL's programs, if it is not to be looked for.
     :param definition: a file with the definition, if the archive has none.
     :param sql_dir: the SQL folder, if the archive has none.
+    :param forgotten: says what must not come back.
     :ivar begun: what an interrupted run wanted.
     """
 
     def __init__(
         self, connection: Connection, archives: Archives, *, jobs: int, tools: Path | None = None,
         definition: Path | None = None, sql_dir: Path | None = None, unpack_ratio: int = RATIO,
-        listener: Listener = NOBODY,
+        listener: Listener = NOBODY, forgotten: Forgetful = NOTHING,
     ) -> None:  # fmt: skip
         self._connection, self._archives, self._jobs = connection, archives, jobs
         self._tools, self._given, self._sql_dir, self._ratio = tools, definition, sql_dir, unpack_ratio
-        self._listener = listener
+        self._listener, self._forgotten = listener, forgotten
+        self._leaving: dict[ClinicId, Leaving] = {}
+        self._drift = Drift()
         self._manifests: dict[ClinicId, Manifest] = {}
         self._positions: dict[ClinicId, bytes] = {}
         self._known_tables: dict[Table, Table] = {}
@@ -101,7 +107,7 @@ class Recovery:
             files = self._archives.fetch(self._source(plan.shared)).manifest.files
             require_usable(files, plan.shared.envelope.backup_id)
         only = list(only)
-        missing = [*plan.missing(), *(() if only else without_backup(files, plan))]
+        missing = [*plan.missing(), *self._forgotten.problems, *(() if only else without_backup(files, plan))]
         if missing and not allow_missing:
             raise PermanentError(
                 "The service cannot be recovered whole:",
@@ -116,6 +122,7 @@ class Recovery:
             target.require_version(self._version, definition.dump.server_version)
             no_folder = SQL not in files and self._sql_dir is not None
             folder = SqlFolder(self._sql_dir) if no_folder and self._sql_dir else stack.enter_context(sql_folder(files))
+            self._drift = folder.drift()
             report = self._recover(plan, definition, folder, [str(unit) for unit in only], missing, allow_missing)
             report.left += [Unfinished(text) for text in deleted_before(files, plan)]
             return report
@@ -125,7 +132,7 @@ class Recovery:
         allow_missing: bool,
     ) -> Report:  # fmt: skip
         with Session(self._connection) as session:
-            report = Report(session.database(), plan, missing=missing)
+            report = Report(session.database(), plan, missing=missing, forgotten=list(self._forgotten.said))
         left = self._work.step(
             "definitions", lambda session: self._definitions(session, definition, plan, only, allow_missing)
         )
@@ -148,7 +155,9 @@ class Recovery:
         report.tables = dict(
             zip(kinds, self._work.timed("statistics", lambda: self._work.at_once(self._analyze, kinds)), strict=True)
         )
-        proof = Proof(self._connection, folder, self._manifests, report.replaced, self._failed, self._listener)
+        proof = Proof(
+            self._connection, folder, self._manifests, report.replaced, self._failed, self._leaving, self._listener
+        )
         report.units = self._work.timed("proof", lambda: self._work.at_once(proof.of, plan.taken))
         for unit in report.units:
             unit.seconds = loaded.get(str(unit.choice.unit), 0.0)
@@ -217,8 +226,9 @@ class Recovery:
             nonlocal count
             began = time.monotonic()
             fetched = self._fetched(choice)
-            if noted is None and str(choice.unit) not in done:
-                self._load(choice, fetched, began, allow_missing)
+            self._leave_out_and_load(
+                choice, fetched, began, allow_missing, is_done=noted is not None or str(choice.unit) in done
+            )
             count += 1
             self._listener.step(f"loaded {named(choice.unit)}, {count} of {len(largest)}")
 
@@ -228,7 +238,9 @@ class Recovery:
                 notes.note_step(session, _ROWS, 0, {str(unit): why for unit, why in self._failed.items()})
                 session.commit("noting that the rows are loaded")
 
-    def _load(self, choice: Choice, fetched: Fetched, began: float, allow_missing: bool) -> None:
+    def _leave_out_and_load(
+        self, choice: Choice, fetched: Fetched, began: float, allow_missing: bool, *, is_done: bool
+    ) -> None:  # fmt: skip
         source = self._source(choice)
 
         def note(session: Session, loaded: Loaded) -> None:
@@ -239,7 +251,11 @@ class Recovery:
             )  # fmt: skip
 
         try:
-            load(self._connection, self._archives, fetched, note=note)
+            leaving = leaving_out(self._archives, fetched, self._forgotten.of_clinic(choice.unit), self._drift)
+            if leaving is not None:
+                self._leaving[choice.unit] = leaving
+            if not is_done:
+                load(self._connection, self._archives, fetched, note=note, leaving=leaving)
         except PermanentError as error:
             if not allow_missing:
                 raise

@@ -15,6 +15,8 @@ from clinic_backups.recovery.session import Unfinished
 class UnitReport:
     """One unit: its backup, and what reading it back has shown.
 
+    :param left_out: by table, the rows that are forgotten, with those that belong to them.
+    :param emptied: by table, the rows whose reference to such a row became NULL.
     :param explained: tables that are not as in the backup, and why that is right.
     :param problems: tables that are not as in the backup, without a reason.
     """
@@ -22,6 +24,8 @@ class UnitReport:
     choice: Choice
     rows: int = 0
     seconds: float = 0.0
+    left_out: dict[str, int] = field(default_factory=dict)
+    emptied: dict[str, int] = field(default_factory=dict)
     explained: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -34,7 +38,7 @@ class UnitReport:
         """Plain JSON types."""
         return self.choice.to_json() | {
             "rows": self.rows, "seconds": round(self.seconds, 3), "state": self.state, "explained": self.explained,
-            "problems": self.problems,
+            "problems": self.problems, "forgotten_rows": self.left_out, "emptied_links": self.emptied,
         }  # fmt: skip
 
 
@@ -44,6 +48,7 @@ class Report:
 
     :param tables: the number of rows of each table.
     :param empty: the tables that are empty on purpose, with the reason.
+    :param forgotten: which erasure requests were followed, as sentences.
     :param missing: units without a backup, and damaged backups, which somebody allowed to be missing.
     :param problems: other things that nobody has explained.
     :param steps: the seconds of each step.
@@ -57,6 +62,7 @@ class Report:
     replaced: list[Replaced] = field(default_factory=list)
     left: list[Unfinished] = field(default_factory=list)
     sequences: int = 0
+    forgotten: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     steps: dict[str, float] = field(default_factory=dict)
@@ -74,6 +80,7 @@ class Report:
             "apart_seconds": self.plan.apart_seconds, "belief": self.plan.belief,
             "units": [unit.to_json() for unit in self.units], "tables": self.tables, "empty": self.empty,
             "replaced": [each.to_json() for each in self.replaced], "left": [each.to_json() for each in self.left],
-            "sequences": self.sequences, "missing": self.missing, "problems": self.problems,
+            "sequences": self.sequences, "forgotten": self.forgotten, "missing": self.missing,
+            "problems": self.problems,
             "seconds": {name: round(seconds, 3) for name, seconds in self.steps.items()},
         }  # fmt: skip

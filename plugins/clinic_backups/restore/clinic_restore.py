@@ -90,6 +90,10 @@ class ClinicRestore:
         self.settings, self.database, self.listener, self.archives = settings, restore_db, listener, archives
         self.clinic_db = clinic_db
 
+    def forgotten_of(self, clinic_id: ClinicId) -> ForgottenOfClinic | None:
+        """Which rows of a clinic must not come back; none if there is no catalog to ask."""
+        return self._forgotten(clinic_id) if self._forgotten else None
+
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """Make the plan. It is written, proven and rolled back, to find out whether it can be applied.
 
@@ -274,7 +278,7 @@ class ClinicRestore:
                 since=since,
                 of_itself=of_itself,
                 read_elsewhere=bool(read_elsewhere),
-                forgotten=self._forgotten(source.clinic_id) if self._forgotten else None,
+                forgotten=self.forgotten_of(source.clinic_id),
             )
             require_no_strangers_in_hooks(workspace, folder, source.clinic_id)
             comparison.choose()

@@ -26,6 +26,7 @@ from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.forgotten_rows import Forgetting
+from clinic_backups.restore.former_links import former_links, that_can_be_followed
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -153,12 +154,17 @@ class Comparison:
             for note in parent_tables.notes(name, self.manifest.tables[name], self.folder.parents()):
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
-        self._refusals += self._forgetting.look(self.workspace, self._shapes, self._ways.named)
+        self._refusals += self._forgetting.look(self.workspace, self._shapes, (*self._ways.named, *self._former_links))
 
     @property
     def _links(self) -> tuple[Reference, ...]:
-        """Foreign keys of the chosen tables, and columns named like one."""
-        return (*self._references, *self._ways.named)
+        """Foreign keys of the chosen tables, those that they had in the backup, and columns named like one."""
+        former = that_can_be_followed(self._former_links, self._shapes)
+        return (*self._references, *self._ways.named, *former)
+
+    @property
+    def _former_links(self) -> tuple[Reference, ...]:
+        return former_links(self.manifest.tables, (*self._references, *self._ways.named))
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load the rows that differ, or all of them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.restore.copying.intent import Intent
 from clinic_backups.restore.find_backup import choose_backup, notes_of, require_told, source_of
 from clinic_backups.restore.into_schema import IntoReport, IntoRestore
 from clinic_backups.restore.plan import Target, digest_of
@@ -22,14 +23,16 @@ class CopyRunner:
         """Record the copy that is to be approved."""
         schema, target = _schema(request), self._copier.target()
         chosen = choose_backup(self._catalog, request)
+        intent = self._copier.intent(request.clinic_id, request.masked)
         page = copy_as_markdown(
-            chosen, schema, target, facts=notes_of(chosen), requested_by=request.requested_by, notes=request.notes
-        )
+            chosen, schema, target, facts=notes_of(chosen), changes=intent.notes, requested_by=request.requested_by,
+            notes=request.notes,
+        )  # fmt: skip
         return self._approvals.propose(
             Proposal(
                 clinic_id=request.clinic_id,
                 backup_id=chosen.backup_id,
-                plan_digest=_digest(chosen.backup_id, request, target),
+                plan_digest=_digest(chosen.backup_id, request, target, intent),
                 target=target.name,
                 requested_by=request.requested_by,
                 request=request.to_json(),
@@ -53,8 +56,14 @@ class CopyRunner:
         )
         require_told(chosen, lambda fact: is_on_page(fact, approved.page))
 
-        def note(target: Target) -> None:
-            digest = _digest(approved.backup_id, request, target)
+        def note(target: Target, intent: Intent) -> None:
+            digest = _digest(approved.backup_id, request, target, intent)
+            if digest != approved.plan_digest and target.name == approved.target:
+                raise NotApproved(
+                    "The copy would not be what was approved: the masks, or which rows must not come back, have changed"
+                    " since.",
+                    hint=AGAIN,
+                )
             if digest != approved.plan_digest:
                 raise NotApproved(
                     f"The copy was approved for {approved.target}, and would be made in {target.name}.", hint=AGAIN
@@ -62,7 +71,9 @@ class CopyRunner:
             with self._catalog.database.transaction("using an approval") as db:
                 use(db, approved, digest, f"the copy into schema {request.into_schema}")
 
-        return self._copier.run(source_of(chosen), _schema(request), request.tables, before_commit=note)
+        return self._copier.run(
+            source_of(chosen), _schema(request), request.tables, masked=request.masked, before_commit=note
+        )
 
 
 def _schema(request: RestoreRequest) -> str:
@@ -71,6 +82,6 @@ def _schema(request: RestoreRequest) -> str:
     return request.into_schema
 
 
-def _digest(backup_id: str, request: RestoreRequest, target: Target) -> str:
-    parts = {"copy": backup_id, "schema": _schema(request), "target": target.identity}
+def _digest(backup_id: str, request: RestoreRequest, target: Target, intent: Intent) -> str:
+    parts = {"copy": backup_id, "schema": _schema(request), "target": target.identity} | intent.parts
     return digest_of(parts | {f"table {name}": name for name in request.tables})

@@ -1,29 +1,28 @@
 """Takes rows that must not come back out of the rows that are wanted of a backup, with what belongs to them.
 
-A row belongs to a forgotten one if it refers to it, directly or over others, by a link that may not be NULL. A link
-that may be NULL becomes NULL. Links are foreign keys, and columns named like one.
+A row belongs to a forgotten one if it refers to it, directly or over others, by a link that may not be NULL, or by a
+foreign key with ON DELETE CASCADE. Another link that may be NULL becomes NULL. Links are foreign keys, those that the
+tables had when the backup was made, and columns named like one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.base.row_key import Kind, kind_of
+from clinic_backups.base.row_key import Reading, read_as
 from clinic_backups.catalog.forgotten import ForgottenOfClinic, ForgottenTable, prefix_of
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
-from clinic_backups.restore.table_rules import Reference, read_references
-from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.restore.table_rules import CASCADE, Reference, read_references
+from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.pg_catalog import catalog_query
 
-NOT_KNOWN = (
-    "Without the catalog it cannot be known which rows were forgotten: this restore brings them back if the backup has"
-    " them. Delete them afterwards."
-)
 _BLOCK = 64
 """Bytes of a block of SHA-256, which HMAC fills the key up to."""
 
@@ -74,15 +73,10 @@ def without_key(shapes: Mapping[str, Shape], forgotten: Collection[str]) -> list
     ]
 
 
-def _keys_of(shape: Shape) -> list[tuple[tuple[str, ...], tuple[Kind, ...]]]:
-    """The keys by which somebody may have named a row, each with how its parts are written."""
-    then, now = ({column.name: column.type for column in table.columns} for table in (shape.then, shape.now))
-    found = []
-    for key in dict.fromkeys((shape.now.primary_key, shape.then.primary_key, shape.key)):
-        if key and shape.has(key):
-            kinds = (tuple(kind_of(types.get(name, "")) for name in key) for types in (now, then))
-            found += [(key, each) for each in dict.fromkeys(kinds)]
-    return found
+def _keys_of(shape: Shape) -> list[tuple[str, ...]]:
+    """The keys by which somebody may have named a row."""
+    keys = dict.fromkeys((shape.now.primary_key, shape.then.primary_key, shape.key))
+    return [key for key in keys if key and shape.has(key)]
 
 
 class Forgetting:
@@ -104,7 +98,7 @@ class Forgetting:
     def look(self, workspace: Workspace, chosen: Mapping[str, Shape], named: Sequence[Reference]) -> list[Refusal]:
         """Find the concerned tables. Returns why some of the chosen ones cannot be restored.
 
-        :param named: columns named like a foreign key.
+        :param named: links without a foreign key.
         """
         if not self._tables:
             return []
@@ -131,6 +125,14 @@ class Forgetting:
         return {"forgotten": self._digest} if self._digest else {}
 
 
+def _written(reading: Reading, column: str, type_: str) -> sql.Composable:
+    """SQL: what is hashed of a column of the row ``w``. A cast of the application makes none of it."""
+    value = sql.Identifier("w", column)
+    if reading == "number" and type_ == "numeric":
+        return sql.SQL("trim_scale({}::pg_catalog.numeric)").format(value)
+    return sql.SQL("lower(rtrim({}::pg_catalog.text, ' '))").format(value) if reading == "loose" else value
+
+
 class ForgottenRows:
     """Finds the forgotten rows of a backup.
 
@@ -140,17 +142,15 @@ class ForgottenRows:
 
     def __init__(self, workspace: Workspace, staged: Mapping[str, Staged], links: Sequence[Reference]) -> None:
         self._workspace, self._staged = workspace, staged
-        self._links = [link for link in dict.fromkeys(links) if self._is_usable(link)]
+        known = [link for link in dict.fromkeys(links) if {link.child, link.parent} <= staged.keys()]
+        self._links = [link for link in known if self._is_usable(link)]
+        self._blind = [link for link in known if not self._is_usable(link)]
+        """Links over columns that the backup does not hold, such as generated ones."""
         self._out: dict[str, sql.Identifier] = {}
 
     def _is_usable(self, link: Reference) -> bool:
-        child, parent = self._staged.get(link.child), self._staged.get(link.parent)
-        return (
-            child is not None
-            and parent is not None
-            and child.shape.has(link.columns)
-            and parent.shape.has(link.parent_columns)
-        )
+        child, parent = self._staged[link.child].shape, self._staged[link.parent].shape
+        return child.has(link.columns) and parent.has(link.parent_columns)
 
     def take_out(
         self, forgotten: Mapping[str, ForgottenTable], note: Callable[[str, str], object]
@@ -168,6 +168,9 @@ class ForgottenRows:
         counts = {name: self._delete(name) for name in self._out}
         for name, count in counts.items():
             note(name, table_notes.forgotten(count))
+        for link in self._blind:
+            if counts.get(link.parent):
+                note(link.child, table_notes.not_left_out(link.parent, link.columns))
         return counts, unlinked
 
     def _places(self, name: str) -> sql.Identifier:
@@ -177,27 +180,53 @@ class ForgottenRows:
 
     def _name(self, name: str, forgotten: ForgottenTable) -> int:
         """Find the forgotten rows by each key of the table, that of now and that of the backup."""
-        shape, secret = self._staged[name].shape, forgotten.secret.ljust(_BLOCK, b"\0")
-        inner, outer = (bytes(byte ^ pad for byte in secret) for pad in (0x36, 0x5C))
+        keys = list(self._read(self._staged[name].shape, self._staged[name].wanted))
+        if not keys:
+            return 0  # the plan is refused
+        return sum(self._named_with(name, keys, *each) for each in forgotten.by_secret)
+
+    def _named_with(
+        self, name: str, keys: Sequence[tuple[tuple[Reading, ...], tuple[sql.Composable, ...]]], secret: bytes,
+        hashes: Collection[bytes],
+    ) -> int:  # fmt: skip
+        filled = secret.ljust(_BLOCK, b"\0")
+        inner, outer = (bytes(byte ^ pad for byte in filled) for pad in (0x36, 0x5C))
         hashed = [
             sql.SQL("sha256({}::bytea || sha256({}::bytea || convert_to({} || {}, 'UTF8')))").format(
                 sql.Literal(f"\\x{outer.hex()}"), sql.Literal(f"\\x{inner.hex()}"), sql.Literal(prefix_of(kinds)),
-                row_text(key, "w"),
+                sql.SQL("ROW({})::pg_catalog.text").format(sql.SQL(", ").join(values)),
             )
-            for key, kinds in _keys_of(shape)
+            for kinds, values in keys
         ]  # fmt: skip
-        if not hashed:
-            return 0  # the plan is refused
         return self._insert(
             name,
             sql.SQL(
                 "SELECT w.ctid FROM {} AS w WHERE ARRAY[{}] && ARRAY(SELECT decode(v.hash, 'hex')"
-                " FROM unnest({}::text[]) AS v (hash))"
+                " FROM unnest({}::text[]) AS v (hash)) AND NOT EXISTS (SELECT FROM {} AS k WHERE k.place = w.ctid)"
             ).format(
                 self._staged[name].wanted, sql.SQL(", ").join(hashed),
-                sql.Literal([each.hex() for each in forgotten.hashes]),
+                sql.Literal(sorted(each.hex() for each in hashes)), self._places(name),
             ),
         )  # fmt: skip
+
+    def _read(
+        self, shape: Shape, wanted: sql.Identifier
+    ) -> Iterator[tuple[tuple[Reading, ...], tuple[sql.Composable, ...]]]:
+        """Each way to read a key of the row ``w``: the readings of its parts, and what PostgreSQL writes for them."""
+        now = dict(self._workspace.rows(
+            catalog_query("base_types"), {"table": wanted.as_string(self._workspace.connection)},
+            f"reading the types of {shape.name}",
+        ))  # fmt: skip
+        then = {column.name: column.type for column in shape.then.columns}
+        collations = dict(zip(shape.key, shape.rules.collations, strict=False))
+        for key in _keys_of(shape):
+            parts = []
+            for name in key:
+                both = read_as(now[name]) + read_as(then.get(name, "text"))
+                loose: tuple[Reading, ...] = ("loose",) if collations.get(name) else ()
+                parts.append([(each, _written(each, name, now[name])) for each in dict.fromkeys(both + loose)])
+            for found in itertools.product(*parts):
+                yield tuple(kind for kind, _ in found), tuple(value for _, value in found)
 
     def _belonging(self, link: Reference) -> int:
         return self._insert(
@@ -215,10 +244,14 @@ class ForgottenRows:
         )  # fmt: skip
 
     def _loose(self, link: Reference) -> list[str]:
-        """The columns of a link that may be NULL."""
+        """The columns of a link that become NULL; none if the row belongs to the other one.
+
+        ON DELETE CASCADE says so too. And with MATCH FULL either all columns are NULL or none is.
+        """
         shape = self._staged[link.child].shape
         fixed = {column.name for column in shape.now.columns if column.not_null} | set(shape.key)
-        return [name for name in link.columns if name not in fixed]
+        loose = [name for name in link.columns if name not in fixed]
+        return [] if link.on_delete == CASCADE or (link.match_full and len(loose) < len(link.columns)) else loose
 
     def _insert(self, name: str, query: sql.Composable) -> int:
         places = self._places(name)

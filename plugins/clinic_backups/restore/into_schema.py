@@ -14,30 +14,44 @@ from psycopg2 import sql
 from clinic_backups.archive.reader import Manifest, TableContent
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.copy_schema import MADE_BY_US
-from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore
-from clinic_backups.restore.copied_table import MAKES, CopiedTable, IntoTable
+from clinic_backups.restore.copied_table import CopiedTable, IntoTable
+from clinic_backups.restore.copying.definitions import Definitions, key_name
+from clinic_backups.restore.copying.intent import Intent, intent_of
+from clinic_backups.restore.copying.original import Original, clinics_tables, read_original
+from clinic_backups.restore.copying.own_names import OwnNames, extensions_of
+from clinic_backups.restore.copying.own_types import OwnTypes
+from clinic_backups.restore.copying.sending import Sending
+from clinic_backups.restore.copying.steps import MAKES
 from clinic_backups.restore.manifest_tables import Types, is_possible
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.plan import Target
 from clinic_backups.restore.request import require_schema_name
-from clinic_backups.restore.staging import WantedLoader
+from clinic_backups.restore.staging import Staged, WantedLoader
 from clinic_backups.restore.target import ask, require_primary
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.masks import Masks
+from clinic_backups.tenant.source_database import identity_of, is_same
 from clinic_backups.tenant.strangers import refuse, strangers_code
+from clinic_backups.tenant.tenant_db import Snapshot
 
 STEP_ROWS = 250_000
 
 
 @dataclass(frozen=True)
 class IntoReport:
-    """The result."""
+    """The result.
+
+    :param masked: whether values are masked.
+    :param notes: what is not as in the original, and belongs to no table.
+    """
 
     clinic_id: ClinicId
     clinic_name: str
@@ -45,16 +59,23 @@ class IntoReport:
     snapshot_at: datetime
     schema: str
     tables: tuple[IntoTable, ...]
+    masked: bool
+    notes: tuple[str, ...]
 
     @property
     def rows(self) -> int:
         """Rows in all tables."""
         return sum(table.rows for table in self.tables)
 
+    @property
+    def forgotten(self) -> int:
+        """Rows that are left out because they must not come back."""
+        return sum(table.forgotten for table in self.tables)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"snapshot_at": iso(self.snapshot_at)}))
-        return plain | {"rows": self.rows}
+        return plain | {"rows": self.rows, "forgotten": self.forgotten}
 
 
 class IntoRestore:
@@ -67,22 +88,22 @@ class IntoRestore:
     def __init__(self, restore: ClinicRestore) -> None:
         self._restore = restore
 
-    def _clinics_tables(self, workspace: Workspace) -> tuple[list[str], str]:
-        """The tables with an extract and the table of the clinics, if all of them are in this database.
-
-        Otherwise none: then nobody is trusted because of a table. What an archive names was written by its maker.
-        """
-        folder = SqlFolder(self._restore.settings.sql_dir)
-        try:
-            names, clinic_table = [*folder.queries()], folder.clinic_table
-        except SettingsError:
-            return [], ""
-        return (names, clinic_table) if {*names, clinic_table} <= {*workspace.relations()} else ([], "")
+    @property
+    def _folder(self) -> SqlFolder:
+        return SqlFolder(self._restore.settings.sql_dir)
 
     def target(self) -> Target:
         """The database that copies are made in. :raises PermanentError: it is a standby."""
         with self._workspace() as workspace:
             return _primary(workspace)
+
+    def intent(self, clinic_id: ClinicId, masked: bool | None) -> Intent:
+        """What a copy of this clinic would mask and leave out, as of now.
+
+        :param masked: what somebody has said; none: a copy is masked if the SQL folder has masks.
+        :raises SettingsError: masks are wanted, and there are none.
+        """
+        return intent_of(self._folder, masked, self._restore.forgotten_of(clinic_id))
 
     def run(
         self,
@@ -90,47 +111,40 @@ class IntoRestore:
         schema: str,
         tables: Sequence[str] = (),
         *,
-        before_commit: Callable[[Target], object] = nobody,
+        masked: bool | None = None,
+        before_commit: Callable[[Target, Intent], object] = nobody,
     ) -> IntoReport:
         """Make the schema and fill it, in one transaction. After an error nothing of it exists.
 
         :param tables: only these tables of the backup; all if empty.
+        :param masked: see :meth:`intent`.
         :param before_commit: called just before the commit. If it raises, everything is undone.
-        :raises SettingsError: the schema's name cannot be used, or the backup has no such table.
+        :raises SettingsError: the schema's name cannot be used, the backup has no such table, or a mask does not fit.
         :raises PermanentError: the schema exists, or the role may not make it, or a value does not fit.
         :raises IntegrityError: the archive is damaged or another one, or the tables would differ from the backup.
         """
         require_schema_name(schema)
+        intent = self.intent(source.clinic_id, masked)
         with self._workspace() as workspace:
             _primary(workspace)
             _require_room(workspace, schema)  # before a large archive is fetched
         backup = self._restore.archives.fetch(source)
         manifest = backup.manifest
         contents = _chosen(manifest, tables)
+        original = self._original(manifest, intent.masks)
+        sending = Sending(intent, manifest, original, self._folder)
+        sending.look(lambda wanted: self._restore.archives.read(backup, wanted), self._restore.listener)
         with self._workspace() as workspace:
             target = _primary(workspace)
             _require_room(workspace, schema)
-            making = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
-            workspace.define_for_good(making, f"making schema {schema}", MAKES)
-            comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), sql.Literal(MADE_BY_US))
-            workspace.define_for_good(comment, f"noting who made schema {schema}", MAKES)
-            types = Types(workspace)
-            names = _names(contents)
-            copies = [CopiedTable(workspace, schema, names[name], content, types) for name, content in contents.items()]
-            for copy in copies:
-                copy.create()
-            # The types of the columns may be somebody's. Their code runs when values are loaded.
-            refuse(strangers_code(workspace, *self._clinics_tables(workspace), written=()), "The copy")
-            staged = {copy.was.name: copy.staged(index) for index, copy in enumerate(copies)}
-            with WantedLoader(workspace, staged, _steps(contents, self._restore.listener)) as wanted:
+            copy = _Copy(workspace, schema, contents, original)
+            copy.make(lambda: self._require_no_strangers(workspace))
+            with WantedLoader(
+                workspace, copy.staged(), _steps(contents, self._restore.listener), sending.changed
+            ) as wanted:
                 self._restore.archives.read(backup, wanted)
-            for copy in copies:
-                self._restore.listener.step(f"checking {one_line(copy.was.name)}")
-                copy.finish()
-            by_table = {copy.was.name: copy for copy in copies}
-            for copy in copies:
-                copy.add_foreign_keys(by_table)
-            before_commit(target)
+            made, notes = copy.finish(sending, self._restore.listener)
+            before_commit(target, intent)
             workspace.commit()
         return IntoReport(
             clinic_id=manifest.clinic.id,
@@ -138,11 +152,107 @@ class IntoRestore:
             backup_id=manifest.backup_id,
             snapshot_at=manifest.snapshot_at,
             schema=schema,
-            tables=tuple(copy.report for copy in copies),
+            tables=made,
+            masked=bool(intent.masks),
+            notes=tuple(map(one_line, (*intent.notes, *notes))),
         )
+
+    def _original(self, manifest: Manifest, masks: Masks) -> Original:
+        """What is known of the original tables.
+
+        It is the database that backups are read from, or that of the copy if that is the backup's.
+        """
+        restore = self._restore
+        names = {*manifest.tables, *masks.tables}
+        types = {column.type for content in manifest.tables.values() for column in content.table.columns}
+        try:
+            with Snapshot(restore.clinic_db or restore.database, **restore.settings.timeouts) as snapshot:
+                if restore.clinic_db is None and not is_same(manifest.database, identity_of(snapshot)):
+                    return Original(problem="The connection clinic_db is not defined here.")
+                return read_original(snapshot, names, types, self._folder)
+        except ClinicBackupsError as error:
+            return Original(problem=f"The clinics' database could not be asked: {error.message}")
+
+    def _require_no_strangers(self, workspace: Workspace) -> None:
+        """The types, defaults and constraints of the copy may be somebody's. Their code runs when values are loaded."""
+        tables = clinics_tables(workspace, self._folder)
+        refuse(strangers_code(workspace, *tables, written=()), "The copy")
 
     def _workspace(self) -> _Target:
         return _Target(self._restore.database, **self._restore.settings.timeouts)
+
+
+class _Copy:
+    """The new schema with its tables, in the transaction that makes it."""
+
+    def __init__(
+        self, workspace: Workspace, schema: str, contents: Mapping[str, TableContent], original: Original
+    ) -> None:
+        self._workspace, self._original, self._contents = workspace, original, contents
+        self._called = _names(contents)
+        self._names = OwnNames(schema, extensions_of(workspace))
+        self._types = OwnTypes(
+            workspace, original, [content.table for content in contents.values()], self._names, self._called.values()
+        )
+        self._tables: list[CopiedTable] = []
+
+    def make(self, require_no_strangers: Callable[[], None]) -> None:
+        """Make the schema, the types and the empty tables."""
+        workspace, schema = self._workspace, self._names.schema
+        making = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
+        workspace.define_for_good(making, f"making schema {schema}", MAKES)
+        comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), sql.Literal(MADE_BY_US))
+        workspace.define_for_good(comment, f"noting who made schema {schema}", MAKES)
+        self._types.make()
+        types = Types(workspace)
+        for name, content in self._contents.items():
+            now = self._original.tables.get(name)
+            self._tables.append(CopiedTable(workspace, self._names, self._called[name], content, types, now))
+        for table in self._tables:
+            table.create()
+        with workspace.savepoint():
+            self._definitions().make()
+            require_no_strangers()
+
+    def _definitions(self) -> Definitions:
+        return Definitions(self._workspace, self._original, self._tables, self._names, self._types)
+
+    def staged(self) -> dict[str, Staged]:
+        """The tables for the loader."""
+        return {table.was.name: table.staged(index) for index, table in enumerate(self._tables)}
+
+    def finish(self, sending: Sending, listener: Listener) -> tuple[tuple[IntoTable, ...], list[str]]:
+        """Compare the rows with what was sent, and make everything else. Returns the tables, and notes about the whole.
+
+        :raises IntegrityError: rows are missing or differ.
+        """
+        for table in self._tables:
+            listener.step(f"checking {one_line(table.was.name)}")
+            name = key_name(self._original.tables.get(table.was.name), table)
+            table.finish(sending.sent(table.was.name), name)
+        listener.step("making defaults, constraints and indexes")
+        notes, of_tables = self._definitions().make()
+        by_name = {table.was.name: table for table in self._tables}
+        for table in self._tables:
+            table.add_foreign_keys(by_name)
+        if self._original.problem:
+            notes.insert(
+                0,
+                "The copy has no defaults but numbers, no further constraints and no further indexes, because it is not"
+                f" known what the original has: {self._original.problem}",
+            )
+        for name in self._original.gone:
+            if name in of_tables:
+                of_tables[name].append("The clinics' database has no such table now: only columns and keys are known.")
+        made = tuple(
+            table.report(
+                of_tables[table.was.name],
+                forgotten=sending.forgotten(table.was.name),
+                masked=sending.masked(table.was.name),
+            )
+            for table in self._tables
+        )
+        return made, notes
 
 
 class _Target(Workspace):

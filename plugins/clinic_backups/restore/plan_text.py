@@ -123,15 +123,21 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
 
 
 def copy_as_markdown(
-    backup: BackupRecord, schema: str, target: Target, *, facts: Sequence[str], requested_by: str, notes: str
-) -> str:
-    """The page for the approver of a copy in a new schema. :param facts: what people need to know of the backup."""
+    backup: BackupRecord, schema: str, target: Target, *, facts: Sequence[str], changes: Sequence[str],
+    requested_by: str, notes: str,
+) -> str:  # fmt: skip
+    """The page for the approver of a copy in a new schema.
+
+    :param facts: what people need to know of the backup.
+    :param changes: what the copy masks and leaves out.
+    """
     lines = [
         f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}**"
         f" (clinic {_escape(str(backup.clinic_id))}, {backup.rows_total:,} rows) is to be made in the new schema"
         f" `{schema}`, in {_escape(target.name)}."
         f" Requested by {_escape(requested_by)}.",
         "The clinic itself is not touched. The copy holds patients' data: whoever may read that schema may read them.",
+        *(f"**{_escape(change)}**" for change in changes),
         *map(_escape, facts),
     ]
     return "\n\n".join([*lines, *([f"Notes: {_escape(notes)}"] if notes else [])])

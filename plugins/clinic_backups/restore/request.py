@@ -26,8 +26,8 @@ from clinic_backups.tenant.given_id import given_id
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live", "rows")
 INTO, EXPORT = "into", "export"
 KEYS = (
-    "clinic_id", "backup_id", "as_of", "from_connection", "mode", "schema", "tables", "rows", "only", "ignore_dropped",
-    "other_database", "format", "password", "approve", "notes",
+    "clinic_id", "backup_id", "as_of", "from_connection", "mode", "schema", "masked", "tables", "rows", "only",
+    "ignore_dropped", "other_database", "format", "password", "approve", "notes",
 )  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 MOST_ROWS, LONGEST_KEY = 1_000, 200
@@ -79,6 +79,8 @@ class RestoreRequest(Wish):
     into_schema: str | None = None
     export_format: Format | None = None
     sealed_password: str | None = field(default=None, repr=False)
+    masked: bool | None = None
+    """Of such a copy: whether values are masked. None: if the SQL folder has masks."""
     requested_by: str = ""
     notes: str = ""
     run_id: str | None = None
@@ -133,6 +135,7 @@ def parse(
         into_schema=_schema(conf),
         export_format=_export_format(conf),
         sealed_password=_sealed_password(conf),
+        masked=_masked(conf),
         tables=_tables(conf.get("tables")),
         rows=_rows(conf),
         only=_only(conf),
@@ -310,6 +313,16 @@ def _schema(conf: Mapping[str, Any]) -> str | None:
     if schema is not None:
         require_schema_name(schema)
     return schema
+
+
+def _masked(conf: Mapping[str, Any]) -> bool | None:
+    if conf.get("masked") is None:
+        return None
+    if conf.get("mode") != INTO:
+        raise SettingsError(
+            "masked needs the mode into: only a copy is masked.", hint="Leave masked out to restore the clinic."
+        )
+    return flag(conf, "masked")
 
 
 def _tables(value: object) -> tuple[str, ...]:

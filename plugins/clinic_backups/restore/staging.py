@@ -200,12 +200,18 @@ class _Load:
         self._thread.join()
 
 
+def as_it_is(table: str, data: bytes, times: int) -> bytes:
+    """The block itself."""
+    return data
+
+
 class WantedLoader:
     """Loads a backup's missing blocks from the archives of its chain. A context manager.
 
     It is a :class:`~clinic_backups.restore.archives.Wanted`. All blocks must have come when it ends.
 
     :param on_loaded: told the table and the number of its rows that are loaded now.
+    :param change: gives what is loaded instead of a block, which is wanted so many times.
     """
 
     def __init__(
@@ -213,8 +219,9 @@ class WantedLoader:
         workspace: Workspace,
         staged: Mapping[str, Staged],
         on_loaded: Callable[[str, int], object] = nobody,
+        change: Callable[[str, bytes, int], bytes] = as_it_is,
     ) -> None:
-        self._workspace, self._staged, self._on_loaded = workspace, staged, on_loaded
+        self._workspace, self._staged, self._on_loaded, self._change = workspace, staged, on_loaded, change
         self._missing = MissingBlocks(
             {name: table.blocks for name, table in staged.items()},
             {name: table.missing for name, table in staged.items()},
@@ -245,6 +252,7 @@ class WantedLoader:
     def _write(self, table: str, block: Block, data: bytes, times: int) -> None:
         """Write a block as often as it is wanted."""
         self._load = self._load or _Load(self._workspace, self._staged[table])
+        data = self._change(table, data, times)
         for _ in range(times):
             self._load.write(data)
         self._loaded[table] += times * block.rows

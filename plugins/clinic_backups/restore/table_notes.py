@@ -112,6 +112,14 @@ def not_followed(parent: str, columns: Sequence[str]) -> str:
     )
 
 
+def not_left_out(parent: str, columns: Sequence[str]) -> str:
+    """About rows that may belong to a row that must not come back, over a column that the backup does not hold."""
+    return (
+        f"Rows that refer to a forgotten row of {parent} in {', '.join(columns)} are not looked for, so they are not"
+        " left out: the backup does not hold this column. Forget them as well."
+    )
+
+
 def refer_elsewhere(count: int) -> str:
     """About rows that belonged to a row that comes back, and belong to another one now."""
     one = count == 1

@@ -112,6 +112,8 @@ class Reference:
     child_readable: bool = True
     """Whether this role may read ``child``; ``parent_readable``: whether it may read ``parent``."""
     parent_readable: bool = True
+    match_full: bool = False
+    """Whether a row refers to nothing only if all columns are NULL."""
 
     def refers(self, child: str, parent: str) -> sql.Composed:
         """SQL: the row of alias ``child`` refers to the row of alias ``parent``."""

@@ -312,17 +312,18 @@ class Workspace(Snapshot):
             self._take_back(renews)
             raise_database_error(error, doing, source=self.SOURCE)
 
-    def define_for_good(self, statement: sql.Composable, doing: str, what: str) -> None:
-        """Make or change something that others use too. It has no operator or function. Event triggers may forbid it.
+    def define_for_good(self, statement: sql.Composable, doing: str, what: str, *, names_only: bool = True) -> None:
+        """Make or change something that others use too. Event triggers may forbid it.
 
         :param what: what a restore does there, for people.
+        :param names_only: as of :meth:`define`.
         """
         if not self._event_triggers.triggers:
             self.execute(statement, doing)
             return
         with self._logging():
             try:
-                self._define_for_event_triggers(statement, doing, names_only=True)
+                self._define_for_event_triggers(statement, doing, names_only)
             except PermanentError as error:
                 raise self._event_triggers.explained(error, what) from None
 

@@ -19,6 +19,7 @@ _BETWEEN = r"[\s_\u2010-\u2015-]+"
 PART = r"""(?: [uU]&"(?:[^"]|"")+" | "(?:[^"]|"")+" | [^".:]+ )"""
 """A name as these files write it, as a verbose regular expression."""
 _SUBJECT = re.compile(rf"""\s* ( {PART} (?: \. {PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
+_COLUMN = re.compile(rf"\s* ( {PART} \. {PART} \. {PART} ) \s* : (.*)", re.VERBOSE | re.DOTALL)
 CLOSE = 0.75
 """From this similarity to one of these words on, another word counts as a typing error."""
 
@@ -69,6 +70,30 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line
+
+
+def columns_with(text: str, file: str, what: str, example: str) -> dict[str, dict[str, str]]:
+    """Read a file whose lines are ``schema.table.column: what``; by ``schema.table`` and column, in the file's order.
+
+    Blank lines and lines that begin with ``#`` are ignored.
+
+    :raises SettingsError: a line is something else, or its column has another line already.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for number, line in lines_of(text):
+        parts = _COLUMN.fullmatch(line)
+        names = [unquoted(name) for name in re.findall(PART, parts[1], re.VERBOSE)] if parts else []
+        said = parts[2].strip() if parts else ""
+        if len(names) != 3 or not all(names) or not said:
+            raise SettingsError(
+                f"{file}, line {number}: {line.strip()!r} is not `schema.table.column: {what}`.",
+                hint=f"For instance `{example}`. A name with a dot, a colon or a quote stands in double quotes.",
+            )
+        table, column = f"{names[0]}.{names[1]}", names[2]
+        if column in found.setdefault(table, {}):
+            raise SettingsError(f"{file}, line {number}: {column} has another line already.", hint="Remove one.")
+        found[table][column] = said
+    return found
 
 
 @lru_cache(maxsize=8)

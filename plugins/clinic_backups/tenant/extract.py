@@ -15,10 +15,11 @@ from jinja2 import TemplateError
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.shared_unit import is_shared
-from clinic_backups.tenant import declarations, drift, search_columns
+from clinic_backups.tenant import declarations, drift, masks, search_columns
 from clinic_backups.tenant.clinic_key import NUMBER, ClinicKey
 from clinic_backups.tenant.declarations import Declarations
 from clinic_backups.tenant.drift import Drift
+from clinic_backups.tenant.masks import Masks
 from clinic_backups.tenant.search_columns import SearchColumns
 from clinic_backups.tenant.templates import IN_COMMENTS, template, written_alone
 
@@ -224,6 +225,10 @@ class SqlFolder:
         """The lines of ``search.txt``; none if there is no such file. :raises SettingsError: a line cannot be read."""
         there = (self.path / search_columns.FILE).exists()
         return search_columns.parse(self.text(search_columns.FILE)) if there else SearchColumns()
+
+    def masks(self) -> Masks:
+        """The lines of ``masks.txt``; none if there is no such file. :raises SettingsError: a line cannot be read."""
+        return masks.parse(self.text(masks.FILE)) if (self.path / masks.FILE).exists() else Masks()
 
     def not_backed_up(self) -> dict[str, str]:
         """Tables that are in no backup on purpose, of any class, each with its reason."""

@@ -12,11 +12,9 @@ from typing import Any, Protocol
 from psycopg2 import sql
 
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.schema_memory import MEMORY
 from clinic_backups.tenant.tenant_db import Snapshot
 
 _FIELDS = ("schema", "name", "last_value", "is_called")
-_QUESTION = "sequences of no column"
 
 
 class Readable(Protocol):
@@ -63,13 +61,3 @@ def positions_of(snapshot: Snapshot, names: Iterable[tuple[str, str]]) -> list[d
     query = snapshot.text_of(sql.SQL(" UNION ALL ").join(arms))
     rows = snapshot.rows(query, None, "reading the positions of sequences")
     return [dict(zip(_FIELDS, row, strict=True)) for row in sorted(rows)]
-
-
-def positions_of_no_column(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The positions of the sequences whose numbers no numeric column holds. Most databases have none."""
-    names = MEMORY.get(_QUESTION, snapshot.version)
-    if names is None:
-        found = (each for each in sequences(snapshot) if not each.cycles and not each.columns and each.is_readable)
-        names = [(each.schema, each.name) for each in found]
-        MEMORY.keep(_QUESTION, snapshot.version, names)
-    return positions_of(snapshot, names)

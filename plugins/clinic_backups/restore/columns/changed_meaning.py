@@ -15,8 +15,8 @@ def changed_meaning(then: Column, now: Column) -> str:
     moved. If the type was created again, its labels have other numbers and nothing is reported: its values are
     converted by their texts. Older manifests without definitions of types are not checked.
     """
-    known = _by_type(then)
-    for type_ in _by_type(now).values():
+    known = types_in(then)
+    for type_ in types_in(now).values():
         before = known.get(type_["type"]) or next((old for old in known.values() if old["oid"] == type_["oid"]), None)
         if before is None:
             continue
@@ -38,8 +38,10 @@ def _places(type_: dict[str, Any]) -> dict[str, int]:
     return {name: place for place, name in enumerate(type_["attributes"])}
 
 
-def _by_type(column: Column) -> dict[str, dict[str, Any]]:
-    """The definition of each type. A definition that PostgreSQL cannot have given is left out.
+def types_in(column: Column) -> dict[str, dict[str, Any]]:
+    """The definition of each enum and composite type in a column's type, by name, with the labels in their order.
+
+    A definition that PostgreSQL cannot have given is left out.
 
     Anybody who may write to a store can write a manifest.
     """

@@ -87,6 +87,7 @@ def migrated(
     for then, content in manifest.tables.items():
         name = since.get(then, then)
         contents[name] = found.content(content, name)
+    contents = {name: found.with_links(content, since) for name, content in contents.items()}
     return Migrated(
         replace(manifest, tables=contents),
         {now: then for then, now in since.items()},
@@ -126,6 +127,8 @@ class _Following:
         self.renamed: dict[str, str] = {}
         self.renamed_columns: dict[str, Mapping[str, str]] = {}
         self.refusals: list[Refusal] = []
+        self.columns: dict[str, Mapping[str, str]] = {}
+        """By the tables' names in the backup: the present names of its columns that have another one."""
 
     def tables(self) -> dict[str, str]:
         """The present names of the renamed tables, by their names in the backup."""
@@ -174,15 +177,29 @@ class _Following:
         return matched.names
 
     def content(self, content: TableContent, name: str) -> TableContent:
-        """The same blocks, with the table's present names.
-
-        Its foreign keys keep their old names, because nothing reads them.
-        """
+        """The same blocks, with the present names of the table, of its columns and of those of its foreign keys."""
         table = content.table
-        found = self._columns(table, name)
+        found = self.columns[table.name] = self._columns(table, name)
         columns = tuple(replace(column, name=found.get(column.name, column.name)) for column in table.columns)
         key = tuple(found.get(column, column) for column in table.primary_key)
-        return replace(content, table=replace(table, name=name, columns=columns, primary_key=key))
+        keys = tuple(
+            replace(each, columns=tuple(found.get(column, column) for column in each.columns))
+            for each in table.foreign_keys
+        )
+        renamed = replace(table, name=name, columns=columns, primary_key=key, foreign_keys=keys)
+        return replace(content, table=renamed)
+
+    def with_links(self, content: TableContent, since: Mapping[str, str]) -> TableContent:
+        """The same with the present names of what its foreign keys refer to.
+
+        :param since: the present names of the renamed tables.
+        """
+        keys = []
+        for key in content.table.foreign_keys:
+            found = self.columns.get(key.references, {})
+            names = tuple(found.get(column, column) for column in key.references_columns)
+            keys.append(replace(key, references=since.get(key.references, key.references), references_columns=names))
+        return replace(content, table=replace(content.table, foreign_keys=tuple(keys)))
 
     def fills(self, contents: Mapping[str, TableContent]) -> dict[str, dict[str, str | None]]:
         """The values of added columns, by the tables' present names."""

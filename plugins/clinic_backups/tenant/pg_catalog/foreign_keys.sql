@@ -31,7 +31,8 @@ SELECT DISTINCT
                                                             OR a.attrelid = f.confrelid AND a.attnum = ANY (f.confkey))),
        NOT c0.relispartition AND NOT p0.relispartition AND NOT p18.period,
        has_table_privilege(f.conrelid, 'SELECT') AND has_table_privilege(child.oid, 'SELECT'),
-       has_table_privilege(f.confrelid, 'SELECT') AND has_table_privilege(parent.oid, 'SELECT')
+       has_table_privilege(f.confrelid, 'SELECT') AND has_table_privilege(parent.oid, 'SELECT'),
+       f.confmatchtype = 'f'
   FROM pg_constraint f
   JOIN pg_class c0 ON c0.oid = f.conrelid
   JOIN pg_class p0 ON p0.oid = f.confrelid

@@ -43,7 +43,18 @@ SELECT n.nspname || '.' || c.relname AS name,
                               ) ORDER BY t.oid)::text
                          FROM reached r
                          JOIN pg_type t ON t.oid = r.oid
-                        WHERE t.typtype IN ('e', 'c') AND t.oid >= 16384) END
+                        WHERE t.typtype IN ('e', 'c') AND t.oid >= 16384) END,
+                   -- A domain may be made of another one.
+                   'base_type', CASE WHEN a.atttypid >= 16384 THEN (
+                       WITH RECURSIVE made_of (oid) AS (
+                           SELECT t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid AND t.typtype = 'd'
+                            UNION ALL
+                           SELECT t.typbasetype FROM made_of m JOIN pg_type t ON t.oid = m.oid WHERE t.typtype = 'd'
+                       )
+                       SELECT format_type(m.oid, NULL)
+                         FROM made_of m
+                         JOIN pg_type t ON t.oid = m.oid
+                        WHERE t.typtype <> 'd') END
                ) ORDER BY a.attnum)
           FROM pg_attribute a
           LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -65,6 +76,8 @@ SELECT n.nspname || '.' || c.relname AS name,
                                             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum
                                            WHERE k.position <= k18.compared),
                    'deferrable', f.condeferrable,
+                   'on_delete', f.confdeltype::text,
+                   'match_full', f.confmatchtype = 'f',
                    -- An index is suitable if its first key columns are the foreign key's, in any order.
                    'indexed', EXISTS (SELECT FROM pg_index i
                                        WHERE i.indrelid = f.conrelid AND i.indisvalid AND i.indpred IS NULL

@@ -7,6 +7,7 @@ import re
 from clinic_backups.base.table import Table
 
 _FIELD = re.compile(rb'(?:"([^"]*(?:""[^"]*)*)"|([^,"\n]*))(?:,|\n)', re.DOTALL)
+_QUOTED = re.compile(rb'[",\r\n]')
 
 
 def fields_of(row: bytes) -> list[bytes | None]:
@@ -26,6 +27,33 @@ def fields_of(row: bytes) -> list[bytes | None]:
         found.append(quoted.replace(b'""', b'"') if quoted is not None else plain or None)
         at = field.end()
     return found
+
+
+def raw_fields_of(row: bytes) -> list[bytes]:
+    """The values of one row as they are written, with their quotes."""
+    if b'"' not in row:
+        return row[:-1].split(b",")
+    found, at = list[bytes](), 0
+    while at < len(row):
+        field = _FIELD.match(row, at)
+        if field is None:
+            raise ValueError("no row of CSV")
+        found.append(row[at : field.end() - 1])
+        at = field.end()
+    return found
+
+
+def written(value: bytes | None) -> bytes:
+    """A value as ``COPY`` writes it among others."""
+    if value is None:
+        return b""
+    return b'"' + value.replace(b'"', b'""') + b'"' if not value or _QUOTED.search(value) else value
+
+
+def row_of(raw: list[bytes]) -> bytes:
+    """A row of written values."""
+    # A single field that reads as the end of the data has quotes.
+    return b'"\\."\n' if raw == [b"\\."] else b",".join(raw) + b"\n"
 
 
 def text_of(value: bytes | None) -> str | None:

@@ -1,0 +1,172 @@
+"""Keeps the erasure requests of the catalog in the stores too, says where the two differ, and takes requests over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError
+from clinic_backups.base.forgotten import ForgottenSecret
+from clinic_backups.catalog.forgotten import Forgotten
+from clinic_backups.maintenance.discrepancies import Discrepancy, Kind
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import Stores
+from clinic_backups.stores.forgotten_requests import (
+    StoredRequest,
+    content_of,
+    open_secrets,
+    prefix_of,
+    put_missing,
+    read_requests,
+    read_small,
+    recipients_id,
+    request_key,
+    seal,
+    sealed_key,
+)
+
+
+@dataclass
+class TakenOver:
+    """The requests of a store that the catalog has taken over, and those that it has not, with the reason."""
+
+    requests: list[StoredRequest] = field(default_factory=list)
+    known: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+class ForgottenInStores:
+    """The erasure requests, in the catalog and in stores.
+
+    :param recipients: the public keys of the installation, to which the secret is encrypted. A clinic's own key does
+        not open it, because it is one secret for all clinics.
+    """
+
+    def __init__(self, forgotten: Forgotten, recipients: Sequence[str]) -> None:
+        self._forgotten, self._recipients = forgotten, tuple(recipients)
+
+    def objects(self, clinic_id: ClinicId | None = None) -> dict[str, bytes]:
+        """What each store should hold, by key. Nothing if there are no requests.
+
+        :raises SettingsError: there is no public key, or one is not usable.
+        """
+        records = self._forgotten.find(clinic_id)
+        if not records:
+            return {}
+        if not self._recipients:
+            raise SettingsError(
+                "The erasure requests cannot be written to the stores: CLINIC_BACKUPS_RECIPIENTS is not set.",
+                hint="Without them in the stores, a recovery brings the rows back. Set it, then run `clinic-backups"
+                " catalog verify --record`.",
+            )
+        secrets, of_recipients = self._forgotten.secrets(), recipients_id(self._recipients)
+        sealed = self._forgotten.sealed(of_recipients, lambda secret: seal(secret, self._recipients))
+        marks = {record: secrets[record.key_id].mark(record) for record in records}
+        return {request_key(record, mark): content_of(record, mark) for record, mark in marks.items()} | {
+            sealed_key(key_id, of_recipients): data for key_id, data in sealed.items()
+        }
+
+    def write(self, stores: Stores, clinic_id: ClinicId | None = None) -> list[tuple[str, ClinicBackupsError]]:
+        """Write what the stores lack. Returns the stores that failed; a later run writes it there.
+
+        :raises SettingsError: see :meth:`objects`.
+        """
+        objects, failed = self.objects(clinic_id), []
+        for url in stores.urls if objects else ():
+            try:
+                put_missing(objects, stores.at(url))
+            except ClinicBackupsError as error:
+                failed.append((url, error))
+        return failed
+
+    def compare(self, store: ObjectStore, clinic_id: ClinicId | None = None) -> Iterator[Discrepancy]:
+        """The differences between the catalog and one store.
+
+        :raises ClinicBackupsError: the store failed.
+        """
+        expected, secrets = self.objects(clinic_id), self._forgotten.secrets()
+        found = read_requests(store, clinic_id)
+        there = {request.key: request for request in found.requests}
+        for key in sorted(expected):
+            if key.startswith(prefix_of(clinic_id)):
+                if key not in there and key not in dict(found.problems):
+                    yield _difference(store, "no request", key, clinic_id)
+            elif key not in found.sealed or not _is(expected[key], key, store):
+                yield _difference(store, "no request", key, clinic_id)
+        for key, request in there.items():
+            genuine = request.is_genuine(secrets)
+            if genuine is False:
+                yield _difference(store, "false request", key, request.record.clinic_id)
+            elif key not in expected:
+                yield _difference(store, "unknown request", key, request.record.clinic_id)
+        for key, _ in found.problems:
+            kind: Kind = "damaged request" if key in expected else "false request"
+            yield _difference(store, kind, key, clinic_id)
+
+    def put_right(self, items: Iterable[Discrepancy], store: ObjectStore) -> Iterator[Discrepancy]:
+        """Write what the catalog knows once more. What it does not know stays, for a person to look at.
+
+        :raises ClinicBackupsError: the store refused.
+        """
+        expected = self.objects()
+        for item in items:
+            if item.key in expected and item.kind in ("no request", "damaged request", "false request"):
+                store.delete(item.key)
+                put_missing({item.key: expected[item.key]}, store)
+                yield replace(item, action="written again")
+            else:
+                yield item
+
+    def take_over(self, store: ObjectStore, identities: Sequence[Any]) -> TakenOver:
+        """Record the requests of a store that the catalog does not know.
+
+        A catalog that was rebuilt has another secret. Then only the secret key says whether a request is genuine.
+
+        :param identities: secret keys, perhaps none.
+        :raises ClinicBackupsError: the store failed.
+        """
+        found, done = read_requests(store), TakenOver()
+        done.refused = list(found.problems)
+        own = self._forgotten.secrets()
+        known = {request_key(each, own[each.key_id].mark(each)) for each in self._forgotten.find()}
+        strange = {each.record.key_id for each in found.requests} - own.keys()
+        opened = open_secrets(store, identities) if strange and identities else []
+        secrets: Mapping[str, ForgottenSecret] = {each.secret.key_id: each.secret for each in opened} | own
+        for request in found.requests:
+            genuine = request.is_genuine(secrets)
+            if request.key in known and genuine:
+                done.known += 1
+            elif genuine:
+                done.requests.append(request)
+            else:
+                done.refused.append((request.key, FALSE if genuine is False else LOCKED if identities else NO_KEY))
+        needed = {each.record.key_id for each in done.requests} - own.keys()
+        if done.requests:
+            self._forgotten.take_over(
+                [each.record for each in done.requests],
+                [secrets[each] for each in needed],
+                {(each.secret.key_id, each.recipients_id): each.sealed
+                 for each in opened if each.secret.key_id in needed},
+            )  # fmt: skip
+        return done
+
+
+FALSE = "not a genuine erasure request: it was not made with its key. Somebody else put it there, or changed it"
+LOCKED = "an erasure request whose key this secret key does not open. It was not taken over"
+NO_KEY = (
+    "an erasure request that cannot be checked without the secret key. It was not taken over, so a restore would bring"
+    " its row back. Set CLINIC_BACKUPS_IDENTITY_FILE, and run this again"
+)
+
+
+def _difference(store: ObjectStore, kind: Kind, key: str, clinic_id: ClinicId | None) -> Discrepancy:
+    return Discrepancy(store.url, kind, key, clinic_id)
+
+
+def _is(expected: bytes, key: str, store: ObjectStore) -> bool:
+    try:
+        return read_small(key, store) == expected
+    except (ValueError, IntegrityError):
+        return False

@@ -1,0 +1,81 @@
+"""Finds the masked columns of one backup, and whether every rule can be followed, before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.table import Table
+from clinic_backups.base.text import one_line
+from clinic_backups.restore.copying.original import Original
+from clinic_backups.tenant import drift
+from clinic_backups.tenant.drift import Drift, reached
+from clinic_backups.tenant.mask_rules import misfit, unequal_keys
+from clinic_backups.tenant.masks import Masks, Rule
+
+_ANYWAY = "Nothing was made. Correct the lines, or make a copy with the values in clear: --no-masks."
+Rules = dict[str, dict[str, Rule]]
+
+
+def chosen_masks(
+    masks: Masks, tables: Mapping[str, Table], original: Original, folder_drift: Drift, *, outside: Collection[str]
+) -> Rules:
+    """The rules by the names in the backup.
+
+    A column that was renamed since must not come in clear, so a name that the backup lacks has to be explained.
+
+    :param tables: all tables of the backup.
+    :param original: the tables of the database, those of the masks too.
+    :param outside: tables that no clinic's backup holds, as the SQL folder says.
+    :raises SettingsError: a table or column does not exist, or a rule does not fit. It names all of them.
+    """
+    rules, problems = Rules(), list[str]()
+    for name, columns in masks.tables.items():
+        held = [table for table in tables if name in folder_drift.path(table)]
+        if not held and (said := _absent(name, tables, original, outside)):
+            problems.append(said)
+        for table in held:
+            events = folder_drift.events(folder_drift.path(table))
+            for column, rule in columns.items():
+                found = [*_names_then(column, tables[table], events)]
+                if not found and ("", column) not in events:
+                    problems.append(
+                        f"{table}.{column}: the backup has no such column. If it was renamed or added since,"
+                        f" include/sql/{drift.FILE} must say so."
+                    )
+                rules.setdefault(table, {}).update(dict.fromkeys(found, rule))
+    facts = original.mask_facts
+    for table, by_column in rules.items():
+        for column, rule in by_column.items():
+            if said := misfit(tables[table], column, rule, facts):
+                problems.append(f"{table}.{column}, {rule}: {said}.")
+    problems += unequal_keys(tables, rules)
+    if problems:
+        raise SettingsError("\n- ".join(["The masks cannot be followed:", *map(one_line, problems)]), hint=_ANYWAY)
+    return {table: by_column for table, by_column in rules.items() if by_column}
+
+
+def _absent(name: str, tables: Collection[str], original: Original, outside: Collection[str]) -> str:
+    """Why a masked table that the backup lacks is an error; empty if it is none."""
+    if original.problem:
+        return "" if name in outside else (
+            f"{name}: the backup has no such table, and the clinics' database cannot be asked whether it was renamed."
+        )  # fmt: skip
+    if name not in original.tables:
+        return f"{name}: there is no such table, neither in the backup nor in the clinics' database."
+    gone = sorted(set(original.gone) & set(tables))
+    if gone:
+        return (
+            f"{name}: the backup has no such table, but has {', '.join(gone)}, which is gone now. If it was renamed,"
+            f" include/sql/{drift.FILE} must say so."
+        )
+    return ""
+
+
+def _names_then(column: str, table: Table, events: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """The names that the column may have in the backup."""
+    held = {each.name for each in table.columns}
+    if column in held:
+        yield column
+        return
+    yield from (name for name in held if column in reached(name, events))

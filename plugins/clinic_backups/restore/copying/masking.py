@@ -1,0 +1,166 @@
+"""Gives masked columns other values, before they leave this process.
+
+The key of a copy is random, never stored, and gone with the process: nobody can find out a value by trying. Within one
+copy the same value gives the same mask, so that joins and foreign keys survive.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+
+from clinic_backups.archive.csv_rows import fields_of, raw_fields_of, row_of, written
+from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.base.errors import IntegrityError
+from clinic_backups.base.table import Table
+from clinic_backups.restore.copying.made_up_names import FAMILY, GIVEN
+from clinic_backups.tenant.mask_rules import MaskFacts, spelled_type
+from clinic_backups.tenant.masks import Rule
+
+KEY_BYTES = 32
+LEAST_DAYS, MOST_DAYS = 30, 365
+_DATE = re.compile(rb"(\d{4,7})-(\d\d)-(\d\d)(.*?)( BC)?", re.DOTALL)
+_WORDS = "Texto oculto en esta copia. "
+_MAIL = "@example.invalid"
+Mask = Callable[[bytes], bytes | None]
+
+
+class Masking:
+    """Masks the rows of one copy.
+
+    :param rules: by table and column, by the names in the backup.
+    :param facts: which columns are unique.
+    """
+
+    def __init__(self, tables: Mapping[str, Table], rules: Mapping[str, Mapping[str, Rule]], facts: MaskFacts) -> None:
+        self._key = secrets.token_bytes(KEY_BYTES)
+        self._days = -(LEAST_DAYS + secrets.randbelow(MOST_DAYS - LEAST_DAYS + 1))
+        self._masks: dict[str, dict[int, Mask]] = {}
+        self._sizes = {name: len(table.stored_columns) for name, table in tables.items()}
+        for name, columns in rules.items():
+            places = {column.name: place for place, column in enumerate(tables[name].stored_columns)}
+            types = {column.name: column.type for column in tables[name].stored_columns}
+            unique = {*facts.unique.get(name, ()), *tables[name].primary_key}
+            self._masks[name] = {
+                places[column]: self._mask(rule, facts.bases.get(types[column], types[column]), column in unique)
+                for column, rule in columns.items()
+            }
+
+    def changed(self, name: str, data: bytes, times: int = 1) -> bytes:
+        """A block with masked values.
+
+        :raises IntegrityError: a row has other columns than the manifest says. The text names no value.
+        """
+        masks = self._masks.get(name)
+        return b"".join(self._row(name, row, masks) for row in rows_of(data)) if masks else data
+
+    def _row(self, name: str, row: bytes, masks: Mapping[int, Mask]) -> bytes:
+        try:
+            values, raw = fields_of(row), raw_fields_of(row)
+        except ValueError:
+            values, raw = [], []
+        if len(values) != self._sizes[name]:
+            raise IntegrityError(
+                f"A row of {name} in the backup does not have the columns that its manifest lists.",
+                hint="This package did not write it: find out who may write to the store. Nothing was made.",
+            )
+        for place, mask in masks.items():
+            if (value := values[place]) is not None:
+                raw[place] = written(mask(value))
+        return row_of(raw)
+
+    def _mask(self, rule: Rule, type_: str, unique: bool) -> Mask:
+        bare, length = spelled_type(type_)
+        if rule == "null":
+            return lambda value: None
+        if rule == "shift":
+            return lambda value: shifted(value, self._days)
+        if rule == "empty":
+            return _empty(bare)
+        if bare == "uuid":
+            return lambda value: str(uuid.UUID(bytes=self._digest(value)[:16], version=4)).encode()
+        makes: dict[str, Callable[[str], str]] = {
+            "hash": lambda text: self._letters(text)[: length or 16],
+            "name": lambda text: self._name(text, length, unique),
+            "email": lambda text: self._letters(text)[:12] + _MAIL,
+            "phone": lambda text: self._number(text)[:length],
+            "text": lambda text: (_WORDS * (len(text) // len(_WORDS) + 1))[: len(text)].rstrip() or ".",
+        }
+        make = makes[rule]
+        pads = length or 0 if bare == "character" else 0
+
+        def mask(value: bytes) -> bytes:
+            text = value.decode("utf-8", "replace")
+            return make(text).ljust(pads).encode() if text.strip(" ") else value
+
+        return mask
+
+    def _digest(self, value: bytes) -> bytes:
+        return hmac.digest(self._key, value, "sha256")
+
+    def _letters(self, text: str) -> str:
+        """Sixteen small letters and digits."""
+        return base64.b32encode(self._digest(text.rstrip(" ").encode())[:10]).decode().lower()
+
+    def _name(self, text: str, length: int | None, unique: bool) -> str:
+        digest = self._digest(text.encode())
+        given, family = GIVEN[digest[0] % len(GIVEN)], FAMILY[digest[1] % len(FAMILY)]
+        name = f"{given} {family}"
+        if unique:
+            mark = self._letters(text)[: min(16, length or 16)]
+            room = (length or 200) - len(mark) - 1
+            return f"{name[:room].rstrip()} {mark}" if room > 2 else mark
+        return name if length is None or len(name) <= length else given[:length]
+
+    def _number(self, text: str) -> str:
+        digits = sum(character.isdigit() for character in text)
+        number = int.from_bytes(self._digest(text.encode())[:16])
+        return str(number).zfill(30)[-min(max(digits, 7), 15) :]
+
+
+def _empty(bare: str) -> Mask:
+    if bare in ("json", "jsonb"):
+        return lambda value: b"[]" if value.lstrip()[:1] == b"[" else b"{}"
+    return lambda value: b"{}" if bare.endswith("[]") else b"\\x" if bare == "bytea" else b""
+
+
+def shifted(value: bytes, days: int) -> bytes:
+    """A date or time, as PostgreSQL's style ISO writes it, by so many days. ``infinity`` stays.
+
+    :raises IntegrityError: it is neither. The text does not name it.
+    """
+    found = _DATE.fullmatch(value)
+    if found is None:
+        if value in (b"infinity", b"-infinity"):
+            return value
+        raise IntegrityError(
+            "A value of a masked column of dates is not one that PostgreSQL writes.",
+            hint="This package did not write it: find out who may write to the store. Nothing was made.",
+        )
+    year, month, day = (int(part) for part in found.groups()[:3])
+    moved = _days_of(1 - year if found[5] else year, month, day) + days
+    year, month, day = _civil_of(moved)
+    before = year < 1
+    return b"%04d-%02d-%02d%b%b" % (1 - year if before else year, month, day, found[4], b" BC" if before else b"")
+
+
+# Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": days_from_civil and civil_from_days. Python's own dates
+# end with the year 9999 and have none before Christ.
+def _days_of(year: int, month: int, day: int) -> int:
+    year -= month <= 2
+    era, of_era = divmod(year, 400)
+    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year
+
+
+def _civil_of(days: int) -> tuple[int, int, int]:
+    era, of_era = divmod(days, 146_097)
+    year = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    moved = (5 * of_year + 2) // 153
+    month = moved + (3 if moved < 10 else -9)
+    return year + era * 400 + (month <= 2), month, of_year - (153 * moved + 2) // 5 + 1

@@ -1,0 +1,99 @@
+"""What stays out of one backup because it must not come back, and what the rest of it is, so that it can be proven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from clinic_backups.archive.blocks import Block
+from clinic_backups.base.text import one_line
+from clinic_backups.catalog.forgotten import ForgottenOfClinic
+from clinic_backups.restore import table_notes
+from clinic_backups.restore.archives import Archives, Fetched
+from clinic_backups.restore.left_out import LeftOut, under_names_of
+from clinic_backups.restore.missing_blocks import MissingBlocks
+from clinic_backups.restore.row_sets import RowSet
+from clinic_backups.tenant.drift import Drift
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """What stays out of a backup.
+
+    :param left_out: gives the rest of each block.
+    :param rows: by table, how many rows stay out.
+    :param emptied: by table, how many rows get NULL where they refer to such a row.
+    :param rest: by table of these, the rows that stay.
+    """
+
+    left_out: LeftOut
+    rows: Mapping[str, int]
+    emptied: Mapping[str, int]
+    rest: Mapping[str, RowSet]
+
+    @property
+    def notes(self) -> list[str]:
+        """What may belong to such a row and is not left out, as sentences."""
+        return [
+            one_line(f"{link.child}: {table_notes.not_left_out(link.parent, link.columns)}")
+            for link in self.left_out.not_followed
+            if self.rows.get(link.parent)
+        ]
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What was done to each table, as a sentence."""
+        found = {}
+        for name in sorted({*self.rows, *self.emptied}):
+            parts = []
+            if count := self.rows.get(name, 0):
+                parts.append(f"{count:,} {'rows are' if count > 1 else 'row is'} forgotten and left out")
+            if count := self.emptied.get(name, 0):
+                parts.append(f"{count:,} {'rows refer' if count > 1 else 'row refers'} to a forgotten row and got NULL")
+            found[name] = f"{one_line(name)}: {', and '.join(parts)}."
+        return found
+
+
+def looked_for(
+    archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None
+) -> LeftOut | None:
+    """Tells the rows of a backup that must not come back; none if no table of it has requests.
+
+    :param drift: the tables that were renamed. Somebody may have named a row by another name than the backup's.
+    :raises PermanentError: it cannot be told which rows of a table stay out.
+    :raises ClinicBackupsError: see :meth:`Archives.read`.
+    """
+    contents = backup.manifest.tables
+    named = under_names_of(contents, forgotten.tables, drift or Drift())
+    if not named:
+        return None
+    left_out = LeftOut(contents, named)
+    left_out.find(lambda wanted: archives.read(backup, wanted))
+    return left_out
+
+
+def leaving_out(
+    archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None
+) -> Leaving | None:
+    """What stays out of a backup; none if it has no such row. Reads the tables that may have one, twice or more.
+
+    The parameters and errors are those of :func:`looked_for`.
+    """
+    left_out = looked_for(archives, backup, forgotten, drift)
+    if left_out is None:
+        return None
+    contents = backup.manifest.tables
+    rest = {name: RowSet() for name in left_out.concerned}
+
+    def add(table: str, _: Block, data: bytes, times: int) -> None:
+        rest[table].add(left_out.kept(table, data, times), times)
+
+    wanted = MissingBlocks.every({name: contents[name] for name in rest}, add)
+    archives.read(backup, wanted)
+    wanted.require_all()
+    rows, emptied = +left_out.counts, +left_out.emptied
+    left_out.counts.clear()
+    left_out.emptied.clear()
+    if not rows and not emptied:
+        return None
+    return Leaving(left_out, rows, emptied, {name: each for name, each in rest.items() if name in {*rows, *emptied}})

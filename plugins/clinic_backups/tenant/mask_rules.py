@@ -1,0 +1,90 @@
+"""Which rules of ``masks.txt`` fit which columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from clinic_backups.base.table import Table
+from clinic_backups.tenant.declarations import spelled
+from clinic_backups.tenant.masks import Rule
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.tenant_db import Snapshot
+
+LEAST = {"hash": 12, "name": 12, "email": 28}
+"""The shortest columns that values of these rules fit into so that two different ones stay different."""
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What the database knows of columns that may be masked.
+
+    :param unique: by table, the columns of its unique keys and indexes.
+    :param bases: by domain, the type of PostgreSQL that it is made of.
+    """
+
+    unique: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
+
+
+def mask_facts(snapshot: Snapshot, names: Iterable[str]) -> MaskFacts:
+    """Read them from PostgreSQL's catalog."""
+    doing = "reading which columns are unique"
+    found = snapshot.rows(catalog_query("mask_facts"), {"names": sorted(names)}, doing)
+    bases = snapshot.rows(catalog_query("domain_bases"), None, doing)
+    return MaskFacts({name: frozenset(columns or ()) for name, columns in found}, dict(bases))
+
+
+def misfit(table: Table, column: str, rule: Rule, facts: MaskFacts) -> str:
+    """Why a rule does not fit a column; empty if it does."""
+    found = next((each for each in table.columns if each.name == column), None)
+    if found is None:
+        return "there is no such column"
+    if found.generated is not None:
+        return "the database computes it: mask the columns that it is computed from"
+    if rule == "null":
+        return "it may not be NULL" if found.not_null or column in table.primary_key else ""
+    bare, length = spelled_type(facts.bases.get(found.type, found.type))
+    if rule not in _rules_for(bare):
+        return f"the rule does not fit the type {found.shown_type}"
+    if column in facts.unique.get(table.name, ()) or column in table.primary_key:
+        if rule in ("empty", "phone", "text"):
+            return "it may not have the same value twice, and this rule does not keep values apart: use hash"
+        if length is not None and length < LEAST.get(rule, 0):
+            return f"it may not have the same value twice, and for that {rule} needs {LEAST[rule]} characters"
+    if rule == "email" and length is not None and length < LEAST[rule]:
+        return f"{rule} needs {LEAST[rule]} characters"
+    return ""
+
+
+def unequal_keys(tables: Mapping[str, Table], rules: Mapping[str, Mapping[str, Rule]]) -> Iterator[str]:
+    """Columns of foreign keys that would not refer to the same row any more. Each with what to do."""
+    for name, table in tables.items():
+        for key in table.foreign_keys:
+            if key.references not in tables:
+                continue
+            for column, referred in zip(key.columns, key.references_columns, strict=True):
+                own, other = rules.get(name, {}).get(column), rules.get(key.references, {}).get(referred)
+                if own not in (other, "null") or (other not in (None, "hash", "shift") and own != "null"):
+                    yield (
+                        f"{spelled(name, column)} refers to {spelled(key.references, referred)}: both need the same"
+                        " rule, hash or shift, or neither has one."
+                    )
+
+
+def spelled_type(type_: str) -> tuple[str, int | None]:
+    """A type without its length, and the most characters of its values; none if there is no limit."""
+    bare, _, rest = type_.partition("(")
+    length, _, end = rest.partition(")")
+    is_text = bare.startswith("character") and length.isdecimal() and not end
+    return bare + ("[]" if type_.endswith("[]") and rest else ""), int(length) if is_text else None
+
+
+def _rules_for(bare: str) -> tuple[Rule, ...]:
+    if bare in ("text", "character varying", "character") or bare.endswith(".citext"):
+        return ("empty", "hash", "name", "email", "phone", "text")
+    if bare == "date" or (bare.startswith("timestamp") and not bare.endswith("[]")):
+        return ("shift",)
+    if bare == "uuid":
+        return ("hash",)
+    return ("empty",) if bare in ("json", "jsonb", "bytea") or bare.endswith("[]") else ()

@@ -1,0 +1,212 @@
+"""Forgotten rows stay away over keys and links of all kinds, and all other rows come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.archive.blocks import Block
+from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.catalog.forgotten import Forgotten
+from clinic_backups.restore.clinic_restore import ClinicRestore
+from clinic_backups.restore.leaving_out import leaving_out
+from clinic_backups.restore.missing_blocks import MissingBlocks
+from clinic_backups.restore.request import Wish
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, grants, shaped
+
+OF = "c int NOT NULL REFERENCES s.clinic"
+OWN = "c = {{ clinic_id }}"
+MARK = "OLVIDADA"
+"""In a value of each row that must not come back."""
+
+
+class Forgetting(Shaped):
+    """Restores with a catalog that knows what was forgotten."""
+
+    def restore(self) -> ClinicRestore:
+        made = super().restore()
+        made._forgotten = Forgotten(self.catalog.database).of_clinic
+        return made
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Tables with rows of both clinics. What belongs to the forgotten row has the mark.
+
+    :param gone: what deletes the forgotten row and all that belongs to it.
+    :param migrations: what happens to the tables after that.
+    """
+
+    ddl: str
+    rows: tuple[str, ...]
+    forgotten: Mapping[str, list[str]]
+    tables: tuple[str, ...] = ("p", "k")
+    gone: tuple[str, ...] = (f"DELETE FROM s.k WHERE q = '{MARK}'", f"DELETE FROM s.p WHERE n = '{MARK}'")
+    migrations: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def family(type_: str, mine: str, other: str, foreign: str, key: str, *, before: str = "") -> Shape:
+    """A table with a key of some type, and one that refers to it."""
+    return Shape(
+        f"{before} CREATE TABLE s.p (id {type_} PRIMARY KEY, {OF}, n text);"
+        f" CREATE TABLE s.k (id int PRIMARY KEY, {OF}, p {type_} NOT NULL REFERENCES s.p ON DELETE CASCADE, q text)",
+        (
+            f"INSERT INTO s.p VALUES ({mine}, 1, '{MARK}'), ({other}, 1, 'b'), ({foreign}, 2, 'z')",
+            f"INSERT INTO s.k VALUES (1, 1, {mine}, '{MARK}'), (2, 1, {other}, 'x'), (3, 2, {foreign}, 'z')",
+        ),
+        {"s.p": [key]},
+    )
+
+
+def linked(link: str, *migrations: str, **more: Mapping[str, str]) -> Shape:
+    """A table whose column ``owner`` refers to the forgotten row in some way."""
+    return Shape(
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text);"
+        f" CREATE TABLE s.k (id int PRIMARY KEY, {OF}, owner {link}, q text)",
+        (
+            f"INSERT INTO s.p VALUES (43, 1, '{MARK}'), (44, 1, 'b'), (45, 2, 'z')",
+            f"INSERT INTO s.k VALUES (1, 1, 43, '{MARK}'), (2, 1, 44, 'x'), (3, 2, 45, 'z')",
+        ),
+        {"s.p": ["43"]},
+        migrations=migrations,
+        files=more.get("files", {}),
+    )
+
+
+SHAPES = {
+    "a link that may be NULL, and ON DELETE CASCADE": linked("int REFERENCES s.p ON DELETE CASCADE"),
+    "a tree with ON DELETE CASCADE": Shape(
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text, up int REFERENCES s.p ON DELETE CASCADE)",
+        (f"INSERT INTO s.p VALUES (43, 1, '{MARK}', NULL), (44, 1, '{MARK}', 43), (45, 1, 'x', NULL),"
+         " (46, 2, 'z', NULL)",),
+        {"s.p": ["43"]},
+        ("p",),
+        (f"DELETE FROM s.p WHERE n = '{MARK}'",),
+    ),
+    "MATCH FULL over a column that may be NULL and one that may not": Shape(
+        f"CREATE TABLE s.p ({OF}, code text, n text, PRIMARY KEY (c, code));"
+        f" CREATE TABLE s.k (id int PRIMARY KEY, {OF}, code text, q text,"
+        " FOREIGN KEY (c, code) REFERENCES s.p MATCH FULL)",
+        (
+            f"INSERT INTO s.p VALUES (1, 'a', '{MARK}'), (1, 'b', 'n'), (2, 'a', 'n')",
+            f"INSERT INTO s.k VALUES (1, 1, 'a', '{MARK}'), (2, 1, 'b', 'x'), (3, 2, 'a', 'r')",
+        ),
+        {"s.p": ["1/a"]},
+    ),
+    "the foreign key was dropped since": linked(
+        "int NOT NULL REFERENCES s.p", "ALTER TABLE s.k DROP CONSTRAINT k_owner_fkey"
+    ),
+    "the foreign key was dropped and both columns renamed": linked(
+        "int NOT NULL REFERENCES s.p", "ALTER TABLE s.k DROP CONSTRAINT k_owner_fkey",
+        "ALTER TABLE s.k RENAME owner TO whose", "ALTER TABLE s.p RENAME id TO number",
+        files={"drift.txt": "s.k: owner -> whose\ns.p: id -> number\n"},
+    ),
+    "numeric": family("numeric", "43.00", "44", "45", "43"),
+    "numeric with a scale": family("numeric(8,2)", "43", "430", "45", "+43.0"),
+    "a domain": family("s.d", "43", "44", "45", "043", before="CREATE DOMAIN s.d AS bigint;"),
+    "a domain of a domain": family(
+        "s.e", "43", "44", "45", " 43", before="CREATE DOMAIN s.d AS numeric(9,3); CREATE DOMAIN s.e AS s.d;"
+    ),
+    "oid": family("oid", "43", "44", "45", "043"),
+    "char": family("char(5)", "'ab'", "'AC'", "'ad'", "ab"),
+    "date": family("date", "'2024-01-05'", "'2024-01-06'", "'2024-01-07'", "20240105"),
+    "timestamp": family("timestamp(3)", "'2024-01-05 08:00:00.5'", "'2024-01-05'", "'2024-01-07'",
+                        "2024-01-05T08:00:00.500"),
+    "timestamptz": family("timestamptz", "'2024-01-05 00:00Z'", "'2024-01-06'", "'2024-01-07'",
+                          "2024-01-04T20:00:00-04:00"),
+    "a key with a time": Shape(
+        f"CREATE TABLE s.p (o int, h time, {OF}, n text, PRIMARY KEY (o, h))",
+        (f"INSERT INTO s.p VALUES (1, '08:00', 1, '{MARK}'), (1, '09:00', 1, 'b'), (2, '08:00', 2, 'z')",),
+        {"s.p": ["01/08:00"]},
+        ("p",),
+        (f"DELETE FROM s.p WHERE n = '{MARK}'",),
+    ),
+    "texts that only look like numbers": Shape(
+        f"CREATE TABLE s.p (id text PRIMARY KEY, {OF}, n text)",
+        (f"INSERT INTO s.p VALUES ('43', 1, '{MARK}'), ('043', 1, 'b'), ('43.0', 1, 'b'), (' 43', 1, 'b'),"
+         " ('2024-01-05 00:00:00', 1, 'b'), ('A', 1, 'b'), ('44', 2, 'z')",),
+        {"s.p": ["43", "2024-01-05", "a"]},
+        ("p",),
+        (f"DELETE FROM s.p WHERE n = '{MARK}'",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_was_forgotten_stays_away_and_nothing_else(
+    demo_database: DemoDatabase, tmp_path: Path, shape: Shape
+) -> None:
+    rig = shaped(demo_database, tmp_path, shape.ddl, dict.fromkeys(shape.tables, OWN))
+    rig.__class__ = Forgetting
+    rig.execute(*shape.rows)
+    record = rig.run(1)
+    Forgotten(rig.catalog.database).add(1, shape.forgotten, by="ana", reason="Art. 17")
+    for name, text in shape.files.items():
+        (tmp_path / "sql" / name).write_text(text)
+    kept = without_mark(rig)
+    assert sum(map(len, kept.values())) < sum(map(len, rig.everything().values()))
+    for mode in ("exact", "missing", "live"):
+        rig.execute(*shape.gone)
+        if mode == "exact" and shape.migrations:
+            rig.execute(*shape.migrations, *grants(rig.database))
+        rig.execute(f"DELETE FROM s.{shape.tables[-1]} WHERE c = 1")
+        restore(rig, record, Wish(mode=mode))  # type: ignore[arg-type]
+        assert rig.everything() == kept, mode
+
+
+def without_mark(rig: Shaped) -> dict[str, list[str]]:
+    """The oracle: all rows of all tables but the marked ones."""
+    return {name: [row for row in rows if MARK not in row] for name, rows in rig.everything().items()}
+
+
+def restore(rig: Shaped, record: BackupRecord, wish: Wish) -> None:
+    plan = rig.restore().plan(rig.source(record), wish)
+    assert plan.refusals == ()
+    assert "left out" in " ".join(note for table in plan.tables for note in table.notes)
+    rig.restore().apply(rig.source(record), wish, approved=plan.digest, plan=plan)
+
+
+def test_tables_alone_are_refused_over_a_foreign_key_that_was_dropped(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    shape = SHAPES["the foreign key was dropped since"]
+    rig = shaped(demo_database, tmp_path, shape.ddl, dict.fromkeys(shape.tables, OWN))
+    rig.__class__ = Forgetting
+    rig.execute(*shape.rows)
+    record = rig.run(1)
+    Forgotten(rig.catalog.database).add(1, shape.forgotten, by="ana", reason="Art. 17")
+    rig.execute(*shape.gone, *shape.migrations)
+    (refusal,) = rig.plan(record, tables=("s.k",)).refusals
+    assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.p ")
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_archives_alone_leave_out_the_same(demo_database: DemoDatabase, tmp_path: Path, shape: Shape) -> None:
+    """As exports and recoveries do: without the database."""
+    rig = shaped(demo_database, tmp_path, shape.ddl, dict.fromkeys(shape.tables, OWN))
+    rig.__class__ = Forgetting
+    rig.execute(*shape.rows)
+    record = rig.run(1)
+    Forgotten(rig.catalog.database).add(1, shape.forgotten, by="ana", reason="Art. 17")
+    archives = rig.restore().archives
+    fetched = archives.fetch(rig.source(record))
+    leaving = leaving_out(archives, fetched, Forgotten(rig.catalog.database).of_clinic(1))
+    assert leaving is not None
+    before, after = dict[str, list[bytes]](), dict[str, list[bytes]]()
+
+    def use(table: str, _: Block, data: bytes, times: int) -> None:
+        before.setdefault(table, []).extend(rows_of(data))
+        after.setdefault(table, []).extend(rows_of(leaving.left_out.kept(table, data, times)))
+
+    wanted = MissingBlocks.every(fetched.manifest.tables, use)
+    archives.read(fetched, wanted)
+    wanted.require_all()
+    kept = {name: [row for row in rows if MARK.encode() not in row] for name, rows in before.items()}
+    assert after == kept
+    assert leaving.rows == {name: len(rows) - len(kept[name]) for name, rows in before.items() if rows != kept[name]}
