@@ -18,7 +18,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreMode, RestoreRecord, Restores, restore_id_of

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clinic_backups.base.project import PROJECT_EMAIL, PROJECT_SQL
 from clinic_backups.base.retention_rules import Days, Periods
 from clinic_backups.base.setting_types import (
     YEAR_HOURS,
@@ -34,8 +35,6 @@ from clinic_backups.base.setting_types import (
 )
 
 PREFIX = "CLINIC_BACKUPS_"
-PROJECT_SQL = Path(__file__).resolve().parents[3] / "include" / "sql"
-PROJECT_EMAIL = PROJECT_SQL.parent / "email"
 
 
 class SettingFields(BaseSettings):

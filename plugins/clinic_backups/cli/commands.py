@@ -22,6 +22,7 @@ from clinic_backups.cli import (
     forget,
     grant,
     init,
+    init_project,
     mail,
     recover,
     replicate,
@@ -57,6 +58,7 @@ find.register(app)
 forget.register(app)
 grant.register(app)
 init.register(app)
+init_project.register(app)
 mail.register(app)
 recover.register(app)
 restore.register(app)
