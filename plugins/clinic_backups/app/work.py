@@ -125,11 +125,14 @@ class Parts(Shared):
         """Reads backups. :raises SettingsError: there is no identity file, or it cannot be used."""
         file = identity_file or self.settings.identity_file
         if file is None:
-            raise SettingsError(
-                "No identity file is given. Without the secret key no backup can be opened.",
-                hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
-            )
+            raise self._without_identity()
         return Archives(self.stores, load_identities(file), unpack_ratio=self.settings.unpack_ratio, **options)
+
+    def _without_identity(self) -> SettingsError:
+        return SettingsError(
+            "No identity file is given. Without the secret key no backup can be opened.",
+            hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
+        )
 
     def _noting_archives(self, identity_file: Path | None, **listening: Unpack[Listening]) -> Archives:
         """As :meth:`archives`. The catalog says how large each archive is, and notes which replicas are bad."""

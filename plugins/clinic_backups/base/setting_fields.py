@@ -135,6 +135,32 @@ class SettingFields(BaseSettings):
         default="0 3 * * 0", description="When the stores are checked and expired backups are deleted; as SCHEDULE"
     )
     time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
+    run_hours: int = Field(
+        default=23,
+        ge=1,
+        le=167,
+        description="The longest time of a run that backs up all clinics, in hours. Then Airflow ends it",
+    )
+    task_hours: int = Field(
+        default=12, ge=1, le=167, description="The longest time of one task, in hours. Then Airflow ends it"
+    )
+    queue: str = Field(
+        default="",
+        max_length=250,
+        description="Airflow's queue for the tasks that need no secret key. Empty: Airflow's default queue",
+    )
+    restore_queue: str = Field(
+        default="",
+        max_length=250,
+        description="Airflow's queue for the tasks that need the secret key: those of clinic_restore and "
+        "clinic_restore_drill. Empty: Airflow's default queue",
+    )
+    executor: str = Field(
+        default="", description="Name of Airflow's executor for the tasks that need no secret key, if it has several"
+    )
+    restore_executor: str = Field(
+        default="", description="Name of Airflow's executor for the tasks that need the secret key, if it has several"
+    )
     tasks: int = Field(
         default=64,
         ge=1,

@@ -39,7 +39,6 @@ from clinic_backups.base.settings import LONGEST_RETRY_DELAY
 from clinic_backups.operators import (
     CODEC,
     ENCRYPTION,
-    OWNER,
     ClinicBackupOperator,
     SqlExtract,
     Store,
@@ -51,6 +50,7 @@ from clinic_backups.operators import (
     priority,
     summary,
 )
+from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.timetable import on_time
 
 configured = for_schedules()
@@ -64,16 +64,10 @@ configured = for_schedules()
     max_active_runs=16,
     # A backfill would back up today's data under past dates.
     allowed_run_types=("scheduled", "manual", "operator_triggered"),
-    dagrun_timeout=timedelta(hours=23),
+    dagrun_timeout=timedelta(hours=configured.run_hours),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={
-        "owner": OWNER,
-        "retries": configured.retries,
-        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": LONGEST_RETRY_DELAY,
-    },
+    default_args=task_defaults(configured, retry_exponential_backoff=True, max_retry_delay=LONGEST_RETRY_DELAY),
     params={
         "clinic_id": clinic_param(configured, "Id of one clinic"),
         "clinic_ids": clinics_param(configured, "Their ids, as [7, 9]"),

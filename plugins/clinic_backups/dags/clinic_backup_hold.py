@@ -27,8 +27,8 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups.base.load_settings import for_schedules
-from clinic_backups.operators import OWNER
 from clinic_backups.operators.retention_tasks import hold_or_release
+from clinic_backups.operators.task_defaults import task_defaults
 
 configured = for_schedules()
 
@@ -42,11 +42,7 @@ configured = for_schedules()
     dagrun_timeout=timedelta(hours=6),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={
-        "owner": OWNER,
-        "retries": configured.retries,
-        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
-    },
+    default_args=task_defaults(configured),
     params={
         "backup_id": Param("", type="string", title="Backup", description="Its id, as the list of backups shows it"),
         "reason": Param("", type=["null", "string"], title="Reason", description="One line; no patients' data"),

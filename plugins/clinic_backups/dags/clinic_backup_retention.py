@@ -45,9 +45,10 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import Param, dag
 
 from clinic_backups.base.load_settings import for_schedules
-from clinic_backups.operators import OWNER, clinic_param
+from clinic_backups.operators import clinic_param
 from clinic_backups.operators.replication_tasks import check_stores, replicate_missing
 from clinic_backups.operators.retention_tasks import clean
+from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.timetable import on_time
 
 configured = for_schedules()
@@ -63,11 +64,7 @@ configured = for_schedules()
     dagrun_timeout=timedelta(hours=47),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={
-        "owner": OWNER,
-        "retries": configured.retries,
-        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
-    },
+    default_args=task_defaults(configured),
     params={
         "clinic_id": clinic_param(configured, "Empty: all"),
         "dry_run": Param(False, type="boolean", title="Only show"),

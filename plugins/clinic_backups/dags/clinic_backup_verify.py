@@ -30,7 +30,7 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups.base.load_settings import for_schedules
-from clinic_backups.operators import OWNER
+from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.verification_tasks import verify
 
 configured = for_schedules()
@@ -45,11 +45,7 @@ configured = for_schedules()
     dagrun_timeout=timedelta(days=2),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={
-        "owner": OWNER,
-        "retries": configured.retries,
-        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
-    },
+    default_args=task_defaults(configured),
     params={
         "backup_id": Param("", type="string", title="Backup", description="Its id, as the list of backups shows it"),
     },

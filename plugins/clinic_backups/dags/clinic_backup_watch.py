@@ -23,7 +23,8 @@ from datetime import timedelta
 from airflow.sdk import dag
 
 from clinic_backups.base.load_settings import for_schedules
-from clinic_backups.operators import OWNER, watch
+from clinic_backups.operators import watch
+from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.timetable import OnTimeTimetable
 
 configured = for_schedules()
@@ -39,7 +40,7 @@ configured = for_schedules()
     dagrun_timeout=timedelta(minutes=50),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={"owner": OWNER, "retries": 2, "retry_delay": timedelta(minutes=2)},
+    default_args=task_defaults(configured, retries=2, retry_delay=timedelta(minutes=2)),
 )
 def clinic_backup_watch() -> None:
     watch()

@@ -51,8 +51,9 @@ from airflow.sdk import Param, dag
 
 from clinic_backups.base.load_settings import for_schedules
 from clinic_backups.catalog.exports import FORMATS
-from clinic_backups.operators import OWNER, clinic_param
+from clinic_backups.operators import clinic_param
 from clinic_backups.operators.restore_tasks import PlanApproval, apply, plan, report
+from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.restore.request import EXPORT, INTO, MODES
 
 configured = for_schedules()
@@ -67,11 +68,7 @@ configured = for_schedules()
     dagrun_timeout=timedelta(hours=configured.approval_hours, days=2),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={
-        "owner": OWNER,
-        "retries": configured.retries,
-        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
-    },
+    default_args=task_defaults(configured, restores=True),
     params={
         "clinic_id": clinic_param(configured, "Id of the clinic"),
         "backup_id": Param(None, type=["null", "string"], title="Backup", description="Empty: the newest"),
@@ -119,6 +116,8 @@ def clinic_restore() -> None:
         response_timeout=timedelta(hours=configured.approval_hours),
         assigned_users=[{"id": name, "name": name} for name in configured.approvers] or None,
         retries=0,
+        # It waits for a person.
+        execution_timeout=None,
     )
     applied = apply()
     plan() >> approval >> applied

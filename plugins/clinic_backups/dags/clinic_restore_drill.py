@@ -36,8 +36,9 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups.base.load_settings import for_schedules
-from clinic_backups.operators import OWNER, clinic_param
+from clinic_backups.operators import clinic_param
 from clinic_backups.operators.drill_tasks import drill
+from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.timetable import on_time
 
 configured = for_schedules()
@@ -54,11 +55,7 @@ configured = for_schedules()
     dagrun_timeout=timedelta(minutes=configured.drill_minutes, hours=12),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={
-        "owner": OWNER,
-        "retries": configured.retries,
-        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
-    },
+    default_args=task_defaults(configured, restores=True),
     params={
         "clinic_id": clinic_param(configured, "Empty: those whose turn it is"),
         "shared": Param(False, type="boolean", title="Only the shared data"),
