@@ -361,7 +361,8 @@ def messages() -> Iterator[tuple[str, str]]:
 def test_the_rules_find_the_word_in_every_message() -> None:
     left = {text for _, text in messages() if CLINIC.search(ORGANIZATION.in_message(text))}
     does = "{% if params.mode == 'export' %}Export the data of{% else %}Restore{% endif %}"
-    assert left == {does + " clinic {{ params.clinic_id }}?"}, "only that one, which Airflow renders"
+    tag = "clinic backups"
+    assert left == {does + " clinic {{ params.clinic_id }}?", tag}, "only what Airflow renders, and the DAGs' tag"
 
 
 def test_commands_and_logs_of_tasks_have_the_word(
