@@ -27,7 +27,7 @@ from clinic_backups.web.export_pages import new_password
 from clinic_backups.web.problems import Conflict, Denied, NotVisible
 from clinic_backups.web.viewer import Viewer
 from tests.integration.test_restore_runner import Theatre
-from tests.integration.test_restore_tasks import Tasks
+from tests.integration.test_restore_tasks import RUN, WAITS, Tasks
 from tests.integration.test_web_whole import downloads_of
 from tests.postgres_fixtures import DemoDatabase
 from tests.winzip import WrongPassword, opened
@@ -155,6 +155,18 @@ def test_the_page_of_the_approver_says_what_it_is(theatre: Theatre, tasks: Tasks
     assert [each["mode"] for each in told] == ["export"]
     everything = str(told) + page + str(tasks.parts.approvals.of_run("manual__1"))
     assert PASSWORD not in everything
+
+
+def test_nobody_approves_it_in_advance(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore may be approved in the conf where no approvers are set. Data are never handed over like that."""
+    tasks = Tasks(theatre, monkeypatch, approvers=(), user="ana")
+    tasks.conf.update(mode="export", format="csv", approve=True)
+    tasks.conf["password"] = seal_text(PASSWORD, theatre.settings.recipients)
+    tasks.plan()
+    waits, _ = tasks.approve()
+    assert waits == WAITS
+    asked = tasks.parts.approvals.of_run(RUN)
+    assert asked is not None and asked.answer is None
 
 
 def test_an_approval_is_for_one_file(theatre: Theatre, tasks: Tasks) -> None:

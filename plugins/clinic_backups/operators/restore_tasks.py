@@ -96,6 +96,7 @@ class PlanApproval(ApprovalOperator):
                 problem = conf_problem(
                     parts.settings.approvers, triggered_by=by, requested_by=asked.requested_by,
                     given=parts.approvals.given_in_conf(_run_id(context)),
+                    exports=bool(asked.request.get("export_format")),
                 )  # fmt: skip
                 if not problem:
                     done = parts.approvals.answer(asked.id, "approved", by=by or "unknown", how="conf")
