@@ -332,6 +332,36 @@ def test_a_table_that_came_later_is_left_as_it_is(theatre: Theatre, past: Past) 
         assert rows_of(past.present, 1)["public.auditoria_bitacora"] == before
 
 
+def test_tables_that_were_others_need_the_sql_of_then(theatre: Theatre, past: Past, tmp_path: Path) -> None:
+    """A table was renamed since, and other extracts join it."""
+    with past.recovered() as server:
+        change(server, f"ALTER TABLE {PATIENT} RENAME TO usuarios_enfermo")
+        request = from_pitr(theatre, server)
+        with pytest.raises(PermanentError, match="cannot be read from pitr_db") as caught:
+            theatre.runner().plan(request)
+        assert "CLINIC_BACKUPS_POINT_IN_TIME_SQL_DIR" in caught.value.hint
+        then = tmp_path / "then"
+        shutil.copytree(theatre.settings.sql_dir, then)
+        for file in [*then.rglob("*.sql"), *then.rglob("*.txt")]:
+            file.write_text(file.read_text().replace("usuarios_paciente", "usuarios_enfermo"))
+        (then / "extract" / "usuarios_paciente.sql").rename(then / "extract" / "usuarios_enfermo.sql")
+        now = tmp_path / "now"
+        shutil.copytree(theatre.settings.sql_dir, now)
+        (now / "drift.txt").write_text("public.usuarios_enfermo -> public.usuarios_paciente\n")
+        theatre.settings = theatre.settings.model_copy(update={"sql_dir": now, "point_in_time_sql_dir": then})
+        plan = theatre.runner().plan(request)
+        (patients,) = [table for table in plan.tables if table.table == PATIENT]
+        assert not plan.refusals and patients.unchanged > 0
+
+
+def test_a_remedy_is_about_the_connection_that_was_read(theatre: Theatre, past: Past) -> None:
+    with past.recovered() as server:
+        change(server, f"REVOKE SELECT ON {STOCK} FROM {server.roles.reader}")
+        with pytest.raises(PermanentError, match="cannot be read from pitr_db") as caught:
+            theatre.runner().plan(from_pitr(theatre, server))
+        assert "connection pitr_db" in caught.value.hint and "clinic_db" not in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -60,9 +60,13 @@ class Theatre(Ward):
 
     def point_in_time(self, restore_db: Connection) -> PointInTime:
         """What backs up from the databases of an earlier time that ``earlier`` names."""
+        folder = self.settings.point_in_time_sql_dir or self.settings.sql_dir
+        then = self.settings.model_copy(update={"sql_dir": folder})
         return PointInTime(
-            settings=self.settings, connection_of=lambda name: connections.parse(name, self.earlier[name]),
-            backup=lambda connection, ask: self.backup(clinic_db=connection, ask_time=ask, now=self.tick),
+            settings=then, connection_of=lambda name: connections.parse(name, self.earlier[name]),
+            backup=lambda connection, ask: self.backup(
+                clinic_db=connection, ask_time=ask, now=self.tick, settings=then
+            ),
             productive=[restore_db, self.clinic_db],
         )  # fmt: skip
 

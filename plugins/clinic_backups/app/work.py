@@ -177,6 +177,8 @@ class Parts(Shared):
     def point_in_time(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> PointInTime:
         """Backs up clinics from databases of an earlier time."""
         settings = self._with_recipients(identity_file)
+        if (folder := settings.point_in_time_sql_dir) is not None:
+            settings = settings.model_copy(update={"sql_dir": folder})
 
         def backup(connection: Connection, ask_time: AskTime) -> ClinicBackup:
             # The mails of the restore name the backup.

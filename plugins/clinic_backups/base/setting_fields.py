@@ -241,6 +241,11 @@ class SettingFields(BaseSettings):
         description="Names of connections to databases that were recovered to an earlier time, separated by spaces. A "
         "restore may take its rows from these alone",
     )
+    point_in_time_sql_dir: SomePath = Field(
+        default=None,
+        description="Folder with the application's SQL as it was at that time, if the tables were others. Empty: "
+        "SQL_DIR",
+    )
     approvers: Words = Field(
         default=(),
         description="Airflow users who may approve restores, by name or id, separated by spaces; a number or a UUID is "

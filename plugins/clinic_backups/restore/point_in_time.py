@@ -17,6 +17,7 @@ from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
+from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
@@ -41,12 +42,16 @@ _LATER = """
 _HOLD = "SELECT pg_advisory_xact_lock(%(key)s)"
 _TRY = "SELECT pg_try_advisory_xact_lock(%(key)s)"
 
+UNDEFINED = ("42P01", "42703")
+"""SQLSTATE of a table and of a column that does not exist."""
+
 MakeBackup = Callable[[Connection, AskTime], ClinicBackup]
 
 
 class PointInTime:
     """Backs up clinics from such a copy.
 
+    :param settings: with the SQL folder of that time.
     :param backup: makes the backups that read a connection, and ask its time.
     :param connection_of: a connection by its name. Without one it raises.
     :param productive: the connections to databases of the present.
@@ -81,6 +86,14 @@ class PointInTime:
             )
         connection = self._connection_of(name)
         self._listener.step(f"reading the clinic from {name}")
+        try:
+            return self._take(name, connection, request)
+        except SettingsError:
+            raise
+        except PermanentError as error:
+            raise _from(name, error) from None
+
+    def _take(self, name: str, connection: Connection, request: RestoreRequest) -> BackupRecord:
         clinic = self._clinic(connection, request.clinic_id)
         backup = self._backup(connection, self._asking(name, request.as_of))
         queries = None if is_shared(clinic.id) else self._queries(connection, clinic.id)
@@ -122,6 +135,22 @@ class PointInTime:
             return DataTime(moment, moment, f"{name} ({server.name}{timeline}){how}")
 
         return asked
+
+
+def _from(name: str, error: PermanentError) -> PermanentError:
+    """The same error, and where it comes from: the remedies are about this connection, and not about clinic_db."""
+    refused = refusal_of(error)
+    if refused is not None and refused.state in UNDEFINED:
+        hint = (
+            "The tables were others at that time. Let CLINIC_BACKUPS_POINT_IN_TIME_SQL_DIR name a folder with the SQL"
+            " of then, for instance from the history of your project. Renamed tables and columns: see drift.txt in"
+            " docs/restoring.md."
+        )
+    else:
+        hint = (error.hint or "").replace("connection clinic_db", f"connection {name}")
+    return PermanentError(
+        f"The clinic cannot be read from {name}: {error.message}", hint=f"{hint} Nothing was changed."
+    )
 
 
 def _moment(snapshot: Snapshot, name: str, said: datetime | None, started_at: datetime) -> tuple[datetime, str]:
