@@ -248,6 +248,15 @@ class TestEnd:
             assert (line.deleted_at is None) == there
         assert theatre.catalog.require(record.backup_id).state == "completed"
 
+    def test_what_no_catalog_knows_is_deleted_too_once_it_is_old(self, theatre: Theatre, tasks: Tasks) -> None:
+        """As after the catalog was lost and rebuilt. A new one may just be written by a run."""
+        record = exported(tasks)
+        theatre.execute("DELETE FROM clinic_backups.export")
+        at = theatre.store.stat(str(record.key)).last_modified
+        for days, there in ((6, True), (8, False)):
+            self.clean(theatre, at + timedelta(days=days))
+            assert stored(theatre, record).exists() == there
+
     def test_the_erasure_of_a_clinic_deletes_it_at_once(self, theatre: Theatre, tasks: Tasks) -> None:
         record = exported(tasks)
         tasks.parts.erasures().request(1, by="jefa", reason="se fue", at=theatre.now)
