@@ -34,6 +34,7 @@ TESTS = (
     "tests/integration/test_parents_shapes.py",
     "tests/integration/test_shared_unit.py",
     "tests/integration/test_shared_shapes.py",
+    "tests/integration/test_copy_runs.py",
 )
 
 

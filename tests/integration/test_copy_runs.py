@@ -218,6 +218,11 @@ def odd(demo_database: DemoDatabase, tmp_path: Path) -> Iterator[tuple[Shaped, B
     yield rig, rig.run(1)
 
 
+def needs_extension(rig: Shaped, name: str) -> None:
+    if not rig.execute_rows(f"SELECT FROM pg_available_extensions WHERE name = '{name}'"):
+        pytest.skip(f"this server has no {name}")
+
+
 class TestOddDefinitions:
     def test_what_is_made(self, odd: tuple[Shaped, BackupRecord]) -> None:
         rig, record = odd
@@ -324,6 +329,7 @@ class TestOddDefinitions:
 
     def test_an_extension(self, odd: tuple[Shaped, BackupRecord], empty_database: str) -> None:
         rig, record = odd
+        needs_extension(rig, "btree_gist")
         rig.execute("CREATE EXTENSION btree_gist; ALTER TABLE s.line ADD CONSTRAINT far EXCLUDE USING gist (id WITH =)")
         here = into(rig).run(rig.source(record), "copia")
         assert notes(here)["s.line"] == "Not in the copy: policy mine."
@@ -331,3 +337,106 @@ class TestOddDefinitions:
             rig.source(record), "copia"
         )
         assert "Constraint far is left out: it uses the extension btree_gist." in notes(there)["s.line"]
+
+    def test_types_of_extensions_and_of_tables_and_a_sequence_by_text(
+        self, odd: tuple[Shaped, BackupRecord], empty_database: str
+    ) -> None:
+        rig, _ = odd
+        needs_extension(rig, "citext")
+        rig.execute(
+            "ALTER TABLE s.line DROP CONSTRAINT later",
+            "CREATE EXTENSION citext SCHEMA s",
+            "CREATE DOMAIN s.mail AS s.citext CHECK (VALUE ~ '@')",
+            "CREATE SEQUENCE s.old",
+            "ALTER TABLE s.line ADD COLUMN mail s.mail DEFAULT 'A@b', ADD COLUMN word s.citext DEFAULT 'x',"
+            " ADD COLUMN was s.bill, ADD COLUMN old int DEFAULT nextval('s.old'::text::regclass),"
+            " ADD COLUMN said text DEFAULT 'a' || nextval('s.old'::text::regclass)",
+            "UPDATE s.line AS l SET was = b FROM s.bill AS b WHERE b.id = l.bill_id",
+        )  # fmt: skip
+        record = rig.run(1)
+        last = rig.execute_rows("SELECT max(old), (SELECT last_value FROM s.old) FROM s.line WHERE clinic_id = 1")
+        report = into(rig).run(rig.source(record), "copia")
+        said = notes(report)["s.line"]
+        assert "Column was is text: a copy here can have no type s.bill." in said
+        assert "The default of column said is left out: it uses a sequence that is named by a text." in said
+        ((mail, same, old, number),) = rig.execute_rows(
+            "INSERT INTO copia.line (clinic_id, bill_id, amount) SELECT 1, 1, 1 RETURNING pg_typeof(mail)::text,"
+            " mail OPERATOR(s.=) 'a@B'::s.citext AND word OPERATOR(s.=) 'X'::s.citext, old,"
+            " (SELECT last_value FROM s.old)"
+        )
+        assert (mail, same, [(old - 1, number)]) == ("copia.mail", True, last)
+        rig.execute("DROP TABLE s.line, s.bill; DROP DOMAIN s.mail")
+        # A database without the extension.
+        rig.execute("CREATE TABLE s.line (id int)")
+        there = into(rig, rig.database.postgres.uri(empty_database)).run(rig.source(record), "copia")
+        assert "Column word is text" in notes(there)["s.line"]
+
+    def test_a_virtual_column(self, odd: tuple[Shaped, BackupRecord]) -> None:
+        rig, _ = odd
+        if int(rig.execute_rows("SHOW server_version_num")[0][0]) < 180000:
+            pytest.skip("PostgreSQL 18 has them first")
+        rig.execute("ALTER TABLE s.line ADD COLUMN more int GENERATED ALWAYS AS (bill_id + 1) VIRTUAL NOT NULL")
+        into(rig).run(rig.source(rig.run(1)), "copia")
+        assert rig.execute_rows("SELECT bool_and(more = bill_id + 1) FROM copia.line") == [(True,)]
+        assert rig.execute_rows("SELECT attgenerated::text FROM pg_attribute WHERE attname = 'more'") == [("v",)] * 2
+
+    def test_restores_and_backups_beside_a_copy_are_as_before(self, odd: tuple[Shaped, BackupRecord]) -> None:
+        rig, record = odd
+        before = rig.everything()
+        rig.execute("UPDATE s.line SET amount = 1 WHERE clinic_id = 1")
+        notes_before = [table.notes for table in rig.plan(record).tables]
+        into(rig).run(rig.source(record), "copia")
+        rig.execute("ALTER TABLE s.line DROP CONSTRAINT later")
+        plan = rig.bring_back(record)
+        assert [table.notes for table in plan.tables] == notes_before
+        assert rig.everything() == before
+        assert rig.run(1).rows == record.rows
+
+
+TWICE = """
+    CREATE SCHEMA o; GRANT USAGE ON SCHEMA o TO PUBLIC;
+    CREATE TYPE s.kind AS ENUM ('a', 'b'); CREATE TYPE o.kind AS ENUM ('b', 'c'); CREATE TYPE o.part AS ENUM ('x');
+    CREATE SEQUENCE s.num; CREATE SEQUENCE o.num START 50;
+    CREATE TABLE s.bill (id int PRIMARY KEY DEFAULT nextval('s.num'), clinic_id int, k s.kind DEFAULT 'a',
+        CHECK (k IN ('a', 'b')));
+    CREATE TABLE o.bill (id int PRIMARY KEY DEFAULT nextval('o.num'), clinic_id int, k o.kind DEFAULT 'c',
+        k2 s.kind DEFAULT 'b', bill_id int REFERENCES s.bill);
+    CREATE INDEX of_clinic ON s.bill (clinic_id); CREATE INDEX of_clinic ON o.bill (clinic_id);
+    CREATE TABLE s.part (id int GENERATED BY DEFAULT AS IDENTITY, day date, clinic_id int, k o.part, UNIQUE (id, day))
+        PARTITION BY RANGE (day);
+    CREATE TABLE s.part_1 PARTITION OF s.part FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+    CREATE INDEX of_day ON s.part (day DESC);
+    INSERT INTO s.bill (clinic_id) VALUES (1), (1), (2); INSERT INTO o.bill (clinic_id, bill_id) VALUES (1, 1), (2, 3);
+    INSERT INTO s.part (day, clinic_id, k) VALUES ('2026-05-05', 1, 'x'); GRANT SELECT ON o.bill TO PUBLIC
+"""
+
+
+def test_names_of_two_schemas_and_a_partitioned_table(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, TWICE, {"bill": OWN, "part": OWN}, owner=True)
+    (rig.settings.sql_dir / "extract" / "o.bill.sql").write_text(f"SELECT t.* FROM o.bill AS t WHERE {OWN}")
+    record = rig.run(1)
+    report = into(rig).run(rig.source(record), "copia")
+    assert {table.table: (table.name, table.rows) for table in report.tables} == {
+        "s.clinic": ("clinic", 1), "s.bill": ("s_bill", 2), "o.bill": ("o_bill", 1), "s.part": ("part", 1),
+    }  # fmt: skip
+    assert notes(report) == {}
+    made = (
+        "SELECT count(*), count(*) FILTER (WHERE indisprimary) FROM pg_index JOIN pg_class AS c ON c.oid = indrelid"
+        " WHERE relnamespace = 'copia'::regnamespace"
+    )
+    assert rig.execute_rows(made) == [(7, 3)]
+    given = "INSERT INTO copia.s_bill (clinic_id) VALUES (1) RETURNING id, k::text"
+    assert rig.execute_rows(given) == [(4, "a")]
+    assert rig.execute_rows(
+        "INSERT INTO copia.o_bill (clinic_id, bill_id) VALUES (1, 1) RETURNING id, k::text, k2::text"
+    ) == [(52, "c", "b")]
+    assert rig.execute_rows("INSERT INTO copia.part (day, k) VALUES ('2030-01-01', 'x') RETURNING id") == [(2,)]
+    with pytest.raises(psycopg2.IntegrityError):
+        rig.execute("INSERT INTO copia.o_bill (bill_id) VALUES (99)")
+    kinds = rig.execute_rows(
+        "SELECT attrelid::regclass::text, attname, atttypid::regtype::text FROM pg_attribute"
+        " WHERE attrelid IN ('copia.o_bill'::regclass, 'copia.s_bill'::regclass) AND attname IN ('k', 'k2')"
+    )
+    assert len({kind for _, _, kind in kinds}) == 2
+    assert all(kind.startswith("copia.") for _, _, kind in kinds)
+    assert any("(day DESC)" in each for each in dumped(rig.database, "copia"))

@@ -23,6 +23,7 @@ from clinic_backups.archive.encryption import ENCRYPTION, load_identities
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.base.table import Column, Table
+from clinic_backups.cli.diff import notes_of
 from clinic_backups.differences.compare import compare
 from clinic_backups.differences.found import RowDifference, TableDifference
 from clinic_backups.differences.sides import Digests, TakeBlock
@@ -129,6 +130,42 @@ def test_any_rows_in_any_blocks(seed: int, keyed: bool, kept_bytes: int) -> None
             assert tuple(row.after.values()) == other[str(row.after["id"])]
     if kept_bytes < 100_000:
         assert sides[0].reads > 1
+
+
+def typed(**types: str) -> Table:
+    described = tuple(
+        Column(name, type_, not_null=False, default=None, identity="", generated=None) for name, type_ in types.items()
+    )
+    return Table("public.t", described, ("id",), ())
+
+
+def test_columns_with_another_type_are_named_and_equal_numbers_are_equal() -> None:
+    one = Memory(typed(id="integer", n="bigint", d="date"), [b"1,5,2020-01-01\n2,5,2020-01-01\n3,5,2020-01-01\n"])
+    other = Memory(
+        typed(id="numeric(9,2)", n="numeric(8,2)", d="timestamp with time zone"),
+        [b"1.00,5.00,2020-01-01\n2.00,6.00,2020-01-01\n3.00,5.00,2020-01-01 00:00:00+00\n"],
+    )
+    told = list[RowDifference]()
+    (found,) = compare(one, other, on_row=told.append)
+    assert (found.added, found.removed, found.changed) == (0, 0, 2)
+    assert found.columns == {"n": 1, "d": 1}
+    assert found.retyped == (
+        ("id", "integer", "numeric(9,2)"), ("n", "bigint", "numeric(8,2)"), ("d", "date", "timestamp with time zone"),
+    )  # fmt: skip
+    (note,) = notes_of(found)
+    assert "n (bigint, numeric(8,2))" in note
+    assert found.turned.retyped[1] == ("n", "numeric(8,2)", "bigint")
+    assert [(row.key, row.to_json()["before"]) for row in told] == [(("2",), {"n": "5"}), (("3",), {"d": "2020-01-01"})]
+    # Nothing but the types: said, though no row differs.
+    (same,) = compare(Memory(typed(id="integer"), [b"1\n"]), Memory(typed(id="bigint"), [b"1\n"]))
+    assert (same.rows, same.is_worth_saying) == (0, True)
+
+
+def test_a_key_that_is_written_otherwise_is_the_same_key() -> None:
+    """As in PostgreSQL and in a restore: the row has changed, and is neither gone nor new."""
+    sides = [Memory(typed(id="numeric", n="text"), [line]) for line in (b"1.0,x\n2,x\n", b"1.00,x\n2,x\n")]
+    (found,) = compare(*sides)
+    assert (found.added, found.removed, found.changed, found.columns) == (0, 0, 1, {"id": 1})
 
 
 def test_columns_that_only_one_side_has_are_named_and_not_compared() -> None:

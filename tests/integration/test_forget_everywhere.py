@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.maintenance.forgotten_in_stores import ForgottenInStores
+from clinic_backups.recovery.definition import Definition
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import run as run
@@ -131,6 +133,27 @@ def test_a_difference_in_the_rest_of_the_table_is_found(
     assert any("have other values than in the backup" in problem for problem in unit["problems"])
 
 
+def test_a_recovery_that_was_interrupted_goes_on_without_the_patient(
+    ward: Forgetting, target: Target, marked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are loaded already. What was left out is found again, for the proof and the report."""
+    back_up_all(ward)
+    ward.forget(marked)
+    in_stores(ward).write(Stores.of(ward.store))
+
+    def broken(*_: Any) -> Any:
+        raise PermanentError("broken off", hint="Run it again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Definition, "make_after", broken)
+        assert target.recover()[0] == 1
+    assert target.rows(f"SELECT count(*) > 0 FROM {PATIENTS} WHERE apellidos = '{OTHER}'") == [(True,)]
+    report = target.report()
+    unit = next(unit for unit in report["units"] if unit["unit"] == 1)
+    assert (unit["state"], unit["forgotten_rows"][PATIENTS]) == ("explained", 1)
+    assert MARK not in dump(target)
+
+
 def test_a_request_that_cannot_be_checked_stops_a_recovery(ward: Forgetting, target: Target, marked: int) -> None:
     back_up_all(ward)
     ward.forget(marked)
@@ -206,6 +229,18 @@ def test_an_export_of_some_tables_follows_the_others(life: Any, told: str, tmp_p
     assert MARK not in texts(tmp_path / "out")
     stock = life("export", "--backup", told, "--format", "csv", "--output", str(tmp_path / "s"), "--table", STOCK)
     assert "forgotten" not in stock.out
+
+
+def test_a_table_without_a_key_stops_only_what_it_concerns(life: Any, ward: Forgetting, tmp_path: Path) -> None:
+    ward.execute(f"ALTER TABLE {STOCK} DROP CONSTRAINT inventario_inventario_pkey CASCADE")
+    backup_id = backed_up(life)
+    ward.forget(1, table=STOCK)
+    words = ("export", "--backup", backup_id, "--format", "csv")
+    refused = life(*words, "--output", str(tmp_path / "all"), code=1)
+    assert f"Rows of {STOCK} were forgotten, and the backup has no primary key of it." in refused.err
+    assert not (tmp_path / "all").exists()
+    life(*words, "--output", str(tmp_path / "some"), "--table", PATIENTS)
+    life("find", "--clinic", "1", "--text", "a", "--json")
 
 
 def test_an_export_follows_a_renamed_table(life: Any, ward: Forgetting, told: str, tmp_path: Path, marked: int) -> None:

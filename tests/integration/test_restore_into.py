@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,7 +24,8 @@ from clinic_backups.base.table import Column, ForeignKey, Table
 from clinic_backups.restore import archives
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.clinic_restore import ClinicRestore
-from clinic_backups.restore.into_schema import IntoReport, IntoRestore
+from clinic_backups.restore.copying.into_report import IntoReport
+from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.manifest_tables import is_possible
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
@@ -164,6 +166,13 @@ class TestWhole:
             cursor.execute("SELECT max(id) FROM mirada.usuarios_usuario_groups WHERE group_id <> 99")
             assert cursor.fetchone() == (given - 1,)
         assert annex.schemas(empty_database) == {"information_schema", "public", "mirada"}
+
+    def test_the_clinics_database_does_not_answer(self, annex: Annex) -> None:
+        record = annex.run(1)
+        gone = connections.parse("clinic_db", "postgres://u:p@127.0.0.1:1/x")
+        report = annex.into(clinic_db=gone).run(annex.source(record), "copia")
+        assert "The clinics' database could not be asked" in " ".join(report.notes)
+        assert annex.rows_in(report) == annex.rows_now(1)
 
     def test_some_tables(self, annex: Annex) -> None:
         source = annex.source(annex.run(1))
@@ -362,6 +371,39 @@ class TestHostile:
         assert "no primary key" in said
         assert annex.execute_rows("SELECT * FROM una.t") == [(1,)]
 
+    def test_labels_and_numbers(self, annex: Annex) -> None:
+        """Of the archive come labels of enums, as texts, and that a column is numbered."""
+        evil = "a'); DROP TABLE public.comun_clinica; --"
+
+        def described(name: str, *labels: object) -> str:
+            listed = [[label, number] for number, label in enumerate(labels)]
+            return json.dumps([{"type": name, "oid": 99999, "labels": listed, "attributes": None}])
+
+        types = {
+            f'public."{evil}"': described(f'public."{evil}"', evil, "b\\'", "uno"),
+            "public.t": described("public.t", "uno", "dos"),  # the name of the table's own type
+            "public.largo": described("public.largo", "uno", "x" * 100),
+            "public.doble": described("public.doble", "uno", "uno"),
+            "text": described("text", "uno"),
+            "public.x, y text": described("public.x, y text", "uno"),
+            "public.nulo": '[{"type": "public.nulo", "oid": 1, "labels": [["a\\u0000", 1]], "attributes": null}]',
+            "public.roto": '[{"type": 7}]',
+        }
+        columns = [column(f"c{n}", name, definition=text) for n, (name, text) in enumerate(types.items())]
+        key = column("a", "bigint", not_null=True, default=f"nextval('{evil}'::regclass)")
+        table = Table("public.t", (key, *columns), ("a",), ())
+        report = annex.into().run(annex.keep((table, [[b"7" + b",uno" * len(types) + b"\n"]])), "una")
+        assert sorted(note[:17] for note in report.tables[0].notes) == [
+            f"Column c{n} is text"[:17] for n in (2, 3, 5, 6, 7)
+        ]
+        found = annex.execute_rows(
+            "SELECT t.typname, array_agg(e.enumlabel::text ORDER BY enumsortorder) FROM pg_enum AS e"
+            " JOIN pg_type AS t ON t.oid = enumtypid WHERE t.typnamespace = 'una'::regnamespace GROUP BY 1 ORDER BY 1"
+        )
+        assert dict(found) == {evil: [evil, "b\\'", "uno"], "public_t": ["uno", "dos"]}
+        assert annex.execute_rows("INSERT INTO una.t DEFAULT VALUES RETURNING a") == [(8,)]
+        assert annex.execute_rows("SELECT count(*) > 0 FROM public.comun_clinica") == [(True,)]
+
     def test_descriptions_of_no_table(self, annex: Annex) -> None:
         tables = [
             Table("t", (column("a", "text"),), (), ()),
@@ -422,6 +464,18 @@ def test_the_command(
     assert "Nothing is masked: include/sql/masks.txt has no lines." in done.out
     assert "patients' data" in done.err
     assert "DROP SCHEMA mirada CASCADE;" in done.err
+    masks = tmp_path / "sql"
+    shutil.copytree(annex.settings.sql_dir, masks)
+    target |= {"CLINIC_BACKUPS_SQL_DIR": str(masks)}
+    assert "masks.txt has no lines" in run(*words, "--schema", "velada", "--masked", **target).err
+    (masks / "masks.txt").write_text("public.inventario_inventario.nombre: text\n")
+    for option, said in {
+        "": "nombre (text)",
+        "--masked": "nombre (text)",
+        "--no-masks": "Nothing is masked, al",
+    }.items():
+        made = run(*words, "--schema", f"velada{option.replace('-', '_')}", *([option] if option else []), **target)
+        assert (made.code, said in made.out) == (0, True), made.err
     # The catalog is gone, and the archive is all there is.
     gone = target | {"AIRFLOW_CONN_BACKUP_CATALOG": "postgres://u:p@127.0.0.1:1/x"}
     archive = f"{(tmp_path / 'store').as_uri()}/{oldest['key']}"

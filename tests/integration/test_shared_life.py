@@ -150,6 +150,11 @@ def test_a_copy_beside_the_clinics_stops_no_backup_and_is_in_none(
     files = files_of(backed_up(life), tmp_path)
     assert b"usuarios_paciente" in files["definition.dump"]
     assert [name for name, text in files.items() if b"copia_1" in text] == []
+    # The shared data can be looked at too.
+    life("restore-into", "--clinic", "~shared", "--schema", "comunes")
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("INSERT INTO comunes.auth_group (name) VALUES ('nuevo') RETURNING id")
+        assert cursor.fetchone() == (5,)
     # A schema of the application is none, whatever its comment is.
     with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
         cursor.execute("SELECT obj_description('copia_1'::regnamespace, 'pg_namespace')")

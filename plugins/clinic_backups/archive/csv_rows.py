@@ -7,6 +7,7 @@ import re
 from clinic_backups.base.table import Table
 
 _FIELD = re.compile(rb'(?:"([^"]*(?:""[^"]*)*)"|([^,"\n]*))(?:,|\n)', re.DOTALL)
+_RAW = re.compile(rb'("[^"]*(?:""[^"]*)*"|[^,"\n]*)[,\n]')
 _QUOTED = re.compile(rb'[",\r\n]')
 
 
@@ -33,14 +34,15 @@ def raw_fields_of(row: bytes) -> list[bytes]:
     """The values of one row as they are written, with their quotes."""
     if b'"' not in row:
         return row[:-1].split(b",")
-    found, at = list[bytes](), 0
-    while at < len(row):
-        field = _FIELD.match(row, at)
-        if field is None:
-            raise ValueError("no row of CSV")
-        found.append(row[at : field.end() - 1])
-        at = field.end()
+    found = _RAW.findall(row)
+    if sum(map(len, found)) + len(found) != len(row):
+        raise ValueError("no row of CSV")
     return found
+
+
+def value_of(raw: bytes) -> bytes | None:
+    """A value that :func:`raw_fields_of` returned, without its quotes; none for NULL."""
+    return raw[1:-1].replace(b'""', b'"') if raw.startswith(b'"') else raw or None
 
 
 def written(value: bytes | None) -> bytes:
@@ -54,6 +56,11 @@ def row_of(raw: list[bytes]) -> bytes:
     """A row of written values."""
     # A single field that reads as the end of the data has quotes.
     return b'"\\."\n' if raw == [b"\\."] else b",".join(raw) + b"\n"
+
+
+def plain_number(value: bytes | None) -> bytes | None:
+    """A number as ``numeric`` writes it, without the zeros at its end."""
+    return value.rstrip(b"0").rstrip(b".") if value is not None and b"." in value else value
 
 
 def text_of(value: bytes | None) -> str | None:

@@ -22,6 +22,7 @@ from clinic_backups.tenant import (
     drift,
     gate,
     lost_lines,
+    masks,
     people,
     search_columns,
     source_database,
@@ -31,6 +32,7 @@ from clinic_backups.tenant.clinic_key_check import require_key
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import number_type, of_type
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
+from clinic_backups.tenant.mask_rules import mask_facts, mask_problems
 from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.strangers import strangers_of_folder
@@ -239,6 +241,22 @@ class DatabaseChecks:
                         f"{place.name} names {name}.{column}, which no backup has.",
                         f"Correct the line in {place}, or remove it.",
                     )
+
+    def check_masks(self) -> None:
+        """Check that ``masks.txt`` names columns that its rules fit. Only copies need it, so it only warns."""
+        place = self._folder.path / masks.FILE
+        hint = f"Correct the line in {place}: otherwise no masked copy can be made."
+        try:
+            rules = self._folder.masks().tables
+        except SettingsError as error:
+            self._report.warn("masks", error.message, error.hint)
+            return
+        there = self._snapshot.relations() if rules else {}
+        with self._report.check("masks"), self._snapshot.savepoint():
+            known = {table.name: table for table in self._tables}
+            known |= self._snapshot.tables(sorted((rules.keys() & there.keys()) - known.keys()))
+            for said in mask_problems(rules, known, mask_facts(self._snapshot, rules)):
+                self._report.warn("masks", said, hint)
 
     def check_indexes(self) -> None:
         """Check that each foreign key to the clinic has an index. Without one, every backup reads the whole table."""

@@ -91,6 +91,7 @@ def run(
         database.check_shared()
         database.check_drift()
         database.check_search_columns()
+        database.check_masks()
         with report.check("indexes"), snapshot.savepoint():
             database.check_indexes()
         if count_rows:

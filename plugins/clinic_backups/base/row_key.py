@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal
 from uuid import UUID
 
@@ -14,11 +15,11 @@ PART = "/"
 """Between the parts of a key of several columns."""
 _NUMBERS = ("smallint", "integer", "bigint")
 Kind = Literal["text", "number", "uuid"]
-Reading = Literal["text", "number", "uuid", "loose", "date", "time", "timestamp", "timestamptz"]
-"""How a part of a key can be read. ``loose``: without regard to case and to spaces at the end."""
+Reading = Literal["text", "number", "uuid", "padded", "anycase", "date", "time", "timestamp", "timestamptz"]
+"""How a part of a key can be read. ``padded``: spaces at its end do not count; ``anycase``: its case does not."""
 _READ: dict[str, Reading] = {
     "smallint": "number", "integer": "number", "bigint": "number", "oid": "number", "numeric": "number", "uuid": "uuid",
-    "character": "loose", "citext": "loose", "date": "date", "time without time zone": "time",
+    "character": "padded", "citext": "anycase", "date": "date", "time without time zone": "time",
     "timestamp without time zone": "timestamp", "timestamp with time zone": "timestamptz",
 }  # fmt: skip
 
@@ -28,6 +29,7 @@ def kind_of(type_: str) -> Kind:
     return "number" if type_ in _NUMBERS else "uuid" if type_ == "uuid" else "text"
 
 
+@lru_cache(maxsize=1024)
 def read_as(type_: str) -> tuple[Reading, ...]:
     """The readings by which a value of a type is recognised, whatever spelling somebody chose for it."""
     reading = _READ.get(re.sub(r"\(.*?\)", "", type_).rpartition(".")[2], "text")
@@ -39,12 +41,21 @@ def readings_of(value: str, type_: str, base_type: str | None = None) -> list[tu
 
     :param base_type: of a domain. Without it, a type that is not PostgreSQL's own is read in every way.
     """
-    found = list(readings(value))
     if base_type is None and "." in type_ and read_as(type_) == ("text",):
-        return found
-    wanted = read_as(base_type or type_)
-    # What cannot be read so, such as an infinite date, is known by its exact spelling.
-    return [each for each in found if each[0] in wanted] or [("text", value)]
+        return list(readings(value))
+    found = list[tuple[Reading, str]]()
+    for reading in read_as(base_type or type_):
+        if reading == "text":
+            found.append((reading, value))
+        elif reading == "padded":
+            found.append((reading, value.rstrip(" ")))
+        elif reading == "anycase":
+            found.append((reading, value.lower()))
+        else:
+            # What cannot be read so, such as an infinite date, is known by its exact spelling.
+            with suppress(ValueError, OverflowError):
+                found.append((reading, _WRITTEN[reading](value)))
+    return found
 
 
 def readings(part: str) -> Iterator[tuple[Reading, str]]:
@@ -53,7 +64,8 @@ def readings(part: str) -> Iterator[tuple[Reading, str]]:
     A time without an offset is one of UTC, as backups show it.
     """
     yield "text", part
-    yield "loose", part.rstrip(" ").lower()
+    yield "padded", part.rstrip(" ")
+    yield "anycase", part.lower()
     for reading, write in _WRITTEN.items():
         with suppress(ValueError, OverflowError):
             yield reading, write(part.strip())
@@ -62,6 +74,8 @@ def readings(part: str) -> Iterator[tuple[Reading, str]]:
 def _number(text: str) -> str:
     if not re.fullmatch(r"[+-]?[0-9]{1,200}(\.[0-9]{0,200})?", text, re.ASCII):
         raise ValueError("no number")
+    if text.isdecimal() and text[0] != "0":
+        return text
     digits = f"{Decimal(text):f}"
     plain = digits.rstrip("0").rstrip(".") if "." in digits else digits
     return "0" if plain == "-0" else plain
@@ -102,13 +116,21 @@ _WRITTEN: dict[Reading, Callable[[str], str]] = {
 
 
 def key_parts(key: str, types: Sequence[str]) -> tuple[str, ...]:
-    """The parts of a key as PostgreSQL writes them.
+    """The parts of a key as PostgreSQL writes them. A ``numeric`` is written without zeros at its end.
 
     :param types: the types of the key's columns, as ``format_type`` spells them.
     :raises ValueError: it has another number of parts, or a part cannot be of its type.
     """
     parts = key.split(PART) if len(types) > 1 else [key]
-    return tuple(written(kind_of(type_), part) for type_, part in zip(types, parts, strict=True))
+    return tuple(
+        _number(part.strip()) if is_numeric(type_) else written(kind_of(type_), part)
+        for type_, part in zip(types, parts, strict=True)
+    )
+
+
+def is_numeric(type_: str) -> bool:
+    """Whether it is a ``numeric``: 1.0 and 1.00 are the same key. ``type_`` as ``format_type`` spells it."""
+    return type_ == "numeric" or type_.startswith("numeric(")
 
 
 def written(kind: Kind, text: str) -> str:

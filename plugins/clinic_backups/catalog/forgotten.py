@@ -27,7 +27,7 @@ from clinic_backups.base.row_key import PART, readings
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import forgotten, forgotten_key, forgotten_sealed
 
-MOST_HASHES = 10_000
+MOST_HASHES = 100_000
 """Of one key: a part can be read in several ways."""
 _QUOTED = re.compile(r'["\\(),\s]', re.ASCII)
 
@@ -61,9 +61,13 @@ class ForgottenTable:
 
 @dataclass(frozen=True)
 class ForgottenOfClinic:
-    """What a restore of a clinic leaves out, by the names that the tables had when it was recorded."""
+    """What a restore of a clinic leaves out, by the names that the tables had when it was recorded.
+
+    :param notes: what else whoever looks at the plan should know of the requests, as sentences.
+    """
 
     tables: dict[str, ForgottenTable]
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -168,6 +172,10 @@ class Forgotten:
                     there = db.execute(select(table.sealed).where(where)).scalar_one()
             found[key_id] = bytes(there)
         return found
+
+    def own_key_id(self) -> str:
+        """The id of the catalog's own secret."""
+        return self._own_secret().key_id
 
     def _own_secret(self) -> ForgottenSecret:
         with self._database.statement("reading the key of forgotten rows") as db:

@@ -143,9 +143,18 @@ def notes_of(table: TableDifference) -> list[str]:
         *([f"columns that are gone, and were not compared: {', '.join(table.dropped)}."] if table.dropped else []),
         *([f"columns that are new, and were not compared: {', '.join(table.new)}."] if table.new else []),
         *(
+            [f"columns whose type is another one, so values may be written otherwise: {_retyped(table)}."]
+            if table.retyped
+            else []
+        ),
+        *(
             ["it has no primary key on both sides, so a changed row counts as removed and added."]
             if not table.is_keyed and table.rows
             else []
         ),
         *(["other clinics refer to these rows, too."] if table.is_parent and table.rows else []),
     ]
+
+
+def _retyped(table: TableDifference) -> str:
+    return ", ".join(f"{name} ({before}, {after})" for name, before, after in table.retyped)

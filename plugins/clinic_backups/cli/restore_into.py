@@ -18,8 +18,8 @@ from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.cli.restore import Json, forgotten_in_stores, require_followed, say_requests, source_in_store
+from clinic_backups.restore.copying.into_report import IntoReport
 from clinic_backups.restore.find_backup import choose_backup, source_of
-from clinic_backups.restore.into_schema import IntoReport
 from clinic_backups.restore.request import parse, require_schema_name
 
 
@@ -90,13 +90,5 @@ def _show(report: IntoReport) -> None:
         (("table", False), ("was", False), ("rows", True)),
         ((escape(one_line(made.name)), escape(one_line(made.table)), f"{made.rows:,}") for made in report.tables),
     )
-    for note in report.notes:
-        print(in_words(note))
-    for made in report.tables:
-        if made.forgotten:
-            print(f"{one_line(made.name)}: {made.forgotten:,} rows are left out, because they must not come back")
-        if made.masked:
-            said = ", ".join(f"{column} ({rule})" for column, rule in made.masked.items())
-            print(f"{one_line(made.name)}: masked: {one_line(said)}")
-        for note in made.notes:
-            print(f"{one_line(made.name)}: {in_words(note)}")
+    for line in report.said():
+        print(in_words(line))

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from clinic_backups.archive.blocks import BlockList
-from clinic_backups.archive.csv_rows import fields_of, text_of, texts_of
+from clinic_backups.archive.csv_rows import fields_of, plain_number, text_of, texts_of
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.listening import nobody
+from clinic_backups.base.row_key import read_as
 from clinic_backups.base.table import Table
 from clinic_backups.differences.found import RowDifference, TableDifference
 from clinic_backups.differences.sides import Side, TakeBlock, is_same
@@ -120,6 +121,10 @@ class _Table:
     key_second: tuple[int, ...] = ()
     shared: tuple[tuple[str, int, int], ...] = ()
     """The columns that both sides have, with their places."""
+    numbers: frozenset[str] = frozenset()
+    """Those of these that hold numbers on both sides. 1, 1.0 and 1.00 are the same number."""
+    key_numbers: tuple[bool, ...] = ()
+    """For each column of the key, whether it is compared as a number."""
     is_same: bool = False
     """Whether equal rows have equal bytes."""
     kept: dict[bytes, int] = field(default_factory=dict)
@@ -146,12 +151,19 @@ class _Table:
         self.shared = tuple((name, place, after[name]) for name, place in before.items() if name in after)
         self.difference.dropped = tuple(name for name in before if name not in after)
         self.difference.new = tuple(name for name in after if name not in before)
+        types = [{column.name: column.type for column in table.stored_columns} for table in (one, other)]
+        both = [(name, types[0][name], types[1][name]) for name, _, _ in self.shared]
+        self.difference.retyped = tuple(each for each in both if each[1] != each[2])
+        # Of one type, other digits are another value, as for a restore. Keys are told apart as PostgreSQL does.
+        numbers = {name for name, *both_types in both if all(read_as(each)[0] == "number" for each in both_types)}
+        self.numbers = frozenset(numbers & {name for name, _, _ in self.difference.retyped})
         key = other.primary_key if set(other.primary_key) <= before.keys() & after.keys() else ()
         self.difference.is_keyed = bool(key)
         self.is_same = is_same(one, other)
         # Without a key a row is told apart by all of its values.
-        self.key_first = tuple(before[name] for name in key or [name for name, _, _ in self.shared])
-        self.key_second = tuple(after[name] for name in key or [name for name, _, _ in self.shared])
+        told = key or tuple(name for name, _, _ in self.shared)
+        self.key_first, self.key_second = (tuple(side[name] for name in told) for side in (before, after))
+        self.key_numbers = tuple(name in (numbers if key else self.numbers) for name in told)
 
     @property
     def is_on_both_sides(self) -> bool:
@@ -176,12 +188,19 @@ class _Table:
             self.difference.added = rows
 
     def key_of_first(self, row: bytes) -> Key:
-        values = fields_of(row)
-        return tuple(values[place] for place in self.key_first)
+        return self._key(row, self.key_first)
 
     def key_of_second(self, row: bytes) -> Key:
+        return self._key(row, self.key_second)
+
+    def _key(self, row: bytes, places: tuple[int, ...]) -> Key:
         values = fields_of(row)
-        return tuple(values[place] for place in self.key_second)
+        if not any(self.key_numbers):
+            return tuple(values[place] for place in places)
+        return tuple(
+            plain_number(values[place]) if is_number else values[place]
+            for place, is_number in zip(places, self.key_numbers, strict=True)
+        )
 
     def keep(self, row: bytes, times: int) -> int:
         """Keep a row of the second side. Returns how many rows are in memory now that were not before."""
@@ -221,20 +240,25 @@ class _Table:
 
     def _changed(self, key: Key, row: bytes, other: bytes) -> None:
         before, after = fields_of(row), fields_of(other)
-        changed = [name for name, place, place_after in self.shared if before[place] != after[place_after]]
+        changed = tuple(
+            name
+            for name, place, place_after in self.shared
+            if before[place] != after[place_after]
+            and not (name in self.numbers and plain_number(before[place]) == plain_number(after[place_after]))
+        )
         if changed:
             self.difference.changed += 1
             self.difference.columns.update(changed)
-            self._tell(key, row, other)
+            self._tell(key, row, other, changed)
 
-    def _tell(self, key: Key, before: bytes | None, after: bytes | None) -> None:
+    def _tell(self, key: Key, before: bytes | None, after: bytes | None, columns: tuple[str, ...] = ()) -> None:
         if self.on_row is None:
             return
         texts = tuple(text_of(value) or "" for value in key)
         self.on_row(
             RowDifference(
                 self.difference.table, texts if self.difference.is_keyed else (), _values(self.first, before),
-                _values(self.second, after),
+                _values(self.second, after), columns,
             )
         )  # fmt: skip
 

@@ -12,7 +12,8 @@ class TableDifference:
     """The rows of one table that differ from the first side to the second.
 
     :param columns: the columns that differ in changed rows, each with the number of these rows.
-    :param dropped: columns that only the first side has; ``added``: only the second one. They are not compared.
+    :param dropped: columns that only the first side has; ``new``: only the second one. They are not compared.
+    :param retyped: columns that have other types on both sides, with the first side's and the second side's.
     :param is_keyed: whether rows are told apart by a key. Without one a changed row counts as removed and added.
     :param only_first: whether the second side does not have the table; ``only_second``: the first one.
     :param is_parent: whether its rows are not this clinic's alone.
@@ -25,6 +26,7 @@ class TableDifference:
     columns: Counter[str] = field(default_factory=Counter)
     dropped: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
+    retyped: tuple[tuple[str, str, str], ...] = ()
     is_keyed: bool = True
     only_first: bool = False
     only_second: bool = False
@@ -38,13 +40,14 @@ class TableDifference:
     @property
     def is_worth_saying(self) -> bool:
         """Whether anything differs, columns included."""
-        return bool(self.rows or self.dropped or self.new or self.only_first or self.only_second)
+        return bool(self.rows or self.dropped or self.new or self.retyped or self.only_first or self.only_second)
 
     @property
     def turned(self) -> TableDifference:
         """The same from the second side to the first."""
         return replace(
             self, added=self.removed, removed=self.added, dropped=self.new, new=self.dropped,
+            retyped=tuple((name, after, before) for name, before, after in self.retyped),
             only_first=self.only_second, only_second=self.only_first,
         )  # fmt: skip
 
@@ -53,7 +56,8 @@ class TableDifference:
         return {
             "table": self.table, "added": self.added, "removed": self.removed, "changed": self.changed,
             "columns": dict(sorted(self.columns.items())), "dropped_columns": list(self.dropped),
-            "new_columns": list(self.new), "is_keyed": self.is_keyed, "only_first": self.only_first,
+            "new_columns": list(self.new), "retyped_columns": [list(each) for each in self.retyped],
+            "is_keyed": self.is_keyed, "only_first": self.only_first,
             "only_second": self.only_second, "is_parent": self.is_parent,
         }  # fmt: skip
 
@@ -62,6 +66,7 @@ class TableDifference:
 class RowDifference:
     """One row that differs, with its values as texts. An added row has no ``before``, a removed one no ``after``.
 
+    :param columns: of a changed row: the columns that differ.
     :param is_forgotten: it must not come back, or it belongs to such a row. Neither key nor values are given.
     """
 
@@ -69,6 +74,7 @@ class RowDifference:
     key: tuple[str, ...]
     before: dict[str, str | None] | None
     after: dict[str, str | None] | None
+    columns: tuple[str, ...] = ()
     is_forgotten: bool = False
 
     @property
@@ -82,6 +88,5 @@ class RowDifference:
             return {"table": self.table, "forgotten": True}
         before, after = self.before, self.after
         if before is not None and after is not None:
-            names = [name for name in before if name in after and before[name] != after[name]]
-            before, after = {name: before[name] for name in names}, {name: after[name] for name in names}
+            before, after = ({name: side[name] for name in self.columns} for side in (before, after))
         return {"table": self.table, "key": list(self.key), "before": before, "after": after}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
 from clinic_backups.archive.blocks import Block
-from clinic_backups.archive.csv_rows import fields_of, text_of, texts_of
+from clinic_backups.archive.csv_rows import fields_of, plain_number, text_of, texts_of
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
@@ -26,7 +27,7 @@ from clinic_backups.base.errors import (
     TransientError,
 )
 from clinic_backups.base.plain import iso
-from clinic_backups.base.row_key import PART, key_parts
+from clinic_backups.base.row_key import PART, is_numeric, key_parts, read_as
 from clinic_backups.base.table import Table
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore.archives import Archives
@@ -189,7 +190,9 @@ class RecordHistory:
             if not forgotten.tables:
                 return
             fetched = self._archives.fetch(source_of(backup))
-            left_out = looked_for(self._archives, fetched, forgotten, self._drift())
+            left_out = looked_for(
+                self._archives, fetched, forgotten, self._drift(), tables={table for table, _ in found}
+            )
             for place, record in found.items() if left_out is not None else ():
                 if left_out is None or record.last_in != backup_id or place[0] not in left_out.concerned:
                     continue
@@ -204,7 +207,12 @@ class RecordHistory:
         if before == (table, row):
             return None
         then, now = texts_of(*before), texts_of(table, row)
-        columns = tuple(name for name in now if then.get(name) != now[name] or name not in then)
+        types = [{column.name: column.type for column in each.columns} for each in (before[0], table)]
+        columns = tuple(
+            name for name in now
+            if name not in then or (then[name] != now[name] and not _is_same_number(
+                [each[name] for each in types], then[name], now[name]))
+        )  # fmt: skip
         return Event("changed", backup.backup_id, backup.data_time, columns) if columns else None
 
     def _rows_in(self, backup: BackupRecord, sought: Sought) -> tuple[set[str], list[_Found]]:
@@ -247,6 +255,8 @@ class _Look:
         self._key = key if key and len(key) == len(table.primary_key) else list(places.values())
         self.place = (self.columns, tuple(self._key))
         types = [table.stored_columns[place].type for place in self._key]
+        numbers = (place for place, type_ in zip(self._key, types, strict=True) if is_numeric(type_))
+        self._numbers = frozenset(numbers if self._key == key else ())
         self._keys = set[tuple[str, ...]]()
         self.misfit: SettingsError | None = None
         """Somebody named a key that cannot be one of the table, as this backup has it."""
@@ -261,6 +271,8 @@ class _Look:
     def found(self, data: bytes) -> Iterator[_Row]:
         for row in rows_of(data):
             values = fields_of(row)
+            for place in self._numbers:
+                values[place] = plain_number(values[place])
             key = tuple(text_of(values[place]) or "" for place in self._key)
             if key in self._keys or (self._text and self._fits(values)):
                 yield key, row
@@ -274,10 +286,25 @@ def _record(place: _Place, table: Table, sought: Sought) -> FoundRecord:
     return FoundRecord(*place, is_plain=_is_plain(place, table, sought), is_named=is_named)
 
 
+def _is_same_number(types: Sequence[str], before: str | None, after: str | None) -> bool:
+    """Whether two values differ only because the column has another type of numbers."""
+    if types[0] == types[1] or before is None or after is None:
+        return False
+    return all(read_as(each)[0] == "number" for each in types) and plain_number(before.encode()) == plain_number(
+        after.encode()
+    )
+
+
 def _is_plain(place: _Place, table: Table, sought: Sought) -> bool:
     """Whether the key may be shown: it cannot be a person's, or whoever asks has named it."""
-    named = sought.keys.get(place[0], ())
-    return has_plain_key(table) or (bool(table.primary_key) and PART.join(place[1]) in named)
+    if has_plain_key(table) or not table.primary_key:
+        return has_plain_key(table)
+    types = {column.name: column.type for column in table.columns}
+    named = set[tuple[str, ...]]()
+    for each in sought.keys.get(place[0], ()):
+        with suppress(ValueError):  # another backup's table has such a key
+            named.add(key_parts(each, [types[name] for name in table.primary_key]))
+    return place[1] in named
 
 
 def folded(text: str) -> str:

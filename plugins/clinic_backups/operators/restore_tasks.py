@@ -222,7 +222,9 @@ def _copied_or_exported(parts: AirflowParts, approved: Approval) -> dict[str, An
         return {"export": export.id, "rows": export.rows}
     made = parts.copies_to_approve(listener=Listener(log.info)).apply(approved)
     for table in made.tables:
-        log.info("%s: %s rows%s", table.name, f"{table.rows:,}", "".join(f"; {note}" for note in table.notes))
+        log.info("%s: %s rows", table.name, f"{table.rows:,}")
+    for line in made.said():
+        log.info("%s", line)
     log.info("This copy holds patients' data. When nobody needs it any more: DROP SCHEMA %s CASCADE", made.schema)
     return {"schema": made.schema, "rows": made.rows}
 

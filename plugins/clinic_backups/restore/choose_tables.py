@@ -133,6 +133,7 @@ class ChosenTables:
         """Refuse tables that no longer exist, and name the tables that may have replaced each."""
         new = (self._queries.keys() & set(there)) - self._manifest.tables.keys() if gone else set[str]()
         candidates = self._workspace.tables(sorted(new)) if new else {}
+        without = "what hangs on the named rows (only)" if self._wish.rows else "it"
         for name in gone:
             table, known = self._manifest.tables[name].table, self._migrated.renamed.get(name)
             proposed = [renamed_table(name, known)] if known else proposed_tables(table, candidates)
@@ -143,7 +144,7 @@ class ChosenTables:
             self._refuse(
                 name,
                 f"{name} is in the backup, but no longer exists.",
-                f"{renamed} the table again, or restore without it.",
+                f"{renamed} the table again, or restore without {without}.",
             )
 
     def _identify(self, name: str) -> None:

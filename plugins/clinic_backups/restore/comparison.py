@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.forgotten_rows import Forgetting
-from clinic_backups.restore.former_links import former_links, that_can_be_followed
+from clinic_backups.restore.links_between import LinksBetween
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -119,6 +119,9 @@ class Comparison:
         self._tables: dict[str, Table] = {}
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
+        self._between = LinksBetween(workspace, migrated.manifest.tables, ways)
+        self._links: tuple[Reference, ...] = ()
+        """Foreign keys of the chosen tables, those that they had in the backup, and columns named like one."""
         self._former: former_parts.Former = {}
         self._derived: list[Derived] = []
         self._sequences = find_sequences.FoundSequences()
@@ -128,6 +131,7 @@ class Comparison:
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
+        self._picked_parts: dict[str, str] = {}
         self._rewritten: set[str] = set()
         """Parent tables some of whose rows get NULL in a column."""
         self._forgetting = Forgetting(forgotten or ForgottenOfClinic({}), migrated)
@@ -137,9 +141,9 @@ class Comparison:
 
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
-        choice = ChosenTables(
-            self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways, self.folder
-        )
+        reached = self._between.reached(self._wish.rows, only=self._wish.only, parents=self._parents)
+        wish = replace(self._wish, tables=self._wish.tables or reached)
+        choice = ChosenTables(self.workspace, self._migrated, wish, self.queries, self._target, self._ways, self.folder)
         choice.choose()
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
@@ -154,17 +158,9 @@ class Comparison:
             for note in parent_tables.notes(name, self.manifest.tables[name], self.folder.parents()):
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
-        self._refusals += self._forgetting.look(self.workspace, self._shapes, (*self._ways.named, *self._former_links))
-
-    @property
-    def _links(self) -> tuple[Reference, ...]:
-        """Foreign keys of the chosen tables, those that they had in the backup, and columns named like one."""
-        former = that_can_be_followed(self._former_links, self._shapes)
-        return (*self._references, *self._ways.named, *former)
-
-    @property
-    def _former_links(self) -> tuple[Reference, ...]:
-        return former_links(self.manifest.tables, (*self._references, *self._ways.named))
+        others = (*self._ways.named, *self._between.former(self._references))
+        self._refusals += self._forgetting.look(self.workspace, self._shapes, others)
+        self._links = self._between.followed(self._references, self._shapes)
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load the rows that differ, or all of them."""
@@ -187,20 +183,10 @@ class Comparison:
 
     def compare(self) -> None:
         """Compute the operations and the obstacles."""
-        converted: dict[str, Staged] = {}
-        for name, staged in self._staged.items():
-            self._converted[name] = convert(self.workspace, staged, as_text=self._as_text)
-            if self._converted[name].refusals:
-                self._refusals += self._converted[name].refusals
-                continue
-            for note in (*self._converted[name].notes, *fill_nulls(self.workspace, staged)):
-                self._note(name, note)
-            compute_keys(self.workspace, staged.wanted, staged.shape)
-            if untold := list(row_keys.refusals(self.workspace, staged)):
-                self._refusals += untold
-                continue
-            converted[name] = staged
+        converted = self._convert()
         self._forgetting.take_out(self.workspace, converted, self._links, self._note)
+        if any(self._forgetting.left_out.values()):
+            self._note_generic(converted, table_notes.FORGET_TOO)
         sides = [(side, each.shape.key) for each in converted.values() for side in (each.wanted, each.present)]
         self.workspace.analyze("analyzing both sides of the comparison", *sides)
         self._adopt({name: staged for name, staged in converted.items() if name not in self._parents})
@@ -224,6 +210,23 @@ class Comparison:
             self._leave_impossible()
         self._look_around()
 
+    def _convert(self) -> dict[str, Staged]:
+        """Give the backup's rows the present types. Returns the tables that can be compared."""
+        converted: dict[str, Staged] = {}
+        for name, staged in self._staged.items():
+            self._converted[name] = convert(self.workspace, staged, as_text=self._as_text)
+            if self._converted[name].refusals:
+                self._refusals += self._converted[name].refusals
+                continue
+            for note in (*self._converted[name].notes, *fill_nulls(self.workspace, staged)):
+                self._note(name, note)
+            compute_keys(self.workspace, staged.wanted, staged.shape)
+            if untold := list(row_keys.refusals(self.workspace, staged)):
+                self._refusals += untold
+                continue
+            converted[name] = staged
+        return converted
+
     def _compute(self, name: str, staged: Staged) -> None:
         if name in self._parents:
             self.diffs[name], self._kept[name] = parent_tables.compute(self.workspace, staged)
@@ -232,6 +235,8 @@ class Comparison:
         self._note(name, table_notes.filled(self.diffs[name]))
         if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
             self._note(name, table_notes.beside(self.diffs[name]))
+        elif self.diffs[name].plan.insert and not staged.shape.key and self._wish.rows:
+            self._note(name, table_notes.beside_changed())
 
     def _pick(self, staged: Mapping[str, Staged]) -> dict[str, Staged]:
         """The tables of the named rows and of what hangs on them, with these rows alone."""
@@ -241,7 +246,16 @@ class Comparison:
         picked = PickedRows(self.workspace, staged, self._links, self._parents)
         found, refusals = picked.pick(rows, only=self._wish.only, note=self._note)
         self._refusals += refusals
+        self._picked_parts = picked.parts
+        if not self._wish.only:
+            self._note_generic(self.manifest.tables.keys() - self._parents, table_notes.NAME_TOO)
         return found
+
+    def _note_generic(self, names: Collection[str], what: str) -> None:
+        """Name the tables with links that nobody can follow, so that a plan does not look complete."""
+        for name in sorted(names):
+            for pair in self._between.generic(name):
+                self._note(name, table_notes.named_by_type(name, pair, what))
 
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
         for name, found in adopt(self.workspace, staged, self._ways, self._references):
@@ -337,6 +351,7 @@ class Comparison:
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"rows": digest_of_rows(self._wish)} if self._wish.rows else {})
             | self._forgetting.parts
+            | self._picked_parts
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
             | {f"class {name}": PARENT for name in diffs if name in self._parents}
@@ -363,7 +378,11 @@ class Comparison:
             )[0][0]
             for name, staged in self._staged.items()
         }
-        return Present(self.workspace.export(), rows, self._outside, tuple(dict.fromkeys(self._wish.tables)))
+        # What people change in other tables is nobody's to take back.
+        written = [name for name, diff in self.diffs.items() if diff.plan.writes] if self._wish.rows else []
+        return Present(
+            self.workspace.export(), rows, self._outside, tuple(dict.fromkeys([*self._wish.tables, *written]))
+        )
 
     @property
     def writes(self) -> int:
@@ -449,7 +468,12 @@ class Comparison:
             parts=self._parts,
             moment=self._moment,
             target=self._target,
-            notes=(*self._of_itself, *self._foreign_keys_elsewhere(), *self._parents_elsewhere()),
+            notes=(
+                *self._of_itself,
+                *self._foreign_keys_elsewhere(),
+                *self._parents_elsewhere(),
+                *self._without_a_table(),
+            ),
         )
 
     def _foreign_keys_elsewhere(self) -> list[str]:
@@ -459,6 +483,11 @@ class Comparison:
         written = {name for name, diff in self.diffs.items() if diff.plan.insert or diff.plan.update}
         parents = {each.parent for each in self._references if each.child in written} - self.manifest.tables.keys()
         return [table_notes.keys_of_elsewhere(sorted(parents))] if parents else []
+
+    def _without_a_table(self) -> list[str]:
+        """What the hints of refusals mean if rows are named: tables cannot be chosen then."""
+        hints = [refusal.hint for refusal in self._refusals if "estore without" in refusal.hint]
+        return [table_notes.WITHOUT_A_TABLE] if self._wish.rows and hints else []
 
     def _parents_elsewhere(self) -> list[str]:
         there = [name for name, diff in self.diffs.items() if name in self._parents and diff.plan.unchanged]

@@ -69,8 +69,15 @@ class CopiedTable:
         self._ordered = all(name in by_name and "." not in by_name[name].type for name in self.was.primary_key)
 
     def _type_of(self, column: Column, types: Types) -> str | None:
-        """Its type here: the copy's own, or one of the database; none if there is neither."""
-        return self._names.type_(column.type) or (column.type if types.has(column.type) else None)
+        """Its type here: the copy's own, or one of the database; none if there is neither.
+
+        With a type of the application the copy would stand in the way of whoever drops it. It is used only where
+        nothing is known of it but its name.
+        """
+        if (own := self._names.type_(column.type)) is not None:
+            return own
+        usable = types.has(column.type) if self._now is None else types.is_independent(column.type)
+        return column.type if usable else None
 
     def has(self, column: str) -> bool:
         """Whether it has this column."""
@@ -262,7 +269,7 @@ class CopiedTable:
         yield from self._odd
         for column in self.was.stored_columns:
             if self._types[column.name] is None:
-                yield f"Column {column.name} is text: this database has no type {column.type[:100]}."
+                yield f"Column {column.name} is text: a copy here can have no type {column.type[:100]}."
         if self.was.primary_key and not self.key:
             yield "There is no primary key: a column of it is generated, and has no values here."
         for table, why in self._loose.items():

@@ -6,8 +6,9 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.copying.intent import Intent
+from clinic_backups.restore.copying.into_report import IntoReport
 from clinic_backups.restore.find_backup import choose_backup, notes_of, require_told, source_of
-from clinic_backups.restore.into_schema import IntoReport, IntoRestore
+from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.plan import Target, digest_of
 from clinic_backups.restore.plan_text import copy_as_markdown, is_on_page
 from clinic_backups.restore.request import RestoreRequest

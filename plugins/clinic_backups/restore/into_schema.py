@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import replace
 
 from psycopg2 import sql
 
@@ -16,66 +13,30 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.copy_schema import MADE_BY_US
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError
 from clinic_backups.base.listening import Listener, nobody
-from clinic_backups.base.plain import iso
+from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore
-from clinic_backups.restore.copied_table import CopiedTable, IntoTable
-from clinic_backups.restore.copying.definitions import Definitions, key_name
 from clinic_backups.restore.copying.intent import Intent, intent_of
+from clinic_backups.restore.copying.into_report import IntoReport
 from clinic_backups.restore.copying.original import Original, clinics_tables, read_original
-from clinic_backups.restore.copying.own_names import OwnNames, extensions_of
-from clinic_backups.restore.copying.own_types import OwnTypes
 from clinic_backups.restore.copying.sending import Sending
-from clinic_backups.restore.copying.steps import MAKES
-from clinic_backups.restore.manifest_tables import Types, is_possible
+from clinic_backups.restore.copying.whole_copy import WholeCopy
+from clinic_backups.restore.manifest_tables import is_possible
 from clinic_backups.restore.named_tables import require_known
+from clinic_backups.restore.ownership.ways import links_in
 from clinic_backups.restore.plan import Target
 from clinic_backups.restore.request import require_schema_name
-from clinic_backups.restore.staging import Staged, WantedLoader
+from clinic_backups.restore.staging import WantedLoader
 from clinic_backups.restore.target import ask, require_primary
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.extract import SqlFolder
-from clinic_backups.tenant.masks import Masks
 from clinic_backups.tenant.source_database import identity_of, is_same
 from clinic_backups.tenant.strangers import refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
 
 STEP_ROWS = 250_000
-
-
-@dataclass(frozen=True)
-class IntoReport:
-    """The result.
-
-    :param masked: whether values are masked.
-    :param notes: what is not as in the original, and belongs to no table.
-    """
-
-    clinic_id: ClinicId
-    clinic_name: str
-    backup_id: str
-    snapshot_at: datetime
-    schema: str
-    tables: tuple[IntoTable, ...]
-    masked: bool
-    notes: tuple[str, ...]
-
-    @property
-    def rows(self) -> int:
-        """Rows in all tables."""
-        return sum(table.rows for table in self.tables)
-
-    @property
-    def forgotten(self) -> int:
-        """Rows that are left out because they must not come back."""
-        return sum(table.forgotten for table in self.tables)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"snapshot_at": iso(self.snapshot_at)}))
-        return plain | {"rows": self.rows, "forgotten": self.forgotten}
 
 
 class IntoRestore:
@@ -131,13 +92,13 @@ class IntoRestore:
         backup = self._restore.archives.fetch(source)
         manifest = backup.manifest
         contents = _chosen(manifest, tables)
-        original = self._original(manifest, intent.masks)
+        original = self._original(manifest, intent)
         sending = Sending(intent, manifest, original, self._folder)
         sending.look(lambda wanted: self._restore.archives.read(backup, wanted), self._restore.listener)
         with self._workspace() as workspace:
             target = _primary(workspace)
             _require_room(workspace, schema)
-            copy = _Copy(workspace, schema, contents, original)
+            copy = WholeCopy(workspace, schema, contents, original)
             copy.make(lambda: self._require_no_strangers(workspace))
             with WantedLoader(
                 workspace, copy.staged(), _steps(contents, self._restore.listener), sending.changed
@@ -157,19 +118,22 @@ class IntoRestore:
             notes=tuple(map(one_line, (*intent.notes, *notes))),
         )
 
-    def _original(self, manifest: Manifest, masks: Masks) -> Original:
+    def _original(self, manifest: Manifest, intent: Intent) -> Original:
         """What is known of the original tables.
 
         It is the database that backups are read from, or that of the copy if that is the backup's.
         """
         restore = self._restore
-        names = {*manifest.tables, *masks.tables}
+        names = {*manifest.tables, *intent.masks.tables}
         types = {column.type for content in manifest.tables.values() for column in content.table.columns}
         try:
             with Snapshot(restore.clinic_db or restore.database, **restore.settings.timeouts) as snapshot:
                 if restore.clinic_db is None and not is_same(manifest.database, identity_of(snapshot)):
                     return Original(problem="The connection clinic_db is not defined here.")
-                return read_original(snapshot, names, types, self._folder)
+                original = read_original(snapshot, names, types, self._folder)
+                if original.problem or not intent.forgotten.tables or is_shared(manifest.clinic.id):
+                    return original
+                return replace(original, links=links_in(snapshot, self._folder, manifest.clinic.id))
         except ClinicBackupsError as error:
             return Original(problem=f"The clinics' database could not be asked: {error.message}")
 
@@ -180,79 +144,6 @@ class IntoRestore:
 
     def _workspace(self) -> _Target:
         return _Target(self._restore.database, **self._restore.settings.timeouts)
-
-
-class _Copy:
-    """The new schema with its tables, in the transaction that makes it."""
-
-    def __init__(
-        self, workspace: Workspace, schema: str, contents: Mapping[str, TableContent], original: Original
-    ) -> None:
-        self._workspace, self._original, self._contents = workspace, original, contents
-        self._called = _names(contents)
-        self._names = OwnNames(schema, extensions_of(workspace))
-        self._types = OwnTypes(
-            workspace, original, [content.table for content in contents.values()], self._names, self._called.values()
-        )
-        self._tables: list[CopiedTable] = []
-
-    def make(self, require_no_strangers: Callable[[], None]) -> None:
-        """Make the schema, the types and the empty tables."""
-        workspace, schema = self._workspace, self._names.schema
-        making = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
-        workspace.define_for_good(making, f"making schema {schema}", MAKES)
-        comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), sql.Literal(MADE_BY_US))
-        workspace.define_for_good(comment, f"noting who made schema {schema}", MAKES)
-        self._types.make()
-        types = Types(workspace)
-        for name, content in self._contents.items():
-            now = self._original.tables.get(name)
-            self._tables.append(CopiedTable(workspace, self._names, self._called[name], content, types, now))
-        for table in self._tables:
-            table.create()
-        with workspace.savepoint():
-            self._definitions().make()
-            require_no_strangers()
-
-    def _definitions(self) -> Definitions:
-        return Definitions(self._workspace, self._original, self._tables, self._names, self._types)
-
-    def staged(self) -> dict[str, Staged]:
-        """The tables for the loader."""
-        return {table.was.name: table.staged(index) for index, table in enumerate(self._tables)}
-
-    def finish(self, sending: Sending, listener: Listener) -> tuple[tuple[IntoTable, ...], list[str]]:
-        """Compare the rows with what was sent, and make everything else. Returns the tables, and notes about the whole.
-
-        :raises IntegrityError: rows are missing or differ.
-        """
-        for table in self._tables:
-            listener.step(f"checking {one_line(table.was.name)}")
-            name = key_name(self._original.tables.get(table.was.name), table)
-            table.finish(sending.sent(table.was.name), name)
-        listener.step("making defaults, constraints and indexes")
-        notes, of_tables = self._definitions().make()
-        by_name = {table.was.name: table for table in self._tables}
-        for table in self._tables:
-            table.add_foreign_keys(by_name)
-        if self._original.problem:
-            notes.insert(
-                0,
-                "The copy has no defaults but numbers, no further constraints and no further indexes, because it is not"
-                f" known what the original has: {self._original.problem}",
-            )
-        for name in self._original.gone:
-            if name in of_tables:
-                of_tables[name].append("The clinics' database has no such table now: only columns and keys are known.")
-        made = tuple(
-            table.report(
-                of_tables[table.was.name],
-                forgotten=sending.forgotten(table.was.name),
-                masked=sending.masked(table.was.name),
-            )
-            for table in self._tables
-        )
-        return made, notes
 
 
 class _Target(Workspace):
@@ -319,19 +210,6 @@ def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableContent
                 hint="This package did not write it: find out who may write to the store. Nothing was made.",
             )
     return chosen
-
-
-def _names(contents: Mapping[str, TableContent]) -> dict[str, str]:
-    """The name of each table in the new schema: its own, or with its old schema's name if that is not unique."""
-    bare = {name: name.partition(".")[2] for name in contents}
-    times = Counter(bare.values())
-    names = {name: short if times[short] == 1 else name.replace(".", "_", 1) for name, short in bare.items()}
-    if twice := sorted(short for short, count in Counter(names.values()).items() if count > 1):
-        raise PermanentError(
-            f"Several tables of the backup would be called {one_line(', '.join(twice))}.",
-            hint="Restore them one by one into schemas of their own, with --table.",
-        )
-    return names
 
 
 def _steps(contents: Mapping[str, TableContent], listener: Listener) -> Callable[[str, int], None]:

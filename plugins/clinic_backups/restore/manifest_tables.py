@@ -47,6 +47,19 @@ class Types:
             self._known[type_] = match is not None and self._finds(match[1] + match[3])
         return self._known[type_]
 
+    def is_independent(self, type_: str) -> bool:
+        """Whether nobody who changes the application's tables drops it: it is PostgreSQL's own or an extension's."""
+        return self.has(type_) and ("." not in type_.partition("(")[0] or self._is_of_extension(type_))
+
+    def _is_of_extension(self, type_: str) -> bool:
+        query = (
+            "SELECT FROM pg_type AS t WHERE t.oid = to_regtype(%(bare)s) AND EXISTS (SELECT FROM pg_depend AS d"
+            " WHERE d.classid = 'pg_type'::regclass AND d.objid IN (t.oid, t.typelem) AND d.deptype = 'e')"
+        )
+        bare = _TYPE.fullmatch(type_)
+        values = {"bare": bare[1] + bare[3] if bare else ""}
+        return bool(self._workspace.rows(query, values, "looking for types of extensions"))
+
     def _finds(self, bare: str) -> bool:
         # The spelling must be the same, so that only a type's name can get into a statement. The two calls are for a
         # type without a modifier and of one that has it taken away, as in character(3).

@@ -6,8 +6,10 @@ What is picked, besides the named rows themselves:
   there and still refers to it becomes what it was, if the link may not be NULL: it cannot be without the other row. If
   the link may be NULL, it can, and stays as it is.
 - Rows that referred to a picked row that is gone, and refer to nothing now, as ``ON DELETE SET NULL`` leaves them. They
-  get this link back, and keep all other values.
-- Upward: rows that a picked row refers to and that are missing. What hangs on these is not picked.
+  get this link back, and keep all other values. So do rows whose link follows a value of the picked row that was
+  changed since (``ON UPDATE CASCADE``), if they can be without that row.
+- Upward: rows that a picked row refers to and that are missing. What hangs on these is not picked. If another row has
+  the unique values of a missing one now, the picked row refers to that one.
 
 A row that refers to another row by now stays as it is. Nothing is deleted.
 """
@@ -20,12 +22,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from psycopg2 import sql
 
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.row_key import PART, example, key_parts
+from clinic_backups.base.row_key import PART, example, is_numeric, key_parts
 from clinic_backups.base.text import one_line
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.stand_ins import StandIns
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, row_text
 
@@ -50,6 +53,9 @@ class PickedRows:
         self._blind = [link for link in known if not self._is_usable(link)]
         """Links over columns that the backup does not hold."""
         self._picked = {name: self._made(each) for name, each in staged.items()}
+        self._stand_ins = StandIns(workspace, staged, self._picked, self._parents)
+        self.parts: dict[str, str] = {}
+        """What an approval includes, besides the operations."""
         self._counts = Counter[str]()
         """By table: how many picks there are."""
 
@@ -83,6 +89,7 @@ class PickedRows:
         for name, staged in found.items():
             self._workspace.seals.keep(self._picked[name])
             self._reduce(name, staged, note)
+        self.parts = self._stand_ins.link(found, note)
         return found, refusals
 
     def _name(self, name: str, keys: Sequence[str]) -> Iterator[Refusal]:
@@ -104,7 +111,7 @@ class PickedRows:
         count = self._insert(
             name,
             sql.SQL("SELECT w.ctid, {} FROM {} AS w WHERE {} IN (SELECT v.key FROM (VALUES {}) AS v (key))").format(
-                sql.Literal(WHOLE), self._staged[name].wanted, row_text(shape.key, "w"), values
+                sql.Literal(WHOLE), self._staged[name].wanted, _key_text(shape), values
             ),
         )
         if count < len(wanted):
@@ -133,8 +140,11 @@ class PickedRows:
         child, number = self._staged[link.child], self._number(link)
         how: sql.Composable = sql.Literal(WHOLE)
         if child.shape.key:
+            whole = self._still_refers(link)
+            if not self._is_loose(link):
+                whole = sql.SQL("({} OR {})").format(whole, self._follows(link))
             how = sql.SQL("CASE WHEN p.ctid IS NULL OR {} THEN {} ELSE {} END").format(
-                self._still_refers(link), sql.Literal(WHOLE), sql.Literal(number)
+                whole, sql.Literal(WHOLE), sql.Literal(number)
             )
         return self._insert(
             link.child,
@@ -162,19 +172,28 @@ class PickedRows:
         """The row as it is now refers to the picked row."""
         return sql.SQL("({}) IS TRUE").format(link.refers("p", "q"))
 
+    def _follows(self, link: Reference) -> sql.Composable:
+        """It refers to the picked row under another value, which that row has by now and gives up again."""
+        if not self._staged[link.parent].shape.key:
+            return sql.SQL("false")
+        return sql.SQL("(({}) IS TRUE AND NOT {})").format(link.refers("p", "there"), self._still_refers(link))
+
+    def _is_loose(self, link: Reference) -> bool:
+        """The row can be without the other one. A foreign key of one partition does not speak for all rows."""
+        columns = {column.name: column for column in self._staged[link.child].shape.now.columns}
+        return not link.whole or not all(columns[name].not_null for name in link.columns)
+
     def _lost_link(self, link: Reference) -> sql.Composed:
         """It refers to nothing, and the picked row is gone. If that is there, somebody has emptied the link."""
         columns = sql.SQL(", ").join(sql.Identifier("p", column) for column in link.columns)
         return sql.SQL("(num_nulls({}) > 0 AND there.ctid IS NULL)").format(columns)
 
     def _belongs(self, link: Reference) -> sql.Composable:
-        """The row is gone, or lost its link, or is there, still refers to the picked row and cannot be without it."""
+        """The row is gone, or lost its link, or its link follows the picked row, or it cannot be without that."""
         if not self._staged[link.child].shape.key:
             return sql.SQL("true")
-        columns = {column.name: column for column in self._staged[link.child].shape.now.columns}
-        is_loose = not all(columns[name].not_null for name in link.columns)
-        there = sql.SQL("false") if is_loose else self._still_refers(link)
-        return sql.SQL("(p.ctid IS NULL OR {} OR {})").format(there, self._lost_link(link))
+        there = sql.SQL("false") if self._is_loose(link) else self._still_refers(link)
+        return sql.SQL("(p.ctid IS NULL OR {} OR {} OR {})").format(there, self._lost_link(link), self._follows(link))
 
     def _elsewhere(self) -> Iterator[tuple[str, int]]:
         """By table, the number of rows that referred to a picked row and refer to another one now."""
@@ -201,18 +220,18 @@ class PickedRows:
             missing = sql.SQL("NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
                 parent.present, parent.shape.same_key("q", "p")
             )
-        return self._insert(
-            link.parent,
-            sql.SQL(
-                "SELECT DISTINCT q.ctid, {whole} FROM {child} AS w"
-                " JOIN {chosen} AS chosen ON chosen.place = w.ctid AND chosen.link = {whole}"
-                " JOIN {parent} AS q ON {refers} WHERE {missing}"
-                " AND NOT EXISTS (SELECT FROM {picked} AS k WHERE k.place = q.ctid AND k.link = {whole})"
-            ).format(
-                whole=sql.Literal(WHOLE), child=child.wanted, chosen=self._picked[link.child], parent=parent.wanted,
-                refers=link.refers("w", "q"), missing=missing, picked=self._picked[link.parent],
-            ),
+        needed = sql.SQL(
+            "SELECT DISTINCT q.ctid, {whole} FROM {child} AS w"
+            " JOIN {chosen} AS chosen ON chosen.place = w.ctid AND chosen.link = {whole}"
+            " JOIN {parent} AS q ON {refers} WHERE {missing}"
+            " AND NOT EXISTS (SELECT FROM {picked} AS k WHERE k.place = q.ctid AND k.link = {whole})"
+        ).format(
+            whole=sql.Literal(WHOLE), child=child.wanted, chosen=self._picked[link.child], parent=parent.wanted,
+            refers=link.refers("w", "q"), missing=missing, picked=self._picked[link.parent],
         )  # fmt: skip
+        if not self._workspace.rows(sql.SQL("{} LIMIT 1").format(needed), None, f"picking rows of {link.parent}"):
+            return 0
+        return self._insert(link.parent, sql.SQL("{} AND {}").format(needed, self._stand_ins.not_replaced(link)))
 
     def _number(self, link: Reference) -> int:
         return 1 + self._links.index(link)
@@ -262,6 +281,18 @@ class PickedRows:
             staged.wanted, sql.SQL(", ").join(settings), self._picked[name], sql.Literal(WHOLE), staged.present,
             staged.shape.same_key("w", "p"),
         )  # fmt: skip
+
+
+def _key_text(shape: Shape) -> sql.Composable:
+    """SQL: the key of the row ``w`` as one text, in which numbers have no zeros at their end."""
+    types = {column.name: column.type for column in shape.now.columns}
+    if not any(is_numeric(types[name]) for name in shape.key):
+        return row_text(shape.key, "w")
+    parts = (
+        sql.SQL("trim_scale({})" if is_numeric(types[name]) else "{}").format(sql.Identifier("w", name))
+        for name in shape.key
+    )
+    return sql.SQL("ROW({})::pg_catalog.text").format(sql.SQL(", ").join(parts))
 
 
 def parts_of(shape: Shape, key: str) -> tuple[str, ...]:

@@ -120,6 +120,41 @@ def not_left_out(parent: str, columns: Sequence[str]) -> str:
     )
 
 
+def linked_to_another(count: int, parent: str, columns: Sequence[str]) -> str:
+    """About rows that come back and refer to a row that was made anew."""
+    one = count == 1
+    return (
+        f"{rows(count, ' that comes back needs', ' that come back need')} a row of {parent} that is gone. Another row"
+        f" of the clinic has its unique values now: {'it refers' if one else 'they refer'} to that one"
+        f" ({', '.join(columns)})."
+    )
+
+
+def named_by_type(table: str, pair: tuple[str, str], what: str) -> str:
+    """About rows that name others by a type and a key. :param what: what is to be done."""
+    return (
+        f"Rows of {table} name other rows by a type and a key ({', '.join(pair)}). No foreign key says which, so they"
+        f" are not looked for: {what}"
+    )
+
+
+WITHOUT_A_TABLE = (
+    "To restore without a table means here: with `only`, which leaves out what hangs on the named rows, or by naming"
+    " other rows. A row whose unique values another row of the clinic has by now need not be named: name the rows that"
+    " hang on it, and they refer to that other row."
+)
+NAME_TOO = "name those that hang on the named rows as well."
+FORGET_TOO = "forget those that belong to a forgotten row as well."
+
+
+def beside_changed() -> str:
+    """About rows of a table without a key that come back alone."""
+    return (
+        "Rows that come back may be inserted beside other versions of the same rows, which were changed since: the"
+        " table has no primary key."
+    )
+
+
 def refer_elsewhere(count: int) -> str:
     """About rows that belonged to a row that comes back, and belong to another one now."""
     one = count == 1

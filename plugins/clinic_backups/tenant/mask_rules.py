@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from clinic_backups.base.table import Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.masks import Rule
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -57,6 +57,23 @@ def misfit(table: Table, column: str, rule: Rule, facts: MaskFacts) -> str:
     return ""
 
 
+def mask_problems(
+    rules: Mapping[str, Mapping[str, Rule]], tables: Mapping[str, Table], facts: MaskFacts
+) -> Iterator[str]:
+    """What is wrong with masks, a sentence each.
+
+    :param tables: the tables that exist.
+    """
+    for name, columns in rules.items():
+        if name not in tables:
+            yield f"{name}: there is no such table."
+            continue
+        for column, rule in columns.items():
+            if said := misfit(tables[name], column, rule, facts):
+                yield f"{spelled(name, column)}, {rule}: {said}."
+    yield from unequal_keys(tables, rules)
+
+
 def unequal_keys(tables: Mapping[str, Table], rules: Mapping[str, Mapping[str, Rule]]) -> Iterator[str]:
     """Columns of foreign keys that would not refer to the same row any more. Each with what to do."""
     for name, table in tables.items():
@@ -70,6 +87,11 @@ def unequal_keys(tables: Mapping[str, Table], rules: Mapping[str, Mapping[str, R
                         f"{spelled(name, column)} refers to {spelled(key.references, referred)}: both need the same"
                         " rule, hash or shift, or neither has one."
                     )
+
+
+def is_free(column: Column, bases: Mapping[str, str]) -> bool:
+    """Whether a column may hold whatever people write: a text, JSON, bytes, or a list of such."""
+    return "empty" in _rules_for(spelled_type(bases.get(column.type, column.type))[0])
 
 
 def spelled_type(type_: str) -> tuple[str, int | None]:

@@ -10,7 +10,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.restore.copying.original import Original
 from clinic_backups.tenant import drift
 from clinic_backups.tenant.drift import Drift, reached
-from clinic_backups.tenant.mask_rules import misfit, unequal_keys
+from clinic_backups.tenant.mask_rules import is_free, mask_problems
 from clinic_backups.tenant.masks import Masks, Rule
 
 _ANYWAY = "Nothing was made. Correct the lines, or make a copy with the values in clear: --no-masks."
@@ -44,12 +44,7 @@ def chosen_masks(
                         f" include/sql/{drift.FILE} must say so."
                     )
                 rules.setdefault(table, {}).update(dict.fromkeys(found, rule))
-    facts = original.mask_facts
-    for table, by_column in rules.items():
-        for column, rule in by_column.items():
-            if said := misfit(tables[table], column, rule, facts):
-                problems.append(f"{table}.{column}, {rule}: {said}.")
-    problems += unequal_keys(tables, rules)
+    problems += mask_problems(rules, tables, original.mask_facts)
     if problems:
         raise SettingsError("\n- ".join(["The masks cannot be followed:", *map(one_line, problems)]), hint=_ANYWAY)
     return {table: by_column for table, by_column in rules.items() if by_column}
@@ -57,10 +52,12 @@ def chosen_masks(
 
 def _absent(name: str, tables: Collection[str], original: Original, outside: Collection[str]) -> str:
     """Why a masked table that the backup lacks is an error; empty if it is none."""
+    if name in outside:
+        return ""
     if original.problem:
-        return "" if name in outside else (
+        return (
             f"{name}: the backup has no such table, and the clinics' database cannot be asked whether it was renamed."
-        )  # fmt: skip
+        )
     if name not in original.tables:
         return f"{name}: there is no such table, neither in the backup nor in the clinics' database."
     gone = sorted(set(original.gone) & set(tables))
@@ -79,3 +76,20 @@ def _names_then(column: str, table: Table, events: Sequence[tuple[str, str]]) ->
         yield column
         return
     yield from (name for name in held if column in reached(name, events))
+
+
+def in_clear(table: Table, rules: Mapping[str, Rule], original: Original, folder_drift: Drift) -> Iterator[str]:
+    """What somebody who wants a masked copy should know of a table that has columns without a mask."""
+    now = original.tables.get(table.name)
+    keys = {*table.primary_key, *(column for key in table.foreign_keys for column in key.columns)}
+    open_columns = [column for column in table.stored_columns if column.name not in rules]
+    if now is not None:
+        events = folder_drift.events(folder_drift.path(table.name))
+        gone = [each.name for each in open_columns if not {*reached(each.name, events)} & now.columns.keys()]
+        if gone:
+            yield f"No longer in the original, without a mask and so in clear here: {', '.join(gone)}."
+    if rules:
+        bases = original.mask_facts.bases
+        found = [each.name for each in open_columns if each.name not in keys and is_free(each, bases)]
+        if found:
+            yield f"Texts and JSON without a mask, so in clear: {', '.join(found)}."

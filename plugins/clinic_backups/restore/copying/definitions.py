@@ -76,6 +76,9 @@ class Definitions:
     ) -> None:
         own = [made for use in default.uses if use.sequence and (made := sequences.instead_of(steps, use.sequence))]
         if lacking := self._names.lacks(default):
+            if not own and column.type in NUMBERS and "nextval(" in default.text:
+                self._numbered(steps, copy, column, sequences)
+                return
             steps.leave_out(f"The default of column {one_line(column.name)}", lacking)
             return
         if self._set_default(steps, copy, column, self._names.rewritten(default.text)) and column.type in NUMBERS:
@@ -98,13 +101,14 @@ class Definitions:
                 steps.leave_out(what, lacking)
                 continue
             is_valid = not each.text.endswith(" NOT VALID")
+            text = self._names.rewritten(each.text.removesuffix(" NOT VALID"))
             statement = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
-                copy.identifier, sql.Identifier(each.name), self._names.rewritten(each.text.removesuffix(" NOT VALID"))
+                copy.identifier, sql.Identifier(each.name), text
             )
             if each.kind == "c":
                 steps.add_checked(statement, what, is_valid=is_valid)
             else:
-                steps.try_(statement, what)
+                steps.try_(statement, what, unnamed=sql.SQL("ALTER TABLE {} ADD {}").format(copy.identifier, text))
         for each in table.indexes:
             self._index(steps, copy, each)
         self._comments(copy, table)
@@ -116,11 +120,11 @@ class Definitions:
         if lacking := self._names.lacks(index) or ("" if index.text else "words that are not understood"):
             steps.leave_out(what, lacking)
             return
-        statement = sql.SQL("CREATE {}INDEX {} ON {} {}").format(
-            sql.SQL("UNIQUE " if index.kind == "unique" else ""), sql.Identifier(index.name), copy.identifier,
-            self._names.rewritten(index.text),
+        how, text = sql.SQL("UNIQUE " if index.kind == "unique" else ""), self._names.rewritten(index.text)
+        steps.try_(
+            sql.SQL("CREATE {}INDEX {} ON {} {}").format(how, sql.Identifier(index.name), copy.identifier, text), what,
+            unnamed=sql.SQL("CREATE {}INDEX ON {} {}").format(how, copy.identifier, text),
         )  # fmt: skip
-        steps.try_(statement, what)
 
     def _comments(self, copy: CopiedTable, table: OriginalTable) -> None:
         """Nobody needs a comment that cannot be made."""

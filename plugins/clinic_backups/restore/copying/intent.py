@@ -53,9 +53,11 @@ def intent_of(folder: SqlFolder, masked: bool | None, forgotten: ForgottenOfClin
     is_masked = bool(masks) if masked is None else masked
     notes = [] if is_masked else [IN_CLEAR if masks else NO_MASKS]
     if is_masked:
-        notes.append(f"{masks.columns} columns of {len(masks.tables)} tables are masked (include/sql/{FILE}).")
+        columns = "1 column" if masks.columns == 1 else f"{masks.columns} columns"
+        notes.append(f"Masked as include/sql/{FILE} says. It names {columns}.")
     if forgotten is None:
         notes.append(NOT_ASKED)
     elif forgotten.tables:
         notes.append("Rows of this clinic must not come back. They are left out, with all that belongs to them.")
+    notes += forgotten.notes if forgotten is not None else ()
     return Intent(masks if is_masked else Masks(), forgotten or ForgottenOfClinic({}), tuple(notes))

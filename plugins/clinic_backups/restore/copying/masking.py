@@ -7,13 +7,15 @@ copy the same value gives the same mask, so that joins and foreign keys survive.
 from __future__ import annotations
 
 import base64
-import hmac
+import hashlib
 import re
 import secrets
+import string
 import uuid
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
-from clinic_backups.archive.csv_rows import fields_of, raw_fields_of, row_of, written
+from clinic_backups.archive.csv_rows import raw_fields_of, row_of, value_of, written
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.table import Table
@@ -26,6 +28,8 @@ LEAST_DAYS, MOST_DAYS = 30, 365
 _DATE = re.compile(rb"(\d{4,7})-(\d\d)-(\d\d)(.*?)( BC)?", re.DOTALL)
 _WORDS = "Texto oculto en esta copia. "
 _MAIL = "@example.invalid"
+_OF_BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+_LETTERS = bytes.maketrans(_OF_BASE64.encode(), ("abcdefghijklmnopqrstuvwxyz234567" * 2).encode())
 Mask = Callable[[bytes], bytes | None]
 
 
@@ -60,16 +64,16 @@ class Masking:
 
     def _row(self, name: str, row: bytes, masks: Mapping[int, Mask]) -> bytes:
         try:
-            values, raw = fields_of(row), raw_fields_of(row)
+            raw = raw_fields_of(row)
         except ValueError:
-            values, raw = [], []
-        if len(values) != self._sizes[name]:
+            raw = []
+        if len(raw) != self._sizes[name]:
             raise IntegrityError(
                 f"A row of {name} in the backup does not have the columns that its manifest lists.",
                 hint="This package did not write it: find out who may write to the store. Nothing was made.",
             )
         for place, mask in masks.items():
-            if (value := values[place]) is not None:
+            if (value := value_of(raw[place])) is not None:
                 raw[place] = written(mask(value))
         return row_of(raw)
 
@@ -83,43 +87,47 @@ class Masking:
             return _empty(bare)
         if bare == "uuid":
             return lambda value: str(uuid.UUID(bytes=self._digest(value)[:16], version=4)).encode()
-        makes: dict[str, Callable[[str], str]] = {
-            "hash": lambda text: self._letters(text)[: length or 16],
-            "name": lambda text: self._name(text, length, unique),
-            "email": lambda text: self._letters(text)[:12] + _MAIL,
-            "phone": lambda text: self._number(text)[:length],
-            "text": lambda text: (_WORDS * (len(text) // len(_WORDS) + 1))[: len(text)].rstrip() or ".",
+        makes: dict[str, Callable[[bytes], str]] = {
+            "hash": lambda value: self._letters(value)[: length or 16],
+            "name": lambda value: self._name(value, length, unique),
+            "email": lambda value: self._letters(value)[:12] + _MAIL,
+            "phone": lambda value: self._number(value)[:length],
+            "text": _filler,
         }
         make = makes[rule]
-        pads = length or 0 if bare == "character" else 0
-
-        def mask(value: bytes) -> bytes:
-            text = value.decode("utf-8", "replace")
-            return make(text).ljust(pads).encode() if text.strip(" ") else value
-
-        return mask
+        if bare == "character":
+            pads = length or 0
+            return lambda value: make(value.rstrip(b" ")).ljust(pads).encode() if value.strip(b" ") else value
+        if bare.endswith(".citext"):  # equal values in capitals get the same mask
+            return lambda value: make(value.decode().lower().encode()).encode() if value.strip(b" ") else value
+        return lambda value: make(value).encode() if value.strip(b" ") else value
 
     def _digest(self, value: bytes) -> bytes:
-        return hmac.digest(self._key, value, "sha256")
+        return hashlib.blake2b(value, key=self._key, digest_size=16).digest()
 
-    def _letters(self, text: str) -> str:
-        """Sixteen small letters and digits."""
-        return base64.b32encode(self._digest(text.rstrip(" ").encode())[:10]).decode().lower()
+    def _letters(self, value: bytes) -> str:
+        """Sixteen small letters and digits, of 32 different ones."""
+        return base64.b64encode(self._digest(value))[:16].translate(_LETTERS).decode()
 
-    def _name(self, text: str, length: int | None, unique: bool) -> str:
-        digest = self._digest(text.encode())
+    def _name(self, value: bytes, length: int | None, unique: bool) -> str:
+        digest = self._digest(value)
         given, family = GIVEN[digest[0] % len(GIVEN)], FAMILY[digest[1] % len(FAMILY)]
         name = f"{given} {family}"
         if unique:
-            mark = self._letters(text)[: min(16, length or 16)]
+            mark = self._letters(value)[: min(16, length or 16)]
             room = (length or 200) - len(mark) - 1
             return f"{name[:room].rstrip()} {mark}" if room > 2 else mark
         return name if length is None or len(name) <= length else given[:length]
 
-    def _number(self, text: str) -> str:
-        digits = sum(character.isdigit() for character in text)
-        number = int.from_bytes(self._digest(text.encode())[:16])
+    def _number(self, value: bytes) -> str:
+        digits = sum(48 <= byte < 58 for byte in value)
+        number = int.from_bytes(self._digest(value))
         return str(number).zfill(30)[-min(max(digits, 7), 15) :]
+
+
+def _filler(value: bytes) -> str:
+    length = len(value.decode("utf-8", "replace"))
+    return (_WORDS * (length // len(_WORDS) + 1))[:length].rstrip() or "."
 
 
 def _empty(bare: str) -> Mask:
@@ -141,11 +149,17 @@ def shifted(value: bytes, days: int) -> bytes:
             "A value of a masked column of dates is not one that PostgreSQL writes.",
             hint="This package did not write it: find out who may write to the store. Nothing was made.",
         )
-    year, month, day = (int(part) for part in found.groups()[:3])
-    moved = _days_of(1 - year if found[5] else year, month, day) + days
-    year, month, day = _civil_of(moved)
-    before = year < 1
-    return b"%04d-%02d-%02d%b%b" % (1 - year if before else year, month, day, found[4], b" BC" if before else b"")
+    is_before = found[5] is not None
+    day, moved_before = _moved(found[1], found[2], found[3], is_before, days)
+    return day + found[4] + moved_before
+
+
+@lru_cache(maxsize=100_000)
+def _moved(year: bytes, month: bytes, day: bytes, is_before_christ: bool, days: int) -> tuple[bytes, bytes]:
+    """A day that was moved, and what stands behind the time of day."""
+    number = 1 - int(year) if is_before_christ else int(year)
+    y, m, d = _civil_of(_days_of(number, int(month), int(day)) + days)
+    return b"%04d-%02d-%02d" % (1 - y if y < 1 else y, m, d), b" BC" if y < 1 else b""
 
 
 # Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": days_from_civil and civil_from_days. Python's own dates

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.mask_rules import MaskFacts, mask_facts
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -151,6 +152,8 @@ class Original:
     gone: tuple[str, ...] = ()
     """Tables of the backup that are not there."""
     mask_facts: MaskFacts = field(default_factory=MaskFacts)
+    links: tuple[Reference, ...] = ()
+    """Links between tables, also columns that are named like foreign keys; read only if rows must not come back."""
 
 
 def read_original(snapshot: Snapshot, names: Collection[str], types: Iterable[str], folder: SqlFolder) -> Original:
@@ -159,7 +162,8 @@ def read_original(snapshot: Snapshot, names: Collection[str], types: Iterable[st
     :param names: the tables, by ``schema.table``.
     :param types: types of the backup's columns, as ``format_type`` spells them.
     """
-    if strangers_code(snapshot, *clinics_tables(snapshot, folder), tables=names, written=names):
+    # Triggers do not count: no copy gets one.
+    if strangers_code(snapshot, *clinics_tables(snapshot, folder), tables=names):
         return Original(
             problem="Something of these tables belongs to a role that may not write all rows of the clinics' tables."
             " `clinic-backups check` names it."

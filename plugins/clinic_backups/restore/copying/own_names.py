@@ -15,6 +15,9 @@ from clinic_backups.restore.workspace import Workspace
 _OTHER = r"""[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" """
 """Texts and quoted names, in which nothing is replaced."""
 
+_SEQUENCE_BY_TEXT = re.compile(r"\b(?:nextval|currval|setval)\((?!'(?:[^']|'')*'::regclass)")
+"""PostgreSQL does not know on which sequence such a call depends, so it might take the original's numbers."""
+
 
 @dataclass
 class OwnNames:
@@ -49,6 +52,8 @@ class OwnNames:
             known = use.type in self.types or use.sequence in self.sequences or use.extension in self.extensions
             if not known:
                 return f"the extension {use.extension}" if use.extension else f"the {use.kind} {use.name}"
+        if _SEQUENCE_BY_TEXT.search(definition.text):
+            return "a sequence that is named by a text"
         return ""
 
     def rewritten(self, text: str) -> sql.SQL:

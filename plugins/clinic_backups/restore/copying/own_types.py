@@ -20,6 +20,7 @@ from clinic_backups.restore.columns.changed_meaning import types_in
 from clinic_backups.restore.copying.original import Definition, Original, OriginalType, element_of
 from clinic_backups.restore.copying.own_names import OwnNames
 from clinic_backups.restore.copying.steps import MAKES, Steps
+from clinic_backups.restore.manifest_tables import Types
 from clinic_backups.restore.workspace import Workspace
 
 _NAME = r'(?:"(?:[^"]|"")+"|[^".\s\[\]()]+)'
@@ -36,6 +37,7 @@ class OwnTypes:
         self, workspace: Workspace, original: Original, tables: Iterable[Table], names: OwnNames, taken: Collection[str]
     ) -> None:
         self._workspace, self._names, self._taken = workspace, names, set(taken)
+        self._here = Types(workspace)
         columns = [column for table in tables for column in table.columns]
         self._types = _needed(original.types, columns)
 
@@ -52,8 +54,7 @@ class OwnTypes:
         return any(element_of(need) in left and element_of(need) != type_.name for need in type_.needs)
 
     def _can_be_made(self, type_: OriginalType) -> bool:
-        needs = [element_of(need) for need in type_.needs]
-        return all(need in self._names.types or (need and "." not in need.partition("(")[0]) for need in needs)
+        return all(element_of(need) in self._names.types or self._here.is_independent(need) for need in type_.needs)
 
     def _make(self, type_: OriginalType) -> None:
         bare = type_.bare if type_.bare not in self._taken else f"{type_.schema}_{type_.bare}"

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 
 from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base.listening import Listener
+from clinic_backups.base.shared_unit import is_shared
+from clinic_backups.restore import table_notes
 from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.copying.chosen_masks import chosen_masks
+from clinic_backups.restore.copying.chosen_masks import chosen_masks, in_clear
 from clinic_backups.restore.copying.intent import Intent
 from clinic_backups.restore.copying.masking import Masking
 from clinic_backups.restore.copying.original import Original
@@ -30,10 +32,17 @@ class Sending:
     def __init__(self, intent: Intent, manifest: Manifest, original: Original, folder: SqlFolder) -> None:
         tables = {name: content.table for name, content in manifest.tables.items()}
         drift = folder.drift()
-        outside = folder.not_backed_up() if intent.masks else ()
+        # What belongs to no clinic is in the backup of the shared data.
+        outside = folder.not_backed_up() if intent.masks and not is_shared(manifest.clinic.id) else ()
         self._rules = chosen_masks(intent.masks, tables, original, drift, outside=outside)
+        self._clear = {
+            name: [*in_clear(table, self._rules.get(name, {}), original, drift)] if intent.masks else []
+            for name, table in tables.items()
+        }
         self._masking = Masking(tables, self._rules, original.mask_facts)
-        self._left_out = LeftOut(manifest.tables, under_names_of(tables, intent.forgotten.tables, drift))
+        self._left_out = LeftOut(
+            manifest.tables, under_names_of(tables, intent.forgotten.tables, drift), original.links
+        )
         self._sent = {name: RowSet() for name in {*self._rules, *self._left_out.concerned}}
 
     def look(self, read: Callable[[Wanted], object], listener: Listener) -> None:
@@ -60,6 +69,17 @@ class Sending:
     def forgotten(self, name: str) -> int:
         """How many rows of a table were left out."""
         return self._left_out.counts[name]
+
+    def notes(self, name: str) -> list[str]:
+        """What is in the copy although somebody may think that it is not: in clear, or belonging to a row left out."""
+        return [*self._clear[name], *self._not_followed(name)]
+
+    def _not_followed(self, name: str) -> list[str]:
+        return [
+            table_notes.not_left_out(link.parent, link.columns)
+            for link in self._left_out.not_followed
+            if link.child == name and self._left_out.counts[link.parent]
+        ]
 
     def masked(self, name: str) -> Mapping[str, str]:
         """The rule of each masked column of a table."""

@@ -18,6 +18,7 @@ _WHY = {
     "42883": "a column of it has another type in the backup", "22P02": "a type has no such value in the backup",
     "42501": "the role lacks a right for it",
 }  # fmt: skip
+_TAKEN = ("42P07", "42710")
 _NOT_VALID = {
     "23514": "rows of the backup break it", "23502": "rows of the backup break it",
     "0A000": "PostgreSQL cannot check the rows, since a composite type has it too",
@@ -34,13 +35,18 @@ class Steps:
         self._workspace = workspace
         self.notes: list[str] = []
 
-    def try_(self, statement: sql.Composable, what: str, instead: str = "") -> bool:
+    def try_(
+        self, statement: sql.Composable, what: str, instead: str = "", unnamed: sql.Composable | None = None
+    ) -> bool:
         """Make something; returns whether that was possible.
 
         :param what: its kind and name, with a capital letter.
         :param instead: what is there instead.
+        :param unnamed: the statement without the name, if something else may have it.
         """
         reason = self._failed(statement, what)
+        if reason in _TAKEN and unnamed is not None:
+            reason = self._failed(unnamed, what)
         if reason:
             self.notes.append(f"{what} is missing: {_said(reason)}.{' ' if instead else ''}{instead}")
         return not reason

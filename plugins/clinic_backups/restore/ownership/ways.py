@@ -18,11 +18,12 @@ from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.declarations import Declarations
 from clinic_backups.tenant.every_clinic import CLINIC, for_every_clinic, number_type
-from clinic_backups.tenant.extract import SqlFolder, ended, render
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder, ended, render
 from clinic_backups.tenant.gate import names_of
 from clinic_backups.tenant.key_names import KeyNames
 from clinic_backups.tenant.links import Links
 from clinic_backups.tenant.strangers import require_no_strangers
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class Ways:
@@ -183,6 +184,13 @@ class Ways:
     def exists(self, way: Reference, child: str) -> sql.Composed:
         """SQL: the row of alias ``child`` refers to an existing row, whichever clinic that belongs to."""
         return sql.SQL("EXISTS (SELECT FROM {} AS p WHERE {})").format(qualified(way.parent), way.refers(child, "p"))
+
+
+def links_in(snapshot: Snapshot, folder: SqlFolder, clinic_id: ClinicId) -> tuple[Reference, ...]:
+    """The links between tables with an extract, for those who need nothing else of :class:`Ways`."""
+    queries = SqlExtract().rendered(folder, clinic_id)
+    read = structure.read(snapshot, names_of(folder), folder.clinic_table)
+    return tuple(map(_reference, Coverage(read, folder, queries).links()))
 
 
 def _reference(link: structure.ParentKey) -> Reference:
