@@ -22,6 +22,8 @@ With more than `CLINIC_BACKUPS_TASKS` of them, a task backs up several clinics.
 - A `back_up` task failed: only that clinic has no backup, or those that the end of the task's log names. A wrong
   extract fails every backup that it affects; the log of `preflight` lists all of them. Transient errors were retried,
   permanent ones were not. Clear the task to try again; it continues the same record.
+  Clear it with its downstream tasks: then `summary` looks at all clinics of the run again, and the run turns green once
+  each of them has its backup.
 - Only `summary` failed: the key of a clinic cannot be an id. The log has the key and the remedy. The others were backed
   up.
 
