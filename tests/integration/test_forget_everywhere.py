@@ -231,6 +231,18 @@ def test_an_export_of_some_tables_follows_the_others(life: Any, told: str, tmp_p
     assert "forgotten" not in stock.out
 
 
+def test_a_table_without_a_key_stops_only_what_it_concerns(life: Any, ward: Forgetting, tmp_path: Path) -> None:
+    ward.execute(f"ALTER TABLE {STOCK} DROP CONSTRAINT inventario_inventario_pkey CASCADE")
+    backup_id = backed_up(life)
+    ward.forget(1, table=STOCK)
+    words = ("export", "--backup", backup_id, "--format", "csv")
+    refused = life(*words, "--output", str(tmp_path / "all"), code=1)
+    assert f"Rows of {STOCK} were forgotten, and the backup has no primary key of it." in refused.err
+    assert not (tmp_path / "all").exists()
+    life(*words, "--output", str(tmp_path / "some"), "--table", PATIENTS)
+    life("find", "--clinic", "1", "--text", "a", "--json")
+
+
 def test_an_export_follows_a_renamed_table(life: Any, ward: Forgetting, told: str, tmp_path: Path, marked: int) -> None:
     """The request names the table as it is called now, and the backup has its former name."""
     ward.execute(f"ALTER TABLE {PATIENTS} RENAME TO personas")

@@ -173,6 +173,10 @@ class Forgotten:
             found[key_id] = bytes(there)
         return found
 
+    def own_key_id(self) -> str:
+        """The id of the catalog's own secret."""
+        return self._own_secret().key_id
+
     def _own_secret(self) -> ForgottenSecret:
         with self._database.statement("reading the key of forgotten rows") as db:
             found = db.execute(

@@ -40,11 +40,16 @@ def rebuild(
     connection: Annotated[
         str, typer.Option(help="Airflow connection for a store that is not in the settings.")
     ] = "backup_store",
+    requests: Annotated[
+        bool,
+        typer.Option("--requests", help="Also take over erasure requests with a key that the catalog does not have."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Record all backups in the catalog that have an envelope in a store. Needs no key; may be repeated.
 
-    Erasure requests of a lost catalog are taken over too. Only they need the secret key (CLINIC_BACKUPS_IDENTITY_FILE).
+    A new catalog takes over the erasure requests of the lost one too. Only they need the secret key
+    (CLINIC_BACKUPS_IDENTITY_FILE).
 
     The catalog's schema must exist: run `clinic-backups catalog migrate` first. Exit code 1 if an object did not fit,
     or if a store has neither a marker nor a backup; 75 if a store was down, or another process worked on a clinic.
@@ -66,7 +71,7 @@ def rebuild(
                 )  # fmt: skip
                 if reports[-1].is_empty:
                     failed.append(_nothing(opened))
-                _take_over_requests(with_parts, opened, reports[-1])
+                _take_over_requests(with_parts, opened, reports[-1], strange=requests)
             except ClinicBackupsError as error:
                 failed.append(error)
     if json:
@@ -79,13 +84,13 @@ def rebuild(
     _fail_after(reports, failed)
 
 
-def _take_over_requests(with_parts: Parts, store: ObjectStore, report: Rebuilt) -> None:
+def _take_over_requests(with_parts: Parts, store: ObjectStore, report: Rebuilt, *, strange: bool) -> None:
     """The erasure requests. Without the secret key, those of a lost catalog cannot be taken over."""
     identities: tuple[Any, ...] = ()
     if with_parts.settings.identity_file is not None:
         with suppress(ClinicBackupsError):
             identities = load_identities(with_parts.settings.identity_file)
-    done = with_parts.forgotten_in_stores().take_over(store, identities)
+    done = with_parts.forgotten_in_stores().take_over(store, identities, strange=strange)
     report.requests = [each.record.to_json() for each in done.requests]
     report.known_requests = done.known
     report.conflicts += done.refused

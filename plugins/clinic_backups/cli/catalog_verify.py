@@ -92,6 +92,11 @@ def _of_requests(items: list[Discrepancy], said: list[str], hints: list[str]) ->
     if unknown := sum(item.kind == "unknown request" for item in items):
         said.append(f"{unknown} erasure requests in a store are not in the catalog, so restores bring their rows back.")
         hints.append("`clinic-backups catalog rebuild` takes them over.")
+    if strange := sum(item.kind == "strange request" for item in items):
+        said.append(f"{strange} erasure requests in a store have a key that the catalog does not have.")
+        hints.append(
+            "`clinic-backups bucket` shows them. `clinic-backups catalog rebuild` takes those of a lost catalog over."
+        )
     if false := sum(item.kind == "false request" for item in items):
         said.append(f"{false} objects in a store look like erasure requests, and this catalog did not make them so.")
         hints.append("Find out who may write to the store. Then delete these objects.")

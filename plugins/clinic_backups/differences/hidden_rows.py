@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from clinic_backups.base.clinic_id import ClinicId
@@ -26,14 +26,17 @@ class HiddenRows:
     @classmethod
     def of(
         cls, clinic_id: ClinicId, sources: Sequence[Source], archives: Callable[[], Archives],
-        forgotten: Callable[[ClinicId], ForgottenOfClinic], drift: Callable[[], Drift],
+        forgotten: Callable[[ClinicId], ForgottenOfClinic], drift: Callable[[], Drift], tables: Collection[str],
     ) -> HiddenRows:  # fmt: skip
-        """Look into the backups. They are read once more, if rows of the clinic are forgotten."""
+        """Look into the backups. They are read once more, if rows of the clinic are forgotten.
+
+        :param tables: those that are compared; all if there are none.
+        """
         requests = forgotten(clinic_id)
         if not requests.tables or not sources:
             return cls()
         reader, renamed = archives(), drift()
-        found = (looked_for(reader, reader.fetch(source), requests, renamed) for source in sources)
+        found = (looked_for(reader, reader.fetch(source), requests, renamed, tables=tables) for source in sources)
         return cls([each for each in found if each is not None])
 
     def shown(self, row: RowDifference) -> RowDifference:

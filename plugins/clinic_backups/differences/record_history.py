@@ -190,7 +190,9 @@ class RecordHistory:
             if not forgotten.tables:
                 return
             fetched = self._archives.fetch(source_of(backup))
-            left_out = looked_for(self._archives, fetched, forgotten, self._drift())
+            left_out = looked_for(
+                self._archives, fetched, forgotten, self._drift(), tables={table for table, _ in found}
+            )
             for place, record in found.items() if left_out is not None else ():
                 if left_out is None or record.last_in != backup_id or place[0] not in left_out.concerned:
                     continue

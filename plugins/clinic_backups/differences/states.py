@@ -153,7 +153,7 @@ class States:
             other = open_sides.enter_context(self._side(second, clinic_id))
             one = open_sides.enter_context(self._side(first, clinic_id, other))
             require_known(tables, {*one.tables, *other.tables})
-            tell = None if on_row is None else self._telling(clinic_id, (first, second), on_row)
+            tell = None if on_row is None else self._telling(clinic_id, (first, second), tables, on_row)
             told = (lambda row: tell(row.turned)) if tell is not None and turned else tell
             sides = (other, one) if turned else (one, other)
             found = compare(
@@ -163,10 +163,14 @@ class States:
         return Difference(clinic_id, first.said, second.said, tuple(found))
 
     def _telling(
-        self, clinic_id: ClinicId, states: Sequence[State], on_row: Callable[[RowDifference], object]
+        self,
+        clinic_id: ClinicId,
+        states: Sequence[State],
+        tables: Sequence[str],
+        on_row: Callable[[RowDifference], object],
     ) -> Callable[[RowDifference], object]:
         sources = [source_of(state.backup) for state in states if state.backup is not None]
-        hidden = HiddenRows.of(clinic_id, sources, self._archives, self._forgotten, self._drift)
+        hidden = HiddenRows.of(clinic_id, sources, self._archives, self._forgotten, self._drift, tables)
         return lambda row: on_row(hidden.shown(row))
 
     @contextmanager

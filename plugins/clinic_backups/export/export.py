@@ -97,7 +97,9 @@ class Export:
         manifest = fetched.manifest
         require_known(chosen, manifest.tables)
         contents = {name: each for name, each in manifest.tables.items() if not chosen or name in chosen}
-        leaving = leaving_out(self._archives, fetched, forgotten, self._drift()) if forgotten.tables else None
+        leaving = None
+        if forgotten.tables:
+            leaving = leaving_out(self._archives, fetched, forgotten, self._drift(), tables=chosen)
         left_out = {name: n for name, n in (leaving.rows if leaving else {}).items() if name in contents}
         notes = [*forgotten.notes, *(leaving.notes if leaving else ())]
         notes += [said for name, said in (leaving.said if leaving else {}).items() if name in contents]

@@ -21,7 +21,8 @@ OLD_ENOUGH = timedelta(days=1)
 
 Kind = Literal[
     "missing", "damaged", "lost", "no store", "no envelope", "hold note", "found", "unknown backup", "erased backup",
-    "debris", "unfinished upload", "no request", "damaged request", "unknown request", "false request",
+    "debris", "unfinished upload", "no request", "damaged request", "unknown request", "strange request",
+    "false request",
 ]  # fmt: skip
 KINDS: Mapping[Kind, str] = {
     "missing": "the archive is in the catalog but not in the store",
@@ -40,13 +41,15 @@ KINDS: Mapping[Kind, str] = {
     "damaged request": "an erasure request of the catalog cannot be read there. A recovery would bring its row back",
     "unknown request": "an erasure request that the catalog does not know, so restores bring its row back."
     " `clinic-backups catalog rebuild` takes it over",
+    "strange request": "an erasure request whose key the catalog does not have: of a catalog before it, or put there by"
+    " somebody. Its row comes back. If you know it, `clinic-backups catalog rebuild --requests` takes it over",
     "false request": "an erasure request that this catalog did not make so: somebody put it there, or changed it."
     " Find out who may write to the store, then delete it",
 }
 
 BAD: frozenset[Kind] = frozenset({"missing", "damaged", "lost", "no store"})
 """The backup cannot be restored from the catalog's store, or the catalog names no store."""
-WRONG: frozenset[Kind] = BAD | {"erased backup", "unknown request", "false request"}
+WRONG: frozenset[Kind] = BAD | {"erased backup", "unknown request", "strange request", "false request"}
 """Kinds that need somebody's attention."""
 
 

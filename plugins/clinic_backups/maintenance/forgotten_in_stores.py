@@ -112,9 +112,10 @@ class ForgottenInStores:
             if genuine is False:
                 yield _difference(store, "false request", key, request.record.clinic_id)
             elif key not in expected:
-                yield _difference(store, "unknown request", key, request.record.clinic_id)
+                kind: Kind = "strange request" if genuine is None else "unknown request"
+                yield _difference(store, kind, key, request.record.clinic_id)
         for key, _ in found.problems:
-            kind: Kind = "damaged request" if key in expected else "false request"
+            kind = "damaged request" if key in expected else "false request"
             yield _difference(store, kind, key, clinic_id)
 
     def put_right(self, items: Iterable[Discrepancy], store: ObjectStore) -> Iterator[Discrepancy]:
@@ -131,21 +132,26 @@ class ForgottenInStores:
             else:
                 yield item
 
-    def take_over(self, store: ObjectStore, identities: Sequence[Any]) -> TakenOver:
+    def take_over(self, store: ObjectStore, identities: Sequence[Any], *, strange: bool = False) -> TakenOver:
         """Record the requests of a store that the catalog does not know.
 
-        A catalog that was rebuilt has another secret. Then only the secret key says whether a request is genuine.
+        A catalog that was rebuilt has another secret. Then only the secret key says whether a request is genuine, and
+        somebody who may write to the store can have made the secret, too. So a catalog that has made requests itself
+        takes such ones over only if a person says so.
 
         :param identities: secret keys, perhaps none.
+        :param strange: a person says so.
         :raises ClinicBackupsError: the store failed.
         """
         found, done = read_requests(store), TakenOver()
         done.refused = list(found.problems)
-        own = self._forgotten.secrets()
-        known = {request_key(each, own[each.key_id].mark(each)) for each in self._forgotten.find()}
-        strange = {each.record.key_id for each in found.requests} - own.keys()
-        opened = open_secrets(store, identities) if strange and identities else []
+        own, records = self._forgotten.secrets(), self._forgotten.find()
+        known = {request_key(each, own[each.key_id].mark(each)) for each in records}
+        others = {each.record.key_id for each in found.requests} - own.keys()
+        is_new = not any(each.key_id == self._forgotten.own_key_id() for each in records)
+        opened = open_secrets(store, identities) if others and identities and (is_new or strange) else []
         secrets: Mapping[str, ForgottenSecret] = {each.secret.key_id: each.secret for each in opened} | own
+        why = NO_KEY if not identities else LOCKED if is_new or strange else NOT_ASKED
         for request in found.requests:
             genuine = request.is_genuine(secrets)
             if request.key in known and genuine:
@@ -153,7 +159,7 @@ class ForgottenInStores:
             elif genuine:
                 done.requests.append(request)
             else:
-                done.refused.append((request.key, FALSE if genuine is False else LOCKED if identities else NO_KEY))
+                done.refused.append((request.key, FALSE if genuine is False else why))
         needed = {each.record.key_id for each in done.requests} - own.keys()
         if done.requests:
             self._forgotten.take_over(
@@ -171,6 +177,10 @@ STRANGE = (
 )
 FALSE = "not a genuine erasure request: it was not made with its key. Somebody else put it there, or changed it"
 LOCKED = "an erasure request whose key this secret key does not open. It was not taken over"
+NOT_ASKED = (
+    "an erasure request whose key this catalog does not have: of a catalog before it, or put there by somebody. It was"
+    " not taken over, so a restore would bring its row back. If you know it, run this again with --requests"
+)
 NO_KEY = (
     "an erasure request that cannot be checked without the secret key. It was not taken over, so a restore would bring"
     " its row back. Set CLINIC_BACKUPS_IDENTITY_FILE, and run this again"

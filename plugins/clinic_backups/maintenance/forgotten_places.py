@@ -37,11 +37,14 @@ def places_of(request: ForgottenRecord, backups: Sequence[BackupRecord]) -> list
 
     Which of them has the row, only its archive says. A younger one has it only if the application still had it.
     """
-    found = []
+    found, built_on = [], dict[str, list[BackupRecord]]()
+    for record in backups:
+        for archive in record.chain:
+            built_on.setdefault(archive.backup_id, []).append(record)
     for record in backups:
         if not record.rows.get(request.table) or record.data_time > request.at:
             continue
-        needing = [each for each in backups if record.backup_id in (archive.backup_id for archive in each.chain)]
+        needing = built_on.get(record.backup_id, [])
         is_held = any(each.hold_reason is not None for each in (record, *needing))
         ends = [max(filter(None, (each.expires_at, each.locked_until)), default=None) for each in (record, *needing)]
         known = [each for each in ends if each is not None]

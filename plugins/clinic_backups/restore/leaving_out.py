@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from clinic_backups.archive.blocks import Block
@@ -55,11 +55,13 @@ class Leaving:
 
 
 def looked_for(
-    archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None
-) -> LeftOut | None:
+    archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None, *,
+    tables: Collection[str] = (),
+) -> LeftOut | None:  # fmt: skip
     """Tells the rows of a backup that must not come back; none if no table of it has requests.
 
     :param drift: the tables that were renamed. Somebody may have named a row by another name than the backup's.
+    :param tables: only these are asked about. By default all are.
     :raises PermanentError: it cannot be told which rows of a table stay out.
     :raises ClinicBackupsError: see :meth:`Archives.read`.
     """
@@ -68,18 +70,21 @@ def looked_for(
     if not named:
         return None
     left_out = LeftOut(contents, named)
+    if tables and not left_out.concerned & {*tables}:
+        return None
     left_out.find(lambda wanted: archives.read(backup, wanted))
     return left_out
 
 
 def leaving_out(
-    archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None
-) -> Leaving | None:
+    archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None, *,
+    tables: Collection[str] = (),
+) -> Leaving | None:  # fmt: skip
     """What stays out of a backup; none if it has no such row. Reads the tables that may have one, twice or more.
 
     The parameters and errors are those of :func:`looked_for`.
     """
-    left_out = looked_for(archives, backup, forgotten, drift)
+    left_out = looked_for(archives, backup, forgotten, drift, tables=tables)
     if left_out is None:
         return None
     contents = backup.manifest.tables

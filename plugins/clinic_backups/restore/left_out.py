@@ -56,7 +56,6 @@ class LeftOut:
     :param links: further links by the backup's names, for instance columns that the database shows to be links.
     :ivar counts: by table, how many rows were left out so far.
     :ivar emptied: by table, how many rows got NULL for a link so far.
-    :raises PermanentError: a table with forgotten rows has no key, so nobody can tell which rows they are.
     """
 
     def __init__(
@@ -72,13 +71,6 @@ class LeftOut:
         self.counts, self.emptied = Counter[str](), Counter[str]()
         self._gone: dict[tuple[str, tuple[str, ...]], set[tuple[bytes, ...]]] = {}
         """By table and columns that links refer to: their values in rows that stay out."""
-        for name in sorted(self._forgotten):
-            if self._key_places(name) is None:
-                raise PermanentError(
-                    f"Rows of {name} were forgotten, and the backup has no primary key of it. So it cannot be told"
-                    " which rows must not come back.",
-                    hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
-                )
 
     @cached_property
     def concerned(self) -> frozenset[str]:
@@ -136,7 +128,15 @@ class LeftOut:
         """Read the concerned tables, as often as rows belong to rows that were only found later.
 
         :param read: gives the blocks of the archives, as ``Archives.read``.
+        :raises PermanentError: a table with forgotten rows has no key, so nobody can tell which rows they are.
         """
+        for name in sorted(self._forgotten):
+            if self._key_places(name) is None:
+                raise PermanentError(
+                    f"Rows of {name} were forgotten, and the backup has no primary key of it. So it cannot be told"
+                    " which rows must not come back.",
+                    hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
+                )
         tables = set(self.concerned)
         while tables:
             changed = set[str]()
