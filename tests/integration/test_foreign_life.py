@@ -14,6 +14,7 @@ from include.demo.postgres import EmbeddedPostgres
 from tests.foreign import Foreign, foreign_database
 from tests.integration.test_cli import Done, Run
 from tests.integration.test_cli import run as command  # noqa: F401 - a fixture
+from tests.integration.test_copy_runs import LEADS_OUT
 
 LINES = {
     "uuid_tenants": """\
@@ -155,6 +156,8 @@ def test_a_copy_has_everything_that_each_table_has(life: Life) -> None:
         for schema in ("public", "copia"):
             cursor.execute(COUNTS, (schema,))
             found.append({name: rest for name, *rest in cursor})
+        cursor.execute(LEADS_OUT)
+        assert cursor.fetchall() == []
     own, copied = found
     assert copied.keys() == {table["name"] for table in report["tables"]} and len(copied) > 8
     assert copied == {name: own[name] for name in copied}
