@@ -165,6 +165,18 @@ def test_a_request_after_the_plan_voids_its_approval(ward: Forgetting, guardian:
     assert rows_of(ward) == before
 
 
+@pytest.mark.parametrize("mode", ["exact", "live"])
+def test_a_request_while_the_restore_writes_stops_it(ward: Forgetting, guardian: int, mode: Any) -> None:
+    record, wish = ward.run(1), Wish(mode=mode)
+    without(ward, guardian)
+    before, plan = rows_of(ward), ward.plan(record, wish)
+    with pytest.raises(ClinicChanged, match="must not come back"):
+        ward.restore().apply(
+            ward.source(record), wish, approved=plan.digest, plan=plan, save=lambda _: ward.forget(guardian)
+        )
+    assert rows_of(ward) == before
+
+
 def test_some_tables_alone_are_refused_if_nobody_can_tell(ward: Forgetting, guardian: int) -> None:
     record = ward.run(1)
     ward.forget(guardian)

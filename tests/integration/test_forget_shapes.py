@@ -114,7 +114,9 @@ SHAPES = {
         "s.e", "43", "44", "45", " 43", before="CREATE DOMAIN s.d AS numeric(9,3); CREATE DOMAIN s.e AS s.d;"
     ),
     "oid": family("oid", "43", "44", "45", "043"),
-    "char": family("char(5)", "'ab'", "'AC'", "'ad'", "ab"),
+    "char": family("char(5)", "'ab'", "'AB'", "'ad'", "ab "),
+    "citext": family("public.citext", "'Ana'", "'Ana '", "'Ida'", "aNA",
+                     before="CREATE EXTENSION IF NOT EXISTS citext SCHEMA public;"),
     "date": family("date", "'2024-01-05'", "'2024-01-06'", "'2024-01-07'", "20240105"),
     "timestamp": family("timestamp(3)", "'2024-01-05 08:00:00.5'", "'2024-01-05'", "'2024-01-07'",
                         "2024-01-05T08:00:00.500"),
@@ -210,3 +212,28 @@ def test_the_archives_alone_leave_out_the_same(demo_database: DemoDatabase, tmp_
     kept = {name: [row for row in rows if MARK.encode() not in row] for name, rows in before.items()}
     assert after == kept
     assert leaving.rows == {name: len(rows) - len(kept[name]) for name, rows in before.items() if rows != kept[name]}
+
+
+def test_requests_before_and_after_a_renaming_hold_for_backups_of_both_times(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(demo_database, tmp_path, f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text)", {"p": OWN})
+    rig.__class__ = Forgetting
+    rig.execute(
+        f"INSERT INTO s.p VALUES (43, 1, '{MARK}'), (44, 1, '{MARK}'), (45, 1, 'b'), (46, 2, 'z'), (47, 1, '{MARK}')"
+    )
+    before, forgotten = rig.run(1), Forgotten(rig.catalog.database)
+    forgotten.add(1, {"s.p": ["43"]}, by="ana", reason="before")
+    rig.execute("ALTER TABLE s.p RENAME TO persona", *grants(rig.database))
+    extracts = tmp_path / "sql" / "extract"
+    (extracts / "s.p.sql").unlink()
+    (extracts / "s.persona.sql").write_text(f"SELECT t.* FROM s.persona AS t WHERE {OWN}")
+    (tmp_path / "sql" / "drift.txt").write_text("s.p -> s.persona\n")
+    after = rig.run(1)
+    forgotten.add(1, {"s.persona": ["44"]}, by="ana", reason="after")
+    forgotten.add(1, {"s.persona": ["47"], "s.p": ["47"]}, by="ana", reason="both")
+    kept = without_mark(rig)
+    for record in (before, after):
+        rig.execute("DELETE FROM s.persona WHERE c = 1")
+        restore(rig, record, Wish())
+        assert rig.everything() == kept, record.backup_id

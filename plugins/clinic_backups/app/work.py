@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -149,7 +150,8 @@ class Parts(Shared):
         return ClinicRestore(
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
             archives=archives, listener=archives.listener,
-            forgotten=forgotten or self._forgotten_of,
+            forgotten=forgotten or self.forgotten.of_clinic,
+            unknown_requests=self._unknown_requests if forgotten is None else None,
         )  # fmt: skip
 
     def rehearse_losses(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> list[Finding]:
@@ -287,8 +289,11 @@ class Parts(Shared):
         return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_replica=on_replica)
 
     def _forgotten_of(self, clinic_id: ClinicId) -> ForgottenOfClinic:
-        """What must not come back, for what takes rows out of a backup."""
-        return self.forgotten_in_stores().of_clinic(clinic_id, self.stores)
+        """What must not come back, with what an export says of it."""
+        return replace(self.forgotten.of_clinic(clinic_id), notes=self._unknown_requests(clinic_id))
+
+    def _unknown_requests(self, clinic_id: ClinicId) -> tuple[str, ...]:
+        return self.forgotten_in_stores().notes(clinic_id, self.stores)
 
     def forgotten_in_stores(self) -> ForgottenInStores:
         """Keeps the erasure requests in the stores too."""

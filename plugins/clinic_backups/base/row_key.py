@@ -15,11 +15,11 @@ PART = "/"
 """Between the parts of a key of several columns."""
 _NUMBERS = ("smallint", "integer", "bigint")
 Kind = Literal["text", "number", "uuid"]
-Reading = Literal["text", "number", "uuid", "loose", "date", "time", "timestamp", "timestamptz"]
-"""How a part of a key can be read. ``loose``: without regard to case and to spaces at the end."""
+Reading = Literal["text", "number", "uuid", "padded", "anycase", "date", "time", "timestamp", "timestamptz"]
+"""How a part of a key can be read. ``padded``: spaces at its end do not count; ``anycase``: its case does not."""
 _READ: dict[str, Reading] = {
     "smallint": "number", "integer": "number", "bigint": "number", "oid": "number", "numeric": "number", "uuid": "uuid",
-    "character": "loose", "citext": "loose", "date": "date", "time without time zone": "time",
+    "character": "padded", "citext": "anycase", "date": "date", "time without time zone": "time",
     "timestamp without time zone": "timestamp", "timestamp with time zone": "timestamptz",
 }  # fmt: skip
 
@@ -47,8 +47,10 @@ def readings_of(value: str, type_: str, base_type: str | None = None) -> list[tu
     for reading in read_as(base_type or type_):
         if reading == "text":
             found.append((reading, value))
-        elif reading == "loose":
-            found.append((reading, value.rstrip(" ").lower()))
+        elif reading == "padded":
+            found.append((reading, value.rstrip(" ")))
+        elif reading == "anycase":
+            found.append((reading, value.lower()))
         else:
             # What cannot be read so, such as an infinite date, is known by its exact spelling.
             with suppress(ValueError, OverflowError):
@@ -62,7 +64,8 @@ def readings(part: str) -> Iterator[tuple[Reading, str]]:
     A time without an offset is one of UTC, as backups show it.
     """
     yield "text", part
-    yield "loose", part.rstrip(" ").lower()
+    yield "padded", part.rstrip(" ")
+    yield "anycase", part.lower()
     for reading, write in _WRITTEN.items():
         with suppress(ValueError, OverflowError):
             yield reading, write(part.strip())

@@ -27,7 +27,7 @@ from clinic_backups.base.row_key import PART, readings
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import forgotten, forgotten_key, forgotten_sealed
 
-MOST_HASHES = 10_000
+MOST_HASHES = 100_000
 """Of one key: a part can be read in several ways."""
 _QUOTED = re.compile(r'["\\(),\s]', re.ASCII)
 

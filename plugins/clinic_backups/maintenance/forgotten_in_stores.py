@@ -9,7 +9,7 @@ from typing import Any
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError
 from clinic_backups.base.forgotten import ForgottenSecret
-from clinic_backups.catalog.forgotten import Forgotten, ForgottenOfClinic
+from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.maintenance.discrepancies import Discrepancy, Kind
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
@@ -81,17 +81,16 @@ class ForgottenInStores:
                 failed.append((url, error))
         return failed
 
-    def of_clinic(self, clinic_id: ClinicId, stores: Stores) -> ForgottenOfClinic:
-        """What the catalog says must not come back, with a note if the first store that answers has more requests."""
-        found = self._forgotten.of_clinic(clinic_id)
+    def notes(self, clinic_id: ClinicId, stores: Stores) -> tuple[str, ...]:
+        """What a plan says if the first store that answers has requests of a clinic that the catalog does not have."""
         secrets = self._forgotten.secrets()
         known = {request_key(each, secrets[each.key_id].mark(each)) for each in self._forgotten.find(clinic_id)}
         try:
             _, there = stores.first(lambda store: [info.key for info in store.list(prefix_of(clinic_id))])
         except ClinicBackupsError:
-            return found  # without a store nothing is restored
+            return ()  # without a store nothing is restored
         strange = sum(key not in known for key in there)
-        return replace(found, notes=(STRANGE.format(count=strange),)) if strange else found
+        return (STRANGE.format(count=strange),) if strange else ()
 
     def compare(self, store: ObjectStore, clinic_id: ClinicId | None = None) -> Iterator[Discrepancy]:
         """The differences between the catalog and one store.

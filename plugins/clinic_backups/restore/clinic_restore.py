@@ -74,6 +74,7 @@ class ClinicRestore:
     :param archives: reads and checks the backups.
     :param listener: told which step begins.
     :param forgotten: asks the catalog which rows of a clinic must not come back; none without a catalog.
+    :param unknown_requests: asks a store for requests that the catalog does not have, as notes for the plan.
     """
 
     def __init__(
@@ -85,14 +86,17 @@ class ClinicRestore:
         clinic_db: Connection | None = None,
         listener: Listener = NOBODY,
         forgotten: Callable[[ClinicId], ForgottenOfClinic] | None = None,
+        unknown_requests: Callable[[ClinicId], tuple[str, ...]] | None = None,
     ) -> None:
-        self._forgotten = forgotten
+        self._forgotten, self._unknown_requests = forgotten, unknown_requests
         self.settings, self.database, self.listener, self.archives = settings, restore_db, listener, archives
         self.clinic_db = clinic_db
 
     def forgotten_of(self, clinic_id: ClinicId) -> ForgottenOfClinic | None:
         """Which rows of a clinic must not come back; none if there is no catalog to ask."""
-        return self._forgotten(clinic_id) if self._forgotten else None
+        found = self._forgotten(clinic_id) if self._forgotten else None
+        notes = self._unknown_requests(clinic_id) if self._unknown_requests else ()
+        return replace(found, notes=notes) if found is not None else None
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """Make the plan. It is written, proven and rolled back, to find out whether it can be applied.
@@ -163,6 +167,9 @@ class ClinicRestore:
                 self.listener.step(f"writing {now.writes:,} rows")
             comparison.write(self.listener)
             if now.writes:
+                # Reading, saving and writing take minutes. A request of meanwhile must not be passed over.
+                if self._forgotten and self._forgotten(source.clinic_id).digest != now.parts.get("forgotten", ""):
+                    raise _otherwise(source.clinic_id, ["forgotten"])
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
                 on_commit(str(xid))
                 committing.append(str(xid))

@@ -26,8 +26,7 @@ from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.forgotten_rows import Forgetting
-from clinic_backups.restore.former_links import former_links, reached, that_can_be_followed
-from clinic_backups.restore.generic_links import generic_pairs
+from clinic_backups.restore.links_between import LinksBetween
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -38,7 +37,7 @@ from clinic_backups.restore.request import Wish, digest_of_rows
 from clinic_backups.restore.row_sets import ReadArchives
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
-from clinic_backups.restore.table_rules import Reference, TableRules, read_references
+from clinic_backups.restore.table_rules import Reference, TableRules
 from clinic_backups.restore.unit_sql import SharedFolder
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.derived import Derived, in_the_way
@@ -120,6 +119,9 @@ class Comparison:
         self._tables: dict[str, Table] = {}
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
+        self._between = LinksBetween(workspace, migrated.manifest.tables, ways)
+        self._links: tuple[Reference, ...] = ()
+        """Foreign keys of the chosen tables, those that they had in the backup, and columns named like one."""
         self._former: former_parts.Former = {}
         self._derived: list[Derived] = []
         self._sequences = find_sequences.FoundSequences()
@@ -139,7 +141,8 @@ class Comparison:
 
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
-        wish = replace(self._wish, tables=self._wish.tables or self._reached())
+        reached = self._between.reached(self._wish.rows, only=self._wish.only, parents=self._parents)
+        wish = replace(self._wish, tables=self._wish.tables or reached)
         choice = ChosenTables(self.workspace, self._migrated, wish, self.queries, self._target, self._ways, self.folder)
         choice.choose()
         self._refusals += choice.refusals
@@ -155,29 +158,9 @@ class Comparison:
             for note in parent_tables.notes(name, self.manifest.tables[name], self.folder.parents()):
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
-        self._refusals += self._forgetting.look(self.workspace, self._shapes, (*self._ways.named, *self._former_links))
-
-    def _reached(self) -> tuple[str, ...]:
-        """In the mode ``rows``: the tables that can be concerned. Others cannot refuse the plan, and are not loaded."""
-        contents = self.manifest.tables
-        if not self._wish.rows or not self._wish.rows.keys() <= contents.keys():
-            return ()
-        links = (*read_references(self.workspace, list(contents)), *self._ways.named)
-        links = tuple(link for link in links if {link.child, link.parent} <= contents.keys())
-        return reached(
-            self._wish.rows, (*links, *former_links(contents, links)), only=self._wish.only,
-            there=self.workspace.relations(), parents=self._parents,
-        )  # fmt: skip
-
-    @property
-    def _links(self) -> tuple[Reference, ...]:
-        """Foreign keys of the chosen tables, those that they had in the backup, and columns named like one."""
-        former = that_can_be_followed(self._former_links, self._shapes)
-        return (*self._references, *self._ways.named, *former)
-
-    @property
-    def _former_links(self) -> tuple[Reference, ...]:
-        return former_links(self.manifest.tables, (*self._references, *self._ways.named))
+        others = (*self._ways.named, *self._between.former(self._references))
+        self._refusals += self._forgetting.look(self.workspace, self._shapes, others)
+        self._links = self._between.followed(self._references, self._shapes)
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load the rows that differ, or all of them."""
@@ -271,10 +254,7 @@ class Comparison:
     def _note_generic(self, names: Collection[str], what: str) -> None:
         """Name the tables with links that nobody can follow, so that a plan does not look complete."""
         for name in sorted(names):
-            content = self.manifest.tables[name]
-            followed = {column for key in content.table.foreign_keys for column in key.columns}
-            followed |= {column for link in self._ways.named if link.child == name for column in link.columns}
-            for pair in generic_pairs(content.table, followed) if content.rows else ():
+            for pair in self._between.generic(name):
                 self._note(name, table_notes.named_by_type(name, pair, what))
 
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
@@ -488,7 +468,12 @@ class Comparison:
             parts=self._parts,
             moment=self._moment,
             target=self._target,
-            notes=(*self._of_itself, *self._foreign_keys_elsewhere(), *self._parents_elsewhere()),
+            notes=(
+                *self._of_itself,
+                *self._foreign_keys_elsewhere(),
+                *self._parents_elsewhere(),
+                *self._without_a_table(),
+            ),
         )
 
     def _foreign_keys_elsewhere(self) -> list[str]:
@@ -498,6 +483,11 @@ class Comparison:
         written = {name for name, diff in self.diffs.items() if diff.plan.insert or diff.plan.update}
         parents = {each.parent for each in self._references if each.child in written} - self.manifest.tables.keys()
         return [table_notes.keys_of_elsewhere(sorted(parents))] if parents else []
+
+    def _without_a_table(self) -> list[str]:
+        """What the hints of refusals mean if rows are named: tables cannot be chosen then."""
+        hints = [refusal.hint for refusal in self._refusals if "estore without" in refusal.hint]
+        return [table_notes.WITHOUT_A_TABLE] if self._wish.rows and hints else []
 
     def _parents_elsewhere(self) -> list[str]:
         there = [name for name, diff in self.diffs.items() if name in self._parents and diff.plan.unchanged]

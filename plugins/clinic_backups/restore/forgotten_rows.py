@@ -89,8 +89,11 @@ class Forgetting:
 
     def __init__(self, forgotten: ForgottenOfClinic, migrated: Migrated) -> None:
         self._digest, self._in_backup = forgotten.digest, migrated.manifest.tables.keys()
-        named = [(migrated.now([name])[0], each) for name, each in forgotten.tables.items()]
-        self._tables = {now: each for now, each in named if now in self._in_backup}
+        self._tables: dict[str, list[ForgottenTable]] = {}
+        """By present name. Requests before and after a renaming have different names, and each name has its own key."""
+        for name, each in forgotten.tables.items():
+            for now in {migrated.now([name])[0], *migrated.drift.path(name)} & self._in_backup:
+                self._tables.setdefault(now, []).append(each)
         self.concerned: set[str] = set()
         self.left_out: dict[str, int] = {}
         self.unlinked: set[str] = set()
@@ -130,7 +133,9 @@ def _written(reading: Reading, column: str, type_: str) -> sql.Composable:
     value = sql.Identifier("w", column)
     if reading == "number" and type_ == "numeric":
         return sql.SQL("trim_scale({}::pg_catalog.numeric)").format(value)
-    return sql.SQL("lower(rtrim({}::pg_catalog.text, ' '))").format(value) if reading == "loose" else value
+    if reading == "anycase":
+        return sql.SQL("lower({}::pg_catalog.text)").format(value)
+    return sql.SQL("rtrim({}::pg_catalog.text, ' ')").format(value) if reading == "padded" else value
 
 
 class ForgottenRows:
@@ -153,14 +158,15 @@ class ForgottenRows:
         return child.has(link.columns) and parent.has(link.parent_columns)
 
     def take_out(
-        self, forgotten: Mapping[str, ForgottenTable], note: Callable[[str, str], object]
+        self, forgotten: Mapping[str, Sequence[ForgottenTable]], note: Callable[[str, str], object]
     ) -> tuple[dict[str, int], set[str]]:
         """Returns, by table, how many rows were taken out, and the tables some of whose links became NULL.
 
         :param forgotten: by the table's present name.
         :param note: told facts about a table for the plan.
         """
-        changed = {name for name, each in forgotten.items() if name in self._staged and self._name(name, each)}
+        there = {name: each for name, each in forgotten.items() if name in self._staged}
+        changed = {name for name, requests in there.items() if sum(self._name(name, each) for each in requests)}
         while changed:
             links = [link for link in self._links if link.parent in changed and not self._loose(link)]
             changed = {link.child for link in links if self._belonging(link)}
@@ -218,13 +224,11 @@ class ForgottenRows:
             f"reading the types of {shape.name}",
         ))  # fmt: skip
         then = {column.name: column.type for column in shape.then.columns}
-        collations = dict(zip(shape.key, shape.rules.collations, strict=False))
         for key in _keys_of(shape):
             parts = []
             for name in key:
                 both = read_as(now[name]) + read_as(then.get(name, "text"))
-                loose: tuple[Reading, ...] = ("loose",) if collations.get(name) else ()
-                parts.append([(each, _written(each, name, now[name])) for each in dict.fromkeys(both + loose)])
+                parts.append([(each, _written(each, name, now[name])) for each in dict.fromkeys(both)])
             for found in itertools.product(*parts):
                 yield tuple(kind for kind, _ in found), tuple(value for _, value in found)
 

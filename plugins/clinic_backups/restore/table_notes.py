@@ -138,6 +138,11 @@ def named_by_type(table: str, pair: tuple[str, str], what: str) -> str:
     )
 
 
+WITHOUT_A_TABLE = (
+    "To restore without a table means here: with `only`, which leaves out what hangs on the named rows, or by naming"
+    " other rows. A row whose unique values another row of the clinic has by now need not be named: name the rows that"
+    " hang on it, and they refer to that other row."
+)
 NAME_TOO = "name those that hang on the named rows as well."
 FORGET_TOO = "forget those that belong to a forgotten row as well."
 

@@ -1,0 +1,98 @@
+"""The links between a backup's tables: those of now, and foreign keys that the tables had when it was made.
+
+The rows of the backup still refer to each other by a foreign key that was dropped since.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from clinic_backups.archive.reader import TableContent
+from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.generic_links import generic_pairs
+from clinic_backups.restore.ownership.ways import Ways
+from clinic_backups.restore.table_rules import Reference, read_references
+from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.operators import EQUAL
+from clinic_backups.tenant.structure import comparable
+
+
+class LinksBetween:
+    """Links between the tables of a backup.
+
+    :param contents: the backup's tables under the present names.
+    :param ways: knows the columns that are named like a foreign key.
+    """
+
+    def __init__(self, workspace: Workspace, contents: Mapping[str, TableContent], ways: Ways) -> None:
+        self._workspace, self._contents, self._ways = workspace, contents, ways
+
+    def former(self, references: Collection[Reference]) -> tuple[Reference, ...]:
+        """The foreign keys of the backup that are neither among these nor named by their columns."""
+        known = (*references, *self._ways.named)
+        there = {(link.child, link.columns, link.parent, link.parent_columns) for link in known}
+        return tuple(
+            Reference(
+                f"{key.name} (of the backup)", name, key.columns, key.references, key.references_columns,
+                (EQUAL,) * len(key.columns),
+            )
+            for name, content in self._contents.items()
+            for key in content.table.foreign_keys
+            if key.references in self._contents
+            and (name, key.columns, key.references, key.references_columns) not in there
+        )  # fmt: skip
+
+    def followed(self, references: Collection[Reference], shapes: Mapping[str, Shape]) -> tuple[Reference, ...]:
+        """These foreign keys and all other links.
+
+        Of the former ones those whose columns are there and have types that PostgreSQL compares.
+        """
+        former = (
+            link for link in self.former(references)
+            if {link.child, link.parent} <= shapes.keys()
+            and _are_comparable(
+                _types(shapes[link.child], link.columns), _types(shapes[link.parent], link.parent_columns)
+            )
+        )  # fmt: skip
+        return (*references, *self._ways.named, *former)
+
+    def reached(self, named: Collection[str], *, only: bool, parents: Collection[str]) -> tuple[str, ...]:
+        """The tables that may have rows which hang on rows of the named tables, and those that these need.
+
+        Other tables cannot refuse the plan, and are not loaded. Empty: no row is named, or in a table that the backup
+        does not have.
+
+        :param only: what hangs on the named rows stays out.
+        :param parents: the parent tables. Their rows hang on no row of a clinic.
+        """
+        if not named or not set(named) <= self._contents.keys():
+            return ()
+        references = [
+            link for link in read_references(self._workspace, list(self._contents))
+            if {link.child, link.parent} <= self._contents.keys()
+        ]  # fmt: skip
+        links, there = (*references, *self._ways.named, *self.former(references)), self._workspace.relations()
+        found = dict.fromkeys(named)
+        while not only and (below := {x.child for x in links if x.parent in found} - found.keys() - set(parents)):
+            found |= dict.fromkeys(sorted(below))
+        # No row can need one of a table that is gone.
+        while above := {x.parent for x in links if x.child in found and x.parent in there} - found.keys():
+            found |= dict.fromkeys(sorted(above))
+        return tuple(found)
+
+    def generic(self, name: str) -> list[tuple[str, str]]:
+        """The columns of a table that name rows by a type and a key, which no link follows."""
+        content = self._contents[name]
+        followed = {column for key in content.table.foreign_keys for column in key.columns}
+        followed |= {column for link in self._ways.named if link.child == name for column in link.columns}
+        return generic_pairs(content.table, followed) if content.rows else []
+
+
+def _types(shape: Shape, columns: Collection[str]) -> list[str]:
+    now = {column.name: re.sub(r"\(.*?\)", "", column.type) for column in shape.now.columns}
+    return [now.get(column, "") for column in columns]
+
+
+def _are_comparable(types: list[str], others: list[str]) -> bool:
+    return all(types) and all(others) and all(map(comparable, types, others))
