@@ -17,6 +17,7 @@ import pytest
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.maintenance.forgotten_in_stores import ForgottenInStores
+from clinic_backups.maintenance.store_init import StoreInit
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
@@ -109,6 +110,31 @@ def test_a_recovery_from_the_store_and_the_key_leaves_the_patient_out(
     text = dump(target)
     assert MARK not in text
     assert OTHER in text
+
+
+@pytest.mark.parametrize("known_to", ["catalog", "store"])
+def test_a_recovery_with_the_catalog_follows_what_the_catalog_has_made(
+    ward: Forgetting, target: Target, marked: int, known_to: str
+) -> None:
+    """Also if it does not have the request any more, because it came back from an older backup of its own."""
+    back_up_all(ward)
+    ward.forget(marked)
+    if known_to == "store":
+        in_stores(ward).write(Stores.of(ward.store))
+        ward.execute(
+            "ALTER TABLE clinic_backups.forgotten DISABLE TRIGGER ALL", "DELETE FROM clinic_backups.forgotten",
+            "ALTER TABLE clinic_backups.forgotten ENABLE ALWAYS TRIGGER forgotten_is_kept",
+        )  # fmt: skip
+    catalog = {"AIRFLOW_CONN_BACKUP_CATALOG": ward.database.catalog_uri}
+    StoreInit(ward.catalog, ward.catalog.clock, "ana").run(ward.store)
+    report = target.report("--clinic", "1", **catalog)
+    said = {
+        "catalog": "The catalog has 1 erasure requests.",
+        "store": "does not have any more. They are followed, too.",
+    }
+    assert said[known_to] in " ".join(report["forgotten"])
+    assert MARK not in dump(target)
+    assert OTHER in dump(target)
 
 
 def test_a_difference_in_the_rest_of_the_table_is_found(
