@@ -25,6 +25,7 @@ from bench import (
     incremental,
     large_clinic,
     memory,
+    point_in_time,
     recover,
     report,
     restore,
@@ -44,6 +45,7 @@ GROUPS = {
     "far": far.figures, "far_store": far_store.figures, "fleet": fleet.figures,
     "beside": beside.figures, "gentle": gentle.figures, "blocks": block_size.figures, "board": board.figures,
     "rows": rows.figures, "recover": recover.figures, "diff": diff.figures,
+    "pitr": point_in_time.figures,
 }  # fmt: skip
 DEFAULT_GROUPS = ("large", "restore", "small", "guards", "incremental", "board")
 QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
@@ -65,7 +67,8 @@ def main() -> int:
         "--only",
         choices=GROUPS,
         action="append",
-        help="only these; memory, far, far_store, fleet, beside, gentle, blocks, rows, recover: not among the default",
+        help="only these; not among the default: memory, far, far_store, fleet, beside, gentle, blocks, rows, recover,"
+        " diff, pitr",
     )
     arguments = parser.parse_args()
     asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients", "nights")}

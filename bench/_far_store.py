@@ -15,7 +15,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.one_at_a_time import Turns
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.base.settings import Settings
 from clinic_backups.maintenance.store_init import StoreInit
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder

@@ -23,7 +23,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, session_settings
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.maintenance.store_init import StoreInit

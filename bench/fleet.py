@@ -15,7 +15,7 @@ from bench.stack import EMPTY_DAG_ID, BenchStack, active, airflow
 from bench.world import COPY_END, World
 from clinic_backups.base import connections
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.tenant.copy_statement import copy_statement
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.session_settings import SESSION

@@ -17,7 +17,7 @@ from clinic_backups.base import connections
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, qualified
 from clinic_backups.base.findings import Report
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.onboarding import init
 from clinic_backups.onboarding.init import Wanted
 from clinic_backups.tenant import gate, people, structure

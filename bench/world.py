@@ -16,7 +16,7 @@ import pyrage
 from bench.figures import BenchError
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.tenant.copy_statement import copy_statement
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder

@@ -15,6 +15,7 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.audit import AuditEntry, AuditPage
 from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoint
+from clinic_backups.catalog.exports import ExportRecord
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
 from clinic_backups.catalog.proofs import ProofRecord
 from clinic_backups.catalog.row_changes import NightChange, TableChange
@@ -218,7 +219,7 @@ class Fake:
     def board(self) -> Fake:
         return self
 
-    history = audit = actions = downloads = seen_runs = proofs = row_changes = board
+    history = audit = actions = downloads = seen_runs = proofs = row_changes = exports = board
 
     def between(self, first: BackupRecord, second: BackupRecord) -> list[TableChange]:
         """What changed from one backup to another one."""
@@ -289,7 +290,8 @@ class Fake:
     def moments(self, clinic_id: int) -> list[Moment]:
         return [
             Moment(entry.number, entry.record.backup_id, entry.record.started_at, entry.record.kind,
-                   entry.record.hold_reason is not None, entry.record.safety_of)
+                   entry.record.hold_reason is not None, entry.record.safety_of, entry.record.read_from,
+                   entry.record.data_time)
             for entry in self.entries if entry.record.state == "completed"
         ]  # fmt: skip
 
@@ -318,6 +320,22 @@ class Fake:
     def restore(self, caller: Caller, backup: HistoryEntry, **asked: Any) -> Started:
         return self._start("clinic_restore", backup.number, asked)
 
+    def of_clinic(self, clinic_id: ClinicId) -> list[ExportRecord]:
+        """The files that people asked for."""
+        gone = replace(export_record(), id=2, deleted_at=NOW - timedelta(days=1))
+        by_command = replace(export_record(), id=1, store_url=None, key=None, expires_at=None, size_bytes=None)
+        return [export_record(), gone, by_command]
+
+    def get(self, number: int) -> ExportRecord | None:
+        return replace(export_record(), id=number) if number == 3 else None
+
+    def export(self, caller: Caller, what: HistoryEntry | ExportRecord, *formats: str, **asked: Any) -> Any:
+        """As an action it starts a run; as a download it gives the content."""
+        if isinstance(what, ExportRecord):
+            self.asked.append(("fetch_export", what.id))
+            return None, iter((b"sealed",))
+        return self._start("clinic_restore", what.number, *formats, asked)
+
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
         return self._start("clinic_backup_hold", backup.number, reason)
 
@@ -332,6 +350,17 @@ class Fake:
 
     def link(self, caller: Caller, backup: HistoryEntry) -> Link:
         return Link(None, NOW + timedelta(hours=1), "x.tar.zst.age")
+
+
+def export_record() -> ExportRecord:
+    """A file that can be downloaded."""
+    return ExportRecord(
+        id=3, clinic_id=7, backup_id=record(11).backup_id, format="xlsx", protection="password", requested_by="ana",
+        run_id="web__1", approved_by="guardia", begun_at=NOW - timedelta(days=1), made_at=NOW - timedelta(days=1),
+        rows=272_938, store_url="s3://respaldos/clinicas", key="exports/7/20260519_x.xlsx.zip",
+        file_name="clinica_sonrisas_7_20260519.xlsx.zip", size_bytes=6, sha256="5f" * 32,
+        expires_at=NOW + timedelta(days=6), deleted_at=None,
+    )  # fmt: skip
 
 
 def entries() -> list[HistoryEntry]:

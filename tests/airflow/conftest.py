@@ -21,7 +21,7 @@ import pytest
 from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.operators import pool
 from include.demo import databases

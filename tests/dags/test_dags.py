@@ -270,3 +270,42 @@ def test_the_params_take_what_the_key_of_the_clinics_may_be(
             clinic_param(settings, "Id").resolve(value)
         with pytest.raises(ParamValidationError):
             clinics_param(settings, "Ids").resolve([value])
+
+
+def test_each_task_runs_where_what_it_needs_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tasks of restores and drills need the secret key, and those of all other DAGs must not have it."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("CLINIC_BACKUPS_QUEUE", "backups")
+    monkeypatch.setenv("CLINIC_BACKUPS_RESTORE_QUEUE", "restores")
+    monkeypatch.setenv("CLINIC_BACKUPS_TASK_HOURS", "5")
+    monkeypatch.setenv("CLINIC_BACKUPS_RUN_HOURS", "20")
+    bag = DagBag(CHECKOUT / "dags")
+    assert bag.import_errors == {}
+    for dag_id, dag in bag.dags.items():
+        queues = {task.queue for task in dag.tasks}
+        assert queues == {"restores" if dag_id.startswith("clinic_restore") else "backups"}, dag_id
+        limits = {task.task_id: task.execution_timeout for task in dag.tasks}
+        own = {"replicate_missing": timedelta(hours=6), "approve": None}
+        assert limits == {name: own.get(name, timedelta(hours=5)) for name in limits}, dag_id
+        assert dag.dagrun_timeout is not None
+    assert bag.dags["clinic_backup"].dagrun_timeout == timedelta(hours=20)
+
+
+def test_without_a_word_airflows_own_queue_is_used(dags: dict[str, object]) -> None:
+    assert {task.queue for dag in dags.values() for task in dag.tasks} == {"default"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("queue", "said"), [("restores", "on queue 'restores'"), ("", "CLINIC_BACKUPS_RESTORE_QUEUE")])
+def test_a_worker_without_the_key_says_where_the_task_belongs(
+    queue: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clinic_backups.base.errors import SettingsError
+    from clinic_backups.operators.airflow_app import AirflowParts
+
+    monkeypatch.setenv("CLINIC_BACKUPS_RESTORE_QUEUE", queue)
+    monkeypatch.delenv("CLINIC_BACKUPS_IDENTITY_FILE", raising=False)
+    with pytest.raises(SettingsError, match="has no secret key") as caught:
+        AirflowParts().archives()
+    assert said in caught.value.hint
+    assert "IDENTITY" not in caught.value.hint

@@ -179,8 +179,9 @@ def test_a_conf_approves_only_for_one_of_the_approvers_who_did_not_ask(
     approvers: tuple[str, ...], triggered_by: str, requested_by: str, counts: bool
 ) -> None:
     who = {"triggered_by": triggered_by, "requested_by": requested_by}
-    assert (conf_problem(approvers, **who, given=False) == "") is counts
-    assert conf_problem(approvers, **who, given=True)
+    assert (conf_problem(approvers, **who, given=False, exports=False) == "") is counts
+    assert conf_problem(approvers, **who, given=True, exports=False)
+    assert conf_problem(approvers, **who, given=False, exports=True)
 
 
 UUID = "6f9619ff-8b86-4d11-b42d-00c04fc964ff"

@@ -507,9 +507,10 @@ class TestHistory:
     def test_moments_are_the_backups_that_can_be_restored(self, fleet: Fleet) -> None:
         for clinic_id in (*fleet.clinics, 99999, 12345):
             assert fleet.history.moments(clinic_id) == [
-                (number, was.backup_id, was.started_at, was.kind, was.hold_reason is not None, was.safety_of)
+                (number, was.backup_id, was.started_at, was.kind, was.hold_reason is not None, was.safety_of,
+                 was.read_from, was.data_time)
                 for number, was in fleet.of(clinic_id, "completed")
-            ]
+            ]  # fmt: skip
 
 
 @pytest.mark.parametrize("search", ["\0", "a\0b", "\ud800", "%" * 5000, "9" * 30])

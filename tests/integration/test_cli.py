@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,7 @@ from clinic_backups.catalog.migrate import newest
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.stores.base import ByteSource, StoredObject
 from clinic_backups.stores.file import FileStore
+from include.demo.layout import CHECKOUT
 from tests.postgres_fixtures import DemoDatabase
 
 
@@ -406,3 +408,11 @@ def test_check_wants_a_class_for_each_table_and_a_run_does_not(run: Run, demo_da
     assert checked.code == 1
     assert "`public.tarifa: shared, reason`" in " ".join(checked.out.split())
     assert run("backup", "--clinic", "3").code == 0
+
+
+def test_it_says_its_version(run: Run) -> None:
+    """Without any setting; pyproject.toml alone states it, and the image's tag is the same."""
+    stated = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    done = run("--version", AIRFLOW_CONN_CLINIC_DB=None, CLINIC_BACKUPS_STORE_URL=None)
+    assert (done.code, done.out) == (0, f"clinic-backups {stated}, catalog version {newest()}\n")
+    assert f"image: clinic-backups:{stated}\n" in (CHECKOUT / "docker-compose.yaml").read_text()

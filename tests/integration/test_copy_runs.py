@@ -37,6 +37,25 @@ def dumped(database: DemoDatabase, schema: str, name: str | None = None) -> set[
     return {re.sub(r"\s+", " ", each.replace(f"{schema}.", "")).strip() for each in found}
 
 
+LEADS_OUT = """
+    WITH RECURSIVE own (class, oid) AS (
+        SELECT classid, objid FROM pg_depend
+         WHERE refclassid = 'pg_namespace'::regclass AND refobjid = 'copia'::regnamespace
+         UNION
+        SELECT d.classid, d.objid FROM own AS o
+          JOIN pg_depend AS d ON d.refclassid = o.class AND d.refobjid = o.oid AND d.deptype IN ('a', 'i')
+    )
+    SELECT DISTINCT i.type || ' ' || i.identity
+      FROM own AS o
+      JOIN pg_depend AS d ON d.classid = o.class AND d.objid = o.oid
+     CROSS JOIN LATERAL pg_identify_object(d.refclassid, d.refobjid, 0) AS i
+     WHERE i.schema NOT IN ('copia', 'pg_catalog', 'pg_toast') AND d.refclassid <> 'pg_namespace'::regclass
+       AND NOT EXISTS (SELECT FROM pg_depend AS e
+                        WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')
+"""
+"""What objects of the copy depend on outside of it and of extensions: PostgreSQL's own answer."""
+
+
 def into(rig: Any, uri: str | None = None, **options: Any) -> IntoRestore:
     """As the superuser, unless an address is given."""
     return IntoRestore(
@@ -70,6 +89,7 @@ def test_pg_dump_finds_the_same_in_the_copy(annex: Annex) -> None:
                  "UNIQUE (clinica_id, cedula)", "SEQUENCE NAME"):  # fmt: skip
         assert any(word in each for each in of_tables(copied)), word
     # And not one name of the original is left in it.
+    assert annex.execute_rows(LEADS_OUT) == []
     assert not any("public." in each for each in copied)
 
 
@@ -242,6 +262,7 @@ class TestOddDefinitions:
         kinds = r"CREATE (TYPE|DOMAIN|SEQUENCE|UNIQUE INDEX|INDEX)|ALTER (TABLE|SEQUENCE)|COMMENT ON (TABLE|COLUMN)"
         apart = {each for each in own if re.match(kinds, each)} - copied
         assert all(re.search(r"loud|shared|DISABLE TRIGGER|CREATE DOMAIN code", each) for each in apart), apart
+        assert rig.execute_rows(LEADS_OUT) == []
         assert not any("s.loud" in each or "FUNCTION" in each or "TRIGGER" in each for each in copied)
         # PostgreSQL checks no rows for a domain that a composite type has too.
         assert "ALTER DOMAIN code ADD CONSTRAINT code_form CHECK (((VALUE)::text ~ '^[A-Z]'::text)) NOT VALID" in copied
@@ -364,6 +385,7 @@ class TestOddDefinitions:
             " mail OPERATOR(s.=) 'a@B'::s.citext AND word OPERATOR(s.=) 'X'::s.citext, old,"
             " (SELECT last_value FROM s.old)"
         )
+        assert rig.execute_rows(LEADS_OUT) == []
         assert (mail, same, [(old - 1, number)]) == ("copia.mail", True, last)
         rig.execute("DROP TABLE s.line, s.bill; DROP DOMAIN s.mail")
         # A database without the extension.

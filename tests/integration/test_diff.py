@@ -21,7 +21,7 @@ from clinic_backups.archive.blocks import CUT_MASK, Block, BlockList
 from clinic_backups.archive.csv_rows import fields_of
 from clinic_backups.archive.encryption import ENCRYPTION, load_identities
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.base.table import Column, Table
 from clinic_backups.cli.diff import notes_of
 from clinic_backups.differences.compare import compare

@@ -15,7 +15,7 @@ from sqlalchemy import NullPool, create_engine
 
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.catalog import migrate
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.request import RestoreRequest

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.differences.record_history import folded
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.search_columns import parse

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from include.demo.postgres import EmbeddedPostgres
 from tests.foreign import Foreign, foreign_database
 from tests.integration.test_cli import Done, Run
 from tests.integration.test_cli import run as command  # noqa: F401 - a fixture
+from tests.integration.test_copy_runs import LEADS_OUT
 
 LINES = {
     "uuid_tenants": """\
@@ -130,3 +133,33 @@ def newest(life: Life, tenant: str) -> str:
     """The scheduled backup of a tenant."""
     found = life.done("list", "--clinic", tenant, "--json").json()
     return str(next(each["backup_id"] for each in found if not each["safety_of"]))
+
+
+COUNTS = """
+    SELECT c.relname, (SELECT count(*) FROM pg_index WHERE indrelid = c.oid),
+           (SELECT count(*) FROM pg_constraint WHERE conrelid = c.oid AND contype IN ('c', 'u', 'x', 'p')),
+           (SELECT count(*) FROM pg_attrdef WHERE adrelid = c.oid),
+           (SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND attidentity <> ''),
+           (SELECT array_agg(attname || attnotnull || attgenerated::text ORDER BY attnum) FROM pg_attribute
+             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
+      FROM pg_class AS c WHERE c.relkind = 'r' AND c.relnamespace = %s::regnamespace ORDER BY 1
+"""
+
+
+def test_a_copy_has_everything_that_each_table_has(life: Life) -> None:
+    tenant = str(life.foreign.tenants[0])
+    life.done("backup", "--clinic", tenant)
+    life.foreign.execute(f"GRANT CREATE ON DATABASE {life.foreign.database} TO {life._roles['restorer']}")
+    report = json.loads(life.done("restore-into", "--clinic", tenant, "--schema", "copia", "--json").out)
+    with closing(life.foreign.connect()) as db, db.cursor() as cursor:
+        found = []
+        for schema in ("public", "copia"):
+            cursor.execute(COUNTS, (schema,))
+            found.append({name: rest for name, *rest in cursor})
+        cursor.execute(LEADS_OUT)
+        assert cursor.fetchall() == []
+    own, copied = found
+    assert copied.keys() == {table["name"] for table in report["tables"]} and len(copied) > 8
+    assert copied == {name: own[name] for name in copied}
+    said = [note for table in report["tables"] for note in table["notes"]]
+    assert all(note.startswith(("There is no foreign key to", "Not in the copy:")) for note in said), said

@@ -30,7 +30,7 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.findings import Finding
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.base.text import in_sql, one_line
 from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.workspace import Workspace

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clinic_backups.base import connections
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.onboarding import init
 from clinic_backups.onboarding.init import InitPlan, Wanted
 from clinic_backups.tenant.extract import SqlFolder, render

@@ -278,9 +278,10 @@ def test_a_renamed_column_never_comes_in_clear(annex: Annex, tmp_path: Path) -> 
 
 
 DDL = """
+    CREATE DOMAIN s.some AS text[]; CREATE DOMAIN s.tags AS s.some NOT NULL;
     CREATE DOMAIN s.mail AS varchar(40) CHECK (VALUE LIKE '%@%');
     CREATE TABLE s.person (id uuid PRIMARY KEY, clinic_id int, key text UNIQUE, born timestamp, mail s.mail,
-        seen date, code char(14) UNIQUE, tags text[], bytes bytea NOT NULL, doc json, words varchar(5),
+        seen date, code char(14) UNIQUE, tags s.tags, bytes bytea NOT NULL, doc json, words varchar(5),
         called varchar(30));
     CREATE UNIQUE INDEX called ON s.person (lower(called));
     CREATE TABLE s.visit (id int PRIMARY KEY, clinic_id int, person_id uuid REFERENCES s.person, key text
@@ -329,6 +330,11 @@ def test_keys_that_are_masked_alike_still_refer_to_their_rows(demo_database: Dem
         " FROM copia.person"
     )
     assert (far, early, late, usual) == (True, True, True, 1)
+    nulls = RULES.replace("code: hash", "code: null").replace("tags: empty", "tags: null")
+    (rig.settings.sql_dir / "masks.txt").write_text(nulls)
+    with pytest.raises(SettingsError, match=r"s\.person\.tags, null: it may not be NULL") as caught:
+        into(rig).run(rig.source(record), "otra")
+    assert "code" not in str(caught.value)
     for one in ("s.visit.key: hash", "s.person.key: hash"):
         (rig.settings.sql_dir / "masks.txt").write_text(RULES.replace(f"{one}\n", ""))
         with pytest.raises(SettingsError, match=r"s\.visit\.key refers to s\.person\.key: both need the same rule"):

@@ -19,7 +19,7 @@ from clinic_backups.base import connections
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.findings import Finding, require
-from clinic_backups.base.setting_fields import PROJECT_EMAIL, PROJECT_SQL
+from clinic_backups.base.project import PROJECT_EMAIL, PROJECT_SQL
 from clinic_backups.base.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores

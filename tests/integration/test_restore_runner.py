@@ -15,15 +15,17 @@ import pytest
 from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreMode, RestoreRecord, Restores, restore_id_of
 from clinic_backups.restore.hooks import AfterHookFailed
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.plan_text import as_lines, as_markdown, undo_command, undo_conf
+from clinic_backups.restore.point_in_time import PointInTime
 from clinic_backups.restore.request import RestoreRequest, parse
 from clinic_backups.restore.runner import RestoreRunner, close_abandoned
 from clinic_backups.restore.safety import SafetyBackup
@@ -42,6 +44,7 @@ class Theatre(Ward):
         super().__post_init__()
         self.now = datetime(2026, 11, 24, 6, tzinfo=UTC)
         self.restores = Restores(self.catalog.database)
+        self.earlier: dict[str, str] = {}
 
     def runner(self, database: DemoDatabase | None = None) -> RestoreRunner:
         """What restores, into another database than backups are read from where one is given."""
@@ -52,6 +55,19 @@ class Theatre(Ward):
         return RestoreRunner(
             restore=restore, catalog=self.catalog, restore_db=restore_db, approvals=self.approvals(), now=self.tick,
             safety=SafetyBackup(settings=self.settings, backup=backup, restore_db=restore_db),
+            of_point_in_time=self.point_in_time(restore_db).take,
+        )  # fmt: skip
+
+    def point_in_time(self, restore_db: Connection) -> PointInTime:
+        """What backs up from the databases of an earlier time that ``earlier`` names."""
+        folder = self.settings.point_in_time_sql_dir or self.settings.sql_dir
+        then = self.settings.model_copy(update={"sql_dir": folder})
+        return PointInTime(
+            settings=then, connection_of=lambda name: connections.parse(name, self.earlier[name]),
+            backup=lambda connection, ask: self.backup(
+                clinic_db=connection, ask_time=ask, now=self.tick, settings=then
+            ),
+            productive=[restore_db, self.clinic_db],
         )  # fmt: skip
 
     def approvals(self, hours: float = 24) -> Approvals:

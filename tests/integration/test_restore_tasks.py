@@ -17,7 +17,8 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore_runner import DAMAGE, Theatre
 from tests.mailbox import mailbox
-from tests.postgres_fixtures import DemoDatabase
+from tests.postgres_fixtures import DemoDatabase, copy_of
+from tests.rig import Rig
 
 RUN = "manual__1"
 WAITS = "waits for an answer"
@@ -39,6 +40,7 @@ class Tasks:
         settings = theatre.settings.model_copy(update={"approvers": approvers, "identity_file": key})
         known = {"clinic_db": theatre.clinic_db, "backup_catalog": theatre.catalog._connection}
         known["restore_db"] = connections.parse("restore_db", theatre.database.restorer_uri)
+        known |= {name: connections.parse(name, uri) for name, uri in theatre.earlier.items()}
         self.parts = Parts(settings, known.get)
         theatre.initialise()
         self.run = SimpleNamespace(run_id=RUN, conf=self.conf, triggering_user_name=user)
@@ -54,6 +56,9 @@ class Tasks:
         runner = self.theatre.runner()
         request = RestoreRequest(clinic_id=1, requested_by=self.run.triggering_user_name or "unknown", run_id=RUN)
         return runner.propose(request, runner.plan(request)).page
+
+    def plan(self) -> Any:
+        return self.module.plan.function()
 
     def approve(self, instance: str = "try-1") -> Any:
         return self._operator().execute(self.context(instance))
@@ -410,3 +415,24 @@ def test_whoever_asked_hears_of_a_lapsed_plan_although_airflow_says_nothing(
     theatre.execute("UPDATE clinic_backups.approval SET waits_until = now() - interval '6 days'")
     mails.remind(tasks.parts.approvals, 24)
     assert [(told["what"], told["to"]) for told in tasks.told()] == [("asked", None), ("answer", None)]
+
+
+def test_a_run_from_a_database_of_an_earlier_time(
+    theatre: Theatre, demo_template: DemoDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is approved is the backup that was read from there. It is not needed any more afterwards."""
+    with copy_of(demo_template) as earlier:
+        theatre.earlier = {"pitr_db": earlier.reader_uri}
+        tasks = Tasks(theatre, monkeypatch, approvers=("jefa",), user="pedro")
+        tasks.conf.clear()
+        tasks.conf.update(clinic_id=1, from_connection="pitr_db", other_database=True)
+        tasks.conf["as_of"] = "2026-11-24T02:30:00-04:00"
+        planned = tasks.plan()
+        there = Rig.rows_now(Theatre(earlier, FileStore(Path(theatre.store.url.removeprefix("file://")))), 1)
+    _, page = tasks.approve()
+    assert "2026-11-24T06:30:00Z" in page and "read from pitr" in page
+    tasks.answer({"id": "7", "name": "jefa"})
+    assert tasks.apply()["rows"] == planned["writes"] > 0
+    assert theatre.rows_now(1) == there
+    record = theatre.catalog.require(planned["backup_id"])
+    assert (record.requested_by, record.data_time) == ("pedro", datetime(2026, 11, 24, 6, 30, tzinfo=UTC))

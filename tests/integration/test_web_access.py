@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from clinic_backups.base import connections
 from clinic_backups.base.errors import SettingsError, TransientError
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.web.access import Access, refuse_other_sites
 from clinic_backups.web.databases import WebDatabase
 from clinic_backups.web.problems import CrossSite, Unavailable

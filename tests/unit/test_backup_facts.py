@@ -26,6 +26,7 @@ FULL = replace(
     chain=(ChainArchive("backups/7/a", 5, "5f" * 32, "1e" * 16, record(12).backup_id),),
     gaps=(Gap("public.citas_consulta", "was forgotten"),),
     safety_of=record(11).backup_id,
+    read_from="pitr_db (database clinics at 10.0.0.5:5432, timeline 2)",
     data_at=NOW,
     suspect="public.citas_consulta has no rows",
     source_db="7633/16384/clinica",

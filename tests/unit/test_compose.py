@@ -21,8 +21,11 @@ import yaml
 
 CHECKOUT = Path(__file__).parents[2]
 ONE_SHOT = {"airflow-init", "postgres-init", "demo-database"}
+OF_PROFILES = {"AIRFLOW_CONN_RESTORE_DB", "AIRFLOW_CONN_PITR_DB"}
+"""Variables that only a profile needs: without it they may be empty."""
 LONG_RUNNING = {
     "api-server", "scheduler", "dag-processor", "triggerer", "worker", "postgres", "redis", "store", "mail",
+    "restore-worker",
 }  # fmt: skip
 
 # $$ is Compose's way to write a $ that is not its own.
@@ -122,6 +125,22 @@ def test_services_are_healthy_pinned_and_confined(compose: dict[str, Any]) -> No
             assert how["condition"] == wanted, f"{name} does not wait for {other}"
 
 
+def test_the_key_is_with_the_worker_that_restores_and_nowhere_else(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    secret = {name for name, service in services.items() if "secrets" in service}
+    keys = {
+        name for name, service in services.items() if "CLINIC_BACKUPS_IDENTITY_FILE" in service.get("environment", {})
+    }
+    writes = {name for name, service in services.items() if "AIRFLOW_CONN_RESTORE_DB" in service.get("environment", {})}
+    assert secret == keys == writes == {"restore-worker"}
+    restores = services["restore-worker"]
+    assert restores["profiles"] == ["restore"]
+    queue = services["scheduler"]["environment"]["CLINIC_BACKUPS_RESTORE_QUEUE"]
+    assert restores["command"].endswith(f"--queues {queue}")
+    assert "--queues" not in services["worker"]["command"], "Airflow's default queue"
+    assert services["dag-processor"]["environment"]["CLINIC_BACKUPS_RESTORE_QUEUE"] == queue
+
+
 def test_no_secret_has_a_default(compose: dict[str, Any]) -> None:
     assert literal_secrets(compose["services"]) == []
     # The check above can fail:
@@ -143,7 +162,9 @@ def test_every_variable_is_in_the_example(compose: dict[str, Any], example: dict
             used.setdefault(match[1] or match[4], set()).add((match[2] or "", match[3] or ""))
     assert set(used) == set(example)
     for name, ways in used.items():
-        if OWNERS.search(name):
+        if name in OF_PROFILES:
+            assert ways == {(":-", "")} and example[name] == "", f"{name} has a value"
+        elif OWNERS.search(name):
             assert {how for how, _ in ways} == {":?"} and all(message for _, message in ways), f"{name} is not required"
             assert example[name] == "", f"{name} has a value in .env.example"
         else:

@@ -26,6 +26,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.notify.digest import digest_facts
 from clinic_backups.notify.mime import message
 from clinic_backups.notify.templates import FORMS, Form, Mail, Templates, _compiled
+from clinic_backups.restore.request import EXPORT, INTO, MODES
 from clinic_backups.tenant.people import UnusableKey
 from tests.servers import CHECKOUT
 
@@ -309,6 +310,16 @@ WORDINGS_OF_ANSWERS: list[tuple[str, dict[str, Any], dict[str, str], dict[str, s
      {"es": "en el esquema nuevo mirar_7", "en": "in the new schema mirar_7"}, {"es": "agregados", "en": "inserted"}),
     ("answer", {"outcome": "approved", "reason": ""}, {"es": "jefa aprobó", "en": "jefa approved"},
      {"es": "Motivo", "en": "Reason"}),
+    ("approval", {"reminder": False, "mode": "export"},
+     {"es": "un archivo con los datos", "en": "a file with the data"}, {"es": "restaurar", "en": "to restore"}),
+    ("approval", {"reminder": True, "mode": "export"},
+     {"es": "Nadie ha respondido todavía", "en": "Nobody has answered yet"}, {"es": "agregados", "en": "inserted"}),
+    ("answer", {"outcome": "approved", "mode": "export"},
+     {"es": "se puede descargar", "en": "can be downloaded"}, {"es": "restaurar datos", "en": "restore data"}),
+    ("answer", {"outcome": "rejected", "mode": "export"},
+     {"es": "rechazó que se entreguen", "en": "rejected that the data"}, {"es": "estaura", "en": "estore"}),
+    ("answer", {"outcome": "lapsed", "answered_by": "", "reason": "", "mode": "export"},
+     {"es": "pedirlos de nuevo", "en": "ask for them again"}, {"es": "restaurar", "en": "to restore"}),
     ("answer", {"outcome": "lapsed", "answered_by": "", "reason": ""},
      {"es": "Nadie respondió a tiempo", "en": "Nobody answered"}, {"es": "Respondió:", "en": "Answered by"}),
 ]  # fmt: skip
@@ -324,6 +335,14 @@ def test_the_wordings_of_plans_and_answers(
         assert says[language] in part
         assert language not in not_says or not_says[language] not in part
     assert Page(mail.html).links == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", ["approval", "answer", "restore", "restore_report"])
+@pytest.mark.parametrize("mode", [*MODES, INTO, EXPORT])
+def test_every_mode_has_its_words(mode: str, kind: str, language: str) -> None:
+    mail = SHIPPED.render(kind, language, FACTS[kind] | {"mode": mode, "schema": "mirar_7"})
+    assert not re.search(rf"^Mod[oe]: +{mode}$", mail.text, re.MULTILINE) or (mode, language) == ("exact", "en")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -348,6 +367,11 @@ RESTORE_WORDINGS: list[tuple[dict[str, Any], dict[str, list[str]], dict[str, lis
     ({"mode": "missing", "tables": ["public.citas_consulta"]},
      {"es": ["que faltaban en una parte de los datos"], "en": ["missing from part of "]},
      {"es": ["quedaron como estaban"], "en": ["is now as it was"]}),
+    ({"mode": "rows"},
+     {"es": ["Los registros que se pidieron", "no se tocaron"],
+      "en": ["records that were asked for", "left as they are"]},
+     {"es": ["ya no está en la aplicación", "Los datos de su clínica quedaron"],
+      "en": ["no longer in the application", "Your clinic’s data is"]}),
     ({"tables": ["public.citas_consulta"]},
      {"es": ["Una parte de los datos"], "en": ["Part of "]},
      {"es": ["quedaron como estaban"], "en": ["The data of"]}),

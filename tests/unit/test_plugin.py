@@ -14,7 +14,7 @@ import pytest
 from clinic_backups.operators import airflow_internals
 from tests.servers import CHECKOUT
 
-PLUGIN = CHECKOUT / "plugins" / "clinic_backups_plugin.py"
+PLUGIN = CHECKOUT / "plugins" / "clinic_backups" / "airflow_plugin.py"
 PUBLIC = (
     "airflow.sdk", "airflow.providers", "airflow.plugins_manager", "airflow.listeners", "airflow.timetables",
     "airflow.task.priority_strategy",

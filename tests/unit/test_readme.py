@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.base.setting_fields import PROJECT_SQL
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.stores.kinds import KINDS
 from include import docs
 

@@ -83,10 +83,12 @@ OF_OTHERS = {
     "a", "administra", "ahora", "auditoría", "busca", "cada", "cambia", "cifras", "clinica", "compara", "cosa", "diga",
     "día", "elija", "espera", "estaba", "falta", "haga", "haya", "lista", "llena", "mientras", "nada", "nunca", "para",
     "problema", "próxima", "queda", "quita", "respalda", "restaura", "tablas", "todavía", "toda", "última", "últimas",
-    "ya",
+    "cifra", "descarga", "días", "página", "propia", "ya",
 }  # fmt: skip
 # Sentences without the noun that have a word of a gender, and do not speak of clinics either.
 OTHER_SENTENCES = {
+    "Anótela ahora: no se guarda en ninguna parte y no se puede volver a ver.",
+    "Se muestra una contraseña, una sola vez.",
     "Esta restauración no espera ninguna aprobación.", "Leer y comparar todas las réplicas",
     "Las notas y los motivos son una sola línea de {number} letras, números y signos como máximo.",
     "No queda ninguna réplica: no se puede restaurar.", "Sin marcar ninguna se restauran todas.",
@@ -358,7 +360,9 @@ def messages() -> Iterator[tuple[str, str]]:
 
 def test_the_rules_find_the_word_in_every_message() -> None:
     left = {text for _, text in messages() if CLINIC.search(ORGANIZATION.in_message(text))}
-    assert left == {"Restore clinic {{ params.clinic_id }}?"}, "only that one, which Airflow renders"
+    does = "{% if params.mode == 'export' %}Export the data of{% else %}Restore{% endif %}"
+    tag = "clinic backups"
+    assert left == {does + " clinic {{ params.clinic_id }}?", tag}, "only what Airflow renders, and the DAGs' tag"
 
 
 def test_commands_and_logs_of_tasks_have_the_word(

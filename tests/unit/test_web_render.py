@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,13 +13,16 @@ from typing import Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+import pyrage
 import pytest
 from babel import Locale
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
+from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.base.backup_facts import Gap
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.notify.formats import Formats
@@ -50,7 +54,7 @@ ROOT = "/base/backups"
 WEB = CHECKOUT / "plugins" / "clinic_backups" / "web"
 PAGES = [
     "", "?q=x&standing=late&sort=size&desc=1&page=2&all=1&failed=1", "clinics/7", "clinics/119", "clinics/7/restore",
-    "clinics/7/changes",
+    "clinics/7/changes", "clinics/7/export",
     "clinics/119/runs/manual__1", "backups/13", "backups/12", "backups/11", "backups/10", "backups/9", "audit",
     "audit?clinic=7&actor=ana", "dag/clinic_backup", "dag/anything%20else",
     *(f"runs/{run.dag_id}/{quote(run.run_id, safe='')}?done=planning"
@@ -124,7 +128,7 @@ def test_every_page_is_sound_for_everybody(viewer: Viewer, language: str) -> Non
     with client(Fake(), viewer, language) as browser:
         for path in PAGES:
             answer = browser.get(f"ui/{path}")
-            forbidden = viewer is READER and path == "clinics/7/restore"
+            forbidden = viewer is READER and path in ("clinics/7/restore", "clinics/7/export")
             hidden = viewer is not OPERATOR and "119" in path
             assert answer.status_code == (403 if forbidden else 404 if hidden else 200), path
             assert f'<html lang="{language}">' in answer.text
@@ -284,6 +288,80 @@ def test_forms_lead_to_the_run_that_does_it() -> None:
         assert len(fake.asked) == done
         answer = browser.get("ui/backups/12/download")
         assert (answer.status_code, answer.headers["location"]) == (303, "/base/backups/respaldos/12/archivo/")
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_the_password_of_an_export_is_shown_once_and_kept_nowhere(language: str) -> None:
+    fake, (secret, public) = Fake(), generate_identity()
+    fake.settings = Settings(time_zone="America/La_Paz", recipients=(public,))
+    with client(fake, ADMINISTRATOR, language) as browser:
+        answer = browser.post("ui/clinics/7/export", data={"backup": "11", "format": "csv"})
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+        read(answer.text)
+        (shown,) = re.findall(r"(?:[a-z2-9]{4}-){4}[a-z2-9]{4}", answer.text)
+        (asked,) = fake.asked
+        assert asked[:3] == ("clinic_restore", 11, "csv")
+        sealed = base64.b64decode(asked[3]["sealed_password"])
+        assert pyrage.decrypt(sealed, [pyrage.x25519.Identity.from_str(secret)]).decode() == shown
+        again = browser.post("ui/clinics/7/export", data={"backup": "11", "format": "csv"})
+        assert shown not in again.text
+        assert shown not in browser.get("ui/clinics/7").text
+
+
+def test_without_the_keys_of_backups_nobody_gets_a_password() -> None:
+    fake = Fake()
+    with client(fake, ADMINISTRATOR, "en") as browser:
+        answer = browser.post("ui/clinics/7/export", data={"backup": "11", "format": "csv"})
+        assert answer.status_code == 409 and "CLINIC_BACKUPS_RECIPIENTS" in answer.text
+    assert fake.asked == []
+
+
+def test_a_clinic_with_a_key_of_its_own_gets_no_password() -> None:
+    fake = Fake()
+    fake.settings = Settings(time_zone="America/La_Paz", clinic_recipients={7: (generate_identity()[1],)})
+    with client(fake, ADMINISTRATOR) as browser:
+        answer = browser.post("ui/clinics/7/export", data={"backup": "11", "format": "xlsx"})
+        assert answer.status_code == 303 and answer.headers["location"].endswith("?done=exporting")
+    assert fake.asked == [("clinic_restore", 11, "xlsx", {"notes": ""})]
+
+
+def test_who_may_ask_for_data_and_get_them() -> None:
+    fake = Fake()
+    for viewer, status in ((OPERATOR, 200), (ADMINISTRATOR, 200), (READER, 404)):
+        with client(fake, viewer) as browser:
+            answer = browser.get("ui/exports/3/download", headers={"Sec-Fetch-Site": "same-origin"})
+            assert answer.status_code == status
+            if status == 200:
+                assert answer.content == b"sealed"
+                assert 'filename="clinica_sonrisas_7_20260519.xlsx.zip"' in answer.headers["content-disposition"]
+            assert ("export" in browser.get("ui/clinics/7").text) == (status == 200)
+            for number in ("4", "0", "-1", str(2**63)):
+                assert browser.get(f"ui/exports/{number}/download").status_code == 404
+            for data in ({"backup": "11", "format": "exe"}, {"backup": "x"}, {}):
+                assert browser.post("ui/clinics/7/export", data=data).status_code in (403, 422)
+    with client(fake, READER) as browser:
+        assert browser.post("ui/clinics/7/export", data={"backup": "11"}).status_code == 403
+    with client(fake, ADMINISTRATOR) as browser:
+        assert browser.post("ui/clinics/8/export", data={"backup": "11"}).status_code == 404
+    assert [asked for asked in fake.asked if asked[0] != "fetch_export"] == []
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_a_run_that_exports_is_not_called_a_restore(language: str) -> None:
+    conf = {"clinic_id": 7, "mode": "export", "format": "xlsx"}
+    wrong = {"es": ["restaura", "Restaura"], "en": ["restore", "Restore"]}[language]
+    for state, changes in (("running", {}), ("success", {"waiting_for_approval": False, "ended_at": NOW})):
+        fake = Fake(runs=[restore_run(state, conf=conf, plan=None, target="", **changes)])
+        with client(fake, OPERATOR, language) as browser:
+            text = browser.get(f"ui/runs/clinic_restore/{quote(restore_run().run_id, safe='')}").text
+        body = text[text.index("<main") :].replace("clinic_restore", "").replace("restore%", "")
+        assert [word for word in wrong if word in body] == []
+        with client(fake, OPERATOR, language) as browser:
+            page = browser.get("ui/clinics/7").text
+        restores, exports = (page.index(f'id="{name}-title"') for name in ("restores", "exports"))
+        places = [found.start() for found in re.finditer("runs/clinic_restore/web__", page)]
+        assert all(place > exports > restores for place in places)
+        assert len(places) == (state == "running")
 
 
 @pytest.mark.parametrize("path", [

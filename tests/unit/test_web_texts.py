@@ -15,6 +15,7 @@ from babel import Locale
 from clinic_backups.base.backup_facts import Kind, Trigger
 from clinic_backups.base.replica import Condition
 from clinic_backups.catalog.board import Standing
+from clinic_backups.catalog.exports import FORMATS
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.notify.formats import Formats
 from clinic_backups.web import language as language_module
@@ -39,7 +40,8 @@ WORDS: Mapping[str, set[str]] = {
     "state.": {"running", "completed", "failed", "lost"},
     "backup.explain_": {"running", "completed", "failed", "lost"},
     "failure.": {"failed", "lost"},
-    "mode.": {*get_args(RestoreMode), "into"},
+    "mode.": {*get_args(RestoreMode), "into", "export"},
+    "export_format.": set(FORMATS),
     "replica.": set(get_args(Condition)),
     "role.": set(get_args(Role)),
     "trend.": {"size_bytes", "rows", "changed"},
@@ -52,7 +54,20 @@ WORDS: Mapping[str, set[str]] = {
     "step_state.": {*TONES, "approval", "rejected", "lapsed"},
     "banner.": set(get_args(BannerKind)),
     "banner_todo.": set(get_args(BannerKind)),
-    "did.": {"back_up", "restore", "approve", "reject", "hold", "release", "verify", "download", "fetch", "accept"},
+    "did.": {
+        "back_up",
+        "restore",
+        "approve",
+        "reject",
+        "hold",
+        "release",
+        "verify",
+        "download",
+        "fetch",
+        "accept",
+        "export",
+        "fetch_export",
+    },
     "error.lead.": {"400", "401", "403", "404", "405", "409", "413", "422", "429", "500", "503"},
     "error.why.": {"403", "404", "409", "422", "429", "500", "503"},
 }

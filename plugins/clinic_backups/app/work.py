@@ -37,6 +37,7 @@ from clinic_backups.differences.record_history import RecordHistory
 from clinic_backups.differences.states import States
 from clinic_backups.drill.night import Drills, OnProof
 from clinic_backups.drill.order import Turn, choose
+from clinic_backups.export.delivery import ExportRunner
 from clinic_backups.export.export import Export
 from clinic_backups.maintenance.forgotten_in_stores import ForgottenInStores
 from clinic_backups.maintenance.holds import Holds
@@ -54,10 +55,12 @@ from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.copy_runner import CopyRunner
 from clinic_backups.restore.find_backup import choose_backup, require_completed
 from clinic_backups.restore.into_schema import IntoRestore
+from clinic_backups.restore.point_in_time import PointInTime
 from clinic_backups.restore.rehearse_clinics import rehearse
 from clinic_backups.restore.request import LONGEST_BACKUP_ID, RestoreRequest, moment_of
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
+from clinic_backups.tenant.data_time import AskTime
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.gate import OnUnchecked
@@ -88,6 +91,7 @@ class Stages(TypedDict, total=False):
     on_progress: OnProgress
     on_unnoted: Callable[[ClinicBackupsError], object]
     on_unchecked: OnUnchecked
+    ask_time: AskTime
     turns: Turns
 
 
@@ -122,11 +126,14 @@ class Parts(Shared):
         """Reads backups. :raises SettingsError: there is no identity file, or it cannot be used."""
         file = identity_file or self.settings.identity_file
         if file is None:
-            raise SettingsError(
-                "No identity file is given. Without the secret key no backup can be opened.",
-                hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
-            )
+            raise self._without_identity()
         return Archives(self.stores, load_identities(file), unpack_ratio=self.settings.unpack_ratio, **options)
+
+    def _without_identity(self) -> SettingsError:
+        return SettingsError(
+            "No identity file is given. Without the secret key no backup can be opened.",
+            hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
+        )
 
     def _noting_archives(self, identity_file: Path | None, **listening: Unpack[Listening]) -> Archives:
         """As :meth:`archives`. The catalog says how large each archive is, and notes which replicas are bad."""
@@ -166,7 +173,25 @@ class Parts(Shared):
         return RestoreRunner(
             restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(identity_file),
             approvals=self.approvals, now=self.clock,
+            of_point_in_time=self.point_in_time(identity_file, listener=restore.listener).take,
         )  # fmt: skip
+
+    def point_in_time(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> PointInTime:
+        """Backs up clinics from databases of an earlier time."""
+        settings = self._with_recipients(identity_file)
+        if (folder := settings.point_in_time_sql_dir) is not None:
+            settings = settings.model_copy(update={"sql_dir": folder})
+
+        def backup(connection: Connection, ask_time: AskTime) -> ClinicBackup:
+            # The mails of the restore name the backup.
+            return self.backup(
+                announcer=Announcer("never"), clinic_db=connection, settings=settings, ask_time=ask_time
+            )  # fmt: skip
+
+        productive = [self.restore_db, *(found for name in ("clinic_db",) if (found := self._find(name)))]
+        return PointInTime(
+            settings=settings, backup=backup, connection_of=self.connection, productive=productive, **listening
+        )
 
     @cached_property
     def approvals(self) -> Approvals:
@@ -184,6 +209,14 @@ class Parts(Shared):
             catalog=self.catalog,
             approvals=self.approvals,
         )
+
+    def exports_to_approve(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> ExportRunner:
+        """Writes exports into the store, with an approval. :raises SettingsError: see :meth:`archives`."""
+        export = self.export(identity_file, **listening)
+        return ExportRunner(
+            settings=self.settings, export=export, catalog=self.catalog, approvals=self.approvals,
+            identities=self.archives(identity_file).identities, store=lambda: self.store, now=self.clock,
+        )  # fmt: skip
 
     def states(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> States:
         """Compares states of a clinic: backups, moments, and databases."""
@@ -273,12 +306,17 @@ class Parts(Shared):
 
         If the settings have no recipients, a safety backup is encrypted to the keys that open the backup itself.
         """
-        settings, file = self.settings, identity_file or self.settings.identity_file
-        if not settings.recipients and file is not None:
-            settings = settings.model_copy(update={"recipients": public_keys(file)})
+        settings = self._with_recipients(identity_file)
         # The restore's own mail names the safety backup.
         backup = self.backup(announcer=Announcer("never"), clinic_db=self.restore_db, settings=settings)
         return SafetyBackup(settings=settings, backup=backup, restore_db=self.restore_db)
+
+    def _with_recipients(self, identity_file: Path | None) -> Settings:
+        """The settings; without recipients in them, those of the keys that open the backups."""
+        settings, file = self.settings, identity_file or self.settings.identity_file
+        if settings.recipients or file is None:
+            return settings
+        return settings.model_copy(update={"recipients": public_keys(file)})
 
     def cleaner(self) -> Cleaner:
         """Applies the retention policy and continues erasures."""

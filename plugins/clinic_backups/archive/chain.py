@@ -55,11 +55,12 @@ def choose(
     if wanted == "auto" and settings.full_every_days == 0:
         return ChainChoice("the settings ask for full backups only")
     completed = [backup for backup in backups if backup.state == "completed"]
-    known = {backup.backup_id: backup for backup in completed if backup.is_trusted}
+    # One of a point in time may come from any server, and is no parent.
+    known = {backup.backup_id: backup for backup in completed if backup.is_trusted and backup.read_from is None}
     if not known:
         return ChainChoice(
             "all of the clinic's backups are suspect, and nobody accepted one"
-            if completed
+            if any(backup.read_from is None for backup in completed)
             else "the clinic has no backup yet"
         )
     newest = max(known.values(), key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +55,29 @@ def _parse(recipient: str) -> Any:
         raise SettingsError(
             f"Recipient {recipient!r} is not an age or ssh public key.",
             hint="Public keys look like age1… and come from `clinic-backups keygen`.",
+        ) from None
+
+
+def seal_text(text: str, recipients: Sequence[str]) -> str:
+    """A short text that only the holders of the secret keys can read, in letters that fit into a line of JSON.
+
+    :raises SettingsError: there is no public key, or one is wrong.
+    """
+    if not recipients:
+        raise SettingsError(
+            "There is no public key to encrypt to.", hint="Set CLINIC_BACKUPS_RECIPIENTS. It holds public keys only."
+        )
+    return base64.b64encode(pyrage.encrypt(text.encode(), parse_recipients(recipients))).decode("ascii")
+
+
+def open_text(sealed: str, identities: Sequence[Any]) -> str:
+    """What :func:`seal_text` has sealed. :raises WrongIdentity: none of the secret keys opens it."""
+    try:
+        return str(pyrage.decrypt(base64.b64decode(sealed, validate=True), list(identities)), "utf-8")
+    except (pyrage.DecryptError, binascii.Error, ValueError) as error:
+        raise WrongIdentity(
+            f"What was encrypted for this worker cannot be opened ({type(error).__name__}).",
+            hint="Are CLINIC_BACKUPS_RECIPIENTS of the API server the public keys of this worker's identity file?",
         ) from None
 
 

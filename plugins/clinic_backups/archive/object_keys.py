@@ -18,6 +18,8 @@ from clinic_backups.base.clinic_id import ClinicId, component_of, from_component
 
 ROOT = "backups/"
 """All keys of backups begin with it."""
+EXPORTS = "exports/"
+"""Files for people lie below it, each clinic's in a folder of its own. Nobody takes them for backups."""
 PROBES = "preflight/"
 """Probe objects lie below it, and are deleted again."""
 SUFFIX = f".tar{CODEC.SUFFIX}{ENCRYPTION.SUFFIX}"
@@ -27,6 +29,16 @@ SUFFIX = f".tar{CODEC.SUFFIX}{ENCRYPTION.SUFFIX}"
 def prefix_of(clinic_id: ClinicId) -> str:
     """The prefix of all keys of one clinic."""
     return f"{ROOT}{component_of(clinic_id)}/"
+
+
+def exports_of(clinic_id: ClinicId) -> str:
+    """The prefix of all exports of one clinic."""
+    return f"{EXPORTS}{component_of(clinic_id)}/"
+
+
+def export_key_of(clinic_id: ClinicId, made_at: datetime, suffix: str) -> str:
+    """A new export's key. It ends with 128 random bits, so that nobody can guess or occupy it."""
+    return f"{exports_of(clinic_id)}{made_at.astimezone(UTC):%Y%m%d_%H%M%S}_{_random()}{suffix}"
 
 
 def slug(name: str) -> str:

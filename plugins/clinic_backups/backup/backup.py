@@ -51,9 +51,9 @@ from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant import gate, source_database
 from clinic_backups.tenant.clinic_key_check import telling_of_the_key
+from clinic_backups.tenant.data_time import AskTime, of_now
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.outside import Outside
-from clinic_backups.tenant.standby import lag_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 TRIES = 3
@@ -77,6 +77,7 @@ class ClinicBackup:
     :param encrypt: the encryption stage; recipients come from the settings.
     :param announcer: writes the notice about the outcome.
     :param now: the clock; by default the catalog's.
+    :param ask_time: asks a snapshot for the time of its rows; by default they are of the present.
     :param on_progress: called about once for each MiB that was read, from the reading thread.
     :param on_unnoted: called, from a thread of its own, if the progress could not be written to the catalog. The
         backup continues without further notes.
@@ -97,6 +98,7 @@ class ClinicBackup:
         encrypt: Encryption | None = None,
         announcer: Announcer | None = None,
         now: Now | None = None,
+        ask_time: AskTime | None = None,
         on_progress: OnProgress = nobody,
         on_unnoted: Callable[[ClinicBackupsError], object] = nobody,
         on_unchecked: gate.OnUnchecked = nobody,
@@ -106,6 +108,7 @@ class ClinicBackup:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or CODEC, encrypt or ENCRYPTION
         self._now = now = now or catalog.clock
+        self._ask_time = ask_time or of_now(settings.standby_lag_seconds)
         self._on_progress, self._on_unnoted = on_progress, on_unnoted
         self._on_unchecked, self._kept, self._turns = on_unchecked, kept, turns or Turns()
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
@@ -252,7 +255,7 @@ class ClinicBackup:
         # Done before any table is locked, because the catalog and the store may be slow.
         before = seen.before
         choice, known = self._chooser.decide(request.kind, before, recipients)
-        source_before = before.newest_source if request.safety_of is None else None
+        source_before = before.newest_source if request.is_regular else None
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
         timeouts = self._settings.timeouts
         with (
@@ -272,7 +275,7 @@ class ClinicBackup:
             try:
                 self._pause(0)
                 require_same_server(self._now, "The clinics' database", snapshot.time)
-                lag = lag_of(snapshot.replayed(), self._settings.standby_lag_seconds)
+                moment = self._ask_time(snapshot, record.started_at)
                 source = source_database.identity_of(snapshot)
                 tables, gaps, files = self._passed(snapshot, seen.folder, request, queries, source)
                 digest = schema_digest(tables.values())
@@ -290,12 +293,13 @@ class ClinicBackup:
                         chain=tuple(parent.archive for parent in choice.chain),
                         schema_digest=digest,
                         gaps=gaps,
-                        data_at=record.started_at - lag,
-                        source_db=source if request.safety_of is None else None,
+                        data_at=moment.at,
+                        read_from=moment.read_from,
+                        source_db=source if request.is_regular else None,
                     )
                 )
                 stored = stream.run(
-                    record, snapshot, tables, queries, known, self._settings.read_seconds,
+                    record, snapshot, tables, queries, moment.shown, known, self._settings.read_seconds,
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
                     chosen=request.chosen, parents=seen.folder.parents(), on_read=has_read,
                     throttle=Throttle(self._settings.bytes_per_second), files=files,

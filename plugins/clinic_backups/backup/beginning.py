@@ -65,5 +65,6 @@ class Beginning:
                 notes=request.notes,
                 run_id=request.run_id,
                 safety_of=request.safety_of,
+                read_from=request.read_from,
             )
         )

@@ -251,7 +251,9 @@ class DatabaseChecks:
         except SettingsError as error:
             self._report.warn("masks", error.message, error.hint)
             return
-        there = self._snapshot.relations() if rules else {}
+        if not rules:
+            return
+        there = self._snapshot.relations()
         with self._report.check("masks"), self._snapshot.savepoint():
             known = {table.name: table for table in self._tables}
             known |= self._snapshot.tables(sorted((rules.keys() & there.keys()) - known.keys()))

@@ -79,6 +79,7 @@ class ArchiveStream:
         snapshot: Snapshot,
         tables: Mapping[str, Table],
         queries: Mapping[str, str],
+        snapshot_at: datetime,
         known: KnownBlocks | None = None,
         read_seconds: float = 3600,
         max_row_bytes: int = MAX_ROW_BYTES,
@@ -96,6 +97,7 @@ class ArchiveStream:
         The snapshot's transaction and all its locks end when the last row was read, not when it is stored.
 
         :param snapshot: opened with these queries as its ``reads``.
+        :param snapshot_at: the time of its rows, for the manifest.
         :param known: blocks of older archives, which are not stored again.
         :param read_seconds: the longest time that the tables may stay locked.
         :param max_row_bytes: the longest row of CSV that is accepted.
@@ -109,8 +111,6 @@ class ArchiveStream:
         :raises PermanentError: a row is too long.
         :raises IntegrityError: the manifest would not be readable. Nothing was stored.
         """
-        replayed = snapshot.replayed()
-        snapshot_at = replayed.replayed_at or replayed.now
         rows: Rows = Channel(WAITING_BYTES)
         packed, sealed = ByteChannel(), ByteChannel()
         writer = ArchiveWriter(packed, self._compress, snapshot_at, known, database=database, chosen=chosen)

@@ -32,7 +32,7 @@ def with_suspicions(
     :raises TransientError: the read rows cannot be right.
     """
     rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
-    good = [b for b in backups if b.is_trusted and b.safety_of is None and not b.is_of_future(now)]
+    good = [b for b in backups if b.is_trusted and b.is_regular and not b.is_of_future(now)]
     last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
     found = plausibility.check(snapshot, tables, queries, rows, last_good, may_be_empty=may_be_empty)
     other_keys = ""

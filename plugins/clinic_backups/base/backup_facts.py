@@ -72,15 +72,25 @@ class BackupFacts:
     """The gaps that somebody allowed: rows that should be in the backup but are not."""
     safety_of: str | None = None
     """For a safety backup: the id of the backup that was restored. A safety backup is restored only by its id."""
+    read_from: Text | None = None
+    """For a backup of a point in time: the database that it was read from, for people. It is restored only by its
+    id."""
     data_at: datetime | None = None
     """The time of its rows, at the latest. Earlier than the start if a standby lagged; none if it was not recorded."""
     suspect: Text | None = None
     """Why it is suspect until somebody accepts it: tables and counts, no values."""
     source_db: Text | None = None
-    """The database that it was read from, see ``source_database``; none for safety backups and in older envelopes."""
+    """The database that it was read from, see ``source_database``; none for backups that are not
+    regular, and in older envelopes."""
     number: Count | None = None
     """The number by which the clinics' application knows it, in the view ``respaldo``. The catalog assigns it, and a
     rebuild takes it over; none in older envelopes."""
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it holds the clinic as it was when it was made. Safety backups and backups of a point in time do not
+        count as the clinic's last good backup, and are chosen only by their id."""
+        return self.safety_of is None and self.read_from is None
 
     def facts(self) -> dict[str, Any]:
         """The fields of this class, by name."""

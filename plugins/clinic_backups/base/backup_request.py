@@ -52,8 +52,15 @@ class BackupRequest(BackupOptions):
     """What the preflight of the same run has compared, so that this backup need not do it again."""
     safety_of: str | None = None
     """For a safety backup: the id of the backup that will be restored."""
+    read_from: str | None = None
+    """For a backup of a point in time: the connection that it is read from."""
     chosen: tuple[str, ...] = ()
     """For a safety backup: the tables that will be restored, if that is not all."""
+
+    @property
+    def is_regular(self) -> bool:
+        """As :attr:`BackupFacts.is_regular`."""
+        return self.safety_of is None and self.read_from is None
 
     def with_options(self, options: BackupOptions) -> BackupRequest:
         """The same request with all of these options."""

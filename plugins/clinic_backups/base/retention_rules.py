@@ -65,8 +65,9 @@ def plan(
     Never deleted: the last good backup, as :func:`last_good` finds it; any backup, while there is no good one; one on
     hold; one that its stores keep locked; one that a kept backup needs; one that undoes a recent restore; one before
     the day that it was promised until. If the clinic is erased, only holds and locks keep backups from before the
-    erasure. A safety backup holds a state that somebody wanted to replace. It has its own term and holds. It never
-    counts as the last good backup, nor as the newest of a period.
+    erasure. A safety backup holds a state that somebody wanted to replace, and one of a point in time holds
+    the past. Both have their own term and holds. They never count as the last good backup, nor as the newest of a
+    period.
 
     :param undoing: backups that undo a recent restore, with the restore's id.
     :param erased_at: when somebody asked that the clinic be erased.
@@ -106,7 +107,7 @@ def plan(
 
 
 def last_good(backups: Iterable[BackupRecord], known: Mapping[str, BackupRecord], now: datetime) -> list[BackupRecord]:
-    """The backup to go back to: it and its whole chain are completed, it is not suspect, and not a safety backup.
+    """The backup to go back to: it and its whole chain are completed, it is regular and not suspect.
 
     If the newest one is dated in the future because a clock was wrong, this returns two. Without backups it is empty.
 
@@ -116,8 +117,8 @@ def last_good(backups: Iterable[BackupRecord], known: Mapping[str, BackupRecord]
 
 
 def _counts(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
-    """Whether it can be restored and is not a safety backup."""
-    return backup.safety_of is None and is_good(backup, known)
+    """Whether it is regular and can be restored."""
+    return backup.is_regular and is_good(backup, known)
 
 
 def _trusted(good: Iterable[BackupRecord]) -> list[BackupRecord]:

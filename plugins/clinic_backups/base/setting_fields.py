@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clinic_backups.base.project import PROJECT_EMAIL, PROJECT_SQL
 from clinic_backups.base.retention_rules import Days, Periods
 from clinic_backups.base.setting_types import (
     YEAR_HOURS,
@@ -34,8 +35,6 @@ from clinic_backups.base.setting_types import (
 )
 
 PREFIX = "CLINIC_BACKUPS_"
-PROJECT_SQL = Path(__file__).resolve().parents[3] / "include" / "sql"
-PROJECT_EMAIL = PROJECT_SQL.parent / "email"
 
 
 class SettingFields(BaseSettings):
@@ -136,6 +135,32 @@ class SettingFields(BaseSettings):
         default="0 3 * * 0", description="When the stores are checked and expired backups are deleted; as SCHEDULE"
     )
     time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
+    run_hours: int = Field(
+        default=23,
+        ge=1,
+        le=167,
+        description="The longest time of a run that backs up all clinics, in hours. Then Airflow ends it",
+    )
+    task_hours: int = Field(
+        default=12, ge=1, le=167, description="The longest time of one task, in hours. Then Airflow ends it"
+    )
+    queue: str = Field(
+        default="",
+        max_length=250,
+        description="Airflow's queue for the tasks that need no secret key. Empty: Airflow's default queue",
+    )
+    restore_queue: str = Field(
+        default="",
+        max_length=250,
+        description="Airflow's queue for the tasks that need the secret key: those of clinic_restore and "
+        "clinic_restore_drill. Empty: Airflow's default queue",
+    )
+    executor: str = Field(
+        default="", description="Name of Airflow's executor for the tasks that need no secret key, if it has several"
+    )
+    restore_executor: str = Field(
+        default="", description="Name of Airflow's executor for the tasks that need the secret key, if it has several"
+    )
     tasks: int = Field(
         default=64,
         ge=1,
@@ -203,6 +228,23 @@ class SettingFields(BaseSettings):
     )
     identity_file: SomePath = Field(
         default=None, description="File with the secret key; only where restores run, never on workers that back up"
+    )
+    export_days: int = Field(
+        default=7,
+        ge=1,
+        le=365,
+        description="How many days an export that was asked for on the page can be downloaded. Then retention deletes "
+        "it",
+    )
+    point_in_time_connections: Words = Field(
+        default=("pitr_db",),
+        description="Names of connections to databases that were recovered to an earlier time, separated by spaces. A "
+        "restore may take its rows from these alone",
+    )
+    point_in_time_sql_dir: SomePath = Field(
+        default=None,
+        description="Folder with the application's SQL as it was at that time, if the tables were others. Empty: "
+        "SQL_DIR",
     )
     approvers: Words = Field(
         default=(),

@@ -80,6 +80,14 @@ class Moment(NamedTuple):
     held: bool
     safety_of: str | None = None
     """For a safety backup: the id of the backup that was restored."""
+    read_from: str | None = None
+    """For a backup of a point in time: the database that it was read from."""
+    data_time: datetime | None = None
+
+    @property
+    def is_regular(self) -> bool:
+        """As :attr:`BackupFacts.is_regular`."""
+        return self.safety_of is None and self.read_from is None
 
 
 # The trigger and the kinds of each type.
@@ -183,6 +191,8 @@ class History:
                 backup.c.kind,
                 backup.c.hold_reason.is_not(None),
                 backup.c.safety_of,
+                backup.c.read_from,
+                backup.c.data_time,
             )
             .where(backup.c.clinic_id == clinic_id, backup.c.state == "completed")
             .order_by(of_future, *_NEWEST_FIRST)

@@ -183,14 +183,14 @@ LINES = text(f"""
       LEFT JOIN LATERAL (
           SELECT n.state, n.error, n.hint
             FROM clinic_backups.backup AS n
-           WHERE n.clinic_id = c.clinic_id AND n.started_at <= :until
+           WHERE n.clinic_id = c.clinic_id AND n.started_at <= :until AND n.regular
            ORDER BY n.started_at DESC, n.id DESC
            LIMIT 1) AS failed ON failed.state = 'failed'
       LEFT JOIN LATERAL (
           SELECT d.backup_id, d.suspect, d.good
             FROM clinic_backups.backup AS d
            WHERE d.clinic_id = c.clinic_id AND d.state = 'completed' AND d.started_at <= :until
-             AND d.safety_of IS NULL
+             AND d.regular
            ORDER BY d.started_at DESC, d.id DESC
            LIMIT 1) AS doubtful ON doubtful.suspect IS NOT NULL AND NOT doubtful.good
      WHERE c.clinic_id = ANY(CAST(:clinic_ids AS text[]))""").columns(clinic_id=ClinicIdText)  # noqa: S608

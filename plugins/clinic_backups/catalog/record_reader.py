@@ -48,14 +48,14 @@ class RecordReader:
         run_id: str | None = None,
         state: State | None = None,
         started_before: datetime | None = None,
-        safety_backups: bool = True,
+        only_regular: bool = False,
         data_before: datetime | None = None,
         until: datetime | None = None,
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The matching records, the newest first.
 
-        :param safety_backups: include safety backups.
+        :param only_regular: leave out safety backups and backups of a point in time.
         :param data_before: only records whose rows are from before then.
         :param until: leave out records that are future-dated at that time: see
             :meth:`BackupRecord.is_of_future`.
@@ -63,7 +63,7 @@ class RecordReader:
         asked: dict[str, Any] = {
             "clinic_id": clinic_id, "run_id": run_id, "state": state, "started_before": started_before,
             "data_before": data_before, "until": until and until + FUTURE_TOLERANCE, "limit": limit,
-            "no_safety_backups": None if safety_backups else True,
+            "only_regular": only_regular or None,
         }  # fmt: skip
         values = {name: value for name, value in asked.items() if value is not None}
         return self._select(statements.finding(frozenset(values)), values)
@@ -103,7 +103,7 @@ class RecordReader:
             select(backup.c.backup_id, backup.c.rows_total)
             .distinct(backup.c.clinic_id)
             .where(
-                backup.c.state == "completed", backup.c.safety_of.is_(None),
+                backup.c.state == "completed", backup.c.regular,
                 backup.c.started_at <= now + FUTURE_TOLERANCE, backup.c.clinic_id != SHARED_ID,
                 or_(backup.c.suspect.is_(None), backup.c.accepted_at.is_not(None)),
             )

@@ -54,7 +54,7 @@ _CONDITIONS = {
     "started_before": backup.c.started_at < bindparam("started_before"),
     "data_before": backup.c.data_time < bindparam("data_before"),
     "until": and_(backup.c.started_at <= bindparam("until"), backup.c.data_time <= bindparam("until")),
-    "no_safety_backups": backup.c.safety_of.is_(None),
+    "only_regular": backup.c.regular,
 }
 """The conditions of :meth:`Catalog.find`, by the names of their values."""
 

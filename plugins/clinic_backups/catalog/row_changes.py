@@ -89,10 +89,10 @@ _LOSSES = text("""
           FROM clinic_backups.backup AS b
          CROSS JOIN LATERAL (
                SELECT e.rows FROM clinic_backups.backup AS e
-                WHERE e.clinic_id = b.clinic_id AND e.state = 'completed' AND e.safety_of IS NULL
+                WHERE e.clinic_id = b.clinic_id AND e.state = 'completed' AND e.regular
                   AND e.started_at < b.started_at
                 ORDER BY e.started_at DESC LIMIT 1) AS p
-         WHERE b.run_id = :run_id AND b.state = 'completed' AND b.safety_of IS NULL),
+         WHERE b.run_id = :run_id AND b.state = 'completed' AND b.regular),
     lost AS MATERIALIZED (
         SELECT t.backup_id, r.key AS table_name, r.value::bigint - coalesce((t.rows ->> r.key)::bigint, 0) AS removed
           FROM tonight AS t CROSS JOIN LATERAL jsonb_each_text(t.rows_before) AS r
@@ -108,7 +108,7 @@ _LOSSES = text("""
                              WHERE r.value::bigint > coalesce((e.rows ->> r.key)::bigint, 0)) AS removed
                       FROM (SELECT h.rows, lag(h.rows) OVER (ORDER BY h.started_at) AS rows_before
                               FROM clinic_backups.backup AS h
-                             WHERE h.clinic_id = t.clinic_id AND h.state = 'completed' AND h.safety_of IS NULL
+                             WHERE h.clinic_id = t.clinic_id AND h.state = 'completed' AND h.regular
                                AND h.started_at < t.started_at
                                AND h.started_at >= t.started_at - make_interval(days => :days)) AS e
                      WHERE e.rows_before IS NOT NULL) AS n)::bigint AS usual
@@ -138,7 +138,7 @@ _NIGHTS = text("""
                   CASE WHEN head ? 'states'
                        THEN (SELECT coalesce(sum((value ->> 0)::bigint), 0) FROM jsonb_each(head -> 'states')) END
        ) AS t (blocks, rows)
-     WHERE b.clinic_id = :clinic_id AND b.state = 'completed' AND b.kind = 'incremental' AND b.safety_of IS NULL
+     WHERE b.clinic_id = :clinic_id AND b.state = 'completed' AND b.kind = 'incremental' AND b.regular
        AND b.started_at BETWEEN :begin AND :end
      GROUP BY 1 ORDER BY 1""")
 

@@ -54,8 +54,10 @@ backup = Table(
     Column("id", BigInteger, nullable=False, unique=True, autoincrement=True),
     *(_column(name, hint) for name, hint in get_type_hints(BackupRecord).items() if name not in _NOT_COLUMNS),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    # As BackupRecord.is_trusted, completed, and no safety backup: the last good backup is the newest of these.
+    # As BackupRecord.is_trusted, completed and regular: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
+    # As BackupRecord.is_regular.
+    Column("regular", Boolean, Computed("safety_of IS NULL AND ...", persisted=True), nullable=False),
     # For the view respaldo. None of a clinic whose id is not a number.
     Column("clinic_number", BigInteger, Computed("CASE WHEN clinic_id ~ ... END", persisted=True)),
     # As BackupRecord.data_time.
@@ -291,6 +293,30 @@ forgotten_sealed = Table(
     Column("key_id", Text, primary_key=True),
     Column("recipients_id", Text, primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
+)
+
+# Backups that were written as files that people open. See :class:`~clinic_backups.catalog.exports.ExportRecord`.
+export = Table(
+    "export",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("clinic_id", ClinicIdText, nullable=False),
+    Column("backup_id", Text, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("protection", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("run_id", Text),
+    Column("approved_by", Text),
+    Column("begun_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("made_at", DateTime(timezone=True)),
+    Column("rows", BigInteger),
+    Column("store_url", Text),
+    Column("key", Text),
+    Column("file_name", Text),
+    Column("size_bytes", BigInteger),
+    Column("sha256", Text),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("deleted_at", DateTime(timezone=True)),
 )
 
 clinic = Table(

@@ -89,12 +89,12 @@ def _show(found: StoreContents, *, each_backup: bool) -> None:
 def _clinic(backups: Sequence[StoredBackup]) -> list[str]:
     complete = [each for each in backups if each.state == "complete" and each.envelope is not None]
     moments = sorted(iso(at.replace(microsecond=0)) for each in complete if (at := each.data_at) is not None)
-    # A safety backup may hold a damaged state, so it is not shown as the newest.
-    safe = {each.archive_key for each in complete if each.envelope is not None and each.envelope.safety_of}
+    # A safety backup may hold a damaged state, and one of a point in time the past.
+    aside = {each.archive_key for each in complete if each.envelope is not None and not each.envelope.is_regular}
     newest = [
         iso(at.replace(microsecond=0))
         for each in complete
-        if each.archive_key not in safe and (at := each.data_at) is not None
+        if each.archive_key not in aside and (at := each.data_at) is not None
     ]
     name = next((each.envelope.clinic_name for each in backups if each.envelope is not None), "")
     return [
@@ -108,6 +108,8 @@ def _backup(each: StoredBackup) -> list[str]:
     of, at = each.envelope, each.data_at
     held = ", on hold" if each.is_held else ""
     before = f" (before the restore of {of.safety_of})" if of is not None and of.safety_of else ""
+    if of is not None and of.read_from:
+        before = f" (read from {one_line(of.read_from)})"
     return [
         escape(of.backup_id) if of else "", f"{styled(each.state)}{held}", (of.kind if of else "") + escape(before),
         iso(at.replace(microsecond=0)) if at else "", f"{sum(of.rows.values()):,}" if of else "",

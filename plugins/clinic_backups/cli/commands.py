@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
 from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.version import program_version
+from clinic_backups.catalog.migrate import newest
 from clinic_backups.cli import (
     backups,
     bucket,
@@ -22,6 +25,7 @@ from clinic_backups.cli import (
     forget,
     grant,
     init,
+    init_project,
     mail,
     recover,
     replicate,
@@ -41,6 +45,24 @@ app = typer.Typer(
     # A traceback with local variables could show a password.
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"clinic-backups {program_version()}, catalog version {newest()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Print the versions and end."),
+    ] = False,
+) -> None:
+    """Back up the clinics of a shared PostgreSQL database, one by one."""
+
+
 backups.register(app)
 bucket.register(app)
 setup.register(app)
@@ -57,6 +79,7 @@ find.register(app)
 forget.register(app)
 grant.register(app)
 init.register(app)
+init_project.register(app)
 mail.register(app)
 recover.register(app)
 restore.register(app)

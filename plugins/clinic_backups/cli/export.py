@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,11 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.text import one_line
+from clinic_backups.catalog.exports import Exports, Format
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.export.export import FOLDERS, Done
-from clinic_backups.export.readme import Format
 from clinic_backups.restore.find_backup import choose_backup, notes_of, require_completed
 from clinic_backups.restore.request import RestoreRequest, moment_of
 
@@ -57,6 +58,11 @@ def export(
         errors.print(f"[yellow]{escape(in_words(note))}[/]")
     steps = Steps()
     work = with_parts.export(identity, listener=steps.listener)
+    exports = Exports(with_parts.catalog.database)
+    noted = exports.begin(
+        clinic_id=chosen.clinic_id, backup_id=chosen.backup_id, format=output_format,
+        protection="keys" if encrypt_to else "none", requested_by=f"{getpass.getuser()} (command line)",
+    )  # fmt: skip
     with steps:
         done = work.run(
             chosen,
@@ -65,6 +71,7 @@ def export(
             tables=table or [],
             recipients=encrypt_to or [],
         )
+    exports.finish(noted.id, rows=sum(done.rows.values()))
     if json:
         print_json({
             "backup_id": chosen.backup_id, "output": str(output), "rows": dict(done.rows),

@@ -66,7 +66,7 @@ def find(
         )
     begin, end = (moment_of(each, with_parts.settings.zone) for each in (since, until))
     now = with_parts.clock()
-    known = with_parts.catalog.find(clinic_id=clinic, state="completed", safety_backups=False, until=now)
+    known = with_parts.catalog.find(clinic_id=clinic, state="completed", only_regular=True, until=now)
     backups = [
         each for each in reversed(known) if _is_within(each.data_time, begin, end)
     ]  # fmt: skip

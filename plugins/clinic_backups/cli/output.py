@@ -128,6 +128,14 @@ def print_gaps(record: BackupRecord) -> None:
             errors.print(f"- {escape(in_words(one_line(gap.reason)))}")
 
 
+def _reason(record: BackupRecord) -> str:
+    if record.safety_of:
+        return f"before the restore of {escape(record.safety_of)}"
+    if record.read_from:
+        return f"as of {iso(record.data_time.replace(microsecond=0))}, from {escape(one_line(record.read_from))}"
+    return record.trigger
+
+
 def backup_cells(record: BackupRecord) -> list[str]:
     """One record as a row of the table of backups."""
     size, raw = record.size_bytes, record.raw_bytes
@@ -136,7 +144,7 @@ def backup_cells(record: BackupRecord) -> list[str]:
         escape(one_line(record.clinic_name)),
         state_of(record),
         record.kind,
-        f"before the restore of {escape(record.safety_of)}" if record.safety_of else record.trigger,
+        _reason(record),
         iso(record.started_at.replace(microsecond=0)),
         f"{record.rows_total:,}" if record.state == "completed" else "",
         human_size(raw),

@@ -42,7 +42,20 @@ def register(app: typer.Typer) -> None:
 def restore(
     clinic: Annotated[Any, typer.Option(parser=clinic_arg, metavar="ID", help="Id of the clinic.")],
     backup: Annotated[str | None, typer.Option(help="Id of the backup; by default the newest.")] = None,
-    as_of: Annotated[str | None, typer.Option(help="The newest backup at or before this time.")] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            help="The newest backup at or before this time. With --from-connection: the time it was recovered to."
+        ),
+    ] = None,
+    from_connection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take the rows from this database of an earlier time: it is backed up first. See"
+            " docs/point-in-time.md.",
+        ),
+    ] = None,
     archive: Annotated[str, typer.Option(help="Key or URL of the archive, to restore without the catalog.")] = "",
     mode: Annotated[
         str,
@@ -70,7 +83,7 @@ def restore(
 ) -> None:
     """Restore one clinic: show the plan, ask, back up the present state, apply exactly that plan or nothing."""
     with_parts = parts()
-    for option, value in (("--backup", backup), ("--as-of", as_of)):
+    for option, value in (("--backup", backup), ("--as-of", as_of), ("--from-connection", from_connection)):
         if value is not None and not value.strip():
             raise SettingsError(
                 f"{option} is empty.",
@@ -78,6 +91,7 @@ def restore(
             )
     conf = {
         "clinic_id": clinic, "backup_id": backup or "", "as_of": as_of or "",
+        "from_connection": from_connection or "",
         "mode": mode,
         "tables": table or [], "rows": named_rows(rows or []), "only": only,
         "ignore_dropped": ignore_dropped, "other_database": other_database, "notes": notes,
@@ -85,8 +99,10 @@ def restore(
     by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone
     request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive:
-        if backup or as_of:
-            raise SettingsError("--archive was given with --backup or --as-of.", hint="Give only one of the three.")
+        if backup or as_of or from_connection:
+            raise SettingsError(
+                "--archive was given with --backup, --as-of or --from-connection.", hint="Give only one of them."
+            )
         _without_catalog(with_parts, request, archive, identity, only_plan=plan, yes=yes, json=json)
         return
     steps = Steps()

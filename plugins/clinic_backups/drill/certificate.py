@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.plain import iso
+from clinic_backups.base.version import program_version
 
 FORMAT = 1
 
@@ -87,22 +87,3 @@ class Certificate:
 def canonical(document: Mapping[str, Any]) -> bytes:
     """The same bytes for equal documents."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-
-
-def program_version() -> str:
-    """The version of this package. In a checkout that is not installed, the one of its pyproject.toml."""
-    try:
-        return version("clinic-backups")
-    except PackageNotFoundError:
-        return _of_checkout()
-
-
-def _of_checkout() -> str:
-    import tomllib
-    from pathlib import Path
-
-    file = Path(__file__).resolve().parents[3] / "pyproject.toml"
-    try:
-        return str(tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"])
-    except (OSError, KeyError, ValueError):
-        return "unknown"

@@ -169,7 +169,7 @@ class Drills:
 
     def _backups(self, unit: ClinicId) -> list[BackupRecord]:
         known = self.catalog.find(
-            clinic_id=unit, state="completed", safety_backups=False, until=self._clock()
+            clinic_id=unit, state="completed", only_regular=True, until=self._clock()
         )  # fmt: skip
         return [record for record in known if record.is_trusted]
 

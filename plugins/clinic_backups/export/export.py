@@ -15,10 +15,11 @@ from clinic_backups.archive.blocks import Block
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.catalog.exports import Format
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.export.content import Exported, Placed, Sink
 from clinic_backups.export.place import new_place
-from clinic_backups.export.readme import Format, language_of, readme, readme_name
+from clinic_backups.export.readme import language_of, readme, readme_name
 from clinic_backups.export.sqlite import SqliteFile
 from clinic_backups.export.text_files import CsvFolder, JsonFolder
 from clinic_backups.export.xlsx import XlsxFile
@@ -74,16 +75,19 @@ class Export:
         *,
         tables: Sequence[str] = (),
         recipients: Sequence[str] = (),
+        password: str | None = None,
     ) -> Done:
         """Export one backup. After an error nothing is left of it.
 
         :param tables: only these; by default all.
         :param recipients: public keys to which the export is encrypted.
+        :param password: or the password of the zip that it becomes.
         :raises SettingsError: the backup has no such table, or ``output`` exists.
         :raises ClinicBackupsError: the backup cannot be read, or the export cannot be written.
         """
+        is_folder = output_format in FOLDERS
         try:
-            with new_place(output, is_folder=output_format in FOLDERS, recipients=recipients) as place:
+            with new_place(output, is_folder=is_folder, recipients=recipients, password=password) as place:
                 return self._write(backup, output_format, place, tables)
         except (OSError, sqlite3.Error) as error:
             raise _not_written(output, error) from None

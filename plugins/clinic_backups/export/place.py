@@ -15,15 +15,25 @@ from clinic_backups.archive.sealed_file import sealed_file
 from clinic_backups.base.errors import SettingsError
 
 COPY_BYTES = 1024 * 1024
+ZIP = ".zip"
 
 
 @contextmanager
-def new_place(output: Path, *, is_folder: bool, recipients: Sequence[str] = ()) -> Iterator[Path]:
+def new_place(
+    output: Path, *, is_folder: bool, recipients: Sequence[str] = (), password: str | None = None
+) -> Iterator[Path]:
     """A path to write to, a folder or a file in a working folder beside ``output``. It becomes ``output`` at the end.
 
     :param recipients: if there are any, ``output`` is one encrypted file: of the file, or of a tar of the folder.
+    :param password: ``output``, whose name ends with ``.zip``, is a zip that needs it to be opened.
     :raises SettingsError: ``output`` exists, or cannot be made.
     """
+    if password is not None:
+        inner = output.with_name(output.name.removesuffix(ZIP))
+        with new_place(output, is_folder=False) as packed, _working_place(inner, is_folder=is_folder) as place:
+            yield place
+            _zip(place, packed, password)
+        return
     if recipients:
         with sealed_file(output, recipients) as sealed, _working_place(output, is_folder=is_folder) as place:
             yield place
@@ -48,6 +58,20 @@ def new_place(output: Path, *, is_folder: bool, recipients: Sequence[str] = ()) 
             else:
                 output.unlink()
         raise
+
+
+def _zip(place: Path, packed: Path, password: str) -> None:
+    """AES-256, as WinZip describes it (https://www.winzip.com/en/support/aes-encryption/): 7-Zip and others open it.
+
+    Names and sizes of the files in it can be read without the password.
+    """
+    # Imported here, because only exports for people need it.
+    import pyzipper
+
+    with pyzipper.AESZipFile(packed, "w", compression=pyzipper.ZIP_DEFLATED, encryption=pyzipper.WZ_AES) as archive:
+        archive.setpassword(password.encode())
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            archive.write(file, file.relative_to(place.parent))
 
 
 def _nameless(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
+from clinic_backups.catalog.exports import Format
 from clinic_backups.export.content import Exported, Placed
 
-Format = Literal["csv", "xlsx", "sqlite", "json"]
 _WORDS = {
     "en": {
         "name": "README", "title": "Data of {clinic}", "backup": "Backup: {id}", "moment": "State of the data: {when}",

@@ -20,20 +20,19 @@ from clinic_backups.base.replica import Condition
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.erasures import Counted, Erasure, Erasures
+from clinic_backups.catalog.exports import Exports
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.erasing import keys_of, purge_rest
+from clinic_backups.maintenance.export_cleaning import NOBODY, ExportCleaner
 from clinic_backups.maintenance.retention_decisions import Decider
 from clinic_backups.maintenance.retention_result import Cleaned
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import AnsweringStores, Stores
-
-NOBODY = -1
-"""Used in place of a clinic's id for requests that are about no clinic."""
 
 
 class Cleaner:
@@ -46,6 +45,7 @@ class Cleaner:
         self._settings, self._catalog, self._now = settings, catalog, now
         self._stores = AnsweringStores(stores)
         self._replicas, self._erasures = Replicas(catalog.database), Erasures(catalog.database)
+        self._exports = ExportCleaner(Exports(catalog.database), self._stores, settings.export_days)
         self._decider = Decider(settings=settings, catalog=catalog, stores=self._stores, now=now)
 
     def run(self, *, clinic_id: ClinicId | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
@@ -62,7 +62,8 @@ class Cleaner:
         require_same_clock(self._now)
         if not dry_run:
             self._require_stores_clocks()
-        every = in_order({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
+        left_over = self._exports.look(self._now())
+        every = in_order({*self._catalog.clinic_ids(), *self._erasures.open_clinics(), *left_over})
         busy: list[ClinicId] = []
         for number in every if clinic_id is None else [clinic_id]:
             cleaned = self._cleaned(number, dry_run=dry_run)
@@ -147,6 +148,7 @@ class Cleaner:
             proof = self._delete(record, self._decider.urls(record, replicas), cleaned)
             if proof is not None:
                 self._note_deleted(replace(record, deletion=proof), cleaned)
+        self._exports.clean(cleaned, self._now())
         if cleaned.erasure is not None:
             cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, before, lock)
 

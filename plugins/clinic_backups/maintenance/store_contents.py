@@ -61,6 +61,7 @@ class StoredBackup:
             "data_at": iso(self.data_at) if self.data_at else None,
             "rows": sum(of.rows.values()) if of else None,
             "safety_of": of.safety_of if of else None,
+            "read_from": of.read_from if of else None,
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
@@ -109,7 +109,7 @@ class ApprovalMails:
             "clinic_name": plan.get("clinic_name") or (record.clinic_name if record else str(asked.clinic_id)),
             "backup_id": asked.backup_id,
             "backup_at": plan.get("snapshot_at") or (iso(record.started_at) if record else None),
-            "mode": "into" if request.get("into_schema") else request.get("mode", "exact"),
+            "mode": _mode(request),
             "schema": request.get("into_schema") or "",
             "tables": list(request.get("tables") or ()),
             "parents": parents_of(plan),
@@ -123,3 +123,9 @@ class ApprovalMails:
             "run_id": asked.run_id or "",
             "url": f"{self._url}{path}" if self._url else "",
         }
+
+
+def _mode(request: Mapping[str, Any]) -> str:
+    if request.get("export_format"):
+        return "export"
+    return "into" if request.get("into_schema") else str(request.get("mode", "exact"))

@@ -8,13 +8,9 @@ from clinic_backups.operators.clinic_params import clinic_param, clinics_param
 from clinic_backups.operators.tasks import active_clinics, preflight, summary, watch
 from clinic_backups.tenant.extract import SqlExtract
 
-OWNER = "clinic-backups"
-"""The owner of the tasks in Airflow's lists."""
-
 __all__ = [
     "CODEC",
     "ENCRYPTION",
-    "OWNER",
     "ClinicBackupOperator",
     "SqlExtract",
     "Store",

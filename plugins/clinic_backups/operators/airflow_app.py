@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clinic_backups.app import Parts
+from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.load_settings import load
 from clinic_backups.base.settings import Settings
 from clinic_backups.operators.airflow_connections import find_connection
@@ -20,6 +21,20 @@ class AirflowParts(Parts):
         """
         super().__init__(usable or load(), find_connection)
         self._upload = upload or Store()
+
+    def _without_identity(self) -> SettingsError:
+        """A worker that backs up has no secret key, and must not get one: the task belongs to another worker."""
+        queue = self.settings.restore_queue
+        if queue:
+            hint = (
+                f"It should have run on queue {queue!r} (CLINIC_BACKUPS_RESTORE_QUEUE). Which workers serve that queue?"
+            )
+        else:
+            hint = (
+                "Set CLINIC_BACKUPS_RESTORE_QUEUE to a queue that only workers with the secret key serve. Where one"
+                " worker does everything, see docs/install.md."
+            )
+        return SettingsError("This worker has no secret key, and the task needs it.", hint=hint)
 
     def open_store(self, url: str, conn_id: str) -> ObjectStore:
         """Open a store with the provider's hook."""

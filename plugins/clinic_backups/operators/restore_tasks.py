@@ -49,6 +49,10 @@ def plan() -> dict[str, Any]:
             proposed = parts.copies_to_approve(listener=Listener(log.info)).propose(request)
             log.info("The plan is to restore %s into the new schema %s.", proposed.backup_id, request.into_schema)
             return {"backup_id": proposed.backup_id, "target": proposed.target}
+        if request.export_format is not None:
+            proposed = parts.exports_to_approve(listener=Listener(log.info)).propose(request)
+            log.info("The plan is to export %s as %s.", proposed.backup_id, request.export_format)
+            return {"backup_id": proposed.backup_id, "target": proposed.target}
         runner = parts.restores(listener=Listener(log.info))
         made = runner.plan(request)
         for line in as_lines(made):
@@ -71,7 +75,8 @@ class PlanApproval(ApprovalOperator):
 
     def __init__(self, *, response_timeout: timedelta, **kwargs: Any) -> None:
         super().__init__(
-            subject="Restore clinic {{ params.clinic_id }}?",
+            subject="{% if params.mode == 'export' %}Export the data of{% else %}Restore{% endif %} clinic"
+            " {{ params.clinic_id }}?",
             body="",
             # A rejection is not a failure: the next tasks are skipped, and `report` says who rejected the plan and why.
             fail_on_reject=False,
@@ -91,6 +96,7 @@ class PlanApproval(ApprovalOperator):
                 problem = conf_problem(
                     parts.settings.approvers, triggered_by=by, requested_by=asked.requested_by,
                     given=parts.approvals.given_in_conf(_run_id(context)),
+                    exports=bool(asked.request.get("export_format")),
                 )  # fmt: skip
                 if not problem:
                     done = parts.approvals.answer(asked.id, "approved", by=by or "unknown", how="conf")
@@ -159,7 +165,7 @@ def apply() -> dict[str, Any]:
         if approved is None:
             raise NotApproved(f"The catalog has no plan of run {run_id}.", hint=AGAIN)
         if approved.plan is None:
-            return _copy(parts, approved)
+            return _copied_or_exported(parts, approved)
         try:
             record = parts.restores(listener=Listener(log.info)).apply(approved)
         finally:
@@ -209,7 +215,11 @@ def report(applied: Any) -> None:
     log.info("Done: %s", what)
 
 
-def _copy(parts: AirflowParts, approved: Approval) -> dict[str, Any]:
+def _copied_or_exported(parts: AirflowParts, approved: Approval) -> dict[str, Any]:
+    if RestoreRequest.from_json(approved.request).export_format is not None:
+        export = parts.exports_to_approve(listener=Listener(log.info)).apply(approved)
+        log.info("%s rows are in %s%s.", f"{export.rows:,}", f"{export.store_url}/", export.key)
+        return {"export": export.id, "rows": export.rows}
     made = parts.copies_to_approve(listener=Listener(log.info)).apply(approved)
     for table in made.tables:
         log.info("%s: %s rows", table.name, f"{table.rows:,}")

@@ -270,7 +270,7 @@ class Chooser:
                 choice.damage.append(f"The envelope of {each.archive_key} cannot be used: {envelope}")
             elif data_at(envelope) > self._now + CLOCKS_DIFFER:
                 choice.notes.append(f"{envelope.backup_id} is not taken: it is dated in the future.")
-            elif envelope.safety_of is not None or data_at(envelope) > as_of:
+            elif not envelope.is_regular or data_at(envelope) > as_of:
                 pass  # A safety backup holds the state that somebody wanted to undo.
             elif doubt := self._doubt(envelope):
                 choice.notes.append(f"{envelope.backup_id} is not taken: {doubt}")

@@ -17,15 +17,18 @@ _ID = re.compile(r"[0-9]+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """What Airflow gives people as ids: numbers and UUIDs. A name that looks like one could be taken for somebody's id."""
 
 
-def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str, given: bool) -> str:
+def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str, given: bool, exports: bool) -> str:
     """Why ``{"approve": true}`` in a run's conf is ignored; empty if it counts.
 
     If approvers are set, two people have to agree: whoever asks for a restore cannot approve it in the same conf.
 
     :param triggered_by: who started the run, as Airflow authenticated them; empty if nobody did.
     :param requested_by: who asked for the restore.
+    :param exports: the run hands data over, and a person has to know to whom.
     :param given: the conf has already approved a plan of this run. Somebody else may have cleared the run's tasks.
     """
+    if exports:
+        return "Data are handed over only after a person has approved it."
     if given:
         return "It has approved an earlier plan of this run, and an approval is used once."
     if not approvers:

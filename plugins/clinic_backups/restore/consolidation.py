@@ -180,6 +180,7 @@ class Consolidation:
             source_db=source.source_db,
             gaps=source.gaps,
             safety_of=source.safety_of,
+            read_from=source.read_from,
             data_at=source.data_time,
             suspect=source.suspect,
             accepted_by=source.accepted_by,

@@ -9,6 +9,7 @@ from clinic_backups.archive.bounds import bound_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import in_shell, nearest
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.approvals import AGAIN, NotApproved
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.archives import Source
@@ -24,6 +25,8 @@ def notes_of(backup: BackupRecord) -> tuple[str, ...]:
         notes.append(
             f"This is the safety backup of the restore of {backup.safety_of}: it holds what was replaced then."
         )
+    if backup.read_from is not None:
+        notes.append(f"Its rows are as of {iso(backup.data_time)}. They were read from {backup.read_from}.")
     notes += [f"The backup is incomplete: {gap.table} is not in it as it should be." for gap in backup.gaps]
     if backup.suspect and not backup.is_trusted:
         notes.append(f"The backup is suspect, and nobody has accepted it: {backup.suspect}")
@@ -49,8 +52,8 @@ def only_taken_back(tables: Sequence[str]) -> str:
 def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | None = None) -> BackupRecord:
     """The backup that a request means.
 
-    A safety backup is chosen only by its id. The same is true of a backup that is dated in the future, because a clock
-    was wrong.
+    A safety backup, or one of a point in time, is chosen only by its id. The same is true of a backup that is dated in
+    the future, because a clock was wrong.
 
     :param now: by default the catalog's time.
     :raises PermanentError: there is no such backup, or it is not complete.
@@ -67,7 +70,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
     before = request.as_of + timedelta(microseconds=1) if request.as_of else None
     now = now or catalog.clock()
     known = catalog.find(
-        clinic_id=request.clinic_id, state="completed", data_before=before, safety_backups=False, until=now
+        clinic_id=request.clinic_id, state="completed", data_before=before, only_regular=True, until=now
     )
     # A suspect backup that nobody accepted is chosen only if there is no other.
     if known:
@@ -80,8 +83,8 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
         besides = f" except {others[0].backup_id}, which is dated in the future: a clock was wrong"
         by_id = " To restore it, give its id."
     elif others:
-        besides = " except safety backups"
-        by_id = " To restore a safety backup, give its id."
+        besides = " except safety backups and backups of a point in time"
+        by_id = " To restore one of these, give its id."
     if lost:
         by_id += f" {_BACK}"
         besides += (

@@ -143,6 +143,29 @@ def copy_as_markdown(
     return "\n\n".join([*lines, *([f"Notes: {_escape(notes)}"] if notes else [])])
 
 
+def export_as_markdown(
+    backup: BackupRecord, output_format: str, keys: int, *, days: int, facts: Sequence[str], requested_by: str,
+    notes: str,
+) -> str:  # fmt: skip
+    """The page for the approver of an export.
+
+    :param keys: how many public keys of the clinic it is encrypted to; 0: a password protects it.
+    :param days: how long it can be downloaded.
+    :param facts: what people need to know of the backup.
+    """
+    opened = f"It is encrypted to {keys} public keys of the clinic" if keys else "It needs a password"
+    who = "" if keys else f", which the page has shown to {_escape(requested_by)} and to nobody else"
+    lines = [
+        f"Backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}** (clinic {_escape(str(backup.clinic_id))},"
+        f" {backup.rows_total:,} rows, data of {iso(backup.data_time.replace(microsecond=0))}) is to be written as a"
+        f" file in the format `{output_format}`. Requested by {_escape(requested_by)}.",
+        f"{opened}{who}. Administrators of the clinic can download it for {days} days.",
+        "It holds patients' data. Approve only if you know that this person may have them. Nothing is changed.",
+        *map(_escape, facts),
+    ]
+    return "\n\n".join([*lines, *([f"Notes: {_escape(notes)}"] if notes else [])])
+
+
 def is_on_page(fact: str, page: str) -> bool:
     """Whether :func:`copy_as_markdown` has written the fact into the page."""
     return _escape(fact) in page

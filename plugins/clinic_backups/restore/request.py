@@ -19,17 +19,19 @@ from clinic_backups.base.conf_values import flag, notes, require_known_keys, unk
 from clinic_backups.base.documents import StoredId, read
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import plain
+from clinic_backups.catalog.exports import FORMATS, Format
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.tenant.given_id import given_id
 
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live", "rows")
-INTO = "into"
+INTO, EXPORT = "into", "export"
 KEYS = (
-    "clinic_id", "backup_id", "as_of", "mode", "schema", "masked", "tables", "rows", "only", "ignore_dropped",
-    "other_database", "approve", "notes",
+    "clinic_id", "backup_id", "as_of", "from_connection", "mode", "schema", "masked", "tables", "rows", "only",
+    "ignore_dropped", "other_database", "format", "password", "approve", "notes",
 )  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 MOST_ROWS, LONGEST_KEY = 1_000, 200
+_SEALED = re.compile(r"[A-Za-z0-9+/]{200,8000}={0,2}")
 _ROWS_HINT = (
     'For instance: {"rows": {"public.usuarios_paciente": [43, 44]}}. It brings these rows back, and what hangs on them.'
 )
@@ -62,13 +64,21 @@ class RestoreRequest(Wish):
     """A request for a restore: a wish, the backup that it is for, and who asks.
 
     :param backup_id: the backup; if empty, the newest completed one at or before ``as_of``, or the newest of all.
+    :param from_connection: back up the clinic from this database of an earlier time first, and restore that. Then
+        ``as_of`` is the time that it was recovered to.
     :param into_schema: do not restore the clinic, but make a copy in a new schema of this name.
+    :param export_format: do not restore the clinic, but write a file of this format for people.
+    :param sealed_password: its password, encrypted to the keys of backups; none: it is encrypted to the clinic's own
+        keys.
     """
 
     clinic_id: StoredId
     backup_id: str | None = None
     as_of: datetime | None = None
+    from_connection: str | None = None
     into_schema: str | None = None
+    export_format: Format | None = None
+    sealed_password: str | None = field(default=None, repr=False)
     masked: bool | None = None
     """Of such a copy: whether values are masked. None: if the SQL folder has masks."""
     requested_by: str = ""
@@ -120,8 +130,11 @@ def parse(
         clinic_id=chosen.clinics[0].id,
         backup_id=_text(conf, "backup_id"),
         as_of=moment_of(conf.get("as_of"), zone),
+        from_connection=_from_connection(conf),
         mode=_mode(conf),
         into_schema=_schema(conf),
+        export_format=_export_format(conf),
+        sealed_password=_sealed_password(conf),
         masked=_masked(conf),
         tables=_tables(conf.get("tables")),
         rows=_rows(conf),
@@ -164,13 +177,32 @@ def _is_alike(clinic_id: ClinicId, known: set[ClinicId]) -> bool:
     return isinstance(clinic_id, int) and (clinic_id >= 0 or min(numbers) < 0)
 
 
-def _text(conf: Mapping[str, Any], key: str) -> str | None:
+def _text(
+    conf: Mapping[str, Any], key: str, what: str = "the id of a backup", hint: str = "See `clinic-backups list`."
+) -> str | None:
     value = conf.get(key)
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > LONGEST_BACKUP_ID or not value.isprintable():
-        raise SettingsError(f"{key} is not the id of a backup.", hint="See `clinic-backups list --clinic N`.")
+        raise SettingsError(f"{key} is not {what}.", hint=hint)
     return value
+
+
+def _from_connection(conf: Mapping[str, Any]) -> str | None:
+    name = _text(
+        conf, "from_connection", "the name of a connection", "For instance: pitr_db. See docs/point-in-time.md."
+    )
+    if name is None:
+        return None
+    if conf.get("backup_id"):
+        raise SettingsError("The conf has both backup_id and from_connection.", hint="Give only one of them.")
+    if conf.get("mode") in (INTO, EXPORT):
+        raise SettingsError(
+            f"from_connection and the mode {conf['mode']} do not fit together.",
+            hint="`clinic-backups restore --plan --from-connection …` records a backup of that time. Make the copy or"
+            " the export from that backup, by its id.",
+        )
+    return name
 
 
 def moment_of(value: object, zone: tzinfo) -> datetime | None:
@@ -201,14 +233,14 @@ def _mode(conf: Mapping[str, Any]) -> RestoreMode:
         )
     if value == "rows" and not names_rows:
         raise SettingsError("The mode rows needs rows.", hint=_ROWS_HINT)
-    if value == INTO:
+    if value in (INTO, EXPORT):
         return "exact"
     for mode in MODES:
         if value == mode:
             return mode
     if value is None or value == "":
         return "exact"
-    raise unknown_word("mode", value, (*MODES, INTO))
+    raise unknown_word("mode", value, (*MODES, INTO, EXPORT))
 
 
 def _rows(conf: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -241,6 +273,34 @@ def _only(conf: Mapping[str, Any]) -> bool:
     if only and not conf.get("rows"):
         raise SettingsError("only was given without rows.", hint=_ROWS_HINT)
     return only
+
+
+def _export_format(conf: Mapping[str, Any]) -> Format | None:
+    value = conf.get("format")
+    if (conf.get("mode") == EXPORT) != (value is not None and value != ""):
+        raise SettingsError(
+            "mode and format do not fit together: a format needs the mode export, and that mode needs a format.",
+            hint='{"mode": "export", "format": "xlsx"} writes a file for people; leave both out to restore the clinic.',
+        )
+    for known in FORMATS:
+        if value == known:
+            return known
+    if value:
+        raise unknown_word("format", value, FORMATS)
+    return None
+
+
+def _sealed_password(conf: Mapping[str, Any]) -> str | None:
+    value = conf.get("password")
+    if value is None or value == "":
+        return None
+    # An open password would stand in Airflow's pages and its database.
+    if conf.get("mode") != EXPORT or not isinstance(value, str) or not _SEALED.fullmatch(value):
+        raise SettingsError(
+            "password is not one that the page has encrypted for the mode export.",
+            hint="Leave it out. Ask for the data on the clinic's page.",
+        )
+    return value
 
 
 def _schema(conf: Mapping[str, Any]) -> str | None:

@@ -31,6 +31,7 @@ class RestoreRunner:
 
     :param restore: makes and applies plans.
     :param safety: backs up the present state before the first row is written.
+    :param of_point_in_time: backs up the clinic of a request from the database of an earlier time that it names.
     :param now: the clock.
     """
 
@@ -42,8 +43,10 @@ class RestoreRunner:
         restore_db: Connection,
         safety: SafetyBackup,
         approvals: Approvals,
+        of_point_in_time: Callable[[RestoreRequest], BackupRecord],
         now: Callable[[], datetime],
     ) -> None:
+        self._of_point_in_time = of_point_in_time
         self._restore, self._catalog, self._restore_db, self._now = restore, catalog, restore_db, now
         self._safety, self._approvals = safety, approvals
         self._restores = Restores(catalog.database)
@@ -55,7 +58,7 @@ class RestoreRunner:
 
     def plan(self, request: RestoreRequest) -> RestorePlan:
         """Make the plan; see :meth:`ClinicRestore.plan`."""
-        chosen = self.choose(request)
+        chosen = self._of_point_in_time(request) if request.from_connection else self.choose(request)
         meant = self._meant(request, chosen.backup_id)
         notes = notes_of(chosen)
         if meant.tables != request.tables:
@@ -71,7 +74,7 @@ class RestoreRunner:
         A clinic that lost its rows may have been backed up since.
         """
         known = self._catalog.find(
-            clinic_id=chosen.clinic_id, state="completed", data_before=chosen.data_time, safety_backups=False
+            clinic_id=chosen.clinic_id, state="completed", data_before=chosen.data_time, only_regular=True
         )
         others = [record for record in known if record.fingerprint != chosen.fingerprint]
         if others:

@@ -25,14 +25,20 @@ class MaskFacts:
 
     unique: Mapping[str, frozenset[str]] = field(default_factory=dict)
     bases: Mapping[str, str] = field(default_factory=dict)
+    never_null: frozenset[str] = frozenset()
+    """Domains that are NOT NULL themselves."""
 
 
 def mask_facts(snapshot: Snapshot, names: Iterable[str]) -> MaskFacts:
     """Read them from PostgreSQL's catalog."""
     doing = "reading which columns are unique"
     found = snapshot.rows(catalog_query("mask_facts"), {"names": sorted(names)}, doing)
-    bases = snapshot.rows(catalog_query("domain_bases"), None, doing)
-    return MaskFacts({name: frozenset(columns or ()) for name, columns in found}, dict(bases))
+    domains = snapshot.rows(catalog_query("domain_bases"), None, doing)
+    return MaskFacts(
+        {name: frozenset(columns or ()) for name, columns in found},
+        {name: base for name, base, _ in domains},
+        frozenset(name for name, _, never_null in domains if never_null),
+    )
 
 
 def misfit(table: Table, column: str, rule: Rule, facts: MaskFacts) -> str:
@@ -43,7 +49,8 @@ def misfit(table: Table, column: str, rule: Rule, facts: MaskFacts) -> str:
     if found.generated is not None:
         return "the database computes it: mask the columns that it is computed from"
     if rule == "null":
-        return "it may not be NULL" if found.not_null or column in table.primary_key else ""
+        never_null = found.not_null or column in table.primary_key or found.type in facts.never_null
+        return "it may not be NULL" if never_null else ""
     bare, length = spelled_type(facts.bases.get(found.type, found.type))
     if rule not in _rules_for(bare):
         return f"the rule does not fit the type {found.shown_type}"

@@ -19,9 +19,10 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.text import is_line, one_line
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.exports import Format
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.request import require_rows
+from clinic_backups.restore.request import EXPORT, require_rows
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.downloads import require_completed
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, WrongValue
@@ -38,6 +39,7 @@ DAG_OF: Mapping[str, str] = {
     "hold": HOLD,
     "release": HOLD,
     "verify": VERIFY,
+    "export": RESTORE,
 }
 """The DAG of each kind of entry in the audit list."""
 
@@ -132,12 +134,40 @@ class Actions:
         if line := _line(notes):
             conf["notes"] = line
         with self._alone(clinic_id, RESTORE):
-            if any(run.clinic_id == clinic_id for run in self._runs.unfinished(RESTORE)):
+            if any(run.clinic_id == clinic_id and not run.is_export for run in self._runs.unfinished(RESTORE)):
                 raise Conflict(
                     f"A restore of clinic {clinic_id} is running, or waits for its approval.",
                     hint="Wait for it, or reject its plan.",
                 )
             return self._start(caller, "restore", RESTORE, clinic_id, conf, backup=backup, detail=mode)
+
+    def export(
+        self, caller: Caller, backup: HistoryEntry, output_format: Format, *, sealed_password: str | None = None,
+        notes: str = "",
+    ) -> Started:  # fmt: skip
+        """Ask for a backup as a file that people can open. Somebody has to approve it.
+
+        :param sealed_password: see :func:`~clinic_backups.archive.encryption.seal_text`; none: it is encrypted to the
+            clinic's own keys.
+        :raises Conflict: an export of this clinic is running or waiting, or the backup cannot be read.
+        """
+        clinic_id = backup.record.clinic_id
+        caller.require("export", clinic_id)
+        require_completed(backup.record)
+        conf: dict[str, Any] = {
+            "clinic_id": clinic_id, "backup_id": backup.record.backup_id, "mode": EXPORT, "format": output_format,
+        }  # fmt: skip
+        if sealed_password is not None:
+            conf["password"] = sealed_password
+        if line := _line(notes):
+            conf["notes"] = line
+        with self._alone(clinic_id, EXPORT):
+            if any(run.clinic_id == clinic_id and run.is_export for run in self._runs.unfinished(RESTORE)):
+                raise Conflict(
+                    f"An export of clinic {clinic_id} is running, or waits for its approval.",
+                    hint="Wait for it, or ask the operator to reject it.",
+                )
+            return self._start(caller, "export", RESTORE, clinic_id, conf, backup=backup, detail=output_format)
 
     def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str, reason: str = "") -> None:
         """Approve or reject the plan of a restore.

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from clinic_backups.archive.object_keys import SUFFIX
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.catalog.backup_list import HistoryEntry
+from clinic_backups.catalog.exports import ExportRecord
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.web.caller import Caller
@@ -90,6 +91,21 @@ class Downloads:
             record.backup_id, parts, lambda part: _content(sources[part.backup_id], part.archive.key), self._now()
         )
         return pieces, name, tar_size(record.backup_id, parts)
+
+    def export(self, caller: Caller, record: ExportRecord) -> tuple[str | None, Iterator[bytes]]:
+        """A link to an export for one hour, or its content if the store cannot sign links. It is recorded first.
+
+        :raises Conflict: the file is not there any more.
+        """
+        caller.require("export", record.clinic_id)
+        if not record.is_there(self._now()) or record.store_url is None or record.key is None:
+            raise Conflict("This file cannot be downloaded any more.", hint="Ask for the data again.")
+        store = self._stores().at(record.store_url)
+        self._recorder.limit(caller)
+        self._recorder.note(caller, "fetch_export", record.clinic_id, detail=f"{record.id}: {record.backup_id}")
+        if not store.signs_links:
+            return None, _content(store, record.key)
+        return store.presign(record.key, expires_in=LINK_LASTS, filename=record.file_name or "export"), iter(())
 
     def _source_of(self, part: Part, stores: Stores) -> ObjectStore:
         """The first store that has an archive of that length."""

@@ -16,7 +16,7 @@ from clinic_backups.catalog.paging import BIGINT
 LARGEST_PAGE = 100_000
 LONGEST_SEARCH = 200
 LONGEST_RUN_ID = 250
-FLASHES = ("backing_up", "planning", "holding", "releasing", "verifying", "approved", "rejected")
+FLASHES = ("backing_up", "planning", "holding", "releasing", "verifying", "exporting", "approved", "rejected")
 """The messages about an action just done. The address holds only one of these names, never a text."""
 TableName = Annotated[str, StringConstraints(pattern=r"^[^.\x00]{1,63}\.[^.\x00]{1,63}$")]
 MOST_TABLES = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Annotated, Any, get_args
+from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -13,21 +13,19 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from clinic_backups.base.clinic_id import ClinicId
-from clinic_backups.catalog.board import BoardLine
 from clinic_backups.stores.envelopes import is_by_note
-from clinic_backups.web import forms, page_actions, render
+from clinic_backups.web import export_pages, forms, page_actions, render
 from clinic_backups.web.access import CallerDep
-from clinic_backups.web.caller import Caller
 from clinic_backups.web.certificates import MEDIA_TYPE, certificate_of
 from clinic_backups.web.clinic_values import ClinicPath, clinic_in_query
 from clinic_backups.web.next_backup import next_backups
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.run_views import RunView
 from clinic_backups.web.runs import BACKUP
-from clinic_backups.web.services import Services, ServicesDep, entry_of, words_of
+from clinic_backups.web.services import ServicesDep, entry_of, words_of
+from clinic_backups.web.showing import board_line, line_of, show
 from clinic_backups.web.steps import steps_of
 from clinic_backups.web.threads import on_threads
-from clinic_backups.web.viewer import Action
 
 BACKUPS_PER_PAGE = 20
 RECENT = 10
@@ -93,7 +91,9 @@ def clinic(
         page=forms.page_of(request.query_params),
         per_page=BACKUPS_PER_PAGE,
     )
-    restores = services.seen_runs.restores(caller, clinic_id)
+    runs = services.seen_runs.restores(caller, clinic_id)
+    restores = [run for run in runs if not run.is_export]
+    exports = services.exports.of_clinic(clinic_id) if caller.viewer.may("export", clinic_id) else []
     audit = None
     if caller.viewer.may("audit", clinic_id):
         audit = services.audit.page(visible=caller.viewer.visible, clinic_id=clinic_id, per_page=RECENT)
@@ -107,6 +107,8 @@ def clinic(
         line=line,
         history=history,
         restores=restores,
+        exports=[(each, each.is_there(services.now())) for each in exports],
+        asked_for=[run for run in runs if run.is_export and not run.is_over],
         restored=_restored(restores),
         queued=services.seen_runs.queued(clinic_id),
         next_run=next_backups(services.seen_runs.next_run(), services.settings, services.now())(line.schedule),
@@ -122,7 +124,7 @@ def changes(
 ) -> Response:
     """What changed between two backups of a clinic, as tables and counts."""
     line = line_of(caller, services, clinic_id)
-    moments = [moment for moment in services.history.moments(clinic_id) if not moment.safety_of]
+    moments = [moment for moment in services.history.moments(clinic_id) if moment.is_regular]
     params = request.query_params
     # By default: from the backup before the newest one to the newest one.
     newest, before = (moments[place].number if place < len(moments) else None for place in (0, 1))
@@ -168,7 +170,7 @@ def restore_dialog(
     line = line_of(caller, services, clinic_id)
     moments = services.history.moments(clinic_id)
     wanted = forms.number(request.query_params, "backup")
-    usual = next((moment for moment in moments if moment.safety_of is None), None)
+    usual = next((moment for moment in moments if moment.is_regular), None)
     chosen = next((moment for moment in moments if moment.number == wanted), usual)
     entry = services.history.by_number(chosen.number, caller.viewer.visible) if chosen else None
     zone = services.settings.zone
@@ -216,7 +218,7 @@ def run(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str,
     if found is None:
         raise NotVisible("The run")
     visible = caller.viewer.visible
-    line = _line(services, found.clinic_id) if found.clinic_id is not None else None
+    line = board_line(services, found.clinic_id) if found.clinic_id is not None else None
     made = undo = source = None
     if found.clinic_id is not None and dag_id == BACKUP:
         made = services.history.of_run(found.clinic_id, run_id, visible)
@@ -293,34 +295,8 @@ async def static(request: Request, name: str) -> Response:
     return Response(content, media_type=media_type, headers={"Cache-Control": kept})
 
 
-def show(
-    request: Request,
-    template: str,
-    caller: Caller,
-    services: Services,
-    clinic_id: ClinicId | None = None,
-    **facts: object,
-) -> HTMLResponse:
-    """Render a page, with the actions that the caller may do with that clinic."""
-    now, zone, words = services.now(), services.settings.zone, services.settings.tenant_words
-    may = {action: clinic_id is not None and caller.viewer.may(action, clinic_id) for action in get_args(Action)}
-    known: dict[str, Any] = {"viewer": caller.viewer, "may": may, "now": now, "today": now.astimezone(zone).date()}
-    return render.page(request, template, zone=zone, words=words, **known | facts)
-
-
-def line_of(caller: Caller, services: Services, clinic_id: ClinicId) -> BoardLine:
-    """The clinic's line of the board. :raises NotVisible: it does not exist or is not visible to this person."""
-    line = _line(services, clinic_id) if caller.viewer.may("see", clinic_id) else None
-    if line is None:
-        raise NotVisible(f"Clinic {clinic_id}")
-    return line
-
-
-def _line(services: Services, clinic_id: ClinicId) -> BoardLine | None:
-    return services.board.clinic(clinic_id, **services.objectives())
-
-
 ui.include_router(page_actions.router)
+ui.include_router(export_pages.router)
 router.include_router(ui)
 
 

@@ -21,6 +21,7 @@ from clinic_backups.base.backup_id import moment_of
 from clinic_backups.base.clinic_id import clinic_id_of, component_of
 from clinic_backups.base.plain import iso
 from clinic_backups.base.tenant_word import TenantWords
+from clinic_backups.base.version import program_version
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.stores.kinds import name_of
 from clinic_backups.web import charts
@@ -52,6 +53,7 @@ def page(
     links = PageLinks.of(request)
     known = {
         "link": links,
+        "program_version": program_version(),
         "static": _static_links(links),
         "flash": choice(request.query_params, "done", FLASHES),
     }

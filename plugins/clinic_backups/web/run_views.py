@@ -15,6 +15,7 @@ from clinic_backups.operators.airflow_connections import PROBLEM_KEY
 from clinic_backups.operators.airflow_internals import DagRun, TaskInstance, XComModel
 from clinic_backups.operators.restore_tasks import REFUSED_KEY
 from clinic_backups.restore.plan import RestorePlan
+from clinic_backups.restore.request import EXPORT
 from clinic_backups.tenant.given_id import given_id
 
 UNFINISHED = ("queued", "running")
@@ -68,6 +69,11 @@ class RunView:
     result: Mapping[str, Any] | None = None
     error: str = ""
     hint: str = ""
+
+    @property
+    def is_export(self) -> bool:
+        """Whether a run of ``clinic_restore`` restores nothing, and writes a file for people."""
+        return self.conf.get("mode") == EXPORT
 
     @property
     def is_over(self) -> bool:

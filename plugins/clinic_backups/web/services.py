@@ -21,6 +21,7 @@ from clinic_backups.catalog.backup_list import History, HistoryEntry
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.catalog_database import time_of
 from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.exports import Exports
 from clinic_backups.catalog.proofs import Proofs
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.catalog.row_changes import RowChanges
@@ -88,6 +89,11 @@ class Services:
     def proofs(self) -> Proofs:
         """The proofs of drills."""
         return Proofs(self.database)
+
+    @cached_property
+    def exports(self) -> Exports:
+        """The files that people asked for."""
+        return Exports(self.database)
 
     @cached_property
     def approvals(self) -> Approvals:

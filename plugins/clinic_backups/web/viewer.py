@@ -9,12 +9,12 @@ from typing import Literal, get_args
 from clinic_backups.base.clinic_id import ClinicId, in_order
 
 Role = Literal["superadmin", "administrador", "lector"]
-Action = Literal["see", "back_up", "download", "restore", "audit", "hold", "release", "verify", "approve"]
+Action = Literal["see", "back_up", "download", "restore", "audit", "hold", "release", "verify", "approve", "export"]
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 MAY: Mapping[Role, frozenset[Action]] = {
     "superadmin": frozenset(ACTIONS),
-    "administrador": frozenset[Action]({"see", "back_up", "download", "restore", "audit"}),
+    "administrador": frozenset[Action]({"see", "back_up", "download", "restore", "audit", "export"}),
     "lector": frozenset[Action]({"see"}),
 }
 

@@ -48,7 +48,6 @@ class Definition:
     uses: tuple[Use, ...] = ()
     columns: tuple[str, ...] = ()
     kind: str = ""
-    comment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,6 @@ def _definition(data: dict[str, Any]) -> Definition:
         uses=_uses(data["uses"]),
         columns=tuple(data.get("columns") or ()),
         kind=data.get("kind", ""),
-        comment=data.get("comment"),
     )
 
 

@@ -15,7 +15,8 @@ _WHY = {
     "23514": "rows do not fulfil it", "23502": "rows have NULL there", "23503": "rows refer to rows that are missing",
     "42703": "a column of it is not in the backup", "42P07": "something else has its name",
     "42710": "something else has its name", "42804": "a column of it has another type in the backup",
-    "42883": "a column of it has another type in the backup", "22P02": "a type has no such value in the backup",
+    "42883": "a function or operator of it is not in this database, or a column has another type in the backup",
+    "42704": "something that it names is not in this database", "22P02": "a type has no such value in the backup",
     "42501": "the role lacks a right for it",
 }  # fmt: skip
 _TAKEN = ("42P07", "42710")

@@ -32,7 +32,6 @@ SELECT n.nspname || '.' || c.relname AS name,
                    'columns', (SELECT json_agg(a.attname ORDER BY p.position)
                                  FROM unnest(k.conkey) WITH ORDINALITY AS p (attnum, position)
                                  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.attnum),
-                   'comment', obj_description(k.oid, 'pg_constraint'),
                    'uses', (WITH item (class, oid) AS (VALUES ('pg_constraint'::regclass::oid, k.oid),
                                                               ('pg_class'::regclass::oid, k.conindid)) {uses})
                ) ORDER BY k.conname)
@@ -55,7 +54,6 @@ SELECT n.nspname || '.' || c.relname AS name,
                    'columns', (SELECT json_agg(a.attname) FROM pg_attribute a
                                 WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[])),
                    'definition', pg_get_indexdef(i.indexrelid),
-                   'comment', obj_description(ic.oid, 'pg_class'),
                    'uses', (WITH item (class, oid) AS (VALUES ('pg_class'::regclass::oid, ic.oid)) {uses})
                ) ORDER BY ic.relname)
           FROM pg_index i

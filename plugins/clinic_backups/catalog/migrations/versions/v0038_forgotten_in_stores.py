@@ -5,8 +5,8 @@ A catalog that is rebuilt takes the requests of the one before it over, with its
 
 from alembic import op
 
-revision = "0036"
-down_revision = "0035"
+revision = "0038"
+down_revision = "0037"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,86 @@
+"""Makes a team's own Airflow project: DAG files, the SQL folder, and the example of the settings.
+
+What is there stays, whoever wrote it: an upgrade of the package replaces nothing of a team's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.project import ENV_EXAMPLE, PROJECT_SQL
+
+Outcome = Literal["written", "kept", "differs"]
+"""written: it is new. kept: it is as the package would write it. differs: the team has another one, which stays."""
+
+
+DAG_FILE = '''"""The Airflow DAG {dag_id}, from the package."""
+
+from clinic_backups.dags import dag_of
+
+dag = dag_of("{dag_id}")
+'''
+"""Airflow looks only at files that mention it and DAGs."""
+
+
+@dataclass(frozen=True)
+class ProjectFile:
+    """One file of a project, by its path in the project's folder."""
+
+    path: str
+    outcome: Outcome
+
+
+def make(folder: Path, *, check_only: bool = False) -> list[ProjectFile]:
+    """Write the files that are not there yet. Returns all of them.
+
+    :param check_only: write nothing.
+    :raises SettingsError: the folder is the package's own repository, or a file.
+    :raises PermanentError: a file cannot be written.
+    """
+    if PROJECT_SQL.is_relative_to(folder.resolve()):
+        raise SettingsError(
+            f"{folder} is the repository of clinic-backups itself, which is a project as it stands.",
+            hint="Give the folder of your own Airflow project.",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder} is not a folder.", hint="Give the folder of your Airflow project.")
+    return [_file(folder, path, text, check_only=check_only) for path, text in _wanted()]
+
+
+def _wanted() -> Iterator[tuple[str, bytes]]:
+    for dag_id in _dag_ids():
+        yield f"dags/{dag_id}.py", DAG_FILE.format(dag_id=dag_id).encode()
+    for source in sorted(PROJECT_SQL.rglob("*")):
+        if source.is_file():
+            yield f"include/sql/{source.relative_to(PROJECT_SQL).as_posix()}", source.read_bytes()
+    yield ".env.example", ENV_EXAMPLE.read_bytes()
+
+
+def _dag_ids() -> list[str]:
+    """The DAGs are not imported: this needs no Airflow."""
+    names = (file.name for file in files("clinic_backups").joinpath("dags").iterdir())
+    return sorted(name.removesuffix(".py") for name in names if name.startswith("clinic_") and name.endswith(".py"))
+
+
+def _file(folder: Path, path: str, text: bytes, *, check_only: bool) -> ProjectFile:
+    target = folder / path
+    try:
+        if target.is_symlink() or target.exists():
+            return ProjectFile(path, "kept" if target.is_file() and target.read_bytes() == text else "differs")
+        if not check_only:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Exclusively: another process, or a link, must not be written over.
+            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+                file.write(text)
+    except OSError as error:
+        raise PermanentError(
+            f"{target} cannot be written: {error.strerror}.",
+            hint="Run it again afterwards: what is there stays.",
+        ) from None
+    return ProjectFile(path, "written")

@@ -1,0 +1,44 @@
+"""Shows a page with what every page needs to know."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.catalog.board import BoardLine
+from clinic_backups.web import render
+from clinic_backups.web.caller import Caller
+from clinic_backups.web.problems import NotVisible
+from clinic_backups.web.services import Services
+from clinic_backups.web.viewer import Action
+
+
+def show(
+    request: Request,
+    template: str,
+    caller: Caller,
+    services: Services,
+    clinic_id: ClinicId | None = None,
+    **facts: object,
+) -> HTMLResponse:
+    """Render a page, with the actions that the caller may do with that clinic."""
+    now, zone, words = services.now(), services.settings.zone, services.settings.tenant_words
+    may = {action: clinic_id is not None and caller.viewer.may(action, clinic_id) for action in get_args(Action)}
+    known: dict[str, Any] = {"viewer": caller.viewer, "may": may, "now": now, "today": now.astimezone(zone).date()}
+    return render.page(request, template, zone=zone, words=words, **known | facts)
+
+
+def line_of(caller: Caller, services: Services, clinic_id: ClinicId) -> BoardLine:
+    """The clinic's line of the board. :raises NotVisible: it does not exist or is not visible to this person."""
+    line = board_line(services, clinic_id) if caller.viewer.may("see", clinic_id) else None
+    if line is None:
+        raise NotVisible(f"Clinic {clinic_id}")
+    return line
+
+
+def board_line(services: Services, clinic_id: ClinicId) -> BoardLine | None:
+    """The clinic's line of the board, whoever asks; none if it does not exist."""
+    return services.board.clinic(clinic_id, **services.objectives())
