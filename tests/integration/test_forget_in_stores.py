@@ -84,6 +84,31 @@ def test_what_is_missing_is_said_and_written_again(life: Any, store: Path) -> No
     assert "; 0 other objects were left alone; no discrepancies" in life("catalog", "verify").out
 
 
+def test_new_public_keys_get_the_secret_too_and_looking_writes_nothing(
+    life: Any, store: Path, tmp_path: Path, demo_database: DemoDatabase
+) -> None:
+    backed_up(life)
+    forget(life)
+    before = objects(store)
+    new = tmp_path / "new.txt"
+    changed = {"CLINIC_BACKUPS_RECIPIENTS": life("keygen", str(new)).out.strip()}
+
+    def sealed() -> int:
+        with closing(demo_database.connect()) as db, db.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM clinic_backups.forgotten_sealed")
+            return int(cursor.fetchall()[0][0])
+
+    assert "no request" in life("catalog", "verify", **changed).out
+    said = life("doctor", "--json", code=1, **changed).json()["sights"]
+    assert "The store lacks 1 objects of the catalog's erasure requests." in [each["said"] for each in said]
+    assert (sealed(), objects(store)) == (1, before)
+    life("catalog", "verify", "--record", **changed)
+    assert sealed() == 2
+    assert before.items() < objects(store).items()
+    assert len(requests_in(Stores.of(FileStore(store)), load_identities(new)).records) == 1
+    life("catalog", "verify", **changed)
+
+
 def test_a_damaged_one_is_written_again(life: Any, store: Path) -> None:
     backed_up(life)
     forget(life)

@@ -153,25 +153,26 @@ class Forgotten:
             for record in values:
                 db.execute(insert(forgotten).values(record))
 
-    def sealed(self, recipients_id: str, seal: Callable[[bytes], bytes]) -> dict[str, bytes]:
-        """Each secret as the stores hold it, by its id.
+    def sealed(self, recipients_id: str) -> dict[str, bytes]:
+        """The secrets that were sealed for these public keys, as the stores hold them, by their ids."""
+        table = forgotten_sealed.c
+        statement = select(table.key_id, table.sealed).where(table.recipients_id == recipients_id)
+        with self._database.statement("reading the sealed keys of forgotten rows") as db:
+            return {key_id: bytes(sealed) for key_id, sealed in db.execute(statement)}
 
-        It is sealed once: the same bytes in each store can be compared without a secret key.
+    def seal(self, recipients_id: str, seal: Callable[[bytes], bytes]) -> dict[str, bytes]:
+        """Seal the secrets that are not sealed yet, and return all as :meth:`sealed`.
 
-        :param recipients_id: of the public keys to which ``seal`` encrypts.
+        Each is sealed once: the same bytes in each store can be compared without a secret key.
         """
-        table, found = forgotten_sealed.c, dict[str, bytes]()
+        there = self.sealed(recipients_id)
         for key_id, secret in self.secrets().items():
-            where = (table.key_id == key_id) & (table.recipients_id == recipients_id)
-            made = {"key_id": key_id, "recipients_id": recipients_id}
-            with self._database.transaction("sealing the keys of forgotten rows") as db:
-                there = db.execute(select(table.sealed).where(where)).scalar_one_or_none()
-                if there is None:
-                    values = made | {"sealed": seal(secret.value)}
-                    db.execute(insert_or_leave(forgotten_sealed).values(values).on_conflict_do_nothing())
-                    there = db.execute(select(table.sealed).where(where)).scalar_one()
-            found[key_id] = bytes(there)
-        return found
+            if key_id not in there:
+                row = {"key_id": key_id, "recipients_id": recipients_id, "sealed": seal(secret.value)}
+                with self._database.transaction("sealing the keys of forgotten rows") as db:
+                    # Somebody else may have done it just now. Then that one counts.
+                    db.execute(insert_or_leave(forgotten_sealed).values(row).on_conflict_do_nothing())
+        return self.sealed(recipients_id)
 
     def own_key_id(self) -> str:
         """The id of the catalog's own secret."""

@@ -47,9 +47,11 @@ class ForgottenInStores:
     def __init__(self, forgotten: Forgotten, recipients: Sequence[str]) -> None:
         self._forgotten, self._recipients = forgotten, tuple(recipients)
 
-    def objects(self, clinic_id: ClinicId | None = None) -> dict[str, bytes]:
+    def objects(self, clinic_id: ClinicId | None = None, *, seals: bool = True) -> dict[str, bytes]:
         """What each store should hold, by key. Nothing if there are no requests.
 
+        :param seals: encrypt secrets that are not yet encrypted to these public keys, and note it in the catalog.
+            Otherwise their objects are empty here.
         :raises SettingsError: there is no public key, or one is not usable.
         """
         records = self._forgotten.find(clinic_id)
@@ -62,7 +64,11 @@ class ForgottenInStores:
                 " catalog verify --record`.",
             )
         secrets, of_recipients = self._forgotten.secrets(), recipients_id(self._recipients)
-        sealed = self._forgotten.sealed(of_recipients, lambda secret: seal(secret, self._recipients))
+        sealed = (
+            self._forgotten.seal(of_recipients, lambda secret: seal(secret, self._recipients))
+            if seals
+            else dict.fromkeys(secrets, b"") | self._forgotten.sealed(of_recipients)
+        )
         marks = {record: secrets[record.key_id].mark(record) for record in records}
         return {request_key(record, mark): content_of(record, mark) for record, mark in marks.items()} | {
             sealed_key(key_id, of_recipients): data for key_id, data in sealed.items()
@@ -93,11 +99,11 @@ class ForgottenInStores:
         return (STRANGE.format(count=strange),) if strange else ()
 
     def compare(self, store: ObjectStore, clinic_id: ClinicId | None = None) -> Iterator[Discrepancy]:
-        """The differences between the catalog and one store.
+        """The differences between the catalog and one store. Nothing is written.
 
         :raises ClinicBackupsError: the store failed.
         """
-        expected, secrets = self.objects(clinic_id), self._forgotten.secrets()
+        expected, secrets = self.objects(clinic_id, seals=False), self._forgotten.secrets()
         found = read_requests(store, clinic_id)
         there = {request.key: request for request in found.requests}
         for key in sorted(expected):
