@@ -120,7 +120,7 @@ def test_one_deleted_patient_comes_back_and_three_days_of_work_stay(ward: Ward, 
     assert (tables[PATIENTS].insert, tables[PATIENTS].update, tables[PATIENTS].columns) == (1, 2, {"responsable_id": 2})
     assert sum(table.update + table.delete for table in plan.tables) == 2
     said = " ".join(tables[PATIENTS].notes)
-    assert "2 rows lost their link to a row that comes back" in said
+    assert "2 rows get their former link to a row that comes back again, and keep all other values." in said
     assert "1 row belonged to a row that comes back, and refers to another one now: it stays as it is." in said
     assert not {STOCK, USERS} & {table.table for table in plan.tables}
     # People go on working between the plan and its approval.

@@ -96,12 +96,10 @@ def adopted(count: int, mode: RestoreMode, *, left_out: bool) -> str:
 
 
 def linked_again(count: int) -> str:
-    """About rows that lost their link to a row that comes back."""
+    """About rows that lost their link to a row that comes back, or whose link follows a value that it gives up."""
     if count == 1:
-        return "1 row lost its link to a row that comes back: it gets the link again, and keeps all other values."
-    return (
-        f"{count:,} rows lost their link to a row that comes back: they get the link again, and keep all other values."
-    )
+        return "1 row gets its former link to a row that comes back again, and keeps all other values."
+    return f"{count:,} rows get their former link to a row that comes back again, and keep all other values."
 
 
 def not_followed(parent: str, columns: Sequence[str]) -> str:
