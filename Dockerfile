@@ -2,7 +2,7 @@
 FROM apache/airflow:3.3.2-python3.11
 
 # Dependencies first: they change seldom, and this layer is the slow one. pip refuses what the locks do not name.
-COPY --chown=airflow:0 requirements.txt requirements.in pyproject.toml ./
+COPY --chown=airflow:0 requirements.txt requirements.in pyproject.toml setup.py ./
 COPY --chown=airflow:0 include/docker/requirements.txt include/docker/
 RUN pip install --no-cache-dir --require-hashes -r requirements.txt -r include/docker/requirements.txt
 

@@ -7,6 +7,9 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 CHECKOUT = Path(__file__).resolve().parent
+# Everything that a build leaves lies there. In plugins/, Airflow would find the package a second time.
+BUILD = CHECKOUT / "build"
+BUILD.mkdir(exist_ok=True)
 
 
 class WithProject(build_py):
@@ -26,4 +29,4 @@ class WithProject(build_py):
         copyfile(CHECKOUT / ".env.example", project / "env.example")
 
 
-setup(cmdclass={"build_py": WithProject})
+setup(cmdclass={"build_py": WithProject}, options={"egg_info": {"egg_base": BUILD.name}})

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,19 +31,27 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(
         [*uv, "pip", "install", "-q", "--no-deps", "--target", folder / "site", wheel], check=True, timeout=100
     )
+    # What it depends on, and not this package: in this environment it is installed from the repository.
+    others = folder / "others"
+    others.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if "clinic_backups" not in path.name:
+            (others / path.name).symlink_to(path)
     yield folder
+
+
+def path_of(installed: Path) -> str:
+    return f"{installed / 'site'}{os.pathsep}{installed / 'others'}"
 
 
 def run(installed: Path, code: str, **variables: str) -> Any:
     """Run code with the wheel in place of the repository; returns what it prints as JSON."""
     environment = {
-        "PATH": os.environ["PATH"], "PYTHONPATH": str(installed / "site"), "AIRFLOW_HOME": str(installed / "airflow"),
+        "PATH": os.environ["PATH"], "PYTHONPATH": path_of(installed), "AIRFLOW_HOME": str(installed / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false", **variables,
     }  # fmt: skip
-    # The repository is installed in this environment too.
-    alone = f"import sys; sys.path = [one for one in sys.path if one != {str(PACKAGE)!r}]"
     done = subprocess.run(
-        [sys.executable, "-P", "-c", f"{alone}\n{code}"], cwd=installed, env=environment, capture_output=True,
+        [sys.executable, "-S", "-P", "-c", code], cwd=installed, env=environment, capture_output=True,
         text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -80,8 +89,8 @@ def test_a_project_of_ones_own_has_all_dags_and_the_plugin(installed: Path) -> N
     )
     files = json.loads(
         subprocess.run(
-            [sys.executable, "-P", "-c", command], cwd=installed, capture_output=True, text=True, check=True,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(installed / "site")},
+            [sys.executable, "-S", "-P", "-c", command], cwd=installed, capture_output=True, text=True, check=True,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": path_of(installed)},
         ).stdout
     )  # fmt: skip
     assert {each["outcome"] for each in files} == {"written"}
@@ -117,6 +126,10 @@ print(json.dumps([[each.name for each in plugins], {str(k): str(v) for k, v in e
 """)  # fmt: skip
     assert plugins.count("clinic_backups") == 1
     assert problems == {}
+
+
+def test_a_build_leaves_nothing_where_airflow_would_find_it(installed: Path) -> None:
+    assert list(PACKAGE.glob("*.egg-info")) == []
 
 
 def test_the_repository_is_a_project_as_init_project_would_make_it() -> None:
