@@ -81,8 +81,8 @@ clean:  ## Stop the demo and remove everything that git does not keep: .venv, .d
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The project itself is installed without build isolation: setuptools is in the lock, so nothing unlocked is fetched.
-$(INSTALLED): requirements.txt requirements-dev.txt pyproject.toml
-	@rm -f $@
+$(INSTALLED): requirements.txt requirements-dev.txt pyproject.toml setup.py
+	@rm -rf $@ plugins/*.egg-info
 	@$(choose_python)
 	@echo "Installing into $(VENV) (about 1.6 GB; half a minute once the packages are in the cache)"
 	@$(BIN)/python -m uv --version 2>/dev/null | grep -q "^uv $(UV_VERSION)\b" \
