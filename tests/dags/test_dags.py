@@ -277,7 +277,7 @@ def test_each_task_runs_where_what_it_needs_is(monkeypatch: pytest.MonkeyPatch) 
     from airflow.dag_processing.dagbag import DagBag
 
     monkeypatch.setenv("CLINIC_BACKUPS_QUEUE", "backups")
-    monkeypatch.setenv("CLINIC_BACKUPS_RESTORE_QUEUE", "restores")
+    monkeypatch.setenv("CLINIC_BACKUPS_RESTORE_QUEUE", " restores ")
     monkeypatch.setenv("CLINIC_BACKUPS_TASK_HOURS", "5")
     monkeypatch.setenv("CLINIC_BACKUPS_RUN_HOURS", "20")
     bag = DagBag(CHECKOUT / "dags")

@@ -7,7 +7,7 @@ import io
 import re
 import tarfile
 import tempfile
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import pytest
 
 from clinic_backups.archive.encryption import generate_identity, seal_text
 from clinic_backups.base.clinic_id import ClinicId
-from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.errors import ObjectLocked, PermanentError, SettingsError, TransientError
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.exports import ExportRecord, Exports
+from clinic_backups.export.export import Export
 from clinic_backups.maintenance.retention_run import Cleaner
 from clinic_backups.restore.request import parse
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.export_pages import new_password
@@ -211,6 +213,20 @@ def test_a_store_that_fails_leaves_no_file_and_no_used_approval(
     assert tasks.apply()["rows"] > 0
 
 
+def test_a_lost_answer_to_the_commit_is_asked_of_the_catalog(
+    theatre: Theatre, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Exports.finish
+
+    def lost(*given: Any, **known: Any) -> Any:
+        finish(*given, **known)
+        raise TransientError("The catalog does not answer.")
+
+    monkeypatch.setattr(Exports, "finish", lost)
+    record = exported(tasks)
+    assert record.made_at is not None and opened(stored(theatre, record), PASSWORD)
+
+
 class TestDownload:
     @pytest.mark.parametrize(
         ("clinics", "error"),
@@ -257,20 +273,75 @@ class TestEnd:
             self.clean(theatre, at + timedelta(days=days))
             assert stored(theatre, record).exists() == there
 
-    def test_the_erasure_of_a_clinic_deletes_it_at_once(self, theatre: Theatre, tasks: Tasks) -> None:
+    @pytest.mark.parametrize("known", [True, False], ids=["recorded", "after a rebuild"])
+    def test_the_erasure_of_a_clinic_deletes_it_at_once(self, theatre: Theatre, tasks: Tasks, known: bool) -> None:
         record = exported(tasks)
-        tasks.parts.erasures().request(1, by="jefa", reason="se fue", at=theatre.now)
+        if not known:
+            theatre.execute("DELETE FROM clinic_backups.export")
+        erasures = tasks.parts.erasures()
+        theatre.now = datetime.now(UTC)  # the catalog's own clock has dated the export
+        erasures.request(1, by="jefa", reason="se fue", at=theatre.now)
+        self.clean(theatre, theatre.now)
+        assert not stored(theatre, record).exists()
+        assert theatre.execute_rows("SELECT FROM clinic_backups.export") == []
+        (done,) = erasures.find()
+        assert [(each["left"], each["deleted"]) for each in done.evidence] == [(0, 3)], "archive, envelope and export"
+
+    def test_an_erasure_stays_open_while_a_file_cannot_be_removed(
+        self, theatre: Theatre, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record = exported(tasks)
+        erasures, purge = tasks.parts.erasures(), FileStore.purge
+        erasures.request(1, by="jefa", reason="se fue", at=theatre.now)
+
+        def locked(store: FileStore, key: str) -> None:
+            if key == record.key:
+                raise ObjectLocked("It is locked.")
+            purge(store, key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FileStore, "purge", locked)
+            (cleaned,) = self.cleaner(theatre, theatre.now).run()
+            assert cleaned.problem == "It is locked."
+        assert [each.finished_at for each in erasures.find()] == [None]
         self.clean(theatre, theatre.now)
         assert not stored(theatre, record).exists()
 
-    @staticmethod
-    def clean(theatre: Theatre, now: Any) -> None:
-        from clinic_backups.stores.configured import Stores
+    def test_a_file_of_a_clinic_without_backups_ends_too(self, theatre: Theatre, tasks: Tasks) -> None:
+        record = exported(tasks)
+        theatre.execute("DELETE FROM clinic_backups.backup")
+        assert record.expires_at is not None
+        list(self.cleaner(theatre, record.expires_at).run())
+        assert not stored(theatre, record).exists()
 
-        cleaner = Cleaner(
-            settings=theatre.settings, catalog=theatre.catalog, stores=Stores.of(theatre.store), now=lambda: now
-        )
-        (cleaned,) = cleaner.run(clinic_id=1)
+    def test_an_export_and_an_erasure_never_run_at_the_same_time(
+        self, theatre: Theatre, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tasks.plan()
+        tasks.approve()
+        tasks.answer({"id": "7", "name": "jefa"})
+        seen, run = list[bool](), Export.run
+
+        def erased_meanwhile(*given: Any, **known: Any) -> Any:
+            done = run(*given, **known)
+            tasks.parts.erasures().request(1, by="jefa", reason="se fue", at=theatre.now)
+            (cleaned,) = self.cleaner(theatre, theatre.now).run(clinic_id=1)
+            seen.append(cleaned.busy)
+            return done
+
+        monkeypatch.setattr(Export, "run", erased_meanwhile)
+        tasks.apply()
+        assert seen == [True]
+        self.clean(theatre, theatre.now)
+        assert theatre.objects() == []
+
+    @staticmethod
+    def cleaner(theatre: Theatre, now: datetime) -> Cleaner:
+        stores = Stores.of(theatre.store)
+        return Cleaner(settings=theatre.settings, catalog=theatre.catalog, stores=stores, now=lambda: now)
+
+    def clean(self, theatre: Theatre, now: datetime) -> None:
+        (cleaned,) = self.cleaner(theatre, now).run(clinic_id=1)
         assert cleaned.problem == ""
 
 

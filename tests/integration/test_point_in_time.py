@@ -275,6 +275,14 @@ def test_the_present_is_no_earlier_time(theatre: Theatre, past: Past) -> None:
     assert theatre.objects() == []
 
 
+def test_a_server_that_refuses_us_is_not_taken_for_another_one(theatre: Theatre, past: Past) -> None:
+    """Backups are read from it, and its password has changed: nobody knows whether it is the same."""
+    with past.recovered() as server:
+        theatre.clinic_db = connections.parse("clinic_db", past.present.reader_uri.replace("@", "x@"))
+        with pytest.raises(PermanentError, match="password authentication failed"):
+            theatre.runner().plan(from_pitr(theatre, server))
+
+
 def test_a_copy_of_the_running_files_is_another_database(theatre: Theatre, past: Past, tmp_path: Path) -> None:
     """As a branch or a snapshot of a volume: the same system identifier and timeline, and not in recovery."""
     with server_folder() as place:
@@ -291,9 +299,13 @@ def test_a_copy_of_the_running_files_is_another_database(theatre: Theatre, past:
 
 
 def test_another_server_needs_an_explicit_word(theatre: Theatre, demo_database: DemoDatabase, past: Past) -> None:
+    """Before a row of it is read: its clinic 1 may be somebody else's."""
     request = from_pitr(theatre, demo_database, as_of=past.accident_at)
-    plan = theatre.runner().plan(request)
-    assert any("on another server" in refusal.message for refusal in plan.refusals)
+    with pytest.raises(PermanentError, match="on another server") as caught:
+        theatre.runner().plan(request)
+    assert "--other-database" in caught.value.hint
+    assert theatre.objects() == []
+    assert theatre.catalog.find(state="completed") == []
     allowed = theatre.runner().plan(replace(request, other_database=True))
     assert not any("on another server" in refusal.message for refusal in allowed.refusals)
 
@@ -414,7 +426,7 @@ def test_the_command_restores_and_lists_it(
         }  # fmt: skip
         run("store", "init", **more)
         words = ("restore", "--clinic", "1", "--identity", str(tmp_path / "identity"), "--from-connection", "pitr_db")
-        unknown = run(*words, "--plan", **more)
+        unknown = run(*words, "--plan", "--other-database", **more)
         assert (unknown.code, "--as-of" in unknown.err) == (1, True)
         words = (*words, "--as-of", at.isoformat())
         refused = run(*words, "--plan", **more)
@@ -423,7 +435,7 @@ def test_the_command_restores_and_lists_it(
         assert done.code == 0, done.err
         assert rows_of(present, 1) == rows_of(earlier, 1)
         listed = run("list", "--clinic", "1", "--json", **more).json()
-        assert [record["read_from"] is not None for record in listed if record["state"] == "completed"].count(True) == 2
+        assert [record["read_from"] is not None for record in listed if record["state"] == "completed"].count(True) == 1
         shown = run("list", "--clinic", "1", **more).out
         assert "pitr_db" in shown
         usual = run("restore", "--clinic", "1", "--identity", str(tmp_path / "identity"), "--plan", **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -126,6 +127,16 @@ print(json.dumps([[each.name for each in plugins], {str(k): str(v) for k, v in e
 """)  # fmt: skip
     assert plugins.count("clinic_backups") == 1
     assert problems == {}
+
+
+def test_dag_files_of_before_the_wheel_find_what_they_import() -> None:
+    from clinic_backups import operators
+
+    before = ("CODEC", "ENCRYPTION", "OWNER", "ClinicBackupOperator", "SqlExtract", "Store", "active_clinics",
+              "clinic_param", "clinics_param", "pool", "preflight", "priority", "summary", "watch")  # fmt: skip
+    for name in ("pool", "priority", "restore_tasks", "retention_tasks", "drill_tasks", "timetable"):
+        importlib.import_module(f"clinic_backups.operators.{name}")
+    assert [name for name in before if not hasattr(operators, name)] == []
 
 
 def test_a_build_leaves_nothing_where_airflow_would_find_it(installed: Path) -> None:

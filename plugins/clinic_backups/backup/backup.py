@@ -38,6 +38,7 @@ from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, ObjectL
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.one_at_a_time import Turns
+from clinic_backups.base.plain import iso
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.base.table import Table
@@ -295,6 +296,8 @@ class ClinicBackup:
                         gaps=gaps,
                         data_at=moment.at,
                         read_from=moment.read_from,
+                        # For the clinics' application, which sees no more of it.
+                        notes=record.notes or (f"as of {iso(moment.at)}" if moment.read_from else ""),
                         source_db=source if request.is_regular else None,
                     )
                 )

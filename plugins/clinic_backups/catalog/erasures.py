@@ -14,7 +14,7 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.plain import plain
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.tables import backup, clinic, erasure, notification, restore
+from clinic_backups.catalog.tables import backup, clinic, erasure, export, notification, restore
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,8 @@ class Erasures:
                                                  restore.c.started_at <= found.requested_at))  # fmt: skip
                 db.execute(delete(notification).where(notification.c.clinic_id == found.clinic_id,
                                                       notification.c.created_at <= found.requested_at))  # fmt: skip
+                db.execute(delete(export).where(export.c.clinic_id == found.clinic_id,
+                                                export.c.begun_at <= found.requested_at))  # fmt: skip
                 db.execute(delete(backup).where(*mine))
                 came_later = select(backup.c.backup_id).where(backup.c.clinic_id == found.clinic_id).exists()
                 db.execute(delete(clinic).where(clinic.c.clinic_id == found.clinic_id, ~clinic.c.active, ~came_later))

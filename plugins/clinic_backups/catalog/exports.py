@@ -113,11 +113,13 @@ class Exports:
         found = self._select(select(*_COLUMNS).where(*made).order_by(export.c.id.desc()).limit(1))
         return found[0] if found else None
 
-    def keys(self) -> set[str]:
-        """The keys of all files that may be in a store."""
-        statement = select(export.c.key).where(export.c.key.is_not(None), export.c.deleted_at.is_(None))
+    def keys(self) -> dict[str, ClinicId]:
+        """The keys of all files that may be in a store, and whose they are."""
+        there = (export.c.key.is_not(None), export.c.deleted_at.is_(None))
         with self._database.statement("reading the exports") as db:
-            return {str(key) for key in db.scalars(statement)}
+            return {
+                str(key): whose for key, whose in db.execute(select(export.c.key, export.c.clinic_id).where(*there))
+            }
 
     def stored(self, clinic_id: ClinicId, *, ended_before: datetime | None = None) -> list[ExportRecord]:
         """The exports whose files are in a store, also half-written ones. :param ended_before: only these."""

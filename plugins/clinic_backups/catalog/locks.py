@@ -21,8 +21,9 @@ from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.catalog_database import connect_catalog
 
-Purpose = Literal["clinic", "replicas"]
-"""``clinic``: for a backup or restore. ``replicas``: for making replicas of its backups. Deleting takes both."""
+Purpose = Literal["clinic", "replicas", "exports"]
+"""``clinic``: for a backup or restore. ``replicas``: for making replicas of its backups. ``exports``: for writing one
+of its backups as a file into the store. Deleting takes all of them."""
 # The lock belongs to a transaction: a transaction-pooling proxy could give a session and its lock to another client.
 IDLE_SECONDS, BEAT_SECONDS = 300, 30
 """After this silence the server frees the lock; and the interval in which the holder sends a sign of life."""

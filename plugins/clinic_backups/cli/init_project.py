@@ -39,7 +39,8 @@ def init_project(
         if file.outcome != "kept":
             errors.print(f"{_outcome(file, check_only=check_only):<8} {escape(file.path)}")
     if counted["differs"]:
-        errors.print("Files that differ are yours: nothing was changed in them.")
+        errors.print("Files that differ are yours, or of an earlier version: nothing was changed in them.")
+        errors.print("To get the package's, move them away and run this again.")
     done = "are missing" if check_only else "were written"
     print(f"{counted['written']} files {done}, {counted['kept'] + counted['differs']} were there.")
     if not check_only:

@@ -109,7 +109,11 @@ class ExportRunner:
             people have to know of the backup by now.
         :raises ClinicBackupsError: the backup cannot be read, or the file cannot be written or stored.
         """
-        approved = self._approvals.usable(approved.id)
+        # While the clinic's backups are deleted, none is written as a file; and the other way round.
+        with self._catalog.lock(approved.clinic_id, "exports"):
+            return self._apply(self._approvals.usable(approved.id))
+
+    def _apply(self, approved: Approval) -> ExportRecord:
         request = RestoreRequest.from_json(approved.request)
         chosen = choose_backup(
             self._catalog, RestoreRequest(clinic_id=approved.clinic_id, backup_id=approved.backup_id)
@@ -148,16 +152,24 @@ class ExportRunner:
                 also=lambda db: use(db, approved, digest, f"export {record.id}"),
             )  # fmt: skip
         except BaseException as error:
-            self._take_back(store, record, error)
+            if (made := self._made_after_all(record, error)) is not None:
+                return made
             raise
 
-    def _take_back(self, store: ObjectStore, record: ExportRecord, error: BaseException) -> None:
-        """Remove what was stored. If the store refuses, retention removes it later."""
+    def _made_after_all(self, record: ExportRecord, error: BaseException) -> ExportRecord | None:
+        """The finished record, if only the answer to its COMMIT was lost. Otherwise remove what was stored.
+
+        If the catalog or the store does not answer, the file stays, and retention removes it when its time is over.
+        """
         try:
-            store.delete(record.key or "")
+            found = self._exports.get(record.id)
+            if found is not None and found.made_at is not None:
+                return found if isinstance(error, ClinicBackupsError) else None
+            self._store().delete(record.key or "")
             self._exports.mark_deleted(record.id)
         except ClinicBackupsError as failure:
             error.add_note(f"And the file may still be in the store: {failure.message}")
+        return None
 
     def _protection(self, request: RestoreRequest) -> Protected:
         if request.sealed_password is not None:

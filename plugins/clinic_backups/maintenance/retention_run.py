@@ -103,7 +103,7 @@ class Cleaner:
     def _cleaned(self, clinic_id: ClinicId, *, dry_run: bool) -> Cleaned:
         cleaned = Cleaned(clinic_id)
         try:
-            with self._catalog.lock(clinic_id, "clinic", "replicas") as lock:
+            with self._catalog.lock(clinic_id, "clinic", "replicas", "exports") as lock:
                 # Checked for every clinic, because a clock may be changed while thousands of clinics are cleaned.
                 require_same_clock(self._now)
                 cleaned.erasure = self._erasures.open_of(clinic_id)
@@ -148,7 +148,8 @@ class Cleaner:
             proof = self._delete(record, self._decider.urls(record, replicas), cleaned)
             if proof is not None:
                 self._note_deleted(replace(record, deletion=proof), cleaned)
-        self._exports.clean(cleaned, self._now())
+        if cleaned.erasure is None:
+            self._exports.clean(cleaned, self._now())
         if cleaned.erasure is not None:
             cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, before, lock)
 
@@ -159,7 +160,8 @@ class Cleaner:
             for url in self._every_url():
                 try:
                     with self._stores.at(url, cleaned.clinic_id) as store:
-                        found[url] = len(keys_of(store, cleaned.clinic_id))
+                        exports = self._exports.keys_of(store, cleaned.clinic_id)
+                        found[url] = len(keys_of(store, cleaned.clinic_id)) + len(exports)
                 except ClinicBackupsError as error:
                     cleaned.fail(error)
         return found
@@ -171,9 +173,11 @@ class Cleaner:
 
     def _erase_rest(self, cleaned: Cleaned, erasure: Erasure, before: Mapping[str, int], lock: ClinicLock) -> Erasure:
         records, done = self._catalog.find(clinic_id=cleaned.clinic_id), True
+        exports = self._exports.kept(erasure, records)
         for url in self._every_url():
             try:
-                left = purge_rest(url, self._stores, erasure, records, lock, self._now())
+                left = self._exports.erase(url, erasure, exports, lock)
+                left += purge_rest(url, self._stores, erasure, records, lock, self._now())
                 with self._stores.at(url, cleaned.clinic_id) as store:
                     deleted = max(0, before.get(url, left) - left)
                     counted = Counted(url, store.identified(), self._now(), deleted, left)

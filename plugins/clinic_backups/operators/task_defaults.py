@@ -17,8 +17,8 @@ def task_defaults(settings: Settings, *, restores: bool = False, **more: Any) ->
     :param restores: its tasks need the secret key, so they run on the queue and executor of restores.
     :param more: replace some of them.
     """
-    queue = settings.restore_queue if restores else settings.queue
-    executor = settings.restore_executor if restores else settings.executor
+    queue = (settings.restore_queue if restores else settings.queue).strip()
+    executor = (settings.restore_executor if restores else settings.executor).strip()
     known: dict[str, Any] = {
         "owner": OWNER,
         "retries": settings.retries,

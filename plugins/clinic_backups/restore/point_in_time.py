@@ -24,10 +24,11 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.shared_unit import is_shared, shared_clinic
 from clinic_backups.restore.request import RestoreRequest
-from clinic_backups.restore.target import ask
+from clinic_backups.restore.target import SAY_SO, ask
 from clinic_backups.tenant import people
 from clinic_backups.tenant.data_time import AskTime, DataTime
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.source_database import elsewhere, identity_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 # "not paused" and "pause requested" are the others.
@@ -95,7 +96,7 @@ class PointInTime:
 
     def _take(self, name: str, connection: Connection, request: RestoreRequest) -> BackupRecord:
         clinic = self._clinic(connection, request.clinic_id)
-        backup = self._backup(connection, self._asking(name, request.as_of))
+        backup = self._backup(connection, self._asking(name, request))
         queries = None if is_shared(clinic.id) else self._queries(connection, clinic.id)
         return backup.run(
             BackupRequest(
@@ -125,10 +126,12 @@ class PointInTime:
             )
         return found[clinic_id]
 
-    def _asking(self, name: str, said: datetime | None) -> AskTime:
+    def _asking(self, name: str, request: RestoreRequest) -> AskTime:
+        said = request.as_of
+
         def asked(snapshot: Snapshot, started_at: datetime) -> DataTime:
             for other in self._productive:
-                _require_another(snapshot, name, other)
+                _require_another(snapshot, name, other, may_be_elsewhere=request.other_database)
             server = ask(snapshot)
             timeline = f", timeline {server.timeline}" if server.timeline is not None else ""
             moment, how = _moment(snapshot, name, said, started_at)
@@ -179,7 +182,7 @@ def _moment(snapshot: Snapshot, name: str, said: datetime | None, started_at: da
     return replayed_at, "" if said is None else f", recovered to {iso(said)}"
 
 
-def _require_another(snapshot: Snapshot, name: str, other: Connection) -> None:
+def _require_another(snapshot: Snapshot, name: str, other: Connection, *, may_be_elsewhere: bool) -> None:
     """Refuse the database that is restored, or backed up, itself.
 
     A copy has the system identifier, the OIDs and perhaps the timeline of its original, and an address may lead
@@ -190,12 +193,19 @@ def _require_another(snapshot: Snapshot, name: str, other: Connection) -> None:
     key = {"key": secrets.randbits(62)}
     with ExitStack() as held:
         try:
-            held.enter_context(Snapshot(other)).rows(_HOLD, key, "taking a lock")
-        except ClinicBackupsError:
-            if other.conn_id == "restore_db":
+            present = held.enter_context(Snapshot(other))
+            present.rows(_HOLD, key, "taking a lock")
+            identity = identity_of(present)
+        except ClinicBackupsError as error:
+            # A server that refuses us is there, and may be the one that was just reached.
+            if other.conn_id == "restore_db" or "FATAL" in error.message:
                 raise
             return  # a database that cannot be reached is not the one that was just reached
         ((is_free,),) = snapshot.rows(_TRY, key, "looking for a lock")
+    # Asked before a row is read: another server's clinic of this id may be somebody else's.
+    said = elsewhere(identity_of(snapshot), identity) if other.conn_id == "restore_db" else ""
+    if said and not may_be_elsewhere:
+        raise PermanentError(said, hint=SAY_SO)
     if not is_free:
         raise PermanentError(
             f"{name} leads to the same database as {other.conn_id}: it is the present one, and no earlier time.",

@@ -1,6 +1,9 @@
 """Backups of a point in time are restored only by their id, as safety backups are. All others are regular."""
 
 from alembic import op
+from sqlalchemy import text
+
+from clinic_backups.base.errors import PermanentError
 
 revision = "0036"
 down_revision = "0035"
@@ -24,6 +27,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    kept = "read_from IS NOT NULL AND state NOT IN ('failed', 'deleted')"
+    found = op.get_bind().execute(text(f"SELECT count(*) FROM clinic_backups.backup WHERE {kept}"))  # noqa: S608
+    if number := found.scalar_one():
+        raise PermanentError(
+            f"The catalog has {number} backups of points in time. Version 0035 would take each for the newest one.",
+            hint="Keep the newer version. Nothing was changed.",
+        )
     op.execute(f"""
         ALTER TABLE clinic_backups.backup
             DROP COLUMN regular, DROP COLUMN good,
