@@ -332,6 +332,7 @@ class Fake:
     def export(self, caller: Caller, what: HistoryEntry | ExportRecord, *formats: str, **asked: Any) -> Any:
         """As an action it starts a run; as a download it gives the content."""
         if isinstance(what, ExportRecord):
+            caller.require("export", what.clinic_id)
             self.asked.append(("fetch_export", what.id))
             return None, iter((b"sealed",))
         return self._start("clinic_restore", what.number, *formats, asked)

@@ -37,6 +37,7 @@ ALLOWED = {
     "back_up": ("administrador", "superuser", "admin"),
     "download": ("administrador", "superuser", "admin"),
     "restore": ("administrador", "superuser", "admin"),
+    "export": ("administrador", "superuser", "admin"),
     "audit": ("administrador", "superuser", "admin"),
     "operate": ("superuser", "admin"),
 }
@@ -68,6 +69,9 @@ ROUTES: dict[tuple[str, str], tuple[str, int]] = {
     ("GET", "/ui/backups/{number}/download"): ("download", 303),
     ("GET", "/ui/backups/{number}/download-whole"): ("download", 303),
     ("GET", "/ui/clinics/{clinic_id}/restore"): ("restore", 200),
+    ("GET", "/ui/clinics/{clinic_id}/export"): ("export", 200),
+    ("POST", "/ui/clinics/{clinic_id}/export"): ("export", 409),
+    ("GET", "/ui/exports/{number}/download"): ("export", 200),
     ("GET", "/ui/runs/{dag_id}/{run_id:path}"): ("see", 200),
     ("POST", "/ui/clinics/{clinic_id}/back-up"): ("back_up", 409),
     ("POST", "/ui/clinics/{clinic_id}/restore"): ("restore", 409),
@@ -116,6 +120,8 @@ class World:
             more = {"json": {"clinica": clinic.clinic_id}}
         if path == "/ui/clinics/{clinic_id}/restore" and method == "POST":
             more = {"data": {"backup": clinic.number, "mode": "exact", "notes": ""}}
+        if path == "/ui/clinics/{clinic_id}/export" and method == "POST":
+            more = {"data": {"backup": clinic.number, "format": "xlsx"}}
         return self.clients[role].request(method, f"/backups{url}", **more)  # type: ignore[arg-type]
 
 
@@ -135,6 +141,15 @@ def world(airflow: Airflow) -> Iterator[World]:
                 place="embedded", certificate="{}",
             )
         )  # fmt: skip
+        # An export with the number of the backup; its file is the archive.
+        with airflow.catalog.database.transaction("a test") as db:
+            db.exec_driver_sql(
+                "INSERT INTO clinic_backups.export (id, clinic_id, backup_id, format, protection, requested_by,"
+                " made_at, rows, store_url, key, file_name, size_bytes, expires_at) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s,"
+                " 'xlsx', 'password', 'x', now(), 1, %s, %s, 'datos.zip', %s, now() + interval '1 day')",
+                (numbers[clinic_id], str(clinic_id), record.backup_id, record.stores[0], record.archive_key,
+                 record.size_bytes),
+            )  # fmt: skip
     clients = {"anonymous": airflow.web()} | {role: airflow.web(user) for role, user in USERS.items()}
     clinics = {}
     with airflow.paused(*DAG_IDS):

@@ -327,7 +327,7 @@ def test_a_clinic_with_a_key_of_its_own_gets_no_password() -> None:
 
 def test_who_may_ask_for_data_and_get_them() -> None:
     fake = Fake()
-    for viewer, status in ((OPERATOR, 200), (ADMINISTRATOR, 200), (READER, 404)):
+    for viewer, status in ((OPERATOR, 200), (ADMINISTRATOR, 200), (READER, 403)):
         with client(fake, viewer) as browser:
             answer = browser.get("ui/exports/3/download", headers={"Sec-Fetch-Site": "same-origin"})
             assert answer.status_code == status

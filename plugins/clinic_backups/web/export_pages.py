@@ -89,7 +89,7 @@ def ask(
 def download(caller: CallerDep, services: ServicesDep, number: int) -> Response:
     """The file, or a link to it."""
     record = services.exports.get(number) if 0 < number < BIGINT else None
-    if record is None or not caller.viewer.may("export", record.clinic_id):
+    if record is None or not caller.viewer.may("see", record.clinic_id):
         raise NotVisible("The file")
     url, content = services.downloads.export(caller, record)
     if url is not None:
