@@ -145,8 +145,10 @@ def world(airflow: Airflow) -> Iterator[World]:
         with airflow.catalog.database.transaction("a test") as db:
             db.exec_driver_sql(
                 "INSERT INTO clinic_backups.export (id, clinic_id, backup_id, format, protection, requested_by,"
-                " made_at, rows, store_url, key, file_name, size_bytes, expires_at) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s,"
-                " 'xlsx', 'password', 'x', now(), 1, %s, %s, 'datos.zip', %s, now() + interval '1 day')",
+                " made_at, rows, store_url, key, file_name, size_bytes, expires_at)"
+                " OVERRIDING SYSTEM VALUE"
+                " VALUES (%s, %s, %s, 'xlsx', 'password', 'x', now(), 1, %s, %s, 'datos.zip', %s,"
+                " now() + interval '1 day')",
                 (numbers[clinic_id], str(clinic_id), record.backup_id, record.stores[0], record.archive_key,
                  record.size_bytes),
             )  # fmt: skip
