@@ -16,7 +16,8 @@ from clinic_backups.base.plain import plain
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import export
 
-Format = Literal["csv", "xlsx", "sqlite", "json"]
+Format = Literal["xlsx", "csv", "json", "sqlite"]
+"""In the order in which people are offered them: the usual one first."""
 FORMATS: tuple[Format, ...] = get_args(Format)
 Protection = Literal["keys", "password", "none"]
 """keys: encrypted to public keys. password: a zip that needs one. none: only the mode of the file protects it."""

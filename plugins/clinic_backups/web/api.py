@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -47,7 +47,7 @@ from clinic_backups.web.schemas import (
     respaldo_of,
 )
 from clinic_backups.web.services import Services, ServicesDep, entry_of
-from clinic_backups.web.threads import on_threads, stream
+from clinic_backups.web.threads import file_response, on_threads
 
 KINDS: Mapping[str, WantedKind] = {"auto": "auto", "completo": "full", "incremental": "incremental"}
 LONGEST_LIST = 1000
@@ -189,7 +189,7 @@ def download(request: Request, caller: CallerDep, services: ServicesDep, number:
 @on_threads
 def fetch_whole(caller: CallerDep, services: ServicesDep, number: Number) -> StreamingResponse:
     entry = entry_of(services, caller, number)
-    return _file(*services.downloads.whole(caller, entry), media_type="application/x-tar")
+    return file_response(*services.downloads.whole(caller, entry), media_type="application/x-tar")
 
 
 @router.get(
@@ -200,7 +200,7 @@ def fetch_whole(caller: CallerDep, services: ServicesDep, number: Number) -> Str
 @on_threads
 def fetch(caller: CallerDep, services: ServicesDep, number: Number) -> StreamingResponse:
     entry = entry_of(services, caller, number)
-    return _file(*services.downloads.content(caller, entry), media_type=ENCRYPTION.CONTENT_TYPE)
+    return file_response(*services.downloads.content(caller, entry), media_type=ENCRYPTION.CONTENT_TYPE)
 
 
 @router.post(
@@ -291,11 +291,6 @@ def metrics(caller: CallerDep, services: ServicesDep) -> Response:
 async def description(request: Request) -> dict[str, Any]:
     described: dict[str, Any] = request.app.openapi()
     return described | {"servers": [{"url": request.scope.get("root_path") or "/"}]}
-
-
-def _file(pieces: Iterator[bytes], filename: str, size_bytes: int, *, media_type: str) -> StreamingResponse:
-    headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(size_bytes)}
-    return StreamingResponse(stream(pieces), media_type=media_type, headers=headers)
 
 
 def _iniciado(request: Request, started: Started) -> Iniciado:

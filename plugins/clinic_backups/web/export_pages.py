@@ -6,7 +6,7 @@ import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 
 from clinic_backups.archive.encryption import seal_text
 from clinic_backups.base.clinic_id import ClinicId
@@ -16,10 +16,9 @@ from clinic_backups.web import forms
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.clinic_values import ClinicPath
 from clinic_backups.web.problems import Conflict, NotVisible
-from clinic_backups.web.render import PageLinks
 from clinic_backups.web.services import ServicesDep, entry_of
-from clinic_backups.web.showing import line_of, show
-from clinic_backups.web.threads import on_threads, stream
+from clinic_backups.web.showing import follow, line_of, show
+from clinic_backups.web.threads import file_response, on_threads
 
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 """None that is easily taken for another one."""
@@ -56,7 +55,7 @@ def ask(
     clinic_id: Annotated[ClinicId, ClinicPath],
     backup: Annotated[int, Form()],
     output_format: Annotated[Format, Form(alias="format")] = "xlsx",
-    notes: Annotated[str, Form(max_length=2000)] = "",
+    notes: forms.Line = "",
 ) -> Response:
     """Start the run. Without keys of the clinic, a password is made and shown once."""
     caller.require("export", clinic_id)
@@ -65,9 +64,7 @@ def ask(
         raise NotVisible(f"Backup {backup}")
     settings = services.settings
     if settings.clinic_recipients.get(clinic_id):
-        started = services.actions.export(caller, entry, output_format, notes=notes)
-        url = PageLinks.of(request).url("runs", started.dag_id, started.run_id, query={"done": "exporting"})
-        return RedirectResponse(url, status_code=303)
+        return follow(request, services.actions.export(caller, entry, output_format, notes=notes), "exporting")
     if not settings.recipients:
         raise Conflict(
             "The page cannot encrypt the password of the file: the API server has no CLINIC_BACKUPS_RECIPIENTS.",
@@ -94,13 +91,8 @@ def download(caller: CallerDep, services: ServicesDep, number: int) -> Response:
     url, content = services.downloads.export(caller, record)
     if url is not None:
         return RedirectResponse(url, status_code=303)
-    return StreamingResponse(
-        stream(content), media_type="application/octet-stream",
-        headers={
-            "Content-Disposition": f'attachment; filename="{record.file_name}"',
-            "Content-Length": str(record.size_bytes),
-        },
-    )  # fmt: skip
+    assert record.file_name is not None and record.size_bytes is not None  # noqa: S101 - a file that is there has both
+    return file_response(content, record.file_name, record.size_bytes, media_type="application/octet-stream")
 
 
 def new_password() -> str:

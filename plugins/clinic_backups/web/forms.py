@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args
 
+from fastapi import Form
 from pydantic import StringConstraints
 
 from clinic_backups.base.text import one_line
@@ -19,6 +20,8 @@ LONGEST_RUN_ID = 250
 FLASHES = ("backing_up", "planning", "holding", "releasing", "verifying", "exporting", "approved", "rejected")
 """The messages about an action just done. The address holds only one of these names, never a text."""
 TableName = Annotated[str, StringConstraints(pattern=r"^[^.\x00]{1,63}\.[^.\x00]{1,63}$")]
+Line = Annotated[str, Form(max_length=2000)]
+"""Notes and reasons. Longer than what is kept of them, so that a pasted text is cut instead of refused."""
 MOST_TABLES = 500
 LONGEST_KEYS = 10_000
 Choice = TypeVar("Choice", bound=str)

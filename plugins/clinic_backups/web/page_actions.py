@@ -13,15 +13,14 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.web import forms
 from clinic_backups.web.access import CallerDep
-from clinic_backups.web.actions import Started
 from clinic_backups.web.clinic_values import ClinicPath
 from clinic_backups.web.problems import NotVisible, WrongValue
 from clinic_backups.web.render import PageLinks, archive_path, whole_path
 from clinic_backups.web.runs import RESTORE
 from clinic_backups.web.services import ServicesDep, entry_of
+from clinic_backups.web.showing import follow
 from clinic_backups.web.threads import on_threads
 
-Line = Annotated[str, Form(max_length=2000)]
 Sure = Annotated[bool, Form()]
 
 
@@ -37,9 +36,9 @@ def back_up(
     services: ServicesDep,
     clinic_id: Annotated[ClinicId, ClinicPath],
     kind: Annotated[WantedKind, Form()] = "auto",
-    notes: Line = "",
+    notes: forms.Line = "",
 ) -> Response:
-    return _follow(request, services.actions.back_up(caller, clinic_id, kind=kind, notes=notes), "backing_up")
+    return follow(request, services.actions.back_up(caller, clinic_id, kind=kind, notes=notes), "backing_up")
 
 
 @router.post("/clinics/{clinic_id}/restore")
@@ -55,7 +54,7 @@ def restore(
     rows_table: Annotated[forms.TableName | Literal[""], Form()] = "",
     rows_keys: Annotated[str, Form(max_length=forms.LONGEST_KEYS)] = "",
     only: Annotated[bool, Form()] = False,
-    notes: Line = "",
+    notes: forms.Line = "",
 ) -> Response:
     caller.require("restore", clinic_id)
     entry = entry_of(services, caller, backup)
@@ -68,7 +67,7 @@ def restore(
         caller, entry, mode=mode, tables=() if mode == "rows" else tuple(tables), rows=rows,
         only=only and mode == "rows", notes=notes,
     )  # fmt: skip
-    return _follow(request, started, "planning")
+    return follow(request, started, "planning")
 
 
 @router.post("/runs/clinic_restore/{run_id:path}/answer")
@@ -81,7 +80,7 @@ def answer(
     approve: Annotated[bool, Form()],
     sure: Sure = False,
     plan: Annotated[str, Form(max_length=200)] = "",
-    reason: Line = "",
+    reason: forms.Line = "",
 ) -> Response:
     if not forms.is_run_id(run_id):
         raise NotVisible("The restore")
@@ -93,8 +92,8 @@ def answer(
 
 @router.post("/backups/{number}/hold")
 @on_threads
-def hold(request: Request, caller: CallerDep, services: ServicesDep, number: int, reason: Line = "") -> Response:
-    return _follow(request, services.actions.hold(caller, entry_of(services, caller, number), reason), "holding")
+def hold(request: Request, caller: CallerDep, services: ServicesDep, number: int, reason: forms.Line = "") -> Response:
+    return follow(request, services.actions.hold(caller, entry_of(services, caller, number), reason), "holding")
 
 
 @router.post("/backups/{number}/release")
@@ -103,13 +102,13 @@ def release(request: Request, caller: CallerDep, services: ServicesDep, number: 
     entry = entry_of(services, caller, number)
     caller.require("release", entry.record.clinic_id)
     _require_sure(sure)
-    return _follow(request, services.actions.release(caller, entry), "releasing")
+    return follow(request, services.actions.release(caller, entry), "releasing")
 
 
 @router.post("/backups/{number}/verify")
 @on_threads
 def verify(request: Request, caller: CallerDep, services: ServicesDep, number: int) -> Response:
-    return _follow(request, services.actions.verify(caller, entry_of(services, caller, number)), "verifying")
+    return follow(request, services.actions.verify(caller, entry_of(services, caller, number)), "verifying")
 
 
 # A link instead of a form, because a form may not lead to another host such as a store (CSP, form-action).
@@ -132,9 +131,3 @@ def _require_sure(sure: bool) -> None:
     """Check the box beside the button, for browsers without script. :raises WrongValue: it is not ticked."""
     if not sure:
         raise WrongValue("The box beside the button was not ticked.", hint="Read its text, tick it, and try again.")
-
-
-def _follow(request: Request, started: Started, flash: str) -> Response:
-    """Redirect to the page of the run. With 303, reloading that page does not repeat the action."""
-    url = PageLinks.of(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
-    return RedirectResponse(url, status_code=303)

@@ -1,15 +1,16 @@
-"""Shows a page with what every page needs to know."""
+"""Shows a page with what every page needs to know, or leads to another one."""
 
 from __future__ import annotations
 
 from typing import Any, get_args
 
-from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi import Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.web import render
+from clinic_backups.web.actions import Started
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.services import Services
@@ -29,6 +30,12 @@ def show(
     may = {action: clinic_id is not None and caller.viewer.may(action, clinic_id) for action in get_args(Action)}
     known: dict[str, Any] = {"viewer": caller.viewer, "may": may, "now": now, "today": now.astimezone(zone).date()}
     return render.page(request, template, zone=zone, words=words, **known | facts)
+
+
+def follow(request: Request, started: Started, flash: str) -> Response:
+    """Redirect to the page of the run. With 303, reloading that page does not repeat the action."""
+    url = render.PageLinks.of(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
+    return RedirectResponse(url, status_code=303)
 
 
 def line_of(caller: Caller, services: Services, clinic_id: ClinicId) -> BoardLine:

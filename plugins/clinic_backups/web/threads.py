@@ -8,6 +8,7 @@ from functools import cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, move_on_after, to_thread
+from fastapi.responses import StreamingResponse
 
 from clinic_backups.web.problems import Unavailable
 
@@ -51,6 +52,12 @@ def on_threads(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         return await run(partial(function, *args, **kwargs))
 
     return handler
+
+
+def file_response(pieces: Iterator[bytes], filename: str, size_bytes: int, *, media_type: str) -> StreamingResponse:
+    """A file to download, its pieces read in these threads."""
+    headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(size_bytes)}
+    return StreamingResponse(stream(pieces), media_type=media_type, headers=headers)
 
 
 async def stream(pieces: Iterator[T]) -> AsyncIterator[T]:
