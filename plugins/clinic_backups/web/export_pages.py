@@ -17,7 +17,7 @@ from clinic_backups.web.access import CallerDep
 from clinic_backups.web.clinic_values import ClinicPath
 from clinic_backups.web.problems import Conflict, NotVisible
 from clinic_backups.web.services import ServicesDep, entry_of
-from clinic_backups.web.showing import follow, line_of, show
+from clinic_backups.web.showing import chosen_of, follow, line_of, show
 from clinic_backups.web.threads import file_response, on_threads
 
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -37,8 +37,7 @@ def dialog(
     caller.require("export", clinic_id)
     line = line_of(caller, services, clinic_id)
     moments = services.history.moments(clinic_id)
-    wanted = forms.number(request.query_params, "backup")
-    chosen = wanted or next((moment.number for moment in moments if moment.is_regular), None)
+    chosen = chosen_of(moments, request)
     return show(
         request, "export.html", caller, services, clinic_id, line=line, moments=moments, chosen=chosen,
         formats=FORMATS, has_keys=bool(services.settings.clinic_recipients.get(clinic_id)),

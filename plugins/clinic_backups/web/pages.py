@@ -23,7 +23,7 @@ from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.run_views import RunView
 from clinic_backups.web.runs import BACKUP
 from clinic_backups.web.services import ServicesDep, entry_of, words_of
-from clinic_backups.web.showing import board_line, line_of, show
+from clinic_backups.web.showing import board_line, chosen_of, line_of, show
 from clinic_backups.web.steps import steps_of
 from clinic_backups.web.threads import on_threads
 
@@ -169,9 +169,7 @@ def restore_dialog(
     caller.require("restore", clinic_id)
     line = line_of(caller, services, clinic_id)
     moments = services.history.moments(clinic_id)
-    wanted = forms.number(request.query_params, "backup")
-    usual = next((moment for moment in moments if moment.is_regular), None)
-    chosen = next((moment for moment in moments if moment.number == wanted), usual)
+    chosen = chosen_of(moments, request)
     entry = services.history.by_number(chosen.number, caller.viewer.visible) if chosen else None
     zone = services.settings.zone
     days = [list(day) for _, day in groupby(moments, lambda moment: moment.started_at.astimezone(zone).date())]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.catalog.backup_list import Moment
 from clinic_backups.catalog.board import BoardLine
-from clinic_backups.web import render
+from clinic_backups.web import forms, render
 from clinic_backups.web.actions import Started
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import NotVisible
@@ -36,6 +38,13 @@ def follow(request: Request, started: Started, flash: str) -> Response:
     """Redirect to the page of the run. With 303, reloading that page does not repeat the action."""
     url = render.PageLinks.of(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
     return RedirectResponse(url, status_code=303)
+
+
+def chosen_of(moments: Sequence[Moment], request: Request) -> Moment | None:
+    """The backup that the address names; if it names none of these, the newest regular one."""
+    wanted = forms.number(request.query_params, "backup")
+    usual = next((moment for moment in moments if moment.is_regular), None)
+    return next((moment for moment in moments if moment.number == wanted), usual)
 
 
 def line_of(caller: Caller, services: Services, clinic_id: ClinicId) -> BoardLine:
