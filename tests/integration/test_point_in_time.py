@@ -406,7 +406,7 @@ def test_a_source_that_dies_leaves_nothing_and_is_worth_a_retry(theatre: Theatre
 
 
 def test_it_is_read_only(theatre: Theatre, clone: DemoDatabase) -> None:
-    """Whatever role the connection has: nothing of ours can write there."""
+    """The connection's role may write. The session may not."""
     with Snapshot(connections.parse("pitr_db", clone.restorer_uri)) as snapshot, pytest.raises(ClinicBackupsError):
         snapshot.rows(f"UPDATE {STOCK} SET cantidad = 0 RETURNING 1", None, "trying to write")
 

@@ -1,7 +1,8 @@
 """An erasure request: a row that must not come back, as the catalog and the stores record it.
 
-The key of the row is a keyed hash. So is the mark of the request itself, over all that is recorded of it. Whoever may
-write to a store does not have the secret: what such a person puts there is no request, and a changed one is none.
+The key of the row is a keyed hash. So is the mark of the request itself, over all that is recorded of it. A person who
+may write to a store does not have the secret. So a request that this person makes or changes has a wrong mark, and is
+not followed.
 """
 
 from __future__ import annotations

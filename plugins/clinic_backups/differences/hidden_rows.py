@@ -30,7 +30,7 @@ class HiddenRows:
     ) -> HiddenRows:  # fmt: skip
         """Look into the backups. They are read once more, if rows of the clinic are forgotten.
 
-        :param tables: those that are compared; all if there are none.
+        :param tables: the tables that are compared; if empty, all tables.
         """
         requests = forgotten(clinic_id)
         if not requests.tables or not sources:

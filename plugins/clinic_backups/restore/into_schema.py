@@ -62,7 +62,7 @@ class IntoRestore:
         """What a copy of this clinic would mask and leave out, as of now.
 
         :param masked: what somebody has said; none: a copy is masked if the SQL folder has masks.
-        :raises SettingsError: masks are wanted, and there are none.
+        :raises SettingsError: a masked copy is wanted, but the SQL folder has no masks.
         """
         return intent_of(self._folder, masked, self._restore.forgotten_of(clinic_id))
 

@@ -108,7 +108,10 @@ def sealed_key(key_id: str, of_recipients: str) -> str:
 
 
 def seal(secret: bytes, recipients: Sequence[str]) -> bytes:
-    """A secret, encrypted to public keys. :raises SettingsError: there is none, or one is not a public key."""
+    """A secret, encrypted to public keys.
+
+    :raises SettingsError: no public key is given, or one of them is not a public key.
+    """
     target = io.BytesIO()
     ENCRYPTION.run(io.BytesIO(secret), target, recipients)
     return target.getvalue()

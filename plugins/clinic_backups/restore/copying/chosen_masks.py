@@ -51,7 +51,7 @@ def chosen_masks(
 
 
 def _absent(name: str, tables: Collection[str], original: Original, outside: Collection[str]) -> str:
-    """Why a masked table that the backup lacks is an error; empty if it is none."""
+    """The error about a masked table that the backup lacks; an empty text if the lack is no error."""
     if name in outside:
         return ""
     if original.problem:

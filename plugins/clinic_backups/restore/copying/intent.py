@@ -42,7 +42,7 @@ def intent_of(folder: SqlFolder, masked: bool | None, forgotten: ForgottenOfClin
 
     :param masked: what somebody has said; none: the copy is masked if there are masks.
     :param forgotten: none without a catalog.
-    :raises SettingsError: masks are wanted, and there are none; or the file cannot be read.
+    :raises SettingsError: a masked copy is wanted, but the SQL folder has no masks; or its file cannot be read.
     """
     masks = folder.masks()
     if masked and not masks:
