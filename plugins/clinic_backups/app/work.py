@@ -212,10 +212,10 @@ class Parts(Shared):
 
     def exports_to_approve(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> ExportRunner:
         """Writes exports into the store, with an approval. :raises SettingsError: see :meth:`archives`."""
-        export = self.export(identity_file, **listening)
+        archives = self._noting_archives(identity_file, **listening)
         return ExportRunner(
-            settings=self.settings, export=export, catalog=self.catalog, approvals=self.approvals,
-            identities=self.archives(identity_file).identities, store=lambda: self.store, now=self.clock,
+            settings=self.settings, export=self._export_of(archives), catalog=self.catalog, approvals=self.approvals,
+            identities=archives.identities, store=lambda: self.store, now=self.clock,
         )  # fmt: skip
 
     def states(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> States:
@@ -252,10 +252,10 @@ class Parts(Shared):
 
     def export(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Export:
         """Writes backups as files that people open. :raises SettingsError: see :meth:`archives`."""
-        return Export(
-            self._noting_archives(identity_file, **listening), self.settings.operator_language,
-            forgotten=self._forgotten_of, drift=self._drift,
-        )  # fmt: skip
+        return self._export_of(self._noting_archives(identity_file, **listening))
+
+    def _export_of(self, archives: Archives) -> Export:
+        return Export(archives, self.settings.operator_language, forgotten=self._forgotten_of, drift=self._drift)
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
         """Makes full backups from incremental ones, without using the clinics' database."""

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.table import Table
+
+Value = TypeVar("Value")
 
 _FIELD = re.compile(rb'(?:"([^"]*(?:""[^"]*)*)"|([^,"\n]*))(?:,|\n)', re.DOTALL)
 _RAW = re.compile(rb'("[^"]*(?:""[^"]*)*"|[^,"\n]*)[,\n]')
@@ -38,6 +44,28 @@ def raw_fields_of(row: bytes) -> list[bytes]:
     if sum(map(len, found)) + len(found) != len(row):
         raise ValueError("no row of CSV")
     return found
+
+
+def checked_rows(
+    table: Table, data: bytes, values_of: Callable[[bytes], list[Value]], *, hint: str
+) -> Iterator[tuple[bytes, list[Value]]]:
+    """The rows of a block of a table, each with its values.
+
+    :param values_of: takes a row apart, as :func:`fields_of` or :func:`raw_fields_of`.
+    :param hint: of the error.
+    :raises IntegrityError: a row has other columns than the manifest says. The text names no value.
+    """
+    columns = len(table.stored_columns)
+    for row in rows_of(data):
+        try:
+            values = values_of(row)
+        except ValueError:
+            values = None
+        if values is None or len(values) != columns:
+            raise IntegrityError(
+                f"A row of {table.name} in the backup does not have the columns that its manifest lists.", hint=hint
+            )
+        yield row, values
 
 
 def value_of(raw: bytes) -> bytes | None:

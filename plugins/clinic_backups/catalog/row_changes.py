@@ -151,16 +151,13 @@ class RowChanges:
 
     def between(self, first: BackupRecord, second: BackupRecord) -> list[TableChange]:
         """What changed from one backup to another one, by table, in order of name."""
-        before, after = self._blocks_of(first), self._blocks_of(second)
-        found = []
-        for name in sorted({*first.rows, *second.rows}):
-            at_most = None
-            if first.fingerprint and first.fingerprint == second.fingerprint:
-                at_most = 0
-            elif before is not None and after is not None:
-                at_most = _at_most(name, first, second, before, after)
-            found.append(TableChange(name, first.rows.get(name), second.rows.get(name), at_most))
-        return found
+        names = sorted({*first.rows, *second.rows})
+        at_most: dict[str, int | None] = {}
+        if first.fingerprint and first.fingerprint == second.fingerprint:
+            at_most = dict.fromkeys(names, 0)  # they hold the same blocks, so no list is read
+        elif (before := self._blocks_of(first)) is not None and (after := self._blocks_of(second)) is not None:
+            at_most = {name: _at_most(name, first, second, before, after) for name in names}
+        return [TableChange(name, first.rows.get(name), second.rows.get(name), at_most.get(name)) for name in names]
 
     def _blocks_of(self, record: BackupRecord) -> KnownBlocks | None:
         """All blocks in the archives of a backup; none if a list is missing."""

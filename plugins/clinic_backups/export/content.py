@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Literal, Protocol
 
-from clinic_backups.archive.csv_rows import fields_of
-from clinic_backups.archive.same_blocks import rows_of
-from clinic_backups.base.errors import IntegrityError
+from clinic_backups.archive.csv_rows import checked_rows, fields_of
 from clinic_backups.base.table import Column, Table
 
 Kind = Literal["integer", "real", "numeric", "boolean", "bytes", "text"]
@@ -41,17 +39,12 @@ class Exported:
 
     def values(self, data: bytes) -> Iterator[list[str | None]]:
         """The rows of a block, as texts. :raises IntegrityError: a row has another number of values."""
-        try:
-            for row in rows_of(data):
-                values = [None if value is None else value.decode() for value in fields_of(row)]
-                if len(values) != len(self.columns):
-                    raise ValueError(self.table.name)
-                yield values
-        except ValueError:
-            raise IntegrityError(
-                f"A row of {self.table.name} in the backup does not have the columns that its manifest lists.",
-                hint="Nothing was exported. Choose another backup.",
-            ) from None
+        hint = "Nothing was exported. Choose another backup."
+        yield from (values for _, values in checked_rows(self.table, data, _texts_of, hint=hint))
+
+
+def _texts_of(row: bytes) -> list[str | None]:
+    return [None if value is None else value.decode() for value in fields_of(row)]
 
 
 @dataclass

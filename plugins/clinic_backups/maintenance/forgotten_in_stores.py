@@ -8,7 +8,7 @@ from typing import Any
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError
-from clinic_backups.base.forgotten import ForgottenSecret
+from clinic_backups.base.forgotten import ForgottenRecord, ForgottenSecret
 from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.maintenance.discrepancies import Discrepancy, Kind
 from clinic_backups.stores.base import ObjectStore
@@ -90,7 +90,7 @@ class ForgottenInStores:
     def notes(self, clinic_id: ClinicId, stores: Stores) -> tuple[str, ...]:
         """What a plan says if the first store that answers has requests of a clinic that the catalog does not have."""
         secrets = self._forgotten.secrets()
-        known = {request_key(each, secrets[each.key_id].mark(each)) for each in self._forgotten.find(clinic_id)}
+        known = _keys_of(self._forgotten.find(clinic_id), secrets)
         try:
             _, there = stores.first(lambda store: [info.key for info in store.list(prefix_of(clinic_id))])
         except ClinicBackupsError:
@@ -105,10 +105,10 @@ class ForgottenInStores:
         """
         expected, secrets = self.objects(clinic_id, seals=False), self._forgotten.secrets()
         found = read_requests(store, clinic_id)
-        there = {request.key: request for request in found.requests}
+        there, bad = {request.key: request for request in found.requests}, dict(found.problems)
         for key in sorted(expected):
             if key.startswith(prefix_of(clinic_id)):
-                if key not in there and key not in dict(found.problems):
+                if key not in there and key not in bad:
                     yield _difference(store, "no request", key, clinic_id)
             elif key not in found.sealed or not _is(expected[key], key, store):
                 yield _difference(store, "no request", key, clinic_id)
@@ -119,7 +119,7 @@ class ForgottenInStores:
             elif key not in expected:
                 kind: Kind = "strange request" if genuine is None else "unknown request"
                 yield _difference(store, kind, key, request.record.clinic_id)
-        for key, _ in found.problems:
+        for key in bad:
             kind = "damaged request" if key in expected else "false request"
             yield _difference(store, kind, key, clinic_id)
 
@@ -151,7 +151,7 @@ class ForgottenInStores:
         found, done = read_requests(store), TakenOver()
         done.refused = list(found.problems)
         own, records = self._forgotten.secrets(), self._forgotten.find()
-        known = {request_key(each, own[each.key_id].mark(each)) for each in records}
+        known = _keys_of(records, own)
         others = {each.record.key_id for each in found.requests} - own.keys()
         is_new = not any(each.key_id == self._forgotten.own_key_id() for each in records)
         opened = open_secrets(store, identities) if others and identities and (is_new or strange) else []
@@ -190,6 +190,11 @@ NO_KEY = (
     "an erasure request that cannot be checked without the secret key. It was not taken over, so a restore would bring"
     " its row back. Set CLINIC_BACKUPS_IDENTITY_FILE, and run this again"
 )
+
+
+def _keys_of(records: Iterable[ForgottenRecord], secrets: Mapping[str, ForgottenSecret]) -> set[str]:
+    """The keys of the objects that hold these requests in a store."""
+    return {request_key(each, secrets[each.key_id].mark(each)) for each in records}
 
 
 def _difference(store: ObjectStore, kind: Kind, key: str, clinic_id: ClinicId | None) -> Discrepancy:

@@ -18,7 +18,7 @@ from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.staging import Staged, joining_links
 from clinic_backups.restore.table_rules import CASCADE, Reference, read_references
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -147,15 +147,8 @@ class ForgottenRows:
 
     def __init__(self, workspace: Workspace, staged: Mapping[str, Staged], links: Sequence[Reference]) -> None:
         self._workspace, self._staged = workspace, staged
-        known = [link for link in dict.fromkeys(links) if {link.child, link.parent} <= staged.keys()]
-        self._links = [link for link in known if self._is_usable(link)]
-        self._blind = [link for link in known if not self._is_usable(link)]
-        """Links over columns that the backup does not hold, such as generated ones."""
+        self._links, self._blind = joining_links(staged, links)
         self._out: dict[str, sql.Identifier] = {}
-
-    def _is_usable(self, link: Reference) -> bool:
-        child, parent = self._staged[link.child].shape, self._staged[link.parent].shape
-        return child.has(link.columns) and parent.has(link.parent_columns)
 
     def take_out(
         self, forgotten: Mapping[str, Sequence[ForgottenTable]], note: Callable[[str, str], object]

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from clinic_backups.archive.blocks import Block
-from clinic_backups.archive.csv_rows import fields_of, raw_fields_of, row_of
+from clinic_backups.archive.csv_rows import checked_rows, fields_of, raw_fields_of, row_of
 from clinic_backups.archive.manifest import TableContent
-from clinic_backups.archive.same_blocks import rows_of
-from clinic_backups.base.errors import IntegrityError, PermanentError
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.row_key import kind_of, readings_of
 from clinic_backups.base.table import Table
 from clinic_backups.catalog.forgotten import ForgottenTable
@@ -224,18 +223,8 @@ class LeftOut:
 
     def _rows(self, name: str, data: bytes) -> Iterator[tuple[bytes, list[bytes | None]]]:
         """:raises IntegrityError: a row has other columns than the manifest says."""
-        columns = len(self._tables[name].stored_columns)
-        for row in rows_of(data):
-            try:
-                values = fields_of(row)
-            except ValueError:
-                values = []
-            if len(values) != columns:
-                raise IntegrityError(
-                    f"A row of {name} in the backup does not have the columns that its manifest lists.",
-                    hint="This package did not write it: find out who may write to the store. Choose another backup.",
-                )
-            yield row, values
+        hint = "This package did not write it: find out who may write to the store. Choose another backup."
+        return checked_rows(self._tables[name], data, fields_of, hint=hint)
 
 
 def links_of(tables: Mapping[str, Table]) -> Iterator[Reference]:

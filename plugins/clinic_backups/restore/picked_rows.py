@@ -27,7 +27,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.staging import Staged, joining_links
 from clinic_backups.restore.stand_ins import StandIns
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace, row_text
@@ -48,20 +48,13 @@ class PickedRows:
         self, workspace: Workspace, staged: Mapping[str, Staged], links: Sequence[Reference], parents: Collection[str]
     ) -> None:
         self._workspace, self._staged, self._parents = workspace, staged, frozenset(parents)
-        known = [link for link in dict.fromkeys(links) if {link.child, link.parent} <= staged.keys()]
-        self._links = [link for link in known if self._is_usable(link)]
-        self._blind = [link for link in known if not self._is_usable(link)]
-        """Links over columns that the backup does not hold."""
+        self._links, self._blind = joining_links(staged, links)
         self._picked = {name: self._made(each) for name, each in staged.items()}
         self._stand_ins = StandIns(workspace, staged, self._picked, self._parents)
         self.parts: dict[str, str] = {}
         """What an approval includes, besides the operations."""
         self._counts = Counter[str]()
         """By table: how many picks there are."""
-
-    def _is_usable(self, link: Reference) -> bool:
-        child, parent = self._staged[link.child].shape, self._staged[link.parent].shape
-        return child.has(link.columns) and parent.has(link.parent_columns)
 
     def _made(self, staged: Staged) -> sql.Identifier:
         return self._workspace.stage(f"picked_{staged.index}", [("place", "tid"), ("link", "integer")])

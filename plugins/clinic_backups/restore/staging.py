@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from psycopg2 import sql
@@ -23,6 +23,7 @@ from clinic_backups.base.text import in_sql
 from clinic_backups.restore.columns.shape import Shape, is_user_defined
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.read_blocks import read_other_blocks
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -57,6 +58,20 @@ class Staged:
     missing: Counter[bytes]
     """Digests of the blocks that the clinic does not have, each with its number."""
     matched: int
+
+
+def joining_links(staged: Mapping[str, Staged], links: Iterable[Reference]) -> tuple[list[Reference], list[Reference]]:
+    """Those of the links that join staged tables, each once.
+
+    Returns those that can be followed, and those over columns that the backup does not hold, such as generated ones.
+    """
+    followed, blind = list[Reference](), list[Reference]()
+    for link in dict.fromkeys(links):
+        if {link.child, link.parent} <= staged.keys():
+            child, parent = staged[link.child].shape, staged[link.parent].shape
+            is_held = child.has(link.columns) and parent.has(link.parent_columns)
+            (followed if is_held else blind).append(link)
+    return followed, blind
 
 
 class Staging:

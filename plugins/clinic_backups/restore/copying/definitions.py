@@ -100,13 +100,12 @@ class Definitions:
             if lacking := self._names.lacks(each):
                 steps.leave_out(what, lacking)
                 continue
-            is_valid = not each.text.endswith(" NOT VALID")
-            text = self._names.rewritten(each.text.removesuffix(" NOT VALID"))
+            text = self._names.rewritten(each.condition)
             statement = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
                 copy.identifier, sql.Identifier(each.name), text
             )
             if each.kind == "c":
-                steps.add_checked(statement, what, is_valid=is_valid)
+                steps.add_checked(statement, what, is_valid=each.is_valid)
             else:
                 steps.try_(statement, what, unnamed=sql.SQL("ALTER TABLE {} ADD {}").format(copy.identifier, text))
         for each in table.indexes:

@@ -15,8 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from clinic_backups.archive.csv_rows import raw_fields_of, row_of, value_of, written
-from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.archive.csv_rows import checked_rows, raw_fields_of, row_of, value_of, written
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.table import Table
 from clinic_backups.restore.copying.made_up_names import FAMILY, GIVEN
@@ -26,6 +25,7 @@ from clinic_backups.tenant.masks import Rule
 KEY_BYTES = 32
 LEAST_DAYS, MOST_DAYS = 30, 365
 _DATE = re.compile(rb"(\d{4,7})-(\d\d)-(\d\d)(.*?)( BC)?", re.DOTALL)
+_HINT = "This package did not write it: find out who may write to the store. Nothing was made."
 _WORDS = "Texto oculto en esta copia. "
 _MAIL = "@example.invalid"
 _OF_BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
@@ -44,7 +44,7 @@ class Masking:
         self._key = secrets.token_bytes(KEY_BYTES)
         self._days = -(LEAST_DAYS + secrets.randbelow(MOST_DAYS - LEAST_DAYS + 1))
         self._masks: dict[str, dict[int, Mask]] = {}
-        self._sizes = {name: len(table.stored_columns) for name, table in tables.items()}
+        self._tables = tables
         for name, columns in rules.items():
             places = {column.name: place for place, column in enumerate(tables[name].stored_columns)}
             types = {column.name: column.type for column in tables[name].stored_columns}
@@ -60,18 +60,13 @@ class Masking:
         :raises IntegrityError: a row has other columns than the manifest says. The text names no value.
         """
         masks = self._masks.get(name)
-        return b"".join(self._row(name, row, masks) for row in rows_of(data)) if masks else data
+        if not masks:
+            return data
+        found = checked_rows(self._tables[name], data, raw_fields_of, hint=_HINT)
+        return b"".join(self._row(raw, masks) for _, raw in found)
 
-    def _row(self, name: str, row: bytes, masks: Mapping[int, Mask]) -> bytes:
-        try:
-            raw = raw_fields_of(row)
-        except ValueError:
-            raw = []
-        if len(raw) != self._sizes[name]:
-            raise IntegrityError(
-                f"A row of {name} in the backup does not have the columns that its manifest lists.",
-                hint="This package did not write it: find out who may write to the store. Nothing was made.",
-            )
+    @staticmethod
+    def _row(raw: list[bytes], masks: Mapping[int, Mask]) -> bytes:
         for place, mask in masks.items():
             if (value := value_of(raw[place])) is not None:
                 raw[place] = written(mask(value))
@@ -147,7 +142,7 @@ def shifted(value: bytes, days: int) -> bytes:
             return value
         raise IntegrityError(
             "A value of a masked column of dates is not one that PostgreSQL writes.",
-            hint="This package did not write it: find out who may write to the store. Nothing was made.",
+            hint=_HINT,
         )
     is_before = found[5] is not None
     day, moved_before = _moved(found[1], found[2], found[3], is_before, days)

@@ -19,6 +19,7 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.strangers import strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
 
+_NOT_VALID = " NOT VALID"
 _DOING = "reading the original's definitions"
 
 
@@ -48,6 +49,16 @@ class Definition:
     uses: tuple[Use, ...] = ()
     columns: tuple[str, ...] = ()
     kind: str = ""
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether all rows fulfil it; False: it was added with ``NOT VALID``."""
+        return not self.text.endswith(_NOT_VALID)
+
+    @property
+    def condition(self) -> str:
+        """Its text without ``NOT VALID``."""
+        return self.text.removesuffix(_NOT_VALID)
 
 
 @dataclass(frozen=True)

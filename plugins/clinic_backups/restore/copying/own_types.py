@@ -112,10 +112,8 @@ class OwnTypes:
             steps.leave_out(what, lacking)
             return
         adding = sql.SQL("ALTER DOMAIN {} ADD CONSTRAINT {} {}")
-        text = self._names.rewritten(check.text.removesuffix(" NOT VALID"))
-        steps.add_checked(
-            adding.format(made, sql.Identifier(check.name), text), what, is_valid=not check.text.endswith(" NOT VALID")
-        )
+        text = self._names.rewritten(check.condition)
+        steps.add_checked(adding.format(made, sql.Identifier(check.name), text), what, is_valid=check.is_valid)
 
 
 def _needed(known: Mapping[str, OriginalType], columns: Iterable[Column]) -> dict[str, OriginalType]:
