@@ -1,10 +1,13 @@
-"""Where the files of a project lie that the package brings: in a checkout beside it, and in a wheel within it."""
+"""What a project has of the package: where its files lie, in a checkout or in a wheel, and the names of its DAGs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+DAG_IDS = tuple(sorted(path.stem for path in (_PACKAGE / "dags").glob("clinic_*.py")))
+"""The ids of all DAGs, each with a module of its name. They are not imported: this needs no Airflow."""
+
 _CHECKOUT = _PACKAGE.parents[1]
 IS_CHECKOUT = (_CHECKOUT / "include" / "sql").is_dir() and (_CHECKOUT / "pyproject.toml").is_file()
 """Whether the package runs from its repository."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec, module_from_spec
-from pathlib import Path
 from typing import Any
 
-DAG_IDS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("clinic_*.py")))
-"""The ids of all DAGs."""
+from clinic_backups.base.project import DAG_IDS
 
 
 def dag_of(dag_id: str) -> Any:

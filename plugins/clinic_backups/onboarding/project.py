@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 from clinic_backups.base.errors import PermanentError, SettingsError
-from clinic_backups.base.project import ENV_EXAMPLE, PROJECT_SQL
+from clinic_backups.base.project import DAG_IDS, ENV_EXAMPLE, PROJECT_SQL
 
 Outcome = Literal["written", "kept", "differs"]
 """written: it is new. kept: it is as the package would write it. differs: the team has another one, which stays."""
@@ -54,18 +53,12 @@ def make(folder: Path, *, check_only: bool = False) -> list[ProjectFile]:
 
 
 def _wanted() -> Iterator[tuple[str, bytes]]:
-    for dag_id in _dag_ids():
+    for dag_id in DAG_IDS:
         yield f"dags/{dag_id}.py", DAG_FILE.format(dag_id=dag_id).encode()
     for source in sorted(PROJECT_SQL.rglob("*")):
         if source.is_file():
             yield f"include/sql/{source.relative_to(PROJECT_SQL).as_posix()}", source.read_bytes()
     yield ".env.example", ENV_EXAMPLE.read_bytes()
-
-
-def _dag_ids() -> list[str]:
-    """The DAGs are not imported: this needs no Airflow."""
-    names = (file.name for file in files("clinic_backups").joinpath("dags").iterdir())
-    return sorted(name.removesuffix(".py") for name in names if name.startswith("clinic_") and name.endswith(".py"))
 
 
 def _file(folder: Path, path: str, text: bytes, *, check_only: bool) -> ProjectFile:
