@@ -15,10 +15,7 @@ from clinic_backups.catalog.exports import Exports
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.maintenance.retention_result import Cleaned
 from clinic_backups.stores.base import ObjectStore
-from clinic_backups.stores.configured import AnsweringStores
-
-NOBODY = -1
-"""Used in place of a clinic's id for requests that are about no clinic."""
+from clinic_backups.stores.configured import NO_CLINIC, AnsweringStores
 
 
 class ExportCleaner:
@@ -39,7 +36,7 @@ class ExportCleaner:
         known, found = self._exports.keys(), defaultdict[ClinicId, list[tuple[str, str]]](list)
         for url in self._stores.urls:
             try:
-                with self._stores.at(url, NOBODY) as store:
+                with self._stores.at(url, NO_CLINIC) as store:
                     for info in store.list(EXPORTS):
                         clinic_id = from_component(info.key.split("/")[1])
                         is_old = info.last_modified + timedelta(days=self._days) <= now

@@ -26,13 +26,13 @@ from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.erasing import keys_of, purge_rest
-from clinic_backups.maintenance.export_cleaning import NOBODY, ExportCleaner
+from clinic_backups.maintenance.export_cleaning import ExportCleaner
 from clinic_backups.maintenance.retention_decisions import Decider
 from clinic_backups.maintenance.retention_result import Cleaned
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
-from clinic_backups.stores.configured import AnsweringStores, Stores
+from clinic_backups.stores.configured import NO_CLINIC, AnsweringStores, Stores
 
 
 class Cleaner:
@@ -94,7 +94,7 @@ class Cleaner:
         If a store fails to give its time, nothing is deleted there.
         """
         try:
-            with self._stores.at(url, NOBODY) as store:
+            with self._stores.at(url, NO_CLINIC) as store:
                 return stored.time_of(store) if store.has_clock else None
         except ClinicBackupsError as error:
             self._stores.give_up(url, error)
@@ -150,7 +150,7 @@ class Cleaner:
                 self._note_deleted(replace(record, deletion=proof), cleaned)
         if cleaned.erasure is None:
             self._exports.clean(cleaned, self._now())
-        if cleaned.erasure is not None:
+        else:
             cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, before, lock)
 
     def _counted(self, cleaned: Cleaned) -> dict[str, int]:

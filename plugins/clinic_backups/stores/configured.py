@@ -179,6 +179,10 @@ class Outages:
         self._failed.pop(url, None)
 
 
+NO_CLINIC = -1
+"""Used in place of a clinic's id for work that is about no clinic: see :meth:`AnsweringStores.at`."""
+
+
 class AnsweringStores:
     """Stores. One that does not answer is not asked again for every clinic."""
 
