@@ -8,11 +8,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 DAG_IDS = tuple(sorted(path.stem for path in (_PACKAGE / "dags").glob("clinic_*.py")))
 """The ids of all DAGs, each with a module of its name. They are not imported: this needs no Airflow."""
 
-_CHECKOUT = _PACKAGE.parents[1]
-IS_CHECKOUT = (_CHECKOUT / "include" / "sql").is_dir() and (_CHECKOUT / "pyproject.toml").is_file()
+CHECKOUT = _PACKAGE.parents[1]
+IS_CHECKOUT = (CHECKOUT / "include" / "sql").is_dir() and (CHECKOUT / "pyproject.toml").is_file()
 """Whether the package runs from its repository."""
 _WHEEL = _PACKAGE / "project"
 
-PROJECT_SQL = _CHECKOUT / "include" / "sql" if IS_CHECKOUT else _WHEEL / "sql"
-PROJECT_EMAIL = _CHECKOUT / "include" / "email" if IS_CHECKOUT else _WHEEL / "email"
-ENV_EXAMPLE = _CHECKOUT / ".env.example" if IS_CHECKOUT else _WHEEL / "env.example"
+PROJECT_SQL = CHECKOUT / "include" / "sql" if IS_CHECKOUT else _WHEEL / "sql"
+PROJECT_EMAIL = CHECKOUT / "include" / "email" if IS_CHECKOUT else _WHEEL / "email"
+ENV_EXAMPLE = CHECKOUT / ".env.example" if IS_CHECKOUT else _WHEEL / "env.example"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from clinic_backups.base.project import CHECKOUT
 
 
 @cache
@@ -18,8 +19,7 @@ def program_version() -> str:
 
 
 def _of_checkout() -> str:
-    file = Path(__file__).resolve().parents[3] / "pyproject.toml"
     try:
-        return str(tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"])
+        return str(tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
     except (OSError, KeyError, ValueError):
         return "unknown"
