@@ -27,6 +27,7 @@ from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.forgotten_rows import Forgetting
 from clinic_backups.restore.links_between import LinksBetween
+from clinic_backups.restore.links_inside import links_inside
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -132,6 +133,8 @@ class Comparison:
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
         self._picked_parts: dict[str, str] = {}
+        self._inside: frozenset[Reference] = frozenset()
+        """Foreign keys by which the written rows refer only to rows that come back with them."""
         self._rewritten: set[str] = set()
         """Parent tables some of whose rows get NULL in a column."""
         self._forgetting = Forgetting(forgotten or ForgottenOfClinic({}), migrated)
@@ -310,10 +313,11 @@ class Comparison:
         refused = {refusal.table for refusal in self._refusals} - self.diffs.keys()
         references = [each for each in self._references if not {each.child, each.parent} & refused]
         return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self._ways, self._former,
-                      where=self._target.name, parents=self._parents)  # fmt: skip
+                      where=self._target.name, parents=self._parents, inside=self._inside)  # fmt: skip
 
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
+        self._inside = links_inside(workspace, diffs, references)
         self._refusals += self._checks().run()
         for table, note in former_parts.notes(workspace, diffs, self._former):
             self._note(table, note)
@@ -430,6 +434,7 @@ class Comparison:
             derived=self._derived,
             found=self._sequences,
             require_no_strangers=self._require_no_strangers,
+            inside=self._inside,
             proof=Proof(
                 self.workspace,
                 self._wish.mode,
