@@ -318,7 +318,11 @@ class Comparison:
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
         self._inside = links_inside(workspace, diffs, references)
-        self._refusals += self._checks().run()
+        refusals = list(self._checks().run())
+        if refusals and self._inside:  # a row that stands in the way may be referred to as well, and all of it is listed
+            self._inside = frozenset()
+            refusals = list(self._checks().run())
+        self._refusals += refusals
         for table, note in former_parts.notes(workspace, diffs, self._former):
             self._note(table, note)
         for table in former_parts.unknown(workspace, diffs, self._migrated):
