@@ -76,7 +76,7 @@ lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew fr
 
 clean:  ## Stop the demo and remove everything that git does not keep: .venv, .demo, caches
 	@if [ -f $(INSTALLED) ]; then $(BIN)/python -m include.demo down; fi
-	rm -rf $(VENV) .demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .tools build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf plugins/*.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
