@@ -196,7 +196,7 @@ def test_clinics_wait_for_the_store_at_the_same_time_and_each_has_its_own_sectio
     monkeypatch.setattr(task.parts, "open_store", lambda url, conn_id: gates)
     lines: list[str] = []
     said = SimpleNamespace(
-        **{level: lambda text, *values: lines.append(text % values) for level in ("info", "warning", "error")}
+        **{level: lambda text, *values, **fields: lines.append(text % values) for level in ("info", "warning", "error")}
     )
     monkeypatch.setattr(type(task.operator), "log", said)
     task.run()  # with fewer than three at the same time, the barrier would break and each clinic would fail
@@ -206,8 +206,9 @@ def test_clinics_wait_for_the_store_at_the_same_time_and_each_has_its_own_sectio
     for number in begins:
         clinic = re.search(r"clinic (\d)", lines[number])[1]  # type: ignore[index]
         assert lines[number + 1].startswith(f"Backing up clinic {clinic} ")
-        assert lines[number + 2].startswith("Backup ") and f"_{clinic}_" in lines[number + 2]
-        assert lines[number + 3] == "::endgroup::"
+        assert lines[number + 2].startswith(f"Backup {clinic}-") and lines[number + 2].endswith(" begins, attempt 1.")
+        assert lines[number + 3].startswith("Backup ") and f"_{clinic}_" in lines[number + 3]
+        assert lines[number + 4] == "::endgroup::"
 
 
 def test_one_clinic_at_a_time_is_read(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:

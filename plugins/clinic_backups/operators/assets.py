@@ -11,7 +11,7 @@ See docs/monitoring/README.md and docs/decisions/0039.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias
 
@@ -19,6 +19,9 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId, component_of
 from clinic_backups.base.plain import iso
 from clinic_backups.base.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 GROUP = "clinic_backups"
 FLEET = Asset(name="clinic_backups", uri="x-clinic-backups://fleet", group=GROUP)
@@ -43,17 +46,14 @@ def outlets_of_backups(settings: Settings) -> list[AssetAlias]:
     return [OF_CLINICS] if settings.assets == "clinics" else []
 
 
-def update_clinics(events: Any, outlets: Sequence[Any], records: Collection[BackupRecord]) -> None:
-    """Each clinic's asset gets its event when the task has succeeded.
-
-    :param events: ``outlet_events`` of the task's context.
-    """
+def update_clinics(context: Context, outlets: Sequence[Any], records: Collection[BackupRecord]) -> None:
+    """Each clinic's asset gets its event when the task has succeeded."""
     if OF_CLINICS in outlets:
         for record in records:
-            events[OF_CLINICS].add(of_clinic(record.clinic_id), extra=_extra(record))
+            context["outlet_events"][OF_CLINICS].add(of_clinic(record.clinic_id), extra=_extra(record))
 
 
-def update_fleet(events: Any, outlets: Sequence[Any], records: Collection[BackupRecord], *, whole: bool) -> None:
+def update_fleet(context: Context, outlets: Sequence[Any], records: Collection[BackupRecord], *, whole: bool) -> None:
     """The fleet's asset gets its event when the task has succeeded.
 
     :param whole: the run backed up all clinics.
@@ -68,7 +68,7 @@ def update_fleet(events: Any, outlets: Sequence[Any], records: Collection[Backup
             "suspect": sum(not record.is_trusted for record in records),
             "incomplete": sum(bool(record.gaps) for record in records),
         }
-        events[OF_FLEET].add(FLEET, extra=dict(sums))
+        context["outlet_events"][OF_FLEET].add(FLEET, extra=dict(sums))
 
 
 def _extra(record: BackupRecord) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from clinic_backups.operators import assets
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
 from clinic_backups.operators.airflow_store import Store
+from clinic_backups.operators.lineage import Lineage
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.log_fields import ClinicLog, tell, telling
 from clinic_backups.operators.metrics import Metrics
@@ -96,6 +97,7 @@ class ClinicBackupOperator(BaseOperator):
         self._running = set[ClinicBackup]()
         self._logs = dict[ClinicId, ClinicLog]()
         self._made = dict[ClinicId, BackupRecord]()
+        self._lineage: Lineage | None = None
         self._stopped: Interrupted | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -106,6 +108,7 @@ class ClinicBackupOperator(BaseOperator):
             parts = AirflowParts(self.upload)
             if len(share.clinics) > 1:
                 parts.open_all()  # here, because Airflow is asked for the connections
+            self._lineage = Lineage.of(parts.clinic_db, parts.store.url)
             self._compared = self._compared_before(parts, context, share)
             if len(share.clinics) > 1:
                 with parts.kept.keeping():
@@ -248,7 +251,11 @@ class ClinicBackupOperator(BaseOperator):
         return told.fields if told is not None else {"clinic_id": clinic_id}
 
     def _update_assets(self, context: Context) -> None:
-        assets.update_clinics(context["outlet_events"], self.outlets, self._made.values())
+        assets.update_clinics(context, self.outlets, self._made.values())
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What OpenLineage's provider asks for, where it is installed."""
+        return self._lineage(self._made.values()) if self._lineage is not None else None
 
     def _request(self, context: Context, clinic: Clinic) -> BackupRequest:
         run, instance = context["dag_run"], context["ti"]

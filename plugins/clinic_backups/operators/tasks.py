@@ -162,7 +162,7 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
     if unusable:
         raise AirflowFailException(in_words(f"{len(unusable)} clinics have no backup. {unusable[0]['error']}"))
     made = [records[clinic.id] for clinic in wanted]
-    assets.update_fleet(context["outlet_events"], context["task"].outlets, made, whole=is_for_all)
+    assets.update_fleet(context, context["task"].outlets, made, whole=is_for_all)
     return {"completed": len(wanted)}
 
 
