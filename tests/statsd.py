@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 WAIT_SECONDS = 30
@@ -49,3 +50,25 @@ class Statsd:
     def _receive(self) -> None:
         while data := self._socket.recv(65536):
             self.lines += data.decode().splitlines()
+
+
+@contextmanager
+def receiving() -> Iterator[Statsd]:
+    """Airflow's own sender in this process sends to it, with tags."""
+    from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
+    from airflow.sdk._shared.observability.metrics.statsd_logger import get_statsd_logger
+    from airflow.sdk.observability.stats import Stats
+    from statsd import StatsClient
+
+    with Statsd() as found:
+        Stats.initialize(
+            factory=lambda: get_statsd_logger(
+                stats_class=StatsClient, host="127.0.0.1", port=found.port, prefix="airflow",
+                influxdb_tags_enabled=True, statsd_influxdb_enabled=True,
+            ),
+            export_legacy_names=False,
+        )  # fmt: skip
+        try:
+            yield found
+        finally:
+            Stats.initialize(factory=NoStatsLogger, export_legacy_names=False)

@@ -9,15 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from airflow.sdk._shared.observability.metrics.statsd_logger import get_statsd_logger
-from airflow.sdk.observability.stats import Stats
-from statsd import StatsClient
 
 from clinic_backups.base.errors import Interrupted, PermanentError, TransientError
 from clinic_backups.catalog.clinics import ClinicHealth
 from clinic_backups.operators import airflow_internals
 from clinic_backups.operators.metrics import COUNTERS, GAUGES, TIMINGS, Metrics
-from tests.statsd import Statsd
+from tests.statsd import Statsd, receiving
 
 PAGE = Path(__file__).parents[2] / "docs" / "monitoring" / "README.md"
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
@@ -25,25 +22,8 @@ NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 
 @pytest.fixture
 def received() -> Iterator[Statsd]:
-    """Airflow's own sender sends to it."""
-    with Statsd() as found:
-        Stats.initialize(
-            factory=lambda: get_statsd_logger(
-                stats_class=StatsClient,
-                host="127.0.0.1",
-                port=found.port,
-                prefix="airflow",
-                influxdb_tags_enabled=True,
-                statsd_influxdb_enabled=True,
-            ),
-            export_legacy_names=False,
-        )
-        try:
-            yield found
-        finally:
-            from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-
-            Stats.initialize(factory=NoStatsLogger, export_legacy_names=False)
+    with receiving() as found:
+        yield found
 
 
 @pytest.mark.parametrize("per_clinic", [False, True])

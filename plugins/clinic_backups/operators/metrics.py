@@ -68,7 +68,7 @@ class Metrics:
         _time("restore.duration", record.seconds, tags)
 
     def restore_failed(self, clinic_id: ClinicId, kind: str, error: BaseException) -> None:
-        """A restore was begun and failed. The clinic is as before."""
+        """A restore was refused, or it failed."""
         _count("restore.failed", 1, self._tags(clinic_id, kind=kind, outcome=_outcome(error)))
 
     def drilled(self, proof: ProofRecord) -> None:
