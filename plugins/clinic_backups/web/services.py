@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from clinic_backups.catalog.catalog_database import time_of
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.exports import Exports
 from clinic_backups.catalog.proofs import Proofs
-from clinic_backups.catalog.replicas import Replicas
+from clinic_backups.catalog.replicas import Backlog, Replicas
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.catalog.row_changes import RowChanges
 from clinic_backups.operators.airflow_app import AirflowParts
@@ -111,18 +112,18 @@ class Services:
         ]
 
     def figures(self, counts: Counts) -> Service:
-        """What whoever runs the system is told. Without a store, or while its settings are wrong, nothing of stores."""
+        """What whoever runs the system is told. What nobody can say at the moment is left out."""
+        urls, backlogs = self._backlogs()
+        alerts = [banner.kind for banner in self.banners()]
+        return Service(counts, alerts, Runs().newest_ended(WATCHED), urls, backlogs)
+
+    def _backlogs(self) -> tuple[Sequence[str], Sequence[Backlog]]:
+        """The stores, and what some of them lack. One alone lacks nothing: a backup is complete once it is there."""
         try:
-            urls: tuple[str, ...] = AirflowParts().stores.urls
+            urls = AirflowParts().stores.urls
+            return urls, Replicas(self.database).backlog(urls) if len(urls) > 1 else []
         except ClinicBackupsError:
-            urls = ()
-        return Service(
-            counts=counts,
-            alerts=[banner.kind for banner in self.banners()],
-            runs=Runs().newest_ended(WATCHED),
-            stores=urls,
-            backlogs=Replicas(self.database).backlog(urls) if urls else [],
-        )
+            return (), ()
 
     def objectives(self) -> dict[str, Any]:
         """What the board measures the clinics by, now."""
