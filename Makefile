@@ -23,7 +23,7 @@ SOURCES := plugins dags include tests bench
 # Python to keep what it has compiled, each process would compile every module again.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-restore demo-disaster up down test test-matrix lint docs lock bench bench-quick clean
+.PHONY: help demo demo-restore demo-disaster up down test test-matrix lint docs release lock bench bench-quick clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ lint: $(INSTALLED)  ## Check style, types and layers
 docs: $(INSTALLED)  ## Write the reference pages, docs/settings.md and docs/commands.md, from the code
 	@$(BIN)/python -m include.docs
 
+release: $(INSTALLED)  ## Build wheel, sdist and (with docker) the image of this version into dist/, and check them
+	@$(BIN)/python -m include.release
+
 bench: $(INSTALLED)  ## Measure throughput and memory
 	@$(BIN)/python -m bench $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
@@ -76,7 +79,7 @@ lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew fr
 
 clean:  ## Stop the demo and remove everything that git does not keep: .venv, .demo, caches
 	@if [ -f $(INSTALLED) ]; then $(BIN)/python -m include.demo down; fi
-	rm -rf $(VENV) .demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf plugins/*.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -20,6 +20,7 @@ from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import SORTS, Board
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from include.demo.postgres import HOST
 
 GROUP = "the Backups page"
@@ -124,6 +125,9 @@ def _queries(database: CatalogDatabase, size: Size, records: int) -> Iterator[Qu
     yield Query("one backup", lambda draw: history.by_number(draw.randint(1, records), None))
     yield Query("moments of a clinic", lambda draw: history.moments(clinic(draw)))
     yield Query("metrics of all clinics", lambda draw: list(board.metrics(visible=None, now=now)), share=0.1)
+    # As with two stores that lack nothing: the one that there is, asked for twice.
+    stores, replicas = ["s3://clinics/prefix"] * 2, Replicas(database)
+    yield Query("metrics of the stores", lambda draw: replicas.backlog(stores), share=0.1)
 
 
 def _cpu_clock(database: CatalogDatabase) -> Callable[[], float]:

@@ -30,8 +30,31 @@ from include.demo.layout import CHECKOUT, WEB_USERS, Layout, Secrets, write_priv
 from include.demo.stack import Stack
 from include.demo.state import State
 from tests.postgres_fixtures import server_folder
+from tests.statsd import Statsd
 
 RUN_LIMIT_SECONDS = 120
+DAGS, BUNDLE = CHECKOUT / "dags", "airflow.dag_processing.bundles.local.LocalDagBundle"
+FOLLOWERS = """
+from airflow.sdk import Asset, dag, task
+
+from clinic_backups.operators.assets import FLEET, of_clinic
+
+
+@task
+def events(**context):
+    found = context["triggering_asset_events"]  # by asset, and by the alias that updated it
+    return [[key.name, event.extra] for key, events in found.items() if isinstance(key, Asset) for event in events]
+
+
+for followed in (FLEET, of_clinic(5)):
+
+    @dag(dag_id="follows_" + followed.name.replace("/", "_"), schedule=followed, catchup=False)
+    def follower():
+        events()
+
+    follower()
+"""
+"""DAGs of a team that follow assets of ours. They are paused, as new DAGs are."""
 CLINICS, PATIENTS = 6, 40
 OPERATOR = "guardia@saas.example"
 PEOPLE = ("auditor.1", "administrador.2.1", "nadie")
@@ -43,13 +66,14 @@ administrator, and somebody whom the application does not know."""
 class Airflow:
     """``sql`` is the copy of ``include/sql`` that the tasks use: a test may change it and puts it back.
 
-    ``further`` is the folder of the second store.
+    ``further`` is the folder of the second store, ``metrics`` gets Airflow's own metrics.
     """
 
     stack: Stack
     api: AirflowApi
     sql: Path
     further: Path
+    metrics: Statsd
 
     def web(self, user: str | None = None) -> httpx.Client:
         """A client of the page and its API, logged in as somebody of ``PEOPLE`` or the demo, or as nobody."""
@@ -124,11 +148,15 @@ class Airflow:
         """The state of each task instance."""
         return {name: task["state"] for name, task in self.tasks(run_id, dag_id).items()}
 
-    def log(self, run_id: str, task: str, dag_id: str = "clinic_backup") -> str:
-        """All that is in the log files of a task, of every try and every clinic, with JSON's escapes undone."""
+    def log_lines(self, run_id: str, task: str, dag_id: str = "clinic_backup") -> list[dict[str, Any]]:
+        """The lines in the log files of a task, of every try and every clinic."""
         folder = self.stack.layout.logs / "tasks" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task}"
-        lines = [line for path in sorted(folder.rglob("*.log")) for line in path.read_text().splitlines()]
-        return "\n".join(json.dumps(json.loads(line), ensure_ascii=False).replace('\\"', '"') for line in lines)
+        return [json.loads(line) for path in sorted(folder.rglob("*.log")) for line in path.read_text().splitlines()]
+
+    def log(self, run_id: str, task: str, dag_id: str = "clinic_backup") -> str:
+        """The same as one text, with JSON's escapes undone."""
+        lines = self.log_lines(run_id, task, dag_id)
+        return "\n".join(json.dumps(line, ensure_ascii=False).replace('\\"', '"') for line in lines)
 
     def links(self, run_id: str, task: str, map_index: int, dag_id: str = "clinic_backup") -> dict[str, str | None]:
         """The buttons of a task instance, as the web page asks for them."""
@@ -205,18 +233,28 @@ def airflow() -> Iterator[Airflow]:
 @contextmanager
 def started(write_sql: Callable[[Path], object]) -> Iterator[Airflow]:
     """An Airflow of its own. :param write_sql: makes the SQL folder that its tasks use."""
-    with server_folder() as folder:
+    with server_folder() as folder, Statsd() as metrics:
         layout = Layout(folder)
         layout.root.mkdir()
         layout.make()
         sql = folder / "sql"
         write_sql(sql)
+        followers = folder / "followers"
+        followers.mkdir()
+        (followers / "followers.py").write_text(FOLLOWERS)
         changes = {
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.4",  # the default of 1 s is long for tests
             # No test changes a DAG: each is read once.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3600",
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "60",
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
+                [{"name": path.name, "classpath": BUNDLE, "kwargs": {"path": str(path)}} for path in (DAGS, followers)]
+            ),
+            "AIRFLOW__METRICS__STATSD_ON": "true",
+            "AIRFLOW__METRICS__STATSD_PORT": str(metrics.port),
+            "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "true",
+            "CLINIC_BACKUPS_ASSETS": "clinics",
             "CLINIC_BACKUPS_SQL_DIR": str(sql),
             "CLINIC_BACKUPS_TASKS": "6",  # the active clinics and the shared data
             "CLINIC_BACKUPS_RETRIES": "1",
@@ -234,6 +272,6 @@ def started(write_sql: Callable[[Path], object]) -> Iterator[Airflow]:
             with stack.api() as api:
                 for dag in (CHECKOUT / "dags").glob("*.py"):
                     api.unpause(dag.stem)
-                yield Airflow(stack, api, sql, folder / "replica")
+                yield Airflow(stack, api, sql, folder / "replica", metrics)
         finally:
             stack.stop()

@@ -19,6 +19,7 @@ from clinic_backups.stores.file import FileStore
 from tests.fleet import flip
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
+from tests.statsd import receiving
 
 
 @pytest.fixture
@@ -59,8 +60,11 @@ def test_a_night_drills_those_that_are_due_and_names_the_one_that_fails(
     assert run(clinic_id=1) == {"proven": 1}
     assert run(shared=True) == {"proven": 1}
     flip(rig.store, two.archive_key)
-    with pytest.raises(AirflowFailException, match=r"1 of 1 backups are not proven: 2 "):
+    with receiving() as statsd, pytest.raises(AirflowFailException, match=r"1 of 1 backups are not proven: 2 "):
         run(clinic_id=2)
+    counted, timed = statsd.ours()
+    assert counted == "clinic_backups.drill.failed,outcome=failed:1|c"
+    assert timed.startswith("clinic_backups.drill.duration,outcome=failed:")
     # No store has a good replica, so it is lost, and nothing of that clinic is due until it is backed up again.
     assert rig.catalog.require(two.backup_id).state == "lost"
     assert run() == {"proven": 0}

@@ -19,6 +19,7 @@ from tests.integration.test_restore_runner import DAMAGE, Theatre
 from tests.mailbox import mailbox
 from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.rig import Rig
+from tests.statsd import receiving
 
 RUN = "manual__1"
 WAITS = "waits for an answer"
@@ -154,6 +155,22 @@ def test_who_triggers_a_run_approves_it_in_the_conf_only_where_no_approvers_are_
         assert (found.answer, found.how) == ("approved", "conf")
     else:
         assert (done, found.answer) == ((WAITS, page), None)
+
+
+def test_restores_are_counted_in_airflows_metrics(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = Tasks(theatre, monkeypatch, approvers=(), user="pedro")
+    tasks.propose()
+    with receiving() as statsd:
+        with pytest.raises(Exception, match="was not approved by anybody"):
+            tasks.apply()
+        assert statsd.wait(bool) == ["clinic_backups.restore.failed,kind=exact,outcome=permanent:1|c"]
+        tasks.approve()
+        since = len(statsd.lines)
+        rows = tasks.apply()["rows"]
+        tags = "kind=exact,outcome=completed"
+        lines = statsd.wait(lambda lines: len(lines) == 3, since)
+    assert lines[:2] == [f"clinic_backups.restore.completed,{tags}:1|c", f"clinic_backups.restore.rows,{tags}:{rows}|c"]
+    assert lines[2].startswith(f"clinic_backups.restore.duration,{tags}:")
 
 
 def test_a_conf_approves_once_however_often_the_run_is_cleared(

@@ -14,7 +14,7 @@ from clinic_backups.archive.bounds import Bound
 from clinic_backups.archive.codec import Codec
 from clinic_backups.archive.encryption import Encryption, load_identities, public_keys
 from clinic_backups.backup import preflight
-from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.backup.backup import ClinicBackup, Stage
 from clinic_backups.backup.backup_outcomes import Outcomes
 from clinic_backups.backup.database_checks import OnCompared
 from clinic_backups.backup.row_report import RowReport
@@ -89,6 +89,7 @@ class Stages(TypedDict, total=False):
     encrypt: Encryption
     announcer: Announcer
     on_progress: OnProgress
+    on_stage: Callable[[Stage, BackupRecord], object]
     on_unnoted: Callable[[ClinicBackupsError], object]
     on_unchecked: OnUnchecked
     ask_time: AskTime

@@ -12,7 +12,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from clinic_backups.archive.chain import ChainChoice
 from clinic_backups.archive.codec import CODEC, Codec
@@ -57,6 +57,9 @@ from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.outside import Outside
 from clinic_backups.tenant.tenant_db import Snapshot
 
+Stage = Literal["begin", "check", "read", "store", "commit"]
+"""begin: the record is made. check: the tables are locked and looked at. read: rows are read and already stored.
+store: all are read, and the rest is stored. commit: the envelope and the record are written."""
 TRIES = 3
 """How often a backup is tried with a new key, if the key is taken by an object of somebody else."""
 
@@ -80,6 +83,7 @@ class ClinicBackup:
     :param now: the clock; by default the catalog's.
     :param ask_time: asks a snapshot for the time of its rows; by default they are of the present.
     :param on_progress: called about once for each MiB that was read, from the reading thread.
+    :param on_stage: called when the backup comes to a stage; "store" from the reading thread.
     :param on_unnoted: called, from a thread of its own, if the progress could not be written to the catalog. The
         backup continues without further notes.
     :param on_unchecked: see :func:`clinic_backups.tenant.gate.passed`.
@@ -101,6 +105,7 @@ class ClinicBackup:
         now: Now | None = None,
         ask_time: AskTime | None = None,
         on_progress: OnProgress = nobody,
+        on_stage: Callable[[Stage, BackupRecord], object] = nobody,
         on_unnoted: Callable[[ClinicBackupsError], object] = nobody,
         on_unchecked: gate.OnUnchecked = nobody,
         kept: KeptConnections | None = None,
@@ -110,7 +115,7 @@ class ClinicBackup:
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or CODEC, encrypt or ENCRYPTION
         self._now = now = now or catalog.clock
         self._ask_time = ask_time or of_now(settings.standby_lag_seconds)
-        self._on_progress, self._on_unnoted = on_progress, on_unnoted
+        self._on_progress, self._on_stage, self._on_unnoted = on_progress, on_stage, on_unnoted
         self._on_unchecked, self._kept, self._turns = on_unchecked, kept, turns or Turns()
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._beginning = Beginning(catalog, self._outcomes, store.url, now)
@@ -151,6 +156,7 @@ class ClinicBackup:
         with nullcontext(held) if held is not None else self._catalog.lock(request.clinic.id) as lock:
             require_same_clock(self._now)
             record, before = self._beginning.record(request)
+            self._on_stage("begin", record)
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return _usable(settled)
             try:
@@ -273,6 +279,12 @@ class ClinicBackup:
             notes,
         ):
             self._stream = stream
+            self._on_stage("check", record)
+
+            def end_reading() -> None:
+                has_read()
+                self._on_stage("store", record)
+
             try:
                 self._pause(0)
                 require_same_server(self._now, "The clinics' database", snapshot.time)
@@ -301,10 +313,11 @@ class ClinicBackup:
                         source_db=source if request.is_regular else None,
                     )
                 )
+                self._on_stage("read", record)
                 stored = stream.run(
                     record, snapshot, tables, queries, moment.shown, known, self._settings.read_seconds,
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
-                    chosen=request.chosen, parents=seen.folder.parents(), on_read=has_read,
+                    chosen=request.chosen, parents=seen.folder.parents(), on_read=end_reading,
                     throttle=Throttle(self._settings.bytes_per_second), files=files,
                 )  # fmt: skip
                 try:
@@ -339,6 +352,7 @@ class ClinicBackup:
 
     def _commit(self, record: BackupRecord, envelope: Envelope, lock: ClinicLock, clinic_table: str) -> Envelope:
         """Make the last checks, note the envelope and write it. An archive that gets no envelope is removed."""
+        self._on_stage("commit", record)
         try:
             self._require_clinic(envelope, clinic_table)
             lock.require()

@@ -16,21 +16,21 @@ T = TypeVar("T")
 class Section:
     """The log of one clinic. Its lines are kept until they are shown, so that those of two clinics never mix."""
 
-    lines: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    lines: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
 
-    def info(self, *line: Any) -> None:
-        self.lines.append(("info", line))
+    def info(self, *line: Any, **fields: Any) -> None:
+        self.lines.append(("info", line, fields))
 
-    def warning(self, *line: Any) -> None:
-        self.lines.append(("warning", line))
+    def warning(self, *line: Any, **fields: Any) -> None:
+        self.lines.append(("warning", line, fields))
 
-    def error(self, *line: Any) -> None:
-        self.lines.append(("error", line))
+    def error(self, *line: Any, **fields: Any) -> None:
+        self.lines.append(("error", line, fields))
 
     def show(self, log: Any) -> None:
         """Write the lines, in the order in which they came."""
-        for level, line in self.lines:
-            getattr(log, level)(*line)
+        for level, line, fields in self.lines:
+            getattr(log, level)(*line, **fields)
 
 
 @dataclass(frozen=True)

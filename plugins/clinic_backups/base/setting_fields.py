@@ -222,6 +222,16 @@ class SettingFields(BaseSettings):
     shrink_percent: Percent = Field(
         default=30, description="The digest names a clinic whose rows or bytes fell by this percentage"
     )
+    metrics_per_clinic: bool = Field(
+        default=False,
+        description="Whether the figures in Airflow's own metrics have the tag `clinic_id`. With many clinics the "
+        "receiver then keeps many series. See docs/monitoring",
+    )
+    assets: Literal["none", "fleet", "clinics"] = Field(
+        default="fleet",
+        description="Airflow's assets that completed backups update. fleet: one, after each run whose backups are all "
+        "complete. clinics: also one of each clinic. See docs/monitoring",
+    )
     heartbeat_url: WebAddress = Field(
         default=SecretStr(""),
         description="Address that is pinged hourly when all is well, and with /fail when not (healthchecks style)",

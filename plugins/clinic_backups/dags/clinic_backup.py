@@ -52,6 +52,7 @@ from clinic_backups.operators import (
     priority,
     summary,
 )
+from clinic_backups.operators.assets import outlets_of_backups, outlets_of_run
 from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.timetable import on_time
 
@@ -94,5 +95,6 @@ def clinic_backup() -> None:
         pool=pool.NAME,
         weight_rule=priority.BY_HAND_FIRST,
         map_index_template="{{ task.clinic['name'] }}",
+        outlets=outlets_of_backups(configured),
     ).expand(clinic=clinics)
-    clinics >> ready >> back_up >> summary(clinics)
+    clinics >> ready >> back_up >> summary.override(outlets=outlets_of_run(configured))(clinics)

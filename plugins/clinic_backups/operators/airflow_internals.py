@@ -4,7 +4,7 @@ Airflow may move or change these names in any minor version:
 https://airflow.apache.org/docs/apache-airflow/stable/public-airflow-interface.html. A test compares them with the
 installed Airflow. They are needed because the page starts runs for people without rights in Airflow itself, reads runs
 without anybody's token, and answers approvals as Airflow's own page does; and to create the pool.
-Each name is imported when it is first used. A worker needs none of them.
+Each name is imported when it is first used. A worker needs ``Stats`` alone, and goes on without it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ WHERE = {
     "GetUserDep": "airflow.api_fastapi.core_api.security",
     "HITLDetail": "airflow.models.hitl",
     "Pool": "airflow.models.pool",
+    "Stats": "airflow.sdk.observability.stats",
     "TaskInstance": "airflow.models.taskinstance",
     "UpdateHITLDetailPayload": "airflow.api_fastapi.core_api.datamodels.hitl",
     "XComModel": "airflow.models.xcom",

@@ -17,7 +17,7 @@ from clinic_backups.archive.encryption import Encryption
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.clinics_at_once import Outcome, outcomes_of
 from clinic_backups.backup.shares import NOT_BEFORE, Share
-from clinic_backups.backup.stream import Progress
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupOptions, BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, in_order
@@ -32,10 +32,14 @@ from clinic_backups.base.errors import (
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.shared_unit import is_shared
+from clinic_backups.operators import assets
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
 from clinic_backups.operators.airflow_store import Store
+from clinic_backups.operators.lineage import Lineage
 from clinic_backups.operators.link import BackupLink
+from clinic_backups.operators.log_fields import ClinicLog, tell, telling
+from clinic_backups.operators.metrics import Metrics
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
 from clinic_backups.operators.timetable import utc_now
@@ -91,6 +95,9 @@ class ClinicBackupOperator(BaseOperator):
         self.options = options
         self._compared: ComparedRows | None = None
         self._running = set[ClinicBackup]()
+        self._logs = dict[ClinicId, ClinicLog]()
+        self._made = dict[ClinicId, BackupRecord]()
+        self._lineage: Lineage | None = None
         self._stopped: Interrupted | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -101,14 +108,19 @@ class ClinicBackupOperator(BaseOperator):
             parts = AirflowParts(self.upload)
             if len(share.clinics) > 1:
                 parts.open_all()  # here, because Airflow is asked for the connections
+            self._lineage = Lineage.of(parts.clinic_db, parts.store.url)
             self._compared = self._compared_before(parts, context, share)
             if len(share.clinics) > 1:
                 with parts.kept.keeping():
                     return self._back_up_each(parts, context, share)
             (clinic,) = share.clinics
+            tell(clinic_id=clinic.id)
             try:
-                return self._back_up(parts, context, clinic, self.log, turns=Turns())
+                result = self._back_up(parts, context, clinic, self.log, turns=Turns())
+                self._update_assets(context)
+                return result
             finally:
+                tell(**self._fields(clinic.id))
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
 
     def _compared_before(self, parts: AirflowParts, context: Context, share: Share) -> ComparedRows | None:
@@ -133,8 +145,10 @@ class ClinicBackupOperator(BaseOperator):
         :raises TransientError: a retry may help at least one of them.
         :raises PermanentError: a retry helps none of those that failed.
         """
-        made = {r.clinic_id for r in parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")}
+        made = {r.clinic_id: r for r in parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")}
         wanted = [clinic for clinic in share.clinics if clinic.id not in made] or list(share.clinics)
+        # Those of a try that failed: such a try updates no asset.
+        self._made |= {clinic.id: made[clinic.id] for clinic in share.clinics if clinic.id in made}
         if len(wanted) < len(share.clinics):
             self.log.info(
                 in_words("%s of %s clinics have their backup already."),
@@ -157,18 +171,21 @@ class ClinicBackupOperator(BaseOperator):
         self.log.info(in_words("%s of %s clinics were backed up."), len(results), len(wanted))
         if failed:
             raise _of_all(failed, len(share.clinics))
+        self._update_assets(context)
         sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
         return {"clinics": len(results)} | sums
 
     def _show(self, done: Outcome[dict[str, Any]], place: str, failure: ClinicBackupsError | None) -> None:
         """Write a clinic's section into the log, and below it its error, which is seen while the section is closed."""
-        self.log.info(in_words("::group::%s: clinic %s (%r)"), place, done.clinic.id, done.clinic.name)
-        done.section.show(self.log)
-        if isinstance(done.error, Exception):
-            log_error(self.log, done.error)
-        self.log.info("::endgroup::")
-        if failure is not None:
-            self.log.error(in_words("Clinic %s (%r): %s"), done.clinic.id, done.clinic.name, in_words(failure.message))
+        with telling(**self._fields(done.clinic.id)):
+            self.log.info(in_words("::group::%s: clinic %s (%r)"), place, done.clinic.id, done.clinic.name)
+            done.section.show(self.log)
+            if isinstance(done.error, Exception):
+                log_error(self.log, done.error)
+            self.log.info("::endgroup::")
+            if failure is not None:
+                said = in_words(failure.message)
+                self.log.error(in_words("Clinic %s (%r): %s"), done.clinic.id, done.clinic.name, said)
 
     def _back_up(
         self,
@@ -181,34 +198,43 @@ class ClinicBackupOperator(BaseOperator):
         name_in_progress: bool = False,
     ) -> dict[str, Any]:
         """:param log: gets the clinic's own lines; the lines about the progress are written at once."""
-        lines = _ProgressLines(self.log, f"Clinic {clinic.id}: " if name_in_progress else "")
+        told = self._logs[clinic.id] = ClinicLog(clinic.id, log, self.log, named=name_in_progress)
+        metrics = Metrics.of(parts.settings)
         backup = parts.backup(
             compress=self.compress,
             encrypt=self.encrypt,
-            on_progress=lines.show,
-            on_unnoted=lines.unnoted,
-            on_unchecked=log.warning,
+            on_progress=told.progress,
+            on_stage=told.stage,
+            on_unnoted=told.unnoted,
+            on_unchecked=told.warning,
             turns=turns,
         )
         self._running.add(backup)
         try:
             if self._stopped is not None:
                 raise self._stopped
-            log.info(in_words("Backing up clinic %s (%r) to %s"), clinic.id, clinic.name, parts.store.url)
+            told.info(in_words("Backing up clinic %s (%r) to %s"), clinic.id, clinic.name, parts.store.url)
             extract = self.extract.of  # type: ignore[attr-defined] # Airflow has rendered it
             queries = None if is_shared(clinic.id) else extract(clinic.id)
             record = backup.run(self._request(context, clinic), queries=queries)
+        except BaseException as error:
+            metrics.backup_failed(clinic.id, error)
+            raise
         finally:
             self._running.discard(backup)
-        replicate_without_failing(log, parts, clinic.id)
-        log.info(
+        metrics.backed_up(record)
+        self._made[clinic.id] = record
+        told.stage("replicate", record)
+        replicate_without_failing(told, parts, clinic.id)
+        told.stage("done", record)
+        told.info(
             "Backup %s (%s: %s) is complete: %s rows, %s bytes of CSV, %s bytes stored as %s",
             record.backup_id, record.kind, record.kind_reason, f"{record.rows_total:,}", f"{record.raw_bytes:,}",
             f"{record.size_bytes:,}",
             record.archive_key,
         )  # fmt: skip
         for gap in record.gaps:
-            log.warning("The backup is incomplete. %s", gap.reason)
+            told.warning("The backup is incomplete. %s", gap.reason)
         return {
             "backup_id": record.backup_id,
             "kind": record.kind,
@@ -218,6 +244,18 @@ class ClinicBackupOperator(BaseOperator):
             "size_bytes": record.size_bytes,
             "gaps": len(record.gaps),
         }
+
+    def _fields(self, clinic_id: ClinicId) -> dict[str, Any]:
+        """What the lines about a clinic are to say; of one that was not begun its id alone."""
+        told = self._logs.get(clinic_id)
+        return told.fields if told is not None else {"clinic_id": clinic_id}
+
+    def _update_assets(self, context: Context) -> None:
+        assets.update_clinics(context, self.outlets, self._made.values())
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What OpenLineage's provider asks for, where it is installed."""
+        return self._lineage(self._made.values()) if self._lineage is not None else None
 
     def _request(self, context: Context, clinic: Clinic) -> BackupRequest:
         run, instance = context["dag_run"], context["ti"]
@@ -257,25 +295,3 @@ def _of_all(failed: Mapping[ClinicId, ClinicBackupsError], clinics: int) -> Clin
         f"{len(failed)} of the {clinics} clinics of this task have no backup: {ids}.",
         hint="The log above names the reason of each. Clear the task to back up those that have no backup of this run.",
     )
-
-
-class _ProgressLines:
-    """Writes a line into the task's log every few seconds of a long backup. The Backups page has its own notes.
-
-    :param of: what each line begins with.
-    """
-
-    def __init__(self, log: Any, of: str) -> None:
-        self._log, self._of, self._pace = log, of, Pace()
-
-    def show(self, progress: Progress) -> None:
-        if not self._pace.due():
-            return
-        self._log.info(
-            "%sTable %s of %s, %s: %s rows and %s MB read so far",
-            self._of, progress.table_number, progress.tables, progress.table, f"{progress.rows:,}",
-            progress.raw_bytes // 10**6,
-        )  # fmt: skip
-
-    def unnoted(self, error: ClinicBackupsError) -> None:
-        self._log.warning("%sThe Backups page will not show the progress of this backup. %s", self._of, error.message)

@@ -17,6 +17,8 @@ from clinic_backups.catalog.proofs import ProofRecord
 from clinic_backups.drill.unit import Drilled
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
+from clinic_backups.operators.log_fields import telling
+from clinic_backups.operators.metrics import Metrics
 from clinic_backups.operators.retention_tasks import conf_of
 
 log = logging.getLogger(__name__)
@@ -31,16 +33,13 @@ def drill() -> dict[str, int]:
 
     def note(proof: ProofRecord, drilled: Drilled) -> None:
         done.append(proof)
-        for check in drilled.checks:
-            log.info("%s: %s: %s. %s", in_words(named(proof.clinic_id)), check.name, check.outcome, check.detail)
-        if proof.is_good:
-            log.info("%s is proven, in %.1f s. Certificate %s.", proof.backup_id, proof.seconds, proof.number)
-        else:
-            log.error("%s is not proven: %s", proof.backup_id, in_words(proof.error or ""))
-            log.error("HINT: %s", in_words(proof.hint or ""))
+        metrics.drilled(proof)
+        with telling(clinic_id=proof.clinic_id, backup_id=proof.backup_id, stage="drill"):
+            _log(proof, drilled)
 
     with failing_clearly(log):
         parts = AirflowParts()
+        metrics = Metrics.of(parts.settings)
         drills = parts.drills(listener=Listener(log.info), on_proof=note)
         units = _units(parts, conf)
         try:
@@ -54,6 +53,16 @@ def drill() -> dict[str, int]:
         raise AirflowFailException(in_words(f"{len(failed)} of {len(done)} backups are not proven: {names}."))
     log.info("%s backups are proven.", len(done))
     return {"proven": len(done)}
+
+
+def _log(proof: ProofRecord, drilled: Drilled) -> None:
+    for check in drilled.checks:
+        log.info("%s: %s: %s. %s", in_words(named(proof.clinic_id)), check.name, check.outcome, check.detail)
+    if proof.is_good:
+        log.info("%s is proven, in %.1f s. Certificate %s.", proof.backup_id, proof.seconds, proof.number)
+    else:
+        log.error("%s is not proven: %s", proof.backup_id, in_words(proof.error or ""))
+        log.error("HINT: %s", in_words(proof.hint or ""))
 
 
 def _units(parts: AirflowParts, conf: dict[str, object]) -> list[ClinicId]:

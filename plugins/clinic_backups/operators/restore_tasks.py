@@ -23,6 +23,8 @@ from clinic_backups.catalog.restores import Restores
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
 from clinic_backups.operators.link import airflow_url
+from clinic_backups.operators.log_fields import tell
+from clinic_backups.operators.metrics import Metrics
 from clinic_backups.restore.approving import REASON, approver_of, conf_problem, lapsed, reason_of
 from clinic_backups.restore.clinic_restore import refused
 from clinic_backups.restore.plan_text import as_lines, left_as_they_are, undo_conf
@@ -45,6 +47,7 @@ def plan() -> dict[str, Any]:
         # From now on no earlier plan of this run can be approved, and no earlier approval can be used.
         parts.approvals.withdraw(_run_id(get_current_context()))
         request, _ = _request(parts)
+        tell(clinic_id=request.clinic_id, stage="plan")
         if request.into_schema is not None:
             proposed = parts.copies_to_approve(listener=Listener(log.info)).propose(request)
             log.info("The plan is to restore %s into the new schema %s.", proposed.backup_id, request.into_schema)
@@ -55,6 +58,7 @@ def plan() -> dict[str, Any]:
             return {"backup_id": proposed.backup_id, "target": proposed.target}
         runner = parts.restores(listener=Listener(log.info))
         made = runner.plan(request)
+        tell(backup_id=made.backup_id)
         for line in as_lines(made):
             log.info("%s", line)
         if made.refusals:
@@ -164,10 +168,16 @@ def apply() -> dict[str, Any]:
         approved = parts.approvals.of_run(run_id)
         if approved is None:
             raise NotApproved(f"The catalog has no plan of run {run_id}.", hint=AGAIN)
+        metrics, kind = Metrics.of(parts.settings), str(approved.request.get("mode") or "unknown")
+        tell(clinic_id=approved.clinic_id, backup_id=approved.backup_id, stage="apply")
         if approved.plan is None:
             return _copied_or_exported(parts, approved)
         try:
             record = parts.restores(listener=Listener(log.info)).apply(approved)
+            metrics.restored(record)
+        except BaseException as error:
+            metrics.restore_failed(approved.clinic_id, kind, error)
+            raise
         finally:
             log_delivery(log, parts.deliver)
     rows, saved = record.plan["writes"], record.safety_backup_id

@@ -17,6 +17,7 @@ from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.replica import Loss
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
+from clinic_backups.operators.log_fields import telling
 
 log = logging.getLogger(__name__)
 KEYS = ("clinic_id", "dry_run", "sweep", "read")
@@ -63,7 +64,8 @@ def clean() -> dict[str, int]:
         for result in cleaner.run(clinic_id=clinic_id, dry_run=dry_run):
             for decision in result.decisions:
                 verb = "stays" if decision.keep else "would go" if dry_run else "goes"
-                log.info("%s %s: %s", decision.backup.backup_id, verb, decision.reason)
+                with telling(clinic_id=result.clinic_id, backup_id=decision.backup.backup_id, stage="retention"):
+                    log.info("%s %s: %s", decision.backup.backup_id, verb, decision.reason)
             deleted += result.deleted
             kept += result.kept
             log_losses(log, result.losses)

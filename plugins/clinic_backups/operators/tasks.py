@@ -1,4 +1,4 @@
-"""The tasks around the backups: selecting the clinics, the preflight, the summary, and the watch."""
+"""The tasks around the backups: selecting the clinics, the preflight, and the summary."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from clinic_backups.base.setting_types import BY_HAND
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.outbox import Notice
-from clinic_backups.maintenance import watch as watching
-from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts, unproven_facts
-from clinic_backups.operators import pool
+from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, unproven_facts
+from clinic_backups.operators import assets, pool
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of, run_type_of
 from clinic_backups.operators.due_schedules import due_schedules, is_partial
 from clinic_backups.operators.link import airflow_url
+from clinic_backups.operators.log_fields import telling
 from clinic_backups.restore.runner import close_abandoned
 
 log = logging.getLogger(__name__)
@@ -130,11 +130,13 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
         records = {record.clinic_id: record for record in reversed(parts.catalog.find(run_id=run_id))}
         parts.outcomes.announce_failures(list(records.values()))
         is_for_all = for_all_clinics(context["dag_run"].conf) and not _is_quiet(parts.settings, context["dag_run"])
-        unusable = _unusable(parts) if is_for_all else []
+        unusable = unusable_keys(parts) if is_for_all else []
         _queue_digest(parts, context, task_of, records, problem, unusable)
         log_delivery(log, parts.deliver)
     for clinic in wanted:
-        _log_outcome(clinic, records.get(clinic.id))
+        record = records.get(clinic.id)
+        with telling(clinic_id=clinic.id, **({"backup_id": record.backup_id} if record else {})):
+            _log_outcome(clinic, record)
     if problem:
         log.error("%s failed: %s", problem["task"], in_words(problem["error"]))
         log.error("HINT: %s", in_words(problem["hint"]))
@@ -159,62 +161,12 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
         raise AirflowFailException(f"{len(missing)} of {len(wanted)} backups of this run are missing: {names}.")
     if unusable:
         raise AirflowFailException(in_words(f"{len(unusable)} clinics have no backup. {unusable[0]['error']}"))
+    made = [records[clinic.id] for clinic in wanted]
+    assets.update_fleet(context, context["task"].outlets, made, whole=is_for_all)
     return {"completed": len(wanted)}
 
 
-@task(multiple_outputs=False)
-def watch() -> dict[str, int]:
-    """Alarm the operator if a clinic's last good backup is too old or a setting is wrong, and send waiting mail.
-
-    Also sends reminders of unanswered plans, and notices of lapsed plans.
-    """
-    with failing_clearly(log):
-        # It uses only the valid settings, because it must alarm whatever else is wrong.
-        usable, wrong = load_usable()
-        parts = AirflowParts(usable=usable)
-        url = usable.heartbeat_url.get_secret_value()
-        try:
-            now = parts.clock()
-            facts = overdue_facts(parts.known_clinics.health(now), usable.rpo_hours, now)
-            unusable = _unusable(parts)
-            facts["never"] += unusable
-            facts |= unproven_facts(parts.proofs.candidates(now), now, usable.prove_within_days)
-            if wrong:
-                facts["problem"] = {"error": wrong, "hint": "No backup is made until that is corrected."}
-            notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
-            if notice is not None:
-                parts.outbox.queue(notice, now)
-            parts.approval_mails(airflow_url()).remind(parts.approvals, usable.approval_hours)
-            log_delivery(log, parts.deliver)
-        except BaseException:
-            if url:
-                watching.ping(url, well=False)
-            raise
-        late, unproven = watching.count_late(facts), watching.count_unproven(facts)
-        if url:
-            watching.ping(url, well=late == unproven == 0 and not wrong)
-    for each in unusable:
-        log.error("%s HINT: %s", in_words(each["error"]), in_words(each["hint"]))
-    for clinic in (*facts["never"], *facts["overdue"]):
-        log.error("%s %r: %s", clinic["clinic_id"], clinic["clinic_name"], clinic.get("last_good_at", "no backup yet"))
-    for clinic in facts.get("unproven", ()):
-        log.error("%s %r: last proven %s", clinic["clinic_id"], clinic["clinic_name"], clinic.get("proven_at", "never"))
-    if wrong:
-        raise AirflowFailException(f"{wrong} No backup is made until that is corrected.")
-    if late:
-        raise AirflowFailException(
-            in_words(f"{late} clinics have no good backup younger than {usable.rpo_hours} hours, or than their own")
-            + " objective."
-        )
-    if unproven:
-        raise AirflowFailException(
-            in_words(f"The backups of {unproven} clinics were not proven within {usable.prove_within_days} days.")
-            + " Look at the last runs of clinic_restore_drill."
-        )
-    return {"late": late}
-
-
-def _unusable(parts: AirflowParts) -> list[dict[str, Any]]:
+def unusable_keys(parts: AirflowParts) -> list[dict[str, Any]]:
     """The rows of the clinics' table whose key cannot be an id, as clinics that failed are told of."""
     try:
         found = parts.find_clinics().unusable

@@ -11,6 +11,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.maintenance.verification import CheckedReplica
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
+from clinic_backups.operators.log_fields import tell
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.retention_tasks import conf_of, log_losses
 
@@ -35,6 +36,7 @@ def verify() -> dict[str, int]:
                 "backup_id is missing.", hint='Give the id of a backup: {"backup_id": "7-20261124T060000Z"}'
             )
         parts = AirflowParts()
+        tell(backup_id=backup_id, stage="verify")
         try:
             done = parts.verifier(listener=Listener(log.info, show), on_replica=_log_replica).run(backup_id)
         finally:

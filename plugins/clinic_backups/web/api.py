@@ -21,7 +21,7 @@ from clinic_backups.web.chain_download import parts_of
 from clinic_backups.web.clinic_values import Clinica
 from clinic_backups.web.downloads import LINK_LASTS
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
-from clinic_backups.web.metrics import exposition
+from clinic_backups.web.metrics import Service, exposition
 from clinic_backups.web.next_backup import next_backups
 from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Conflict, WrongValue
 from clinic_backups.web.render import PageLinks, archive_path, whole_path
@@ -282,8 +282,10 @@ def health(caller: CallerDep, services: ServicesDep) -> Health:
 )
 @on_threads
 def metrics(caller: CallerDep, services: ServicesDep) -> Response:
-    now = services.now()
-    text = exposition(services.board.metrics(visible=caller.viewer.visible, now=now), now, alerts_for(caller, services))
+    known = services.objectives()
+    now, counts = known["now"], services.board.counts(visible=caller.viewer.visible, **known)
+    service = services.figures(counts) if caller.viewer.superadmin else Service(counts)
+    text = exposition(services.board.metrics(visible=caller.viewer.visible, now=now), now, service)
     return Response(text, media_type=MEDIA_TYPE_METRICS)
 
 

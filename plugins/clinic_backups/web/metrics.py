@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,25 +12,50 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as MEDIA_TYPE
 from prometheus_client.registry import Collector
 
 from clinic_backups.base.text import one_line
-from clinic_backups.catalog.board import ClinicMetrics
+from clinic_backups.catalog.board import ClinicMetrics, Counts
+from clinic_backups.catalog.replicas import Backlog
 
-__all__ = ["MEDIA_TYPE", "exposition"]
+__all__ = ["MEDIA_TYPE", "Service", "exposition"]
 Figure = Callable[[ClinicMetrics], float | None]
+STATES = ("ok", "unproven", "late", "never", "failed", "running")
 
 
-def exposition(clinics: Iterable[ClinicMetrics], now: datetime, alerts: Iterable[str] = ()) -> bytes:
-    """Text in https://prometheus.io/docs/instrumenting/exposition_formats/. Unknown figures are left out.
+@dataclass(frozen=True)
+class EndedRun:
+    """The newest run of a DAG that has ended."""
+
+    dag_id: str
+    ended_at: datetime
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is not of one clinic. Whoever does not run the system is told the counts of their own clinics alone.
 
     :param alerts: kinds of :class:`clinic_backups.web.banners.Banner`.
+    :param stores: the URLs of all stores.
+    :param backlogs: what some of them lack.
     """
+
+    counts: Counts | None = None
+    alerts: Sequence[str] = ()
+    runs: Sequence[EndedRun] = ()
+    stores: Sequence[str] = ()
+    backlogs: Sequence[Backlog] = ()
+
+
+def exposition(clinics: Iterable[ClinicMetrics], now: datetime, service: Service | None = None) -> bytes:
+    """Text in https://prometheus.io/docs/instrumenting/exposition_formats/. Unknown figures are left out."""
     registry = CollectorRegistry()
-    registry.register(_ClinicFigures(clinics, now, alerts))
+    registry.register(_ClinicFigures(clinics, now))
+    registry.register(_ServiceFigures(service or Service(), now))
     return generate_latest(registry)
 
 
 class _ClinicFigures(Collector):
-    def __init__(self, clinics: Iterable[ClinicMetrics], now: datetime, alerts: Iterable[str]) -> None:
-        self._clinics, self._now, self._alerts = clinics, now, alerts
+    def __init__(self, clinics: Iterable[ClinicMetrics], now: datetime) -> None:
+        self._clinics, self._now = clinics, now
 
     def describe(self) -> list[Metric]:
         """Empty, because otherwise the registry would collect once to find the names."""
@@ -61,10 +87,51 @@ class _ClinicFigures(Collector):
                 value = figure(clinic)
                 if value is not None:
                     family.add_metric(labels, value)
+        return [family for family, _ in families]
+
+
+class _ServiceFigures(Collector):
+    def __init__(self, service: Service, now: datetime) -> None:
+        self._of, self._now = service, now
+
+    def describe(self) -> list[Metric]:
+        """Empty, as above."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
         alert = GaugeMetricFamily("clinic_backups_alert", "Why backups or restores do not run", labels=("kind",))
-        for kind in self._alerts:
+        for kind in self._of.alerts:
             alert.add_metric([kind], 1)
-        return [*(family for family, _ in families), alert]
+        counts = GaugeMetricFamily(
+            "clinic_backups_clinics",
+            "Active clinics; failed and running (the newest backup failed, one is being made) besides another state",
+            labels=("state",),
+        )
+        if self._of.counts is not None:
+            for state in STATES:
+                counts.add_metric([state], getattr(self._of.counts, state))
+        age = GaugeMetricFamily(
+            "clinic_backups_run_age_seconds", "Time since the newest run of the DAG ended", labels=("dag_id",)
+        )
+        failed = GaugeMetricFamily("clinic_backups_run_failed", "Whether that run failed", labels=("dag_id",))
+        for run in self._of.runs:
+            age.add_metric([run.dag_id], (self._now - run.ended_at).total_seconds())
+            failed.add_metric([run.dag_id], run.failed)
+        return [alert, counts, age, failed, *self._replicas()]
+
+    def _replicas(self) -> Iterable[Metric]:
+        missing = GaugeMetricFamily(
+            "clinic_backups_replicas_missing", "Backups that the store lacks a replica of", labels=("store",)
+        )
+        oldest = GaugeMetricFamily(
+            "clinic_backups_replicas_oldest_age_seconds", "Age of the oldest of them", labels=("store",)
+        )
+        lacks = {backlog.store_url: backlog for backlog in self._of.backlogs}
+        for url in self._of.stores:
+            missing.add_metric([url], lacks[url].missing if url in lacks else 0)
+            if url in lacks:
+                oldest.add_metric([url], (self._now - lacks[url].oldest_at).total_seconds())
+        return [missing, oldest]
 
 
 def _gauge(name: str, meaning: str) -> GaugeMetricFamily:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,11 +35,14 @@ from clinic_backups.operators.airflow_internals import (
 )
 from clinic_backups.operators.due_schedules import is_partial
 from clinic_backups.restore.approving import REASON
+from clinic_backups.web.metrics import EndedRun
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailable
 from clinic_backups.web.run_views import UNFINISHED, WAITING_STATES, RunView, full_views, view
 
 BACKUP, RESTORE, HOLD, VERIFY = "clinic_backup", "clinic_restore", "clinic_backup_hold", "clinic_backup_verify"
 DAG_IDS = (BACKUP, RESTORE, HOLD, VERIFY)
+WATCHED = ("clinic_backup_watch", "clinic_backup_retention", "clinic_restore_drill")
+"""The DAGs whose silence nobody else would notice."""
 MOST_ENDED = 300
 """How many ended runs are searched for one for all clinics: runs of single clinics come between these."""
 YOUNGEST_APPROVAL = timedelta(seconds=5)
@@ -130,6 +133,14 @@ class Runs:
             views = full_views(session, [newest] if newest is not None else [])
         known = dag is not None and not dag.is_stale
         return Schedule(known, known and dag.is_paused, slots, views[0] if views else None)
+
+    def newest_ended(self, dag_ids: Sequence[str]) -> list[EndedRun]:
+        """The newest ended run of each DAG that has one."""
+        ended = [_runs(dag_id).where(DagRun.state.not_in(UNFINISHED), DagRun.end_date.is_not(None)).limit(1)
+                 for dag_id in dag_ids]  # fmt: skip
+        with _session() as session:
+            found = [run for query in ended for run in session.scalars(query)]
+            return [EndedRun(run.dag_id, run.end_date, run.state == "failed") for run in found]
 
     def answer(
         self, run_id: str, *, approve: bool, user: Any, now: datetime, require_shown: Callable[[], object],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any
@@ -12,17 +13,18 @@ from clinic_backups.base import load_settings
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import DatabaseClock, Now
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.tenant_word import TenantWords
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.backup_list import History, HistoryEntry
-from clinic_backups.catalog.board import Board
+from clinic_backups.catalog.board import Board, Counts
 from clinic_backups.catalog.catalog_database import time_of
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.exports import Exports
 from clinic_backups.catalog.proofs import Proofs
+from clinic_backups.catalog.replicas import Backlog, Replicas
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.catalog.row_changes import RowChanges
 from clinic_backups.operators.airflow_app import AirflowParts
@@ -33,9 +35,10 @@ from clinic_backups.web.banners import Banner
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.databases import WebDatabase
 from clinic_backups.web.downloads import Downloads
+from clinic_backups.web.metrics import Service
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.recorder import Recorder
-from clinic_backups.web.runs import Runs
+from clinic_backups.web.runs import WATCHED, Runs
 from clinic_backups.web.seen_runs import SeenRuns
 
 
@@ -107,6 +110,20 @@ class Services:
             *banners.of_clinics(lambda: AirflowParts().clinics()[0], Clinics(self.database).active_ids()),
             *banners.of_approvals(self.approvals.waiting()),
         ]
+
+    def figures(self, counts: Counts) -> Service:
+        """What whoever runs the system is told. What nobody can say at the moment is left out."""
+        urls, backlogs = self._backlogs()
+        alerts = [banner.kind for banner in self.banners()]
+        return Service(counts, alerts, Runs().newest_ended(WATCHED), urls, backlogs)
+
+    def _backlogs(self) -> tuple[Sequence[str], Sequence[Backlog]]:
+        """The stores, and what some of them lack. One alone lacks nothing: a backup is complete once it is there."""
+        try:
+            urls = AirflowParts().stores.urls
+            return urls, Replicas(self.database).backlog(urls) if len(urls) > 1 else []
+        except ClinicBackupsError:
+            return (), ()
 
     def objectives(self) -> dict[str, Any]:
         """What the board measures the clinics by, now."""
