@@ -69,10 +69,15 @@ bench-quick: $(INSTALLED)  ## Measure with little data, in about eight minutes
 
 lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files
 	$(LOCK_COMMAND) requirements.in -o requirements.txt
-	$(LOCK_COMMAND) requirements-dev.in -o requirements-dev.txt
-	$(LOCK_COMMAND) --quiet $$(sed -n 's/^\([a-z0-9._-]*\)==[^;]*$$/--no-emit-package \1/p' requirements.txt) \
-	  include/docker/requirements.in | sed '/^# The following packages were excluded/,$$d' \
-	  > include/docker/requirements.txt
+	$(call lock_on_top,include/docker/requirements)
+	$(call lock_on_top,requirements-dev)
+
+# A lock that is installed together with requirements.txt leaves out what that one has for every system.
+define lock_on_top
+$(LOCK_COMMAND) --quiet $$(sed -n 's/^\([a-z0-9._-]*\)==[^;]*$$/--no-emit-package \1/p' requirements.txt) \
+	  $(1).in -o $(1).txt
+	sed -i '/^# The following packages were excluded/,$$d' $(1).txt
+endef
 
 clean:  ## Stop the demo and remove everything that git does not keep: .venv, .demo, caches
 	@if [ -f $(INSTALLED) ]; then $(BIN)/python -m include.demo down; fi
