@@ -23,10 +23,10 @@ SOURCES := plugins dags include tests bench
 # Python to keep what it has compiled, each process would compile every module again.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-restore demo-disaster up down test test-matrix lint docs lock bench bench-quick clean
+.PHONY: help demo demo-restore demo-disaster demo-distributed up down test test-matrix lint docs lock bench bench-quick clean
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  demo, up and the benchmarks take CLINICS=n and PATIENTS=n, for instance: make demo CLINICS=20 PATIENTS=500"
 
 demo: $(INSTALLED)  ## Back up demo clinics with a PostgreSQL and an Airflow of its own, print the table, stop
@@ -40,6 +40,9 @@ demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, show the plan, res
 
 demo-disaster: $(INSTALLED)  ## Delete the demo's database server, recover everything from the store and the key, compare
 	@$(BIN)/python -m include.demo disaster $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
+
+demo-distributed: $(INSTALLED)  ## Airflow with Celery and two workers that share no disk: back up, kill one, restore
+	@$(BIN)/python -m include.demo distributed $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
 down: $(INSTALLED)  ## Stop what `make up` started
 	@$(BIN)/python -m include.demo down
@@ -81,7 +84,7 @@ endef
 
 clean:  ## Stop the demo and remove everything that git does not keep: .venv, .demo, caches
 	@if [ -f $(INSTALLED) ]; then $(BIN)/python -m include.demo down; fi
-	rm -rf $(VENV) .demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .demo-distributed build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf plugins/*.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -16,11 +16,12 @@ from include.demo.distributed.object_store import BUCKET, ObjectStore, free_port
 from include.demo.distributed.python import Python, beside
 from include.demo.distributed.workers import Worker
 from include.demo.environment import options
-from include.demo.layout import DemoError, Layout, Secrets
+from include.demo.layout import CHECKOUT, DemoError, Layout, Secrets
 from include.demo.processes import Process
 from include.demo.stack import Say, Stack
 from include.demo.state import State
 
+DISTRIBUTED = CHECKOUT / ".demo-distributed"
 RESULTS = "celery_results"
 QUEUE, RESTORE_QUEUE = "backups", "restores"
 READY_LIMIT_SECONDS = 60
@@ -146,6 +147,10 @@ class DistributedStack(Stack):
             if process.name == name:
                 return process
         raise DemoError(f"{name} does not run.")
+
+    def running_workers(self) -> list[Process]:
+        """The workers' programs."""
+        return [process for process in self.state.processes if process.name in self.workers]
 
     def forget(self, process: Process) -> None:
         """Take note that a program was ended on purpose."""
