@@ -7,6 +7,8 @@ from typing import Any
 
 from psycopg2 import sql
 
+from include.demo.layout import CHECKOUT
+
 TABLES = """
 SELECT n.nspname, c.relname
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -27,6 +29,12 @@ def of(query: Callable[[str | sql.Composable], list[tuple[Any, ...]]]) -> Conten
         ((rows, digest),) = query(sql.SQL(ROWS).format(sql.Identifier(schema, name)))
         found[f"{schema}.{name}"] = (rows, digest)
     return found
+
+
+def derived() -> list[str]:
+    """The tables that the application computes from others: they are in no backup, and a restore may delete rows."""
+    lines = (CHECKOUT / "include" / "sql" / "not_backed_up.txt").read_text().splitlines()
+    return [line.partition(":")[0] for line in lines if ": derived," in line and not line.startswith("#")]
 
 
 def differing(before: Content, after: Content) -> list[str]:

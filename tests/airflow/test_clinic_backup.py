@@ -13,6 +13,7 @@ import pytest
 
 from include.demo.layout import DemoError
 from tests.airflow.conftest import OPERATOR, Airflow
+from tests.airflow.test_mail import to
 
 ALL = {f"back_up[{number}]": "success" for number in range(6)}
 """The first is the shared data's, the others are those of clinics 1 to 5."""
@@ -167,6 +168,26 @@ def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
     assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 2
     assert airflow.log(run_id, "back_up").count("The lock of clinic 4 in the catalog is held by session") >= 2
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {5: "completed"}
+
+
+def test_a_failed_clinic_that_is_cleared_with_what_follows_turns_the_run_green(airflow: Airflow) -> None:
+    before = len(airflow.mails())
+    with closing(airflow.stack._postgres.connect("clinica")) as db, db.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended('clinic_backups:clinic:4', 0))")
+        run_id, state = airflow.run({"clinic_ids": [4, 5]})
+    assert (state, airflow.states(run_id)["back_up[0]"]) == ("failed", "failed")
+    assert "clear the failed tasks back_up, with Downstream" in airflow.log(run_id, "summary")
+    (digest,) = to(airflow.mails()[before:], OPERATOR)
+    body = " ".join(digest.get_body(("plain",)).get_content().split())  # type: ignore[union-attr]
+    assert "limpie (Clear) la tarea fallida junto con las que le siguen (Downstream)" in body
+    kept = airflow.records(run_id)[5].backup_id
+    airflow.api.clear("clinic_backup", run_id, [("back_up", 0)])
+    assert airflow.wait(run_id) == "success"
+    assert {number: record.state for number, record in airflow.records(run_id).items()} == {
+        4: "completed", 5: "completed",
+    }  # fmt: skip
+    assert airflow.tasks(run_id)["back_up[1]"]["try_number"] == 1
+    assert airflow.records(run_id)[5].backup_id == kept
 
 
 def test_what_every_backup_needs_stops_a_run_before_any_clinic_and_the_operator_hears_why(airflow: Airflow) -> None:
