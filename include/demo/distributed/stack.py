@@ -31,7 +31,6 @@ SECRETS_OF_RESTORES = ("CLINIC_BACKUPS_IDENTITY_FILE", "AIRFLOW_CONN_RESTORE_DB"
 CELERY: Mapping[str, Mapping[str, object]] = {
     "celery": {
         # While Redis is away, nothing is lost and nothing has failed: Airflow goes on trying to hand the task over.
-        "operation_timeout": 2,
         "task_publish_max_retries": 1_000_000,
         "extra_celery_config": '{"task_publish_retry_policy": {"max_retries": 1000000, "interval_max": 1}}',
     },

@@ -136,9 +136,7 @@ class Story:
             f" {len(after) - len(derived)} tables are {'NOT ' if differing else ''}what they were before the script"
         )
         for name in derived:
-            self._say(
-                f"    {name} is in no backup: the application makes it anew. The rows of other clinics in it are what they were"
-            )
+            self._say(f"    {name} is in no backup, on purpose. Other clinics' rows in it are what they were")
 
     # (d)
     def _cannot_decrypt(self, night: list[dict[str, Any]]) -> None:
