@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from urllib.parse import quote
 from uuid import uuid4
 
+import psycopg2
 import pytest
 
 from include.demo.layout import DemoError
@@ -168,6 +170,23 @@ def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
     assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 2
     assert airflow.log(run_id, "back_up").count("The lock of clinic 4 in the catalog is held by session") >= 2
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {5: "completed"}
+
+
+def test_a_clinic_that_another_process_backs_up_is_waited_for_without_a_retry(airflow: Airflow) -> None:
+    """With a large clinic, a backup by hand may take longer than all retries of the night's."""
+    uri = airflow.stack.variables()["AIRFLOW_CONN_BACKUP_CATALOG"]
+    with closing(psycopg2.connect(uri)) as db, db.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('clinic_backups:clinic:4', 0))")
+        run_id = airflow.start({"clinic_ids": [4, 5]})
+        deadline = time.monotonic() + 60
+        while airflow.log(run_id, "back_up").count("Clinic 4 is already being backed up") < 3:
+            assert time.monotonic() < deadline, airflow.states(run_id)
+            time.sleep(0.3)
+    assert airflow.wait(run_id) == "success"
+    assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 1
+    assert {number: record.state for number, record in airflow.records(run_id).items()} == {
+        4: "completed", 5: "completed",
+    }  # fmt: skip
 
 
 def test_a_failed_clinic_that_is_cleared_with_what_follows_turns_the_run_green(airflow: Airflow) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from clinic_backups.base.errors import (
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.shared_unit import is_shared
+from clinic_backups.catalog.locks import AlreadyRunning, HeldByStranger
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
 from clinic_backups.operators.airflow_store import Store
@@ -108,6 +109,9 @@ class ClinicBackupOperator(BaseOperator):
             (clinic,) = share.clinics
             try:
                 return self._back_up(parts, context, clinic, self.log, turns=Turns())
+            except AlreadyRunning as busy:
+                self._wait_for_others([busy], parts)
+                raise
             finally:
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
 
@@ -126,6 +130,20 @@ class ClinicBackupOperator(BaseOperator):
         if moment is not None and utc_now() < (begins := datetime.fromisoformat(moment)):
             self.log.info("This task begins at %s: CLINIC_BACKUPS_START_WINDOW_MINUTES spreads the tasks.", moment)
             raise AirflowRescheduleException(begins)  # type: ignore[no-untyped-call]
+
+    def _wait_for_others(self, failures: Sequence[ClinicBackupsError], parts: AirflowParts) -> None:
+        """Give the pool's slot back while other processes work on the clinics. That costs no retry: nothing has failed.
+
+        Such a process ends by itself, or loses the lock. If anything else has failed, the task fails.
+
+        :raises AirflowRescheduleException: nothing else has failed.
+        """
+        if all(isinstance(each, AlreadyRunning) and not isinstance(each, HeldByStranger) for each in failures):
+            moment = utc_now() + timedelta(seconds=parts.settings.retry_delay_seconds)
+            for each in failures:
+                self.log.info("%s", in_words(each.message))
+            self.log.info("This task waits until %s and then looks again. That costs no retry.", moment.isoformat())
+            raise AirflowRescheduleException(moment)  # type: ignore[no-untyped-call]
 
     def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
         """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.
@@ -156,6 +174,7 @@ class ClinicBackupOperator(BaseOperator):
                     log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
         self.log.info(in_words("%s of %s clinics were backed up."), len(results), len(wanted))
         if failed:
+            self._wait_for_others(list(failed.values()), parts)
             raise _of_all(failed, len(share.clinics))
         sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
         return {"clinics": len(results)} | sums
