@@ -106,7 +106,7 @@ class Demo:
             self._stop()
 
     def distributed(self, clinics: int | None, patients: int | None) -> bool:
-        """Two workers that share no disk, and one of them is killed. Nothing stays but the logs."""
+        """Two workers that share no disk, and one of them is killed. The folder stays, to be looked into."""
         assert isinstance(self.stack, DistributedStack)
         try:
             self._start(clinics, patients)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from include.demo.distributed.accounts import Account
 
-LEFT_OUT = ("site-packages", "test", "tests", "idlelib", "share", "include")
+LEFT_OUT = ("site-packages", "dist-packages", "test", "tests", "idlelib")
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,33 @@ class Python:
         return done.returncode == 0
 
 
+def reads_packages(account: Account) -> bool:
+    """Whether this user can read what is installed here, if only Python itself lies elsewhere."""
+    installed = [
+        Path(sysconfig.get_path("purelib")) / "celery" / "__init__.py",
+        Path(_editable()[0]) / "clinic_backups",
+    ]
+    tests = [account.run(["test", "-r", str(path)], {"PATH": os.defpath}, Path("/"))[0] for path in installed]
+    return tests == [0, 0]
+
+
 def beside(folder: Path) -> Python:
-    """The caller's Python once more in this folder, which is made: its files are linked, or copied to another disk."""
-    base = Path(sys.base_prefix)
-    shutil.copytree(
-        base, folder, copy_function=_link, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True
-    )
-    folder.chmod(0o755)
+    """The caller's Python once more in this folder, which is made: its files are linked, or copied to another disk.
+
+    The installed packages stay where they are.
+    """
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    base, library = Path(sys.base_prefix), Path(sysconfig.get_path("stdlib"))
+    for place in (folder, folder / "bin", folder / "lib"):
+        place.mkdir(exist_ok=True)
+        place.chmod(0o755)
+    for path in (base / "bin" / name, *base.glob("lib/libpython*.so*")):
+        _link(str(path.resolve()), str(folder / path.relative_to(base)))
+    left_out = shutil.ignore_patterns(*LEFT_OUT)
+    shutil.copytree(library, folder / "lib" / name, copy_function=_link, symlinks=True, ignore=left_out)
     packages = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *_editable()]
     return Python(
-        str(folder / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"),
+        str(folder / "bin" / name),
         {
             "LD_LIBRARY_PATH": str(folder / "lib"),
             "PYTHONHOME": str(folder),

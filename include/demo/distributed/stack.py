@@ -13,7 +13,7 @@ from include.demo import databases
 from include.demo.distributed.accounts import Account, different
 from include.demo.distributed.broker import Broker
 from include.demo.distributed.object_store import BUCKET, ObjectStore, free_ports
-from include.demo.distributed.python import Python, beside
+from include.demo.distributed.python import Python, beside, reads_packages
 from include.demo.distributed.workers import Worker
 from include.demo.environment import options
 from include.demo.layout import CHECKOUT, DemoError, Layout, Secrets
@@ -178,7 +178,10 @@ class DistributedStack(Stack):
         """The users of the two kinds of workers, their Python, and why they are not different users."""
         accounts, reason = different(2)
         if accounts:
-            for python in (Python(), beside(self.layout.root / "python")):
+            if all(Python().works_for(account) for account in accounts):
+                return accounts, Python(), ""
+            if all(reads_packages(account) for account in accounts):
+                python = beside(self.layout.root / "python")
                 if all(python.works_for(account) for account in accounts):
                     return accounts, python, ""
             reason = f"other users cannot read what is installed in {sys.prefix}"

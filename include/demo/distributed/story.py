@@ -157,15 +157,16 @@ class Story:
 
     # (e)
     def _no_shared_disk(self, files: evidence.OpenFiles) -> None:
-        self._say("(e) What went over a disk")
+        self._say("(e) What went over a disk. Five times a second it was noted which files the workers have open")
         for name, worker in self._stack.workers.items():
             written, read = files.written.get(name, set()), files.read.get(name, set())
             others = [other.folder for other in self._stack.workers.values() if other is not worker]
             astray = evidence.outside(written, worker.folder)
             pried = [path for path in read if any(path.is_relative_to(folder) for folder in others)]
+            where = "all below its own folder" if not astray else "NOT all below its own folder"
             self._expect(not astray, f"{name} wrote outside of its folder: {_paths(astray)}.")
             self._expect(not pried, f"{name} read another worker's files: {_paths(pried)}.")
-            self._say(f"    {name} had {len(written)} files open for writing, all below its own folder")
+            self._say(f"    {name} had {len(written)} files open for writing, {where}")
         marked = [cedula.encode() for (cedula,) in self._stack.query(MARKED)]
         found, count = evidence.containing(self._stack.layout.workers, marked)
         self._expect(not found and count > 0, f"Patients' values are in {_paths(found)}.")
