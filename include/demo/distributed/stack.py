@@ -41,7 +41,7 @@ CELERY: Mapping[str, Mapping[str, object]] = {
         "task_queued_timeout_check_interval": 15,
         "num_stuck_in_queued_retries": 1_000_000,
         # A task whose worker sends no sign of life is tried again.
-        "task_instance_heartbeat_timeout": 60,
+        "task_instance_heartbeat_timeout": 90,
     },
 }
 """The same as in docker-compose.yaml. What each does: docs/operations.md."""
