@@ -45,6 +45,8 @@ CELERY: Mapping[str, Mapping[str, object]] = {
     },
 }
 """The same as in docker-compose.yaml. What each does: docs/operations.md."""
+SILENCE_SECONDS = 40
+"""How long the demo waits for a sign of life: less than docker-compose.yaml, so that the story is short."""
 
 
 class DistributedStack(Stack):
@@ -94,6 +96,7 @@ class DistributedStack(Stack):
         """The environment of the servers. They have no secret key, and no connection for restores."""
         celery = {
             "core": {"executor": "CeleryExecutor"},
+            "scheduler": {"task_instance_heartbeat_timeout": SILENCE_SECONDS},
             "celery": {"broker_url": self.broker.url, "result_backend": f"db+{self._results}"},
             # No folder is shared: the API server reads the logs of tasks in the store.
             "logging": {

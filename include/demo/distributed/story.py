@@ -16,7 +16,7 @@ from include.demo import content, table
 from include.demo.api import AirflowApi
 from include.demo.distributed import archives, evidence
 from include.demo.distributed.object_store import BUCKET
-from include.demo.distributed.stack import DistributedStack
+from include.demo.distributed.stack import CELERY, SILENCE_SECONDS, DistributedStack
 from include.demo.distributed.workers import Worker
 from include.demo.layout import DemoError
 from include.demo.restore import damage
@@ -24,7 +24,7 @@ from include.demo.stack import DAG_ID
 
 LARGE, DAMAGED = 2, 3
 RESTORE = "clinic_restore"
-RUN_LIMIT_SECONDS = 300
+RUN_LIMIT_SECONDS = 600
 IMAGES = """
 UPDATE public.historial_clinico_historialclinico AS h
    SET radiografia = (SELECT decode(string_agg(md5(h.id || '/' || n), ''), 'hex') FROM generate_series(1, 30000) AS n)
@@ -102,6 +102,8 @@ class Story:
         self._say(f"    SIGKILL. The clinics' tasks: {', '.join(f'{n} {state}' for state, n in states.items())}")
         self._stack.start_worker(self._stack.backup_worker(2))
         self._say("    backup-worker-2 has begun, with a folder of its own")
+        usual = CELERY["scheduler"]["task_instance_heartbeat_timeout"]
+        self._say(f"    Airflow gives the killed one up after {SILENCE_SECONDS} s of silence ({usual} s with Compose)")
         self._follow(api, DAG_ID, run_id)
         self._say(f"    {time.monotonic() - began:.0f} s after the kill the run has ended")
         self._backed_up(api, run_id)
