@@ -13,6 +13,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
+from include.demo import databases
 from include.demo.layout import DemoError
 from tests.airflow.conftest import OPERATOR, Airflow
 from tests.airflow.test_mail import to
@@ -187,6 +188,27 @@ def test_a_clinic_that_another_process_backs_up_is_waited_for_without_a_retry(ai
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {
         4: "completed", 5: "completed",
     }  # fmt: skip
+
+
+def test_a_retry_keeps_the_backup_that_an_earlier_try_completed_before_it_died(airflow: Airflow) -> None:
+    """A worker may be killed between the commit of a backup and the moment in which Airflow hears of it."""
+    run_id, state = airflow.run({"clinic_ids": [4, 5]})
+    made = airflow.records(run_id)[4].backup_id
+    with closing(airflow.stack._postgres.connect(databases.AIRFLOW)) as db, db, db.cursor() as cursor:
+        cursor.execute(
+            "UPDATE task_instance SET state = 'up_for_retry', end_date = now()"
+            " WHERE run_id = %s AND task_id = 'back_up' AND map_index = 0",
+            (run_id,),
+        )
+        cursor.execute("UPDATE dag_run SET state = 'running', end_date = NULL WHERE run_id = %s", (run_id,))
+    assert (state, airflow.wait(run_id)) == ("success", "success")
+    assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 2
+    assert [r.backup_id for r in airflow.catalog.find(run_id=run_id) if r.clinic_id == 4] == [made]
+    assert f"Clinic 4 has its backup of this run already: {made}." in airflow.log(run_id, "back_up")
+    # Who clears the task wants another one.
+    airflow.api.clear("clinic_backup", run_id, [("back_up", 0)])
+    assert airflow.wait(run_id) == "success"
+    assert len([r for r in airflow.catalog.find(run_id=run_id) if r.clinic_id == 4]) == 2
 
 
 def test_a_failed_clinic_that_is_cleared_with_what_follows_turns_the_run_green(airflow: Airflow) -> None:

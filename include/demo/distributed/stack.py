@@ -41,8 +41,10 @@ CELERY: Mapping[str, Mapping[str, object]] = {
         "task_queued_timeout_check_interval": 15,
         "num_stuck_in_queued_retries": 1_000_000,
         # A task whose worker sends no sign of life is tried again.
-        "task_instance_heartbeat_timeout": 90,
+        "task_instance_heartbeat_timeout": 120,
     },
+    # A task whose API server is away waits for it, and asks often enough not to be given up when it is back.
+    "workers": {"execution_api_retries": 60, "execution_api_retry_wait_max": 5},
 }
 """The same as in docker-compose.yaml. What each does: docs/operations.md."""
 SILENCE_SECONDS = 40

@@ -18,6 +18,7 @@ from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.clinics_at_once import Outcome, outcomes_of
 from clinic_backups.backup.shares import NOT_BEFORE, Share
 from clinic_backups.backup.stream import Progress
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupOptions, BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, in_order
@@ -108,6 +109,8 @@ class ClinicBackupOperator(BaseOperator):
                     return self._back_up_each(parts, context, share)
             (clinic,) = share.clinics
             try:
+                if clinic.id in (made := self._made_before(parts, context)):
+                    return self._keep(parts, made[clinic.id])
                 return self._back_up(parts, context, clinic, self.log, turns=Turns())
             except AlreadyRunning as busy:
                 self._wait_for_others([busy], parts)
@@ -120,6 +123,25 @@ class ClinicBackupOperator(BaseOperator):
         if context["ti"].try_number != 1:
             return None
         return parts.comparisons.of_run(context["dag_run"].run_id, [clinic.id for clinic in share.clinics])
+
+    def _made_before(self, parts: AirflowParts, context: Context) -> dict[ClinicId, BackupRecord]:
+        """The run's backups, if this is a retry: an earlier try may have died after it had completed them.
+
+        Who clears a task wants another backup. Airflow then raises the number of its tries.
+        """
+        instance = context["ti"]
+        if instance.try_number == 1 or instance.max_tries > (self.retries or 0):
+            return {}
+        return {record.clinic_id: record for record in _completed(parts, context)}
+
+    def _keep(self, parts: AirflowParts, record: BackupRecord) -> dict[str, Any]:
+        self.log.info(
+            in_words("Clinic %s has its backup of this run already: %s. An earlier try completed it and then died."),
+            record.clinic_id,
+            record.backup_id,
+        )
+        replicate_without_failing(self.log, parts, record.clinic_id)
+        return _result(record)
 
     def _wait_for_its_turn(self) -> None:
         """Give the pool's slot back until this task's part of the start window begins.
@@ -151,8 +173,10 @@ class ClinicBackupOperator(BaseOperator):
         :raises TransientError: a retry may help at least one of them.
         :raises PermanentError: a retry helps none of those that failed.
         """
-        made = {r.clinic_id for r in parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")}
-        wanted = [clinic for clinic in share.clinics if clinic.id not in made] or list(share.clinics)
+        made = {record.clinic_id for record in _completed(parts, context)}
+        wanted = [clinic for clinic in share.clinics if clinic.id not in made]
+        if not wanted and not self._made_before(parts, context):
+            wanted = list(share.clinics)
         if len(wanted) < len(share.clinics):
             self.log.info(
                 in_words("%s of %s clinics have their backup already."),
@@ -228,15 +252,7 @@ class ClinicBackupOperator(BaseOperator):
         )  # fmt: skip
         for gap in record.gaps:
             log.warning("The backup is incomplete. %s", gap.reason)
-        return {
-            "backup_id": record.backup_id,
-            "kind": record.kind,
-            "key": record.archive_key,
-            "rows": record.rows_total,
-            "raw_bytes": record.raw_bytes,
-            "size_bytes": record.size_bytes,
-            "gaps": len(record.gaps),
-        }
+        return _result(record)
 
     def _request(self, context: Context, clinic: Clinic) -> BackupRequest:
         run, instance = context["dag_run"], context["ti"]
@@ -259,6 +275,24 @@ class ClinicBackupOperator(BaseOperator):
         self._stopped = Interrupted("Airflow stopped the task.", hint="Clear the task to back up again.")
         for backup in list(self._running):
             backup.stop(self._stopped)
+
+
+def _completed(parts: AirflowParts, context: Context) -> list[BackupRecord]:
+    """The completed backups of this run."""
+    return parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")
+
+
+def _result(record: BackupRecord) -> dict[str, Any]:
+    """What the task returns of one clinic."""
+    return {
+        "backup_id": record.backup_id,
+        "kind": record.kind,
+        "key": record.archive_key,
+        "rows": record.rows_total,
+        "raw_bytes": record.raw_bytes,
+        "size_bytes": record.size_bytes,
+        "gaps": len(record.gaps),
+    }
 
 
 def _own_failure(error: BaseException) -> ClinicBackupsError:
