@@ -175,8 +175,9 @@ class ClinicBackupOperator(BaseOperator):
         """
         made = {record.clinic_id for record in _completed(parts, context)}
         wanted = [clinic for clinic in share.clinics if clinic.id not in made]
-        if not wanted and not self._made_before(parts, context):
-            wanted = list(share.clinics)
+        if not wanted and (kept := self._made_before(parts, context)):
+            return _of_share([self._keep(parts, kept[clinic.id]) for clinic in share.clinics])
+        wanted = wanted or list(share.clinics)
         if len(wanted) < len(share.clinics):
             self.log.info(
                 in_words("%s of %s clinics have their backup already."),
@@ -200,8 +201,7 @@ class ClinicBackupOperator(BaseOperator):
         if failed:
             self._wait_for_others(list(failed.values()), parts)
             raise _of_all(failed, len(share.clinics))
-        sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
-        return {"clinics": len(results)} | sums
+        return _of_share(results)
 
     def _show(self, done: Outcome[dict[str, Any]], place: str, failure: ClinicBackupsError | None) -> None:
         """Write a clinic's section into the log, and below it its error, which is seen while the section is closed."""
@@ -293,6 +293,12 @@ def _result(record: BackupRecord) -> dict[str, Any]:
         "size_bytes": record.size_bytes,
         "gaps": len(record.gaps),
     }
+
+
+def _of_share(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the task returns of several clinics."""
+    sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
+    return {"clinics": len(results)} | sums
 
 
 def _own_failure(error: BaseException) -> ClinicBackupsError:
