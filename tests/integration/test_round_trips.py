@@ -103,8 +103,8 @@ def test_a_small_incremental_backup_asks_no_more_than_it_did(
     assert found[demo_database.roles.catalog] <= 11, proxy.sent
     # Without the COPY of each table.
     assert found[demo_database.roles.reader] <= 18, proxy.sent
-    # The marker is read after each answer that another store could give too.
-    assert requests == {"list": 1, "open": 3, "put": 2}
+    # The marker is read after each answer that another store could give too. No other store lists the same etags.
+    assert requests == {"list": 1, "open": 2, "put": 2}
 
 
 def test_the_list_of_clinics_is_one_statement_and_writes_only_what_changed(
