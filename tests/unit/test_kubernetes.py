@@ -47,9 +47,9 @@ KNOWN: dict[str, Any] = {
     "scheduler": COMPONENT | {"extraVolumes": None, "extraVolumeMounts": None},
     "apiServer": COMPONENT | {"networkPolicy": {"ingress": {"from"}}},
     "migrateDatabaseJob": COMPONENT, "createUserJob": {"enabled"}, "postgresql": {"enabled"}, "statsd": {"enabled"},
-    "redis": COMPONENT | {"enabled": None},
+    "redis": COMPONENT | {"enabled": None, "uid": None, "securityContexts": {"pod": None}},
     "workers": {
-        "celery": PODS | {"enableDefault": None, "sets": None, "args": None, "persistence": {"enabled"}},
+        "celery": PODS | {"enableDefault": None, "sets": None, "persistence": {"enabled"}},
         "kubernetes": PODS,
     },
 }  # fmt: skip
@@ -176,6 +176,18 @@ def test_containers_may_do_little(values: dict[str, Any]) -> None:
     assert values["createUserJob"]["enabled"] is False, "its user has the password admin"
 
 
+def is_restricted(pod: dict[str, Any]) -> bool:
+    """Whether a pod passes Kubernetes's Pod Security Standard "restricted", as far as these pods can break it."""
+    whole = pod.get("securityContext") or {}
+    for container in (*pod["containers"], *(pod.get("initContainers") or ())):
+        own = whole | (container.get("securityContext") or {})
+        if not own.get("runAsNonRoot") or own.get("runAsUser") == 0 or own.get("allowPrivilegeEscalation") is not False:
+            return False
+        if own["capabilities"]["drop"] != ["ALL"] or own["seccompProfile"]["type"] != "RuntimeDefault":
+            return False
+    return True
+
+
 def test_workers_reach_only_what_they_need() -> None:
     policies = list(yaml.safe_load_all((FOLDER / "network-policies.yaml").read_text("utf-8")))
     workers, celery = (policy["spec"] for policy in policies)
@@ -243,6 +255,11 @@ def test_the_rendered_pods_keep_both_sides_apart(values: dict[str, Any], variant
         )
     else:
         restores, backups = templates["template.yaml"], templates["pod_template_file.yaml"]
+    pods = [
+        part["spec"]["template"]["spec"] for part in documents if part["kind"] in ("Deployment", "StatefulSet", "Job")
+    ]
+    assert len(pods) >= 5
+    assert all(map(is_restricted, (*pods, restores["spec"], backups["spec"])))
     for pod, side in ((restores, "restore"), (backups, "backup")):
         assert pod["metadata"]["labels"]["clinic-backups-side"] == side
         for container in (*pod["spec"]["containers"], *(pod["spec"]["initContainers"] or ())):
