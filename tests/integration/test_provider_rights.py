@@ -287,3 +287,15 @@ def test_the_rights_for_azure_are_those_that_are_used(
     live(demo_database, AzureStore(azure_client, BUCKET, f"life/{uuid4().hex}", part_size_bytes=PART))
     assert set(sent) <= RIGHTS["azure"].keys()
     assert {RIGHTS["azure"][call] for call in sent} == documented_rights("azure")
+
+
+@pytest.mark.parametrize("page", ["aws", "gcp", "azure", "backblaze"])
+def test_the_spanish_page_has_the_same_commands(page: str) -> None:
+    def commands(folder: Path) -> list[str]:
+        text = (folder / f"{page}.md").read_text("utf-8")
+        lines = re.findall(r"^    (.+)$", text, re.M) + re.findall(r"```json\n(.*?)```", text, re.S)
+        return sorted(re.split(r"\s+# ", line)[0] for line in lines)
+
+    english = commands(PAGES)
+    assert len(english) > 3
+    assert commands(PAGES.parent / "es" / "providers") == english
