@@ -11,8 +11,13 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 from tests import ALL
 
@@ -45,20 +50,42 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="only this version; may be repeated")
     parser.add_argument("tests", nargs="*", default=TESTS, help="what to run")
     arguments = parser.parse_args()
-    found = programs()
-    results: dict[str, str] = {}
-    for version, folder in found.items():
+    results: dict[str, Result] = {}
+    for version, folder in programs().items():
         if arguments.only and version not in arguments.only:
             continue
         if folder is not None and not (folder / "initdb").exists():
-            results[version] = "missing"
+            results[version] = Result("missing")
             continue
         print(f"PostgreSQL {version}", flush=True)
-        results[version] = "passed" if _run(folder, arguments.tests) else "failed"
-    for version, result in results.items():
-        print(f"PostgreSQL {version}: {result}")
+        results[version] = _run(folder, arguments.tests)
+    print(as_table(results))
     wrong = {"failed", "missing"} if arguments.all else {"failed"}
-    return 1 if wrong & set(results.values()) else 0
+    return 1 if wrong & {result.outcome for result in results.values()} else 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of the tests on one version."""
+
+    outcome: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    minutes: float = 0
+
+
+def as_table(results: Mapping[str, Result]) -> str:
+    """The table of docs/compatibility.md."""
+    lines = [
+        "",
+        "| PostgreSQL | outcome | passed | failed | skipped | minutes |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for version, found in results.items():
+        counts = f"{found.passed} | {found.failed} | {found.skipped} | {found.minutes:.0f}"
+        lines.append(f"| {version} | {found.outcome} | {counts} |")
+    return "\n".join(lines)
 
 
 def programs() -> Mapping[str, Path | None]:
@@ -77,13 +104,24 @@ def programs() -> Mapping[str, Path | None]:
     }
 
 
-def _run(folder: Path | None, tests: list[str]) -> bool:
+def _run(folder: Path | None, tests: list[str]) -> Result:
     environment = dict(os.environ) | {ALL: "1"}
     if folder:
         # On the search path, backups find the pg_dump of this version.
         environment |= {"EMBEDDED_POSTGRES_BIN": str(folder), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *tests]
-    return subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode == 0
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as place:
+        told = Path(place) / "results.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", f"--junitxml={told}", *tests]
+        code = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False).returncode
+        suites = ElementTree.parse(told).getroot().iter("testsuite") if told.exists() else ()
+        counts = Counter[str]()
+        for suite in suites:
+            counts.update({name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")})
+    failed = counts["failures"] + counts["errors"]
+    passed = counts["tests"] - failed - counts["skipped"]
+    minutes = (time.monotonic() - began) / 60
+    return Result("failed" if code else "passed", passed, failed, counts["skipped"], minutes)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.login_tokens import is_wanted, login_token
 
 LIBPQ_EXTRAS = (
     "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "channel_binding", "gssencmode",
@@ -35,9 +36,15 @@ class Connection:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def libpq_parameters(self) -> dict[str, Any]:
-        """Keyword arguments for ``psycopg2.connect``. Of the extras only those that libpq knows are used."""
+        """Keyword arguments for ``psycopg2.connect``. Of the extras only those that libpq knows are used.
+
+        Ask for them for each new connection: a password that is a token ends after some minutes.
+
+        :raises ClinicBackupsError: there is no token.
+        """
+        password = login_token(self) if is_wanted(self.extra) else self.password
         named = {
-            "host": self.host, "port": self.port, "user": self.login, "password": self.password, "dbname": self.schema,
+            "host": self.host, "port": self.port, "user": self.login, "password": password, "dbname": self.schema,
         }  # fmt: skip
         known = {key: self.extra[key] for key in LIBPQ_EXTRAS if key in self.extra}
         return {key: value for key, value in named.items() if value} | known

@@ -44,6 +44,9 @@ _TRANSACTIONS = {
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
 }
+OLDEST = 150000
+"""Version 14 has no view that reads with the rights of its reader, and no right to one setting alone. The PostgreSQL
+project ended it in November 2026: https://www.postgresql.org/support/versioning/"""
 SINCE = {"transaction_timeout": 170000}
 """Settings that an older server does not know."""
 
@@ -82,7 +85,8 @@ def connect(
     parameters |= connection.libpq_parameters() | {"client_encoding": "UTF8"}
     try:
         opened = _with_path(parameters) if own_path else _open(parameters)
-        opened.reopen = lambda: psycopg2.connect(**(parameters | {"connect_timeout": ASK_SECONDS}))
+        again = {"connect_timeout": ASK_SECONDS}
+        opened.reopen = lambda: psycopg2.connect(**(parameters | connection.libpq_parameters() | again))
     except psycopg2.OperationalError as error:
         # The first line names the server and the cause. Advice and the result of a second try without TLS follow.
         text = str(error).strip().splitlines()[0]
@@ -98,6 +102,14 @@ def connect(
             f"Connection {connection.conn_id!r} has an option that libpq does not know.",
             hint="Compare the connection's extras with PostgreSQL's documentation of connection parameters.",
         ) from None
+    if opened.server_version < OLDEST:
+        version = opened.get_parameter_status("server_version")
+        opened.close()
+        raise PermanentError(
+            f"Connection {connection.conn_id!r}: the server is PostgreSQL {version}, and {OLDEST // 10000} is the"
+            " oldest that this package works with.",
+            hint="Upgrade it (pg_upgrade, or your provider's upgrade of major versions). Nothing was read or changed.",
+        )
     try:
         pin(opened, also)
     except psycopg2.Error as error:

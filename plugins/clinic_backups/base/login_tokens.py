@@ -1,0 +1,114 @@
+"""Passwords that a cloud makes for some minutes, in place of one that is kept: each new connection asks for its own.
+
+The libraries are those of the stores. Each is imported only if a connection names its cloud.
+
+- Amazon RDS and Aurora, IAM database authentication:
+  https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.Connecting.html
+- Cloud SQL, IAM database authentication: https://cloud.google.com/sql/docs/postgres/iam-logins
+- Azure Database for PostgreSQL, Microsoft Entra:
+  https://learn.microsoft.com/azure/postgresql/flexible-server/how-to-configure-sign-in-azure-ad-authentication
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from clinic_backups.base.errors import SettingsError, TransientError
+
+if TYPE_CHECKING:
+    from clinic_backups.base.connections import Connection
+
+EXTRA = "login_token"
+GOOGLE_SCOPE = "https://www.googleapis.com/auth/sqlservice.login"
+AZURE_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
+DEFAULT_PORT = 5432
+
+
+def is_wanted(extra: Mapping[str, Any]) -> bool:
+    """Whether a connection logs in with a token. Airflow's own spelling for Amazon is ``"iam": true``."""
+    return EXTRA in extra or str(extra.get("iam", "")).lower() == "true"
+
+
+def login_token(connection: Connection) -> str:
+    """A new token for the connection's user. It is used as the password.
+
+    :raises SettingsError: no such cloud, its library is not installed, or it does not know this machine.
+    :raises TransientError: the cloud does not answer.
+    """
+    cloud = str(connection.extra.get(EXTRA, "aws"))
+    make = _CLOUDS.get(cloud)
+    if make is None:
+        raise SettingsError(
+            f"Connection {connection.conn_id!r}: {EXTRA} is {cloud[:40]!r} in its extra.",
+            hint=f"Set it to one of {', '.join(_CLOUDS)}, or leave it out and give a password.",
+        )
+    try:
+        return make(connection)
+    except ImportError:
+        raise SettingsError(
+            f"Connection {connection.conn_id!r} needs a token of {cloud}, whose library is not installed.",
+            hint=f"Install the Airflow provider of {cloud}: docs/compatibility.md names it.",
+        ) from None
+
+
+def _of_amazon(connection: Connection) -> str:
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    region = connection.extra.get("region_name")
+    try:
+        # Signed here; no request is sent.
+        token = boto3.client("rds", region_name=region).generate_db_auth_token(
+            connection.host, connection.port or DEFAULT_PORT, connection.login
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise SettingsError(
+            f"Connection {connection.conn_id!r}: no token of aws ({type(error).__name__}).",
+            hint="Give the worker a role with rds-db:connect, and set AWS_REGION or region_name in the extra.",
+        ) from None
+    return str(token)
+
+
+def _of_google(connection: Connection) -> str:
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    from google.auth.transport.requests import Request
+
+    try:
+        credentials, _ = google.auth.default(scopes=[GOOGLE_SCOPE])
+        credentials.refresh(Request())
+    except DefaultCredentialsError:
+        raise _unknown_here(connection, "google", "roles/cloudsql.instanceUser") from None
+    except GoogleAuthError as error:
+        raise _silent(connection, "google", error) from None
+    return str(credentials.token)
+
+
+def _of_azure(connection: Connection) -> str:
+    from azure.core.exceptions import AzureError, ClientAuthenticationError
+    from azure.identity import DefaultAzureCredential
+
+    try:
+        return str(DefaultAzureCredential().get_token(AZURE_SCOPE).token)
+    except ClientAuthenticationError:
+        raise _unknown_here(connection, "azure", "a login at the server (pgaadauth_create_principal)") from None
+    except AzureError as error:
+        raise _silent(connection, "azure", error) from None
+
+
+def _unknown_here(connection: Connection, cloud: str, needed: str) -> SettingsError:
+    return SettingsError(
+        f"Connection {connection.conn_id!r}: {cloud} does not know who this worker is, so it gives no token.",
+        hint=f"Give the worker an identity of {cloud} that has {needed}.",
+    )
+
+
+def _silent(connection: Connection, cloud: str, error: Exception) -> TransientError:
+    return TransientError(
+        f"Connection {connection.conn_id!r}: {cloud} gave no token ({type(error).__name__}).",
+        hint="It is tried again. If that does not help, look at the worker's identity and its way to the cloud.",
+    )
+
+
+_CLOUDS: Mapping[str, Callable[[Connection], str]] = {"aws": _of_amazon, "google": _of_google, "azure": _of_azure}
