@@ -77,7 +77,7 @@ def _of_google(connection: Connection) -> str:
 
     try:
         credentials, _ = google.auth.default(scopes=[GOOGLE_SCOPE])
-        credentials.refresh(Request())
+        credentials.refresh(Request())  # type: ignore[no-untyped-call]
     except DefaultCredentialsError:
         raise _unknown_here(connection, "google", "roles/cloudsql.instanceUser") from None
     except GoogleAuthError as error:
