@@ -96,10 +96,10 @@ class _Both:
         wanted = [taker.begin(archive) for taker in self._takers]
         return any(wanted)
 
-    def take(self, segment: Segment) -> None:
+    def take(self, segment: Segment) -> bool:
         """See :class:`Wanted`."""
-        for taker in self._takers:
-            taker.take(segment)
+        go_on = [taker.take(segment) for taker in self._takers]
+        return any(go_on)
 
 
 def sums_in(snapshot: Snapshot, manifest: Manifest, queries: Mapping[str, str]) -> Sums:

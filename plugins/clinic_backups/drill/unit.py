@@ -281,8 +281,9 @@ class _Nothing:
         """See :class:`~clinic_backups.restore.archives.Wanted`."""
         return False
 
-    def take(self, segment: Any) -> None:
+    def take(self, segment: Any) -> bool:
         """See :class:`~clinic_backups.restore.archives.Wanted`."""
+        return False
 
 
 def _is_loose(each: Unfinished) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
@@ -81,8 +82,8 @@ class Wanted(Protocol):
         It may be called again for the same archive in another store. Blocks that were taken until then stay taken.
         """
 
-    def take(self, segment: Segment) -> None:
-        """Take the missing blocks of a segment whose digests were checked."""
+    def take(self, segment: Segment) -> bool:
+        """Take the missing blocks of a segment whose digests were checked. Returns whether some are still missing."""
 
 
 class Archives:
@@ -135,7 +136,7 @@ class Archives:
         return Fetched(manifest, archives, store, segments)
 
     def read(self, backup: Fetched, wanted: Wanted) -> None:
-        """Give ``wanted`` its missing blocks. Each archive that should hold some of them is read once, to its end.
+        """Give ``wanted`` its missing blocks. Each archive that should hold some is read once, until all have come.
 
         Each block's digest is compared while it is read, and the digests come from the manifest that :meth:`fetch` has
         checked. So the blocks that came out of a replica before it turned out to be damaged are right. The next store's
@@ -152,10 +153,11 @@ class Archives:
                     self._read_parent(number, source, taker)
                 elif backup.segments is None:
                     self.listener.step(f"reading {source.backup_id}")
-                    self.read_in(backup.store, source, taker.take)
+                    self._read_needed(backup.store, source, taker)
                 else:
-                    for segment in backup.segments:
-                        taker.take(segment)
+                    with suppress(_Enough):
+                        for segment in backup.segments:
+                            taker.take(segment)
         except _TakerFailed as failed:
             raise failed.error from None
 
@@ -210,9 +212,15 @@ class Archives:
     def _read_parent(self, number: int, source: Source, taker: _Taker) -> None:
         def read(store: ObjectStore) -> None:
             if taker.begin(number):
-                self.read_in(store, source, taker.take)
+                self._read_needed(store, source, taker)
 
         self._first_good(source, "reading", read)
+
+    def _read_needed(self, store: ObjectStore, source: Source, taker: _Taker) -> None:
+        """Read an archive until the last missing block has come."""
+        with suppress(_Enough):
+            self.read_in(store, source, taker.take)
+        self.listener.read(source.archive.size_bytes, source.archive.size_bytes)
 
     def _checked(self, source: Source) -> ObjectStore:
         def check(store: ObjectStore) -> None:
@@ -254,6 +262,10 @@ class _TakerFailed(Exception):
         self.error = error
 
 
+class _Enough(Exception):
+    """Nothing more is missing from the archive that is read."""
+
+
 class _Taker:
     """The receiver of the blocks. Its errors are told apart from a store's."""
 
@@ -267,10 +279,13 @@ class _Taker:
             raise _TakerFailed(error) from error
 
     def take(self, segment: Segment) -> None:
+        """:raises _Enough: nothing more is missing from this archive."""
         try:
-            self._wanted.take(segment)
+            goes_on = self._wanted.take(segment)
         except ClinicBackupsError as error:
             raise _TakerFailed(error) from error
+        if not goes_on:
+            raise _Enough
 
 
 class _Kept:

@@ -54,10 +54,10 @@ class MissingBlocks:
         }
         return bool(self._here)
 
-    def take(self, segment: Segment) -> None:
-        """Use the missing blocks of a segment."""
+    def take(self, segment: Segment) -> bool:
+        """Use the missing blocks of a segment. Returns whether this archive should hold more of them."""
         if not (here := self._here.get(segment.table)):
-            return
+            return bool(self._here)
         view, offset = memoryview(segment.data), 0
         for block in segment.blocks:
             if block.digest in here:
@@ -65,6 +65,9 @@ class MissingBlocks:
                 self._use(segment.table, block, data, self._missing[segment.table].pop(block.digest))
                 here.remove(block.digest)
             offset += block.size_bytes
+        if not here:
+            del self._here[segment.table]
+        return bool(self._here)
 
     def require_all(self) -> None:
         """:raises IntegrityError: a block has not come."""

@@ -258,11 +258,11 @@ class WantedLoader:
         self._finish_table()
         self._missing.require_all()
 
-    def take(self, segment: Segment) -> None:
-        """Load the missing blocks of a segment."""
+    def take(self, segment: Segment) -> bool:
+        """Load the missing blocks of a segment. Returns whether this archive should hold more of them."""
         if self._load is not None and self._load.table != segment.table:
             self._finish_table()
-        self._missing.take(segment)
+        return self._missing.take(segment)
 
     def _write(self, table: str, block: Block, data: bytes, times: int) -> None:
         """Write a block as often as it is wanted."""

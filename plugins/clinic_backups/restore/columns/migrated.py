@@ -343,5 +343,5 @@ class _Renaming:
     def begin(self, archive: int) -> bool:
         return self._wanted.begin(archive)
 
-    def take(self, segment: Segment) -> None:
-        self._wanted.take(replace(segment, table=self._since.get(segment.table, segment.table)))
+    def take(self, segment: Segment) -> bool:
+        return self._wanted.take(replace(segment, table=self._since.get(segment.table, segment.table)))
