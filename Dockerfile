@@ -16,5 +16,6 @@ COPY --chown=airflow:0 include/ include/
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
  && mkdir /tmp/check \
  && AIRFLOW_HOME=/tmp/check python -c 'import clinic_backups, airflow.providers.celery.executors.celery_executor, \
+airflow.providers.cncf.kubernetes.executors.kubernetes_executor, \
 airflow.providers.fab.auth_manager.fab_auth_manager' \
  && rm -r /tmp/check

@@ -23,10 +23,10 @@ SOURCES := plugins dags include tests bench
 # Python to keep what it has compiled, each process would compile every module again.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-restore demo-disaster up down test test-matrix lint docs release lock bench bench-quick clean
+.PHONY: help demo demo-restore demo-disaster demo-distributed up down test test-matrix lint docs release lock bench bench-quick clean
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  demo, up and the benchmarks take CLINICS=n and PATIENTS=n, for instance: make demo CLINICS=20 PATIENTS=500"
 
 demo: $(INSTALLED)  ## Back up demo clinics with a PostgreSQL and an Airflow of its own, print the table, stop
@@ -40,6 +40,9 @@ demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, show the plan, res
 
 demo-disaster: $(INSTALLED)  ## Delete the demo's database server, recover everything from the store and the key, compare
 	@$(BIN)/python -m include.demo disaster $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
+
+demo-distributed: $(INSTALLED)  ## Airflow with Celery and two workers that share no disk: back up, kill one, restore
+	@$(BIN)/python -m include.demo distributed $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
 down: $(INSTALLED)  ## Stop what `make up` started
 	@$(BIN)/python -m include.demo down
@@ -72,14 +75,19 @@ bench-quick: $(INSTALLED)  ## Measure with little data, in about eight minutes
 
 lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files
 	$(LOCK_COMMAND) requirements.in -o requirements.txt
-	$(LOCK_COMMAND) requirements-dev.in -o requirements-dev.txt
-	$(LOCK_COMMAND) --quiet $$(sed -n 's/^\([a-z0-9._-]*\)==[^;]*$$/--no-emit-package \1/p' requirements.txt) \
-	  include/docker/requirements.in | sed '/^# The following packages were excluded/,$$d' \
-	  > include/docker/requirements.txt
+	$(call lock_on_top,include/docker/requirements)
+	$(call lock_on_top,requirements-dev)
+
+# A lock that is installed together with requirements.txt leaves out what that one has for every system.
+define lock_on_top
+$(LOCK_COMMAND) --quiet $$(sed -n 's/^\([a-z0-9._-]*\)==[^;]*$$/--no-emit-package \1/p' requirements.txt) \
+	  $(1).in -o $(1).txt
+	sed -i '/^# The following packages were excluded/,$$d' $(1).txt
+endef
 
 clean:  ## Stop the demo and remove everything that git does not keep: .venv, .demo, caches
 	@if [ -f $(INSTALLED) ]; then $(BIN)/python -m include.demo down; fi
-	rm -rf $(VENV) .demo .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .demo-distributed .tools build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf plugins/*.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 

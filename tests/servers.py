@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -100,8 +101,11 @@ def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Pat
 
 
 @contextmanager
-def seaweedfs(folder: Path, *, bucket: str) -> Iterator[Server]:
-    """An S3 service (SeaweedFS) with one bucket."""
+def seaweedfs(folder: Path, *, bucket: str, accounts: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """An S3 service (SeaweedFS) with one bucket.
+
+    :param accounts: names and passwords of further accounts, which may do what a bucket's policy allows them.
+    """
     import boto3
     from botocore.config import Config
 
@@ -121,6 +125,9 @@ def seaweedfs(folder: Path, *, bucket: str) -> Iterator[Server]:
         f"-filer.localSocket={folder}/filer.sock", f"-s3.localSocket={folder}/s3.sock",
         *(f"-{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
+    if accounts:
+        (folder / "accounts.json").write_text(_accounts(server, accounts), "utf-8")
+        command.append(f"-s3.config={folder}/accounts.json")
     client = boto3.client(
         "s3",
         endpoint_url=server.url,
@@ -149,6 +156,23 @@ def seaweedfs(folder: Path, *, bucket: str) -> Iterator[Server]:
         for port in ports.values():
             for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
                 socket_file.unlink(missing_ok=True)
+
+
+def _accounts(owner: Server, further: Mapping[str, str]) -> str:
+    """SeaweedFS's own file of accounts. The owner may do everything."""
+    every = {owner.login: owner.password} | dict(further)
+    return json.dumps(
+        {
+            "identities": [
+                {
+                    "name": name,
+                    "credentials": [{"accessKey": name, "secretKey": password}],
+                    "actions": ["Admin", "Read", "Write", "List", "Tagging"] if name == owner.login else [],
+                }
+                for name, password in every.items()
+            ]
+        }
+    )
 
 
 @contextmanager

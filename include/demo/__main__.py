@@ -1,9 +1,9 @@
-"""``python -m include.demo demo|up|down|restore|disaster``: the product on this machine, with only what pip installed.
+"""``python -m include.demo demo|up|down|restore|disaster|distributed``: the product on this machine, from packages.
 
 ``demo`` starts everything, backs up every clinic, prints the table and stops everything. ``up`` does the same but keeps
 running; ``down`` ends it. With PostgreSQL alone, ``restore`` damages one clinic and restores it, and ``disaster``
-deletes the server's data and recovers everything. The exit code is 0 only if every clinic has a completed backup, or
-what was damaged is as before.
+deletes the server's data and recovers everything. ``distributed`` starts Airflow with Celery and two workers that share
+no disk. The exit code is 0 only if every clinic has a completed backup, or what was damaged is as before.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from clinic_backups.archive import by_hand
 from clinic_backups.base.shared_unit import is_shared
 from include.demo import progress, table
 from include.demo.disaster import Disaster
+from include.demo.distributed.stack import DISTRIBUTED, DistributedStack
+from include.demo.distributed.story import Story
 from include.demo.layout import CHECKOUT, CLINIC_ADMIN, CLINIC_READER, WEB_USER, DemoError, Layout, Secrets
 from include.demo.postgres import PostgresError
 from include.demo.restore import SecondAct
@@ -38,11 +40,11 @@ BUTTONS = ("clinic_restore", "clinic_backup_hold", "clinic_backup_verify")
 class Demo:
     """The three commands, on the checkout's own demo folder."""
 
-    def __init__(self, layout: Layout, console: Console) -> None:
+    def __init__(self, layout: Layout, console: Console, stack: type[Stack] = Stack) -> None:
         self.console = console
         self.layout = layout
         self._began = time.monotonic()
-        self.stack = Stack(layout, State.load(layout), Secrets.load(layout), self._say)
+        self.stack = stack(layout, State.load(layout), Secrets.load(layout), self._say)
 
     def demo(self, clinics: int | None, patients: int | None) -> bool:
         """Back up once; leaves running only what ran before. Returns whether every clinic was backed up."""
@@ -100,6 +102,15 @@ class Demo:
         try:
             self.stack.start_database(clinics, patients)
             return Disaster(self.stack, self._say).play()
+        finally:
+            self._stop()
+
+    def distributed(self, clinics: int | None, patients: int | None) -> bool:
+        """Two workers that share no disk, and one of them is killed. The folder stays, to be looked into."""
+        assert isinstance(self.stack, DistributedStack)
+        try:
+            self._start(clinics, patients)
+            return Story(self.stack, self._say).play()
         finally:
             self._stop()
 
@@ -177,7 +188,7 @@ class Demo:
 def main() -> int:
     """Run one command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m include.demo", description=__doc__)
-    parser.add_argument("command", choices=("demo", "up", "down", "restore", "disaster"))
+    parser.add_argument("command", choices=("demo", "up", "down", "restore", "disaster", "distributed"))
     parser.add_argument("--clinics", type=int, help="clinics in a new demo database")
     parser.add_argument("--patients", type=int, help="patients per clinic in a new demo database")
     arguments = parser.parse_args()
@@ -185,16 +196,13 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     console = Console()
-    layout = Layout()
     try:
-        layout.make()
-        with locked(layout):
-            demo = Demo(layout, console)
-            if arguments.command in ("down", "restore"):
-                succeeded = demo.down() if arguments.command == "down" else demo.restore()
-            else:
-                command = {"demo": demo.demo, "up": demo.up, "disaster": demo.disaster}[arguments.command]
-                succeeded = command(arguments.clinics, arguments.patients)
+        if arguments.command == "distributed":
+            succeeded = _run(arguments, console, Layout(DISTRIBUTED), DistributedStack)
+        else:
+            succeeded = _run(arguments, console, Layout())
+            if arguments.command == "down" and DISTRIBUTED.exists():
+                _run(arguments, console, Layout(DISTRIBUTED), DistributedStack)
     except (DemoError, PostgresError) as error:
         console.print(f"[red]Failed:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         return 1
@@ -202,6 +210,16 @@ def main() -> int:
         console.print("Interrupted")
         return 130
     return 0 if succeeded else 1
+
+
+def _run(arguments: argparse.Namespace, console: Console, layout: Layout, stack: type[Stack] = Stack) -> bool:
+    layout.make()
+    with locked(layout):
+        demo = Demo(layout, console, stack)
+        if arguments.command in ("down", "restore"):
+            return demo.down() if arguments.command == "down" else demo.restore()
+        command = {"demo": demo.demo, "up": demo.up, "disaster": demo.disaster, "distributed": demo.distributed}
+        return command[arguments.command](arguments.clinics, arguments.patients)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

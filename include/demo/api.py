@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -68,9 +69,27 @@ class AirflowApi:
         """Let the DAG's runs start."""
         self._call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
-    def trigger(self, dag_id: str) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run now; returns its id."""
-        return str(self._call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None})["dag_run_id"])
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        return str(self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def approve(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Answer a task that waits for a person."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/-1/hitlDetails"
+        self._call("PATCH", path, json={"chosen_options": ["Approve"], "params_input": {}})
+
+    def clear(self, dag_id: str, run_id: str, tasks: Sequence[str | tuple[str, int]]) -> None:
+        """Clear tasks of a run, as the page does, with all that follows them."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": tasks,
+            "only_failed": False,
+            "include_downstream": True,
+            "reset_dag_runs": True,
+        }
+        self._call("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """queued, running, success or failed."""

@@ -13,19 +13,19 @@ from include.demo.postgres import EmbeddedPostgres, PostgresError
 AIRFLOW = "airflow"
 
 
-def make_airflow_database(postgres: EmbeddedPostgres, password: str) -> str:
-    """Airflow's database, owned by a role of its own; returns its URI. Idempotent."""
-    name = sql.Identifier(AIRFLOW)
+def make_owned_database(postgres: EmbeddedPostgres, database: str, password: str) -> str:
+    """A database, owned by a role of its own with the same name; returns its URI. Idempotent."""
+    name = sql.Identifier(database)
     with closing(postgres.connect()) as connection:
         connection.autocommit = True  # CREATE DATABASE runs in no transaction
         with connection.cursor() as cursor:
-            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (AIRFLOW,))
+            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (database,))
             verb = sql.SQL("ALTER" if cursor.rowcount else "CREATE")
             cursor.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD %s").format(verb, name), (password,))
-            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (AIRFLOW,))
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (database,))
             if not cursor.rowcount:
                 cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, name))
-    return postgres.uri(AIRFLOW, AIRFLOW, password)
+    return postgres.uri(database, database, password)
 
 
 def make_clinic_database(postgres: EmbeddedPostgres, clinics: int | None, patients: int | None) -> bool:

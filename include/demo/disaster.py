@@ -7,22 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from psycopg2 import sql
-
+from include.demo import content
 from include.demo.layout import DemoError
 from include.demo.stack import Stack
-
-TABLES = """
-SELECT n.nspname, c.relname
-  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'clinic_backups')
- ORDER BY 1, 2
-"""
-ROWS = """
-SELECT count(*), coalesce(md5(string_agg(md5(t::text), '' ORDER BY md5(t::text) COLLATE "C")), '') FROM {} AS t
-"""
-Content = dict[str, tuple[int, str]]
-"""The number of rows of each table, and a digest over all of them."""
 
 
 class Disaster:
@@ -38,7 +25,7 @@ class Disaster:
         clinics = [str(id_) for (id_,) in self._stack.query("SELECT id FROM public.comun_clinica WHERE NOT activa")]
         if clinics:
             self._back_up(*(word for id_ in clinics for word in ("--clinic", id_)))
-        before = self._content()
+        before = content.of(self._stack.query)
         self._say(f"The database has {len(before)} tables with {sum(rows for rows, _ in before.values()):,} rows")
         self._stack.lose_server()
         self._say("The server's data folder is deleted. Left are the store and the key")
@@ -49,9 +36,9 @@ class Disaster:
         self._say(f"    {time.monotonic() - began:.1f} seconds from nothing to the last proof")
         for unit in report["units"]:
             self._say(f"    {unit['unit']}: {unit['rows']:,} rows, {unit['state']}")
-        after = self._content()
+        after = content.of(self._stack.query)
         empty = set(report["empty"])
-        differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        differing = content.differing(before, after)
         lost = [name for name in differing if name not in empty]
         for name in sorted(empty):
             self._say(f"    {name} is empty on purpose: {report['empty'][name]}")
@@ -73,10 +60,3 @@ class Disaster:
             if each["state"] != "completed":
                 raise DemoError(f"The backup failed: {each['error']}\nHINT: {each['hint']}")
         return made
-
-    def _content(self) -> Content:
-        found: Content = {}
-        for schema, name in self._stack.query(TABLES):
-            ((rows, digest),) = self._stack.query(sql.SQL(ROWS).format(sql.Identifier(schema, name)))
-            found[f"{schema}.{name}"] = (rows, digest)
-        return found

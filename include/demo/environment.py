@@ -41,6 +41,15 @@ def build(
     return _of_caller(layout, caller) | _of_airflow(layout, secrets, endpoints) | _of_package(layout, endpoints)
 
 
+def options(sections: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """Options of Airflow as variables. :param sections: of each section the options with their values."""
+    return {
+        f"AIRFLOW__{section}__{option}".upper(): str(value)
+        for section, values in sections.items()
+        for option, value in values.items()
+    }
+
+
 def _of_caller(layout: Layout, caller: Mapping[str, str]) -> dict[str, str]:
     """The variables that a program needs from the caller.
 
@@ -56,7 +65,7 @@ def _of_caller(layout: Layout, caller: Mapping[str, str]) -> dict[str, str]:
 
 
 def _of_airflow(layout: Layout, secrets: Secrets, endpoints: Endpoints) -> dict[str, str]:
-    options: Mapping[str, Mapping[str, object]] = {
+    values: Mapping[str, Mapping[str, object]] = {
         "core": {
             "dags_folder": CHECKOUT / "dags",
             "plugins_folder": CHECKOUT / "plugins",
@@ -103,11 +112,7 @@ def _of_airflow(layout: Layout, secrets: Secrets, endpoints: Endpoints) -> dict[
             "min_file_process_interval": 15,
         },
     }
-    return {"AIRFLOW_HOME": str(layout.airflow)} | {
-        f"AIRFLOW__{section}__{option}".upper(): str(value)
-        for section, values in options.items()
-        for option, value in values.items()
-    }
+    return {"AIRFLOW_HOME": str(layout.airflow)} | options(values)
 
 
 def _of_package(layout: Layout, endpoints: Endpoints) -> dict[str, str]:

@@ -50,6 +50,11 @@ class Layout:
         return self.root / "logs"
 
     @property
+    def workers(self) -> Path:
+        """The folders of workers that have folders of their own, see ``distributed``."""
+        return self.root / "workers"
+
+    @property
     def airflow(self) -> Path:
         """AIRFLOW_HOME."""
         return self.root / "airflow"

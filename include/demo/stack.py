@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 from psycopg2 import sql
@@ -40,6 +40,14 @@ class Stack:
     :param changes: variables of the servers' environment beside or instead of the demo's own.
     :param api_port: where Airflow listens if nobody else does; ``None``: on any free port.
     """
+
+    SERVERS: ClassVar[Mapping[str, Sequence[str]]] = {
+        "api-server": (),
+        "scheduler": ("--skip-serve-logs",),
+        "dag-processor": (),
+        "triggerer": ("--skip-serve-logs",),
+    }
+    """Airflow's programs, and the words after their names."""
 
     def __init__(
         self,
@@ -89,24 +97,21 @@ class Stack:
         self._say("Starting PostgreSQL")
         self._postgres.start()
         self._migrate_airflow_and_load(clinics, patients)
-        variables = self.variables()
         self._say("Starting Airflow")
         if self._preferred_port == self._endpoints.api_port and not _is_free(self._endpoints.api_port):
             # Somebody has taken it while the databases were made.
             self.state.endpoints = replace(self._endpoints, api_port=self._api_port())
             self.state.save()
-            variables = self.variables()
+        variables = self.variables()
         mail = _python("include.demo.smtp", str(self._endpoints.smtp_port), str(self.layout.mail))
         self.state.start("mail", mail, variables | {"PYTHONPATH": str(CHECKOUT)})
-        self.state.start("api-server", _python("airflow", "api-server"), variables)
-        self.state.start("scheduler", _python("airflow", "scheduler", "--skip-serve-logs"), variables)
-        self.state.start("dag-processor", _python("airflow", "dag-processor"), variables)
-        self.state.start("triggerer", _python("airflow", "triggerer", "--skip-serve-logs"), variables)
+        for name, words in self.SERVERS.items():
+            self.state.start(name, _python("airflow", name, *words), variables)
         self.command("catalog", "migrate")
         self.command("store", "init")
         self._wait(lambda: [] if self._listens() else ["api-server"])
         with self.api() as api:
-            self._wait(lambda: api.unhealthy(since))
+            self._wait(lambda: [name for name in api.unhealthy(since) if name in self.SERVERS])
             self._wait(lambda: [] if api.parsed_since(DAG_ID, since) else ["dag-processor"])
         self._give_up_runs()  # those of a demo that was killed
 
@@ -201,7 +206,7 @@ class Stack:
         return self.state.endpoints
 
     def _migrate_airflow_and_load(self, clinics: int | None, patients: int | None) -> None:
-        airflow_uri = databases.make_airflow_database(self._postgres, self.secrets.airflow_database)
+        airflow_uri = databases.make_owned_database(self._postgres, databases.AIRFLOW, self.secrets.airflow_database)
         self.state.endpoints = Endpoints(self._api_port(), free_port(), airflow_uri, "", "", "")
         release = version("apache-airflow")
         migration = None
@@ -233,7 +238,7 @@ class Stack:
         pids = [process.pid for process in self.state.processes if process.name == "api-server"]
         return any(listens(pid, self._endpoints.api_port) for pid in pids)
 
-    def _wait(self, unready: Callable[[], list[str]]) -> None:
+    def _wait(self, unready: Callable[[], Sequence[str]]) -> None:
         """:param unready: names the servers that are still waited for."""
         deadline = time.monotonic() + START_LIMIT_SECONDS
         while names := unready():

@@ -52,9 +52,11 @@ class State:
         """Whether ``up`` started servers that all still run."""
         return self.stays_up and bool(self.processes) and all(process.alive for process in self.processes)
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Process:
-        """Start a program and remember it."""
-        process = processes.start(name, command, environment, self.layout.airflow, self.log(name))
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None
+    ) -> Process:
+        """Start a program and remember it. :param folder: where it works, by default Airflow's."""
+        process = processes.start(name, command, environment, folder or self.layout.airflow, self.log(name))
         self.processes.append(process)
         self.save()
         return process
@@ -85,7 +87,8 @@ class State:
 
     def log(self, name: str) -> Path:
         """The log file of a program."""
-        return self.layout.logs / f"{name}.log"
+        own = self.layout.workers / name
+        return (own if own.is_dir() else self.layout.logs) / f"{name}.log"
 
     def failure(self, name: str, what: str) -> DemoError:
         """An error that shows the end of a program's log."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from urllib.parse import quote
 from uuid import uuid4
 
+import psycopg2
 import pytest
 
+from include.demo import databases
 from include.demo.layout import DemoError
 from tests.airflow.conftest import OPERATOR, Airflow
+from tests.airflow.test_mail import to
 
 ALL = {f"back_up[{number}]": "success" for number in range(6)}
 """The first is the shared data's, the others are those of clinics 1 to 5."""
@@ -167,6 +171,64 @@ def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
     assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 2
     assert airflow.log(run_id, "back_up").count("The lock of clinic 4 in the catalog is held by session") >= 2
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {5: "completed"}
+
+
+def test_a_clinic_that_another_process_backs_up_is_waited_for_without_a_retry(airflow: Airflow) -> None:
+    """With a large clinic, a backup by hand may take longer than all retries of the night's."""
+    uri = airflow.stack.variables()["AIRFLOW_CONN_BACKUP_CATALOG"]
+    with closing(psycopg2.connect(uri)) as db, db.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('clinic_backups:clinic:4', 0))")
+        run_id = airflow.start({"clinic_ids": [4, 5]})
+        deadline = time.monotonic() + 60
+        while airflow.log(run_id, "back_up").count("Clinic 4 is already being backed up") < 3:
+            assert time.monotonic() < deadline, airflow.states(run_id)
+            time.sleep(0.3)
+    assert airflow.wait(run_id) == "success"
+    assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 1
+    assert {number: record.state for number, record in airflow.records(run_id).items()} == {
+        4: "completed", 5: "completed",
+    }  # fmt: skip
+
+
+def test_a_retry_keeps_the_backup_that_an_earlier_try_completed_before_it_died(airflow: Airflow) -> None:
+    """A worker may be killed between the commit of a backup and the moment in which Airflow hears of it."""
+    run_id, state = airflow.run({"clinic_ids": [4, 5]})
+    made = airflow.records(run_id)[4].backup_id
+    with closing(airflow.stack._postgres.connect(databases.AIRFLOW)) as db, db, db.cursor() as cursor:
+        cursor.execute(
+            "UPDATE task_instance SET state = 'up_for_retry', end_date = now()"
+            " WHERE run_id = %s AND task_id = 'back_up' AND map_index = 0",
+            (run_id,),
+        )
+        cursor.execute("UPDATE dag_run SET state = 'running', end_date = NULL WHERE run_id = %s", (run_id,))
+    assert (state, airflow.wait(run_id)) == ("success", "success")
+    assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 2
+    assert [r.backup_id for r in airflow.catalog.find(run_id=run_id) if r.clinic_id == 4] == [made]
+    assert f"Clinic 4 has its backup of this run already: {made}." in airflow.log(run_id, "back_up")
+    # Who clears the task wants another one.
+    airflow.api.clear("clinic_backup", run_id, [("back_up", 0)])
+    assert airflow.wait(run_id) == "success"
+    assert len([r for r in airflow.catalog.find(run_id=run_id) if r.clinic_id == 4]) == 2
+
+
+def test_a_failed_clinic_that_is_cleared_with_what_follows_turns_the_run_green(airflow: Airflow) -> None:
+    before = len(airflow.mails())
+    with closing(airflow.stack._postgres.connect("clinica")) as db, db.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended('clinic_backups:clinic:4', 0))")
+        run_id, state = airflow.run({"clinic_ids": [4, 5]})
+    assert (state, airflow.states(run_id)["back_up[0]"]) == ("failed", "failed")
+    assert "clear the failed tasks back_up, with Downstream" in airflow.log(run_id, "summary")
+    (digest,) = to(airflow.mails()[before:], OPERATOR)
+    body = " ".join(digest.get_body(("plain",)).get_content().split())  # type: ignore[union-attr]
+    assert "limpie (Clear) la tarea fallida junto con las que le siguen (Downstream)" in body
+    kept = airflow.records(run_id)[5].backup_id
+    airflow.api.clear("clinic_backup", run_id, [("back_up", 0)])
+    assert airflow.wait(run_id) == "success"
+    assert {number: record.state for number, record in airflow.records(run_id).items()} == {
+        4: "completed", 5: "completed",
+    }  # fmt: skip
+    assert airflow.tasks(run_id)["back_up[1]"]["try_number"] == 1
+    assert airflow.records(run_id)[5].backup_id == kept
 
 
 def test_what_every_backup_needs_stops_a_run_before_any_clinic_and_the_operator_hears_why(airflow: Airflow) -> None:

@@ -178,6 +178,23 @@ class TestS3:
             assert 0 < read_bytes < len(CONTENT)
 
 
+@pytest.mark.parametrize(
+    ("answered", "trust", "asked"),
+    [(None, True, 0), (None, False, 1), ('"00000000000000000000000000000000"', True, 1), ("opaque", True, 1)],
+)
+def test_an_answer_is_trusted_only_with_the_checksum_of_the_content(
+    s3_connection: Connection, answered: str | None, trust: bool, asked: int
+) -> None:
+    store = s3_store(s3_connection)
+    events, heads = s3_client_of(store).meta.events, []
+    if answered:
+        events.register("after-call.s3.PutObject", lambda parsed, **_: parsed.update(ETag=answered))
+    events.register("before-call.s3.HeadObject", lambda **_: heads.append(1))
+    stored = store.put("key", io.BytesIO(b"content"), trust_answer=trust)
+    assert len(heads) == asked
+    assert stored.etag == store.stat("key").etag
+
+
 @pytest.mark.parametrize("provider", CLOUDS)
 def test_a_download_that_ends_early_without_an_error_is_one(
     provider: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

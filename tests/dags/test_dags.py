@@ -292,6 +292,17 @@ def test_each_task_runs_where_what_it_needs_is(monkeypatch: pytest.MonkeyPatch) 
     assert bag.dags["clinic_backup"].dagrun_timeout == timedelta(hours=20)
 
 
+def test_only_tasks_of_restores_get_the_pod_template_with_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("CLINIC_BACKUPS_RESTORE_POD_TEMPLATE", "/pods/restore.yaml")
+    dags = DagBag(CHECKOUT / "dags").dags
+    assert len(dags) > 5
+    for dag_id, dag in dags.items():
+        wanted = {"pod_template_file": "/pods/restore.yaml"} if dag_id.startswith("clinic_restore") else {}
+        assert [task.executor_config for task in dag.tasks] == [wanted] * len(dag.tasks), dag_id
+
+
 def test_without_a_word_airflows_own_queue_is_used(dags: dict[str, object]) -> None:
     assert {task.queue for dag in dags.values() for task in dag.tasks} == {"default"}  # type: ignore[attr-defined]
 

@@ -181,6 +181,8 @@ WRONG: dict[str, str] = {
     f"{PATIENTS}.contacto_emergencia: text": "contacto_emergencia, text: the rule does not fit the type jsonb",
     f"{PATIENTS}.clinica_id: null": "clinica_id, null: it may not be NULL",
     "public.sistema_pagos_factura.total: empty": "the database computes it",
+    f"{PATIENTS}.nombres: number": "nombres, number: the rule does not fit the type",
+    "public.citas_consulta.id: number": "the database numbers these rows itself",
     "public.usuarios_usuario.tipo: hash": "the rule does not fit the type public.usuarios_tipo",
 }
 
@@ -282,16 +284,18 @@ DDL = """
     CREATE DOMAIN s.mail AS varchar(40) CHECK (VALUE LIKE '%@%');
     CREATE TABLE s.person (id uuid PRIMARY KEY, clinic_id int, key text UNIQUE, born timestamp, mail s.mail,
         seen date, code char(14) UNIQUE, tags s.tags, bytes bytea NOT NULL, doc json, words varchar(5),
-        called varchar(30));
+        called varchar(30), dni bigint UNIQUE, owed numeric(9,2) CHECK (owed > 0));
     CREATE UNIQUE INDEX called ON s.person (lower(called));
     CREATE TABLE s.visit (id int PRIMARY KEY, clinic_id int, person_id uuid REFERENCES s.person, key text
-        REFERENCES s.person (key));
+        REFERENCES s.person (key), dni bigint REFERENCES s.person (dni));
     INSERT INTO s.person SELECT md5('p' || n)::uuid, 1, 'ZQXMARK' || n, '2000-02-29 10:00:00.5',
-        'ZQXMARK' || n || '@a', NULL, 'ZQ' || n, ARRAY['ZQXMARK', NULL], 'ZQXMARK', '"ZQXMARK"', 'ZQXM', 'ZQXMARK ' || n
+        'ZQXMARK' || n || '@a', NULL, 'ZQ' || n, ARRAY['ZQXMARK', NULL], 'ZQXMARK', '"ZQXMARK"', 'ZQXM',
+        'ZQXMARK ' || n, 918273645000 + n, 7777770 + n / 100.0
         FROM generate_series(1, 300) AS n;
     UPDATE s.person SET seen = 'infinity', born = '0044-03-15 BC' WHERE key = 'ZQXMARK1';
     UPDATE s.person SET seen = '2024-03-01', born = '20000-01-01' WHERE key = 'ZQXMARK2';
-    INSERT INTO s.visit SELECT n, 1, md5('p' || n)::uuid, 'ZQXMARK' || n FROM generate_series(1, 300) AS n
+    INSERT INTO s.visit SELECT n, 1, md5('p' || n)::uuid, 'ZQXMARK' || n, 918273645000 + n
+        FROM generate_series(1, 300) AS n
 """
 RULES = """
 s.person.id: hash
@@ -305,6 +309,9 @@ s.person.bytes: empty
 s.person.doc: empty
 s.person.words: text
 s.person.called: name
+s.person.dni: number
+s.person.owed: number
+s.visit.dni: number
 s.visit.person_id: hash
 s.visit.key: hash
 """
@@ -321,6 +328,8 @@ def test_keys_that_are_masked_alike_still_refer_to_their_rows(demo_database: Dem
     joined = "SELECT count(*) FROM copia.visit AS v JOIN copia.person AS p ON p.id = v.person_id AND p.key = v.key"
     assert rig.execute_rows(joined) == [(300,)]
     dump = dump_of(rig, rig.database.name, "copia")
+    assert rig.execute_rows(f"{joined} AND v.dni = p.dni AND p.dni BETWEEN 100000000000 AND 999999999999") == [(300,)]
+    assert "918273645" not in dump and "777777" not in dump
     assert "ZQX" not in dump and b"ZQX".hex() not in dump
     assert rig.execute_rows("SELECT count(*) FROM copia.person WHERE id IN (SELECT id FROM s.person)") == [(0,)]
     ((far, early, late, usual),) = rig.execute_rows(
@@ -335,9 +344,9 @@ def test_keys_that_are_masked_alike_still_refer_to_their_rows(demo_database: Dem
     with pytest.raises(SettingsError, match=r"s\.person\.tags, null: it may not be NULL") as caught:
         into(rig).run(rig.source(record), "otra")
     assert "code" not in str(caught.value)
-    for one in ("s.visit.key: hash", "s.person.key: hash"):
+    for one in ("s.visit.key: hash", "s.person.key: hash", "s.visit.dni: number", "s.person.dni: number"):
         (rig.settings.sql_dir / "masks.txt").write_text(RULES.replace(f"{one}\n", ""))
-        with pytest.raises(SettingsError, match=r"s\.visit\.key refers to s\.person\.key: both need the same rule"):
+        with pytest.raises(SettingsError, match=r"s\.visit\.(\w+) refers to s\.person\.\1: both need the same rule"):
             into(rig).run(rig.source(record), "otra")
 
 

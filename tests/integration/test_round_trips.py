@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from clinic_backups.base import connections, kept_connections
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.catalog import catalog_database
+from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, StoredObject
@@ -101,5 +103,29 @@ def test_a_small_incremental_backup_asks_no_more_than_it_did(
     assert found[demo_database.roles.catalog] <= 11, proxy.sent
     # Without the COPY of each table.
     assert found[demo_database.roles.reader] <= 18, proxy.sent
-    # The marker is read after each answer that another store could give too.
-    assert requests == {"list": 1, "open": 3, "put": 2}
+    # The marker is read after each answer that another store could give too. No other store lists the same etags.
+    assert requests == {"list": 1, "open": 2, "put": 2}
+
+
+def test_the_list_of_clinics_is_one_statement_and_writes_only_what_changed(
+    demo_database: DemoDatabase, tmp_path: Path, proxy: CountingProxy
+) -> None:
+    Rig(demo_database, FileStore(tmp_path / "store"))
+    uri = demo_database.catalog_uri.replace(f"{HOST}:{demo_database.postgres.port}", f"{HOST}:{proxy.port}")
+    database = Catalog(connections.parse("backup_catalog", uri)).database
+    known = [Clinic(number, f"Clínica {number}") for number in range(1, 61)]
+    clinics = Clinics(database)
+
+    def versions() -> dict[str, str]:
+        with database.transaction("reading the clinics") as db:
+            rows = db.exec_driver_sql("SELECT clinic_id, xmin::text || name FROM clinic_backups.clinic")
+            return dict(rows.tuples().all())
+
+    clinics.see(active=known, every=known)
+    before = versions()
+    proxy.sent.clear()
+    clinics.see(active=known, every=[replace(known[0], name="Otra"), *known[1:]])
+    assert proxy.round_trips()[demo_database.roles.catalog] <= 4, proxy.sent
+    assert versions() == before, "the active clinics' names count"
+    clinics.see(active=[replace(known[0], name="Otra"), *known[1:]], every=known)
+    assert {key for key, version in versions().items() if version != before[key]} == {"1"}

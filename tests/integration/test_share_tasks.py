@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,12 +144,60 @@ def test_a_clinic_that_fails_stops_no_other_and_a_retry_does_what_is_missing(
 def test_what_may_pass_is_tried_again_and_what_will_not_is_not(
     theatre: Theatre, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another role's session holds the lock: nobody knows whether it ends."""
     task = Task(theatre, monkeypatch)
-    with theatre.catalog.lock(3), pytest.raises(AirflowException, match=r"have no backup: 3\.") as failed:
-        task.run()
-    assert not isinstance(failed.value, AirflowFailException)
+    theatre.execute(
+        "CREATE ROLE forastero LOGIN PASSWORD 'x'",
+        f"GRANT CONNECT ON DATABASE {theatre.database.name} TO forastero",
+    )
+    try:
+        with closing(theatre.database.connect(user="forastero", password="x")) as other, other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(hashtextextended('clinic_backups:clinic:3', 0))")
+            with pytest.raises(AirflowException, match=r"have no backup: 3\.") as failed:
+                task.run()
+        assert not isinstance(failed.value, AirflowFailException | AirflowRescheduleException)
+    finally:
+        theatre.execute("DROP OWNED BY forastero", "DROP ROLE forastero")
     task.run()
     assert {record.state for record in task.records().values()} == {"completed"}
+
+
+def test_a_clinic_that_another_process_works_on_is_waited_for_unless_something_else_failed(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(theatre, monkeypatch)
+    extract = theatre.settings.sql_dir / "extract" / "inventario_inventario.sql"
+    good = extract.read_text()
+    extract.write_text(f"{good}   AND 1 / ({{{{ clinic_id }}}} - 2) IS NOT NULL\n")
+    with theatre.catalog.lock(3), pytest.raises(AirflowException, match=r"have no backup: 2, 3\.") as failed:
+        task.run()
+    assert not isinstance(failed.value, AirflowRescheduleException)
+    extract.write_text(good)
+    before = datetime.now(UTC)
+    with theatre.catalog.lock(3), pytest.raises(AirflowRescheduleException) as waits:
+        task.run()
+    delay = timedelta(seconds=theatre.settings.retry_delay_seconds)
+    assert waits.value.reschedule_date >= before + delay
+    assert {number: record.state for number, record in task.records().items()} == {1: "completed", 2: "completed"}
+    task.run()
+    assert {record.state for record in task.records().values()} == {"completed"}
+    assert len(theatre.catalog.find(run_id="r")) == 3
+
+
+@pytest.mark.parametrize("clinics", [SHARE.clinics, SHARE.clinics[:1]])
+def test_a_retry_keeps_what_an_earlier_try_completed_before_it_died_and_a_cleared_task_makes_it_anew(
+    clinics: tuple[Clinic, ...], theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(theatre, monkeypatch, Share(clinics))
+    task.operator.retries = 1
+    result = task.run()
+    records = task.records()
+    assert task.run() == result
+    assert task.records() == records
+    assert len(theatre.catalog.find(run_id="r")) == len(clinics)
+    # Airflow raises the number of tries when somebody clears the task.
+    task.run(max_tries=3)
+    assert len(theatre.catalog.find(run_id="r")) == 2 * len(clinics)
 
 
 def test_a_task_waits_for_its_part_of_the_window(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,9 @@ import jsonschema
 import pytest
 import yaml
 
+from include.demo.distributed.stack import CELERY
+from include.demo.environment import options
+
 CHECKOUT = Path(__file__).parents[2]
 ONE_SHOT = {"airflow-init", "postgres-init", "demo-database"}
 OF_PROFILES = {"AIRFLOW_CONN_RESTORE_DB", "AIRFLOW_CONN_PITR_DB"}
@@ -139,6 +142,16 @@ def test_the_key_is_with_the_worker_that_restores_and_nowhere_else(compose: dict
     assert restores["command"].endswith(f"--queues {queue}")
     assert "--queues" not in services["worker"]["command"], "Airflow's default queue"
     assert services["dag-processor"]["environment"]["CLINIC_BACKUPS_RESTORE_QUEUE"] == queue
+
+
+def test_celery_goes_on_as_in_the_demo_that_tries_it(compose: dict[str, Any]) -> None:
+    for service in ("scheduler", "worker", "restore-worker"):
+        environment = compose["services"][service]["environment"]
+        assert options(CELERY).items() <= environment.items(), service
+    page = CHECKOUT.joinpath("docs", "operations.md").read_text("utf-8")
+    for section, values in CELERY.items():
+        for name in values:
+            assert f"`[{section}] {name}`" in page, name
 
 
 def test_no_secret_has_a_default(compose: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from clinic_backups.archive.csv_rows import fields_of, raw_fields_of, row_of, va
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.copying.masking import Masking
+from clinic_backups.restore.copying.other_numbers import other_number
 from clinic_backups.tenant.mask_rules import MaskFacts
 
 TEXTS = some.text(some.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
@@ -65,6 +68,46 @@ def test_a_unique_column_stays_unique_and_long_enough(rule: Any, type_: str) -> 
     assert all(mask is not None and 0 < len(mask) <= length for mask in masks)
     assert masks[:3] == [masked(found, value) for value in values[:3]]
     assert not set(values) & set(masks)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 9), (10, 99), (100, 999), (10_000, 32_767), (10_000, 32_768)])
+def test_every_number_gets_another_place(low: int, high: int) -> None:
+    values = [str(number).encode() for number in range(low, high + 1)]
+    made = [other_number(value, b"key", high if high > 9_999 else None) for value in values]
+    assert sorted(map(int, made)) == list(range(low, high + 1))
+    assert made != [other_number(value, b"another", high if high > 9_999 else None) for value in values]
+    assert sum(one == other for one, other in zip(made, values, strict=True)) < len(values) / 3
+
+
+@given(some.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**30), max_value=10**30))
+def test_a_number_keeps_its_sign_its_length_and_its_places(number: Decimal) -> None:
+    text = f"{number:f}"
+    made = masked(masking("number", "numeric(40,3)"), text) or ""
+    shape = re.compile(r"[0-9]")
+    assert shape.sub("0", made) == shape.sub("0", text)
+    assert (Decimal(made) == 0) == (number == 0)
+    digits = [len(each.lstrip("-0.").replace(".", "")) for each in (text, made)]
+    assert digits[0] == digits[1]
+
+
+@pytest.mark.parametrize(("type_", "bits"), [("smallint", 15), ("integer", 31), ("bigint", 63)])
+def test_a_masked_number_still_fits_its_type(type_: str, bits: int) -> None:
+    found = masking("number", type_, unique=True)
+    values = [*range(2**bits - 300, 2**bits), *range(-(2**bits), -(2**bits) + 300), 0, 1, -1, 43]
+    made = [int(masked(found, str(value)) or "") for value in values]
+    assert len(set(made)) == len(values)
+    assert all(-(2**bits) <= number < 2**bits for number in made)
+    assert all((one < 0) == (other < 0) for one, other in zip(made, values, strict=True))
+
+
+def test_what_is_no_number_stays_or_is_refused() -> None:
+    found = masking("number", "numeric")
+    assert [masked(found, text) for text in ("NaN", "-Infinity", "0.00")] == ["NaN", "-Infinity", "0.00"]
+    long = "7" * 5_000
+    assert len(masked(found, long) or "") == len(long) and masked(found, long) != long
+    with pytest.raises(IntegrityError, match="not one that PostgreSQL writes") as caught:
+        masked(found, "12e4")
+    assert "12" not in str(caught.value)
 
 
 def test_equal_values_of_types_that_compare_otherwise() -> None:

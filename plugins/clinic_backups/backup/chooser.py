@@ -29,13 +29,14 @@ class Chooser:
     ) -> tuple[ChainChoice, KnownBlocks | None]:
         """Choose full or incremental, from the records, the catalog's blocks and the store.
 
-        It assumes that the tables are unchanged. In any case the store's marker is read, because the store's URL may
-        lead to an empty mount point.
+        It assumes that the tables are unchanged. Afterwards the store is known to be the right one. Its URL may lead to
+        an empty mount point.
         """
         choice = self.choose(wanted, before, recipients, None)
         if not choice.chain:
-            self._store.identified()
-            if wanted != "full":
+            if wanted == "full":
+                self._store.identified()
+            else:
                 self._parents.require_store(before.completed)
         elif problem := self._problem(choice, before.etags):
             choice = ChainChoice(problem)

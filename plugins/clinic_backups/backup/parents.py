@@ -30,12 +30,14 @@ class Parents:
         self._replicas = Replicas(catalog.database)
 
     def require_store(self, backups: Sequence[BackupRecord]) -> None:
-        """Check the store before a full backup goes there.
+        """Check the store before a full backup goes there. Its marker is read, unless that was a short while ago.
 
         :raises TransientError: it should hold backups but is empty: it is not mounted, or it is the wrong store.
         """
         here = next((backup for backup in backups if self._store.url in backup.stores), None)
-        if here is not None and look(here.archive, self._store) == "missing":
+        if here is None:
+            self._store.identified()
+        elif look(here.archive, self._store) == "missing":
             self._require_any()
 
     def problem(self, chain: Sequence[BackupRecord], seen: Mapping[str, str]) -> str:
@@ -70,15 +72,16 @@ class Parents:
     def _listed(self, chain: Sequence[BackupRecord]) -> dict[str, ObjectInfo]:
         """The objects of a chain by key, from one listing for each folder that the chain lies in.
 
-        A listing shows what two requests for each backup would show: its archive and its envelope. The store's marker
-        is read after it. If this account may not list objects, only the marker is read, and nothing is returned.
+        A listing shows what two requests for each backup would show: its archive and its envelope. Its etags show that
+        it is this store. An archive that it does not show is asked for, and then the marker is read. If this account
+        may not list objects, only the marker is read, and nothing is returned.
         """
         keys: defaultdict[str, list[str]] = defaultdict(list)
         for parent in chain:
             keys[parent.archive_key.rpartition("/")[0]] += [parent.archive_key, envelope_key_of(parent.archive_key)]
         try:
             starts = map(os.path.commonprefix, keys.values())
-            return {info.key: info for start in starts for info in self._store.list(start)}
+            return {info.key: info for start in starts for info in self._store.recognised(start)}
         except PermanentError:
             self._store.identified()
             return {}

@@ -161,6 +161,11 @@ class SettingFields(BaseSettings):
     restore_executor: str = Field(
         default="", description="Name of Airflow's executor for the tasks that need the secret key, if it has several"
     )
+    restore_pod_template: str = Field(
+        default="",
+        description="File of the scheduler with the pod template of the tasks that need the secret key, where the "
+        "KubernetesExecutor runs them. Empty: Airflow's own pod template",
+    )
     tasks: int = Field(
         default=64,
         ge=1,

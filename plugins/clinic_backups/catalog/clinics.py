@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, literal, select, text
+from sqlalchemy import func, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE
@@ -89,12 +89,11 @@ class Clinics:
         ]
         with self._database.transaction("taking over the list of clinics") as db:
             if rows:
-                statement = insert(clinic)
-                new = {
-                    name: statement.excluded[name]
-                    for name in ("name", "language", "active", "objective_hours", "schedule")
-                }
-                db.execute(statement.on_conflict_do_update(index_elements=["clinic_id"], set_=new), rows)
+                # One statement for all clinics, and no new version of rows that are as they were.
+                statement = insert(clinic).values(rows)
+                new = {name: statement.excluded[name] for name in rows[0] if name != "clinic_id"}
+                is_new = tuple_(*(clinic.c[name] for name in new)).is_distinct_from(tuple_(*new.values()))
+                db.execute(statement.on_conflict_do_update(index_elements=["clinic_id"], set_=new, where=is_new))
             gone = clinic.c.clinic_id.not_in([row["clinic_id"] for row in rows])
             db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))
 

@@ -47,6 +47,10 @@ class AlreadyRunning(TransientError):
     """Another process works on the same clinic now."""
 
 
+class HeldByStranger(AlreadyRunning):
+    """The lock's holder is no process of this package: nobody knows whether it ends."""
+
+
 class ClinicLock:
     """A lock on a clinic, held by an open transaction. It ends with the process."""
 
@@ -149,7 +153,7 @@ def _kept_alive(db: Any) -> Iterator[None]:
         thread.join()  # so that no sign of life begins a transaction after the lock's end
 
 
-def _of_another_role(cursor: Any, clinic_id: ClinicId, purpose: Purpose) -> AlreadyRunning | None:
+def _of_another_role(cursor: Any, clinic_id: ClinicId, purpose: Purpose) -> HeldByStranger | None:
     """The error if a session of another role holds the lock: then that is no backup or restore of this package.
 
     Any role that may connect to the catalog's database can take an advisory lock.
@@ -159,7 +163,7 @@ def _of_another_role(cursor: Any, clinic_id: ClinicId, purpose: Purpose) -> Alre
     if found is None:
         return None
     pid, role = found
-    return AlreadyRunning(
+    return HeldByStranger(
         f"The lock of clinic {clinic_id} in the catalog is held by session {pid} of the role {one_line(role)}, which is"
         " not the catalog's role. So it is not a backup or restore of this package. Nothing was started.",
         hint=f"Find out who uses that role, and end session {pid} with pg_terminate_backend. A database of its"

@@ -136,17 +136,18 @@ class Outbox:
             unique = {recipient.address.lower(): recipient for recipient in recipients}.values()
             if mine and unique:
                 db.execute(
-                    insert(delivery),
-                    [
-                        {
-                            "notification_id": notice_id,
-                            "address": recipient.address,
-                            "name": recipient.name,
-                            "message_id": make_msgid(domain=domain),
-                            "next_attempt_at": now,
-                        }
-                        for recipient in unique
-                    ],
+                    insert(delivery).values(
+                        [
+                            {
+                                "notification_id": notice_id,
+                                "address": recipient.address,
+                                "name": recipient.name,
+                                "message_id": make_msgid(domain=domain),
+                                "next_attempt_at": now,
+                            }
+                            for recipient in unique
+                        ]
+                    )
                 )
 
     def last_recipients(self, clinic_id: ClinicId) -> list[Recipient]:

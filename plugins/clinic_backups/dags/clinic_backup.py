@@ -27,6 +27,9 @@ With more than `CLINIC_BACKUPS_TASKS` of them, a task backs up several clinics.
 - Only `summary` failed: the key of a clinic cannot be an id. The log has the key and the remedy. The others were backed
   up.
 
+**When a task waits as `up_for_reschedule`**, another run or a restore works on its clinic, or its part of the start
+window has not begun. It goes on by itself and uses up no retry.
+
 **To undo**: nothing to undo. A backup only reads the clinics' database; a failed one leaves nothing in the store.
 """
 

@@ -32,7 +32,7 @@ class AirflowParts(Parts):
         else:
             hint = (
                 "Set CLINIC_BACKUPS_RESTORE_QUEUE to a queue that only workers with the secret key serve. Where one"
-                " worker does everything, see docs/install.md."
+                " worker does everything, see docs/install.md. In Kubernetes, see docs/kubernetes.md."
             )
         return SettingsError("This worker has no secret key, and the task needs it.", hint=hint)
 

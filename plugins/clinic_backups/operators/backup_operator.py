@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from clinic_backups.base.errors import (
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.shared_unit import is_shared
+from clinic_backups.catalog.locks import AlreadyRunning, HeldByStranger
 from clinic_backups.operators import assets
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
@@ -116,9 +117,17 @@ class ClinicBackupOperator(BaseOperator):
             (clinic,) = share.clinics
             tell(clinic_id=clinic.id)
             try:
-                result = self._back_up(parts, context, clinic, self.log, turns=Turns())
+                made = self._made_before(parts, context).get(clinic.id)
+                result = (
+                    self._back_up(parts, context, clinic, self.log, turns=Turns())
+                    if made is None
+                    else self._keep(parts, made)
+                )
                 self._update_assets(context)
                 return result
+            except AlreadyRunning as busy:
+                self._wait_for_others([busy], parts)
+                raise
             finally:
                 tell(**self._fields(clinic.id))
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
@@ -128,6 +137,26 @@ class ClinicBackupOperator(BaseOperator):
         if context["ti"].try_number != 1:
             return None
         return parts.comparisons.of_run(context["dag_run"].run_id, [clinic.id for clinic in share.clinics])
+
+    def _made_before(self, parts: AirflowParts, context: Context) -> dict[ClinicId, BackupRecord]:
+        """The run's backups, if this is a retry: an earlier try may have died after it had completed them.
+
+        Who clears a task wants another backup. Airflow then raises the number of its tries.
+        """
+        instance = context["ti"]
+        if instance.try_number == 1 or instance.max_tries > (self.retries or 0):
+            return {}
+        return _completed(parts, context)
+
+    def _keep(self, parts: AirflowParts, record: BackupRecord) -> dict[str, Any]:
+        self.log.info(
+            in_words("Clinic %s has its backup of this run already: %s. An earlier try completed it and then died."),
+            record.clinic_id,
+            record.backup_id,
+        )
+        self._made[record.clinic_id] = record
+        replicate_without_failing(self.log, parts, record.clinic_id)
+        return _result(record)
 
     def _wait_for_its_turn(self) -> None:
         """Give the pool's slot back until this task's part of the start window begins.
@@ -139,14 +168,33 @@ class ClinicBackupOperator(BaseOperator):
             self.log.info("This task begins at %s: CLINIC_BACKUPS_START_WINDOW_MINUTES spreads the tasks.", moment)
             raise AirflowRescheduleException(begins)  # type: ignore[no-untyped-call]
 
+    def _wait_for_others(self, failures: Sequence[ClinicBackupsError], parts: AirflowParts) -> None:
+        """Give the pool's slot back while other processes work on the clinics. That costs no retry: nothing has failed.
+
+        Such a process ends by itself, or loses the lock. If anything else has failed, the task fails.
+
+        :raises AirflowRescheduleException: nothing else has failed.
+        """
+        if all(map(_is_busy, failures)):
+            moment = utc_now() + timedelta(seconds=parts.settings.retry_delay_seconds)
+            for each in failures:
+                self.log.info("%s", in_words(each.message))
+            self.log.info("This task waits until %s and then looks again. That costs no retry.", moment.isoformat())
+            raise AirflowRescheduleException(moment)  # type: ignore[no-untyped-call]
+
     def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
         """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.
 
         :raises TransientError: a retry may help at least one of them.
         :raises PermanentError: a retry helps none of those that failed.
         """
-        made = {r.clinic_id: r for r in parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")}
-        wanted = [clinic for clinic in share.clinics if clinic.id not in made] or list(share.clinics)
+        made = _completed(parts, context)
+        wanted = [clinic for clinic in share.clinics if clinic.id not in made]
+        if not wanted and (kept := self._made_before(parts, context)):
+            results = [self._keep(parts, kept[clinic.id]) for clinic in share.clinics]
+            self._update_assets(context)
+            return _of_share(results)
+        wanted = wanted or list(share.clinics)
         # Those of a try that failed: such a try updates no asset.
         self._made |= {clinic.id: made[clinic.id] for clinic in share.clinics if clinic.id in made}
         if len(wanted) < len(share.clinics):
@@ -155,7 +203,7 @@ class ClinicBackupOperator(BaseOperator):
                 len(share.clinics) - len(wanted),
                 len(share.clinics),
             )
-        results, failed = list[dict[str, Any]](), dict[ClinicId, ClinicBackupsError]()
+        results, failed = [], dict[ClinicId, ClinicBackupsError]()
         mails, turns, at_once = Pace(), Turns(), min(parts.settings.clinics_at_once, len(wanted))
         work = partial(self._back_up, parts, context, turns=turns, name_in_progress=at_once > 1)
         with closing(outcomes_of(wanted, work, at_once=at_once, stop=self._stop_all)) as outcomes:
@@ -170,10 +218,10 @@ class ClinicBackupOperator(BaseOperator):
                     log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
         self.log.info(in_words("%s of %s clinics were backed up."), len(results), len(wanted))
         if failed:
+            self._wait_for_others(list(failed.values()), parts)
             raise _of_all(failed, len(share.clinics))
         self._update_assets(context)
-        sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
-        return {"clinics": len(results)} | sums
+        return _of_share(results)
 
     def _show(self, done: Outcome[dict[str, Any]], place: str, failure: ClinicBackupsError | None) -> None:
         """Write a clinic's section into the log, and below it its error, which is seen while the section is closed."""
@@ -218,7 +266,8 @@ class ClinicBackupOperator(BaseOperator):
             queries = None if is_shared(clinic.id) else extract(clinic.id)
             record = backup.run(self._request(context, clinic), queries=queries)
         except BaseException as error:
-            metrics.backup_failed(clinic.id, error)
+            if not _is_busy(error):
+                metrics.backup_failed(clinic.id, error)
             raise
         finally:
             self._running.discard(backup)
@@ -235,15 +284,7 @@ class ClinicBackupOperator(BaseOperator):
         )  # fmt: skip
         for gap in record.gaps:
             told.warning("The backup is incomplete. %s", gap.reason)
-        return {
-            "backup_id": record.backup_id,
-            "kind": record.kind,
-            "key": record.archive_key,
-            "rows": record.rows_total,
-            "raw_bytes": record.raw_bytes,
-            "size_bytes": record.size_bytes,
-            "gaps": len(record.gaps),
-        }
+        return _result(record)
 
     def _fields(self, clinic_id: ClinicId) -> dict[str, Any]:
         """What the lines about a clinic are to say; of one that was not begun its id alone."""
@@ -278,6 +319,36 @@ class ClinicBackupOperator(BaseOperator):
         self._stopped = Interrupted("Airflow stopped the task.", hint="Clear the task to back up again.")
         for backup in list(self._running):
             backup.stop(self._stopped)
+
+
+def _completed(parts: AirflowParts, context: Context) -> dict[ClinicId, BackupRecord]:
+    """The completed backups of this run."""
+    found = parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")
+    return {record.clinic_id: record for record in found}
+
+
+def _is_busy(error: BaseException) -> bool:
+    """Whether another process works on the clinic, and ends by itself or loses its lock."""
+    return isinstance(error, AlreadyRunning) and not isinstance(error, HeldByStranger)
+
+
+def _result(record: BackupRecord) -> dict[str, Any]:
+    """What the task returns of one clinic."""
+    return {
+        "backup_id": record.backup_id,
+        "kind": record.kind,
+        "key": record.archive_key,
+        "rows": record.rows_total,
+        "raw_bytes": record.raw_bytes,
+        "size_bytes": record.size_bytes,
+        "gaps": len(record.gaps),
+    }
+
+
+def _of_share(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the task returns of several clinics."""
+    sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
+    return {"clinics": len(results)} | sums
 
 
 def _own_failure(error: BaseException) -> ClinicBackupsError:

@@ -14,11 +14,13 @@ OWNER = "clinic-backups"
 def task_defaults(settings: Settings, *, restores: bool = False, **more: Any) -> dict[str, Any]:
     """The ``default_args`` of a DAG.
 
-    :param restores: its tasks need the secret key, so they run on the queue and executor of restores.
+    :param restores: its tasks need the secret key, so they run on the queue and executor of restores,
+        and in their pod template.
     :param more: replace some of them.
     """
     queue = (settings.restore_queue if restores else settings.queue).strip()
     executor = (settings.restore_executor if restores else settings.executor).strip()
+    pod_template = settings.restore_pod_template.strip() if restores else ""
     known: dict[str, Any] = {
         "owner": OWNER,
         "retries": settings.retries,
@@ -29,4 +31,6 @@ def task_defaults(settings: Settings, *, restores: bool = False, **more: Any) ->
     # Airflow's own defaults otherwise. An executor that Airflow does not have makes the DAG an import error.
     known |= {"queue": queue} if queue else {}
     known |= {"executor": executor} if executor else {}
+    # Read by the KubernetesExecutor's scheduler alone. Other executors leave it aside.
+    known |= {"executor_config": {"pod_template_file": pod_template}} if pod_template else {}
     return known | more

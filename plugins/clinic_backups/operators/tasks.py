@@ -158,6 +158,8 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
     log.info("%s of %s backups of this run are complete.", len(wanted) - len(missing), len(wanted))
     if missing:
         names = ", ".join(f"{clinic.id} {clinic.name!r}" for clinic in missing)
+        if not problem:
+            log.error("HINT: %s", in_words(AFTERWARDS))
         raise AirflowFailException(f"{len(missing)} of {len(wanted)} backups of this run are missing: {names}.")
     if unusable:
         raise AirflowFailException(in_words(f"{len(unusable)} clinics have no backup. {unusable[0]['error']}"))
@@ -240,6 +242,11 @@ def _queue_digest(
     parts.outbox.queue(Notice(f"digest:{run_id}:{instance.try_number}", "digest", facts), now)
 
 
+AFTERWARDS = (
+    "When the reason is gone, clear the failed tasks back_up, with Downstream. They back up their clinics in this run, "
+    "and the run turns green once each clinic has its backup."
+)
+"""What to do about clinics that failed. The mail to the operator says the same."""
 _TELLING = ("problem", "failed", "incomplete", "shrunk", "losses", "suspect")
 
 

@@ -13,6 +13,7 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database_errors import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
@@ -211,12 +212,30 @@ class ClinicRestore:
 
         If somebody wrote at the same moment, compare again. If a type does not accept the values, load them as texts.
         """
-        with Snapshot(self.database, **self.settings.timeouts) as looking:
-            require_primary(ask(looking))  # before a large archive is fetched
-        backup, tries, as_text = self.archives.fetch(source), 1, False
+        kept = KeptConnections()
+        with kept.keeping():
+            with Snapshot(self.database, kept=kept, **self.settings.timeouts) as looking:
+                require_primary(ask(looking))  # before a large archive is fetched
+            backup = self.archives.fetch(source)
+            return self._tried(backup, source, wish, use, kind, since=since, kept=kept)
+
+    def _tried(
+        self,
+        backup: Fetched,
+        source: Source,
+        wish: Wish,
+        use: Callable[[C], T],
+        kind: type[C],
+        *,
+        since: RestorePlan | None,
+        kept: KeptConnections,
+    ) -> T:
+        tries, as_text = 1, False
         while True:
             try:
-                with self._comparison(backup, source, wish, kind, as_text=as_text, since=since) as comparison:
+                with self._comparison(
+                    backup, source, wish, kind, as_text=as_text, since=since, kept=kept
+                ) as comparison:
                     return use(comparison)
             except Unfit:
                 if as_text:
@@ -239,7 +258,15 @@ class ClinicRestore:
 
     @contextmanager
     def _comparison(
-        self, backup: Fetched, source: Source, wish: Wish, kind: type[C], *, as_text: bool, since: RestorePlan | None
+        self,
+        backup: Fetched,
+        source: Source,
+        wish: Wish,
+        kind: type[C],
+        *,
+        as_text: bool,
+        since: RestorePlan | None,
+        kept: KeptConnections,
     ) -> Iterator[C]:
         folder, queries = unit_sql(self.database, self.settings, source.clinic_id)
         drift = folder.drift()
@@ -247,7 +274,7 @@ class ClinicRestore:
         # Before anything is locked, because it asks a store.
         forgotten = self.forgotten_of(source.clinic_id)
         begun = time.monotonic()
-        with Snapshot(self.database, **timeouts) as looking:
+        with Snapshot(self.database, kept=kept, **timeouts) as looking:
             identity = identity_of(looking)
             backup_now = _under_names_of_now(backup.manifest, drift, looking, identity)
             names = [name for name in backup_now.manifest.tables if name in queries]
@@ -256,7 +283,7 @@ class ClinicRestore:
         compared = {name: queries[name] for name in names
                     if name in rules and "SELECT" not in rules[name].missing_rights}  # fmt: skip
         of_clinics = {name: query for name, query in queries.items() if name not in folder.parents()}
-        with Workspace(self.database, reads=compared, **timeouts) as workspace:
+        with Workspace(self.database, reads=compared, beside=kept, **timeouts) as workspace:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
             read_elsewhere = elsewhere(backup.manifest.database, identity)
             of_itself = [read_elsewhere] if read_elsewhere else []

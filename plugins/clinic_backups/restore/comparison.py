@@ -27,6 +27,7 @@ from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute, seal
 from clinic_backups.restore.forgotten_rows import Forgetting
 from clinic_backups.restore.links_between import LinksBetween
+from clinic_backups.restore.links_inside import links_inside
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.picked_rows import PickedRows
@@ -132,6 +133,8 @@ class Comparison:
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
         self._picked_parts: dict[str, str] = {}
+        self._inside: frozenset[Reference] = frozenset()
+        """Foreign keys by which the written rows refer only to rows that come back with them."""
         self._rewritten: set[str] = set()
         """Parent tables some of whose rows get NULL in a column."""
         self._forgetting = Forgetting(forgotten or ForgottenOfClinic({}), migrated)
@@ -310,11 +313,18 @@ class Comparison:
         refused = {refusal.table for refusal in self._refusals} - self.diffs.keys()
         references = [each for each in self._references if not {each.child, each.parent} & refused]
         return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self._ways, self._former,
-                      where=self._target.name, parents=self._parents)  # fmt: skip
+                      where=self._target.name, parents=self._parents, inside=self._inside)  # fmt: skip
 
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
-        self._refusals += self._checks().run()
+        self._inside = links_inside(workspace, diffs, references)
+        refusals = list(self._checks().run())
+        if (
+            refusals and self._inside
+        ):  # a row that stands in the way may be referred to as well, and all of it is listed
+            self._inside = frozenset()
+            refusals = list(self._checks().run())
+        self._refusals += refusals
         for table, note in former_parts.notes(workspace, diffs, self._former):
             self._note(table, note)
         for table in former_parts.unknown(workspace, diffs, self._migrated):
@@ -430,6 +440,7 @@ class Comparison:
             derived=self._derived,
             found=self._sequences,
             require_no_strangers=self._require_no_strangers,
+            inside=self._inside,
             proof=Proof(
                 self.workspace,
                 self._wish.mode,

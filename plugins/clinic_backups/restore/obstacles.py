@@ -43,8 +43,9 @@ class Obstacles:
         ways: Ways,
         former: former_parts.Former,
         parents: Collection[str] = (),
+        inside: Collection[Reference] = (),
     ) -> None:
-        self._parents = parents
+        self._parents, self._inside = parents, inside
         self._diffs, self._tables, self._declared, self._former = diffs, tables, declared, former
         # PostgreSQL checks references to tables that this role may not read, and those of a single partition.
         self._looked_at = [
@@ -52,7 +53,7 @@ class Obstacles:
             for reference in references
             if reference.whole and reference.child_readable and reference.parent_readable
         ]
-        self._others = RowsOfOthers(workspace, diffs, self._looked_at, declared, ways)
+        self._others = RowsOfOthers(workspace, diffs, self._looked_at, declared, ways, inside)
 
     def all(self) -> Iterator[Obstacle]:
         """All obstacles. A query that finds no row means that there is no obstacle."""
@@ -67,7 +68,8 @@ class Obstacles:
                     yield from self._taken_values(diff, rule)
             if writes:
                 for reference in with_child(self._looked_at, shape.name):
-                    yield from self._missing_parents(diff, reference)
+                    if reference not in self._inside:
+                        yield from self._missing_parents(diff, reference)
         for reference in self._looked_at:
             parent = self._diffs.get(reference.parent)
             if parent is None or reference.child in self._declared.derived:

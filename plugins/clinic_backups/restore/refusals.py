@@ -37,6 +37,7 @@ class Checks:
     :param former: tables that have left the restored ones since the backup.
     :param where: a description of the database, for people.
     :param parents: the parent tables.
+    :param inside: see :func:`~clinic_backups.restore.links_inside.links_inside`.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Checks:
         *,
         where: str = "",
         parents: Collection[str] = (),
+        inside: Collection[Reference] = (),
     ) -> None:
         self._workspace, self._diffs, self._where, self._former = workspace, diffs, where, former
         self._most_rows = max((diff.plan.rows for diff in diffs.values()), default=0)
-        self._obstacles = Obstacles(workspace, diffs, tables, references, declared, ways, former, parents)
+        self._obstacles = Obstacles(workspace, diffs, tables, references, declared, ways, former, parents, inside)
 
     def run(self) -> Iterator[Refusal]:
         """All refusals, table by table."""

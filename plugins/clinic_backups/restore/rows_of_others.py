@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from psycopg2 import sql
 
@@ -23,6 +23,7 @@ class RowsOfOthers:
     """Finds each kind with one query.
 
     :param references: the foreign keys that this role can look at.
+    :param inside: those of them that lead only to rows that come back.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class RowsOfOthers:
         references: Sequence[Reference],
         declared: Declarations,
         ways: Ways,
+        inside: Collection[Reference] = (),
     ) -> None:
         self._workspace, self._diffs, self._declared, self._ways = workspace, diffs, declared, ways
+        self._inside = inside
         self._looked_at, self._queries = references, ways.queries
 
     def references(self) -> Iterator[Obstacle]:
@@ -49,6 +52,7 @@ class RowsOfOthers:
             if (
                 child is None
                 or is_itself(reference)
+                or reference in self._inside
                 or not child.plan.insert + child.plan.update
                 or reference.parent not in self._queries
                 or not set(reference.columns) <= set(child.staged.shape.columns)

@@ -1,11 +1,11 @@
 """Finds out whether somebody else has changed a temporary table of a restore.
 
 Code of the database that runs in the restore's session may write to these tables, and what they hold is what is
-written and proven. A seal is a table's number of rows, a sum of hashes of the rows' places (``ctid``), and the
-statement that made and changed all of them (``xmin``, ``cmin``, ``xmax``). If there were several, it has a sum of
-hashes of the places together with the statements. Every change of a row gives it another place. TRUNCATE alone lets a
-transaction use a place again, but the row that is put there then was made by a later statement. Another file of the
-table, other columns, a trigger, a rule or an heir break the seal too. No value is read for that.
+written and proven. A seal is the server's counts of the changes of a table (rows inserted, updated and deleted), and
+its first row: the place (``ctid``) and the statements that made and changed it (``xmin``, ``cmin``, ``xmax``). Every
+change of a row counts, also one that was rolled back. Only TRUNCATE sets the counts back, and then every row, so the
+first one too, was made by a later statement. Another file of the table, other columns, a trigger, a rule or an heir
+break the seal too. No other row is read, so a seal costs the same for every table.
 
 While a statement of the restore runs code of the database, that code could change what the statement has just written.
 So a seal is kept only if the server has counted as many changes of the table as the restore's own statements made.
@@ -13,7 +13,6 @@ So a seal is kept only if the server has counted as many changes of the table as
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,21 +27,12 @@ Rows = Callable[[sql.Composable, None, str], Sequence[tuple[Any, ...]]]
 AT_ONCE = 100
 """Tables of one query."""
 _DOING = "looking at the restore's own temporary tables"
-_ROWS = sql.SQL("""
-    SELECT {number} AS number, {name}::regclass::oid AS oid, count(*) AS count,
-           sum(hashtidextended(t.ctid, {seed})) AS places,
-           CASE WHEN bool_and(t.xmin = (SELECT f.xmin FROM {table} AS f LIMIT 1)
-                          AND t.cmin = (SELECT f.cmin FROM {table} AS f LIMIT 1)
-                          AND t.xmax = (SELECT f.xmax FROM {table} AS f LIMIT 1))
-                THEN (SELECT concat_ws(' ', f.xmin, f.cmin, f.xmax) FROM {table} AS f LIMIT 1)
-                ELSE (SELECT sum(hash_record_extended(ROW(f.ctid, f.xmin, f.cmin, f.xmax), {seed}))::text
-                        FROM {table} AS f) END AS versions
-      FROM {table} AS t""")
-"""One statement made all rows of most tables. Comparing them with the first row is faster than hashing each."""
+_TABLE = sql.SQL("""
+    SELECT {number} AS number, {name}::regclass::oid AS oid,
+           (SELECT concat_ws(' ', f.ctid, f.xmin, f.cmin, f.xmax) FROM {table} AS f LIMIT 1) AS first_row""")
 _SEALS = sql.SQL("""
-    WITH sealed AS MATERIALIZED ({rows})
-    SELECT s.number, s.count, concat_ws(' ', s.oid, pg_relation_filenode(s.oid), s.count, s.places, a.columns),
-           s.versions,
+    WITH sealed AS MATERIALIZED ({tables})
+    SELECT s.number, concat_ws(' ', s.oid, pg_relation_filenode(s.oid), a.columns), s.first_row,
            c.relkind <> 'r' OR c.relhastriggers OR c.relhasrules OR c.relhassubclass OR c.relrowsecurity,
            ARRAY[pg_stat_get_xact_tuples_inserted(s.oid), pg_stat_get_xact_tuples_updated(s.oid),
                  pg_stat_get_xact_tuples_deleted(s.oid)], s.oid::bigint
@@ -58,17 +48,18 @@ _SEALS = sql.SQL("""
 class _Seal:
     """What a table holds.
 
-    :param versions: which statement made its rows, or a hash of which ones. A change that was rolled back leaves its
-        mark there.
+    :param shape: its file and columns.
+    :param first_row: the place of its first row, and the statements that made and changed it.
     :param changes: the server's counts: rows inserted, updated and deleted in it.
+    :param count: the number of its rows, by what the restore's own statements did.
     """
 
     table: sql.Identifier
     oid: int
-    count: int
-    content: str
-    versions: str | None
+    shape: str
+    first_row: str | None
     changes: tuple[int, int, int]
+    count: int = 0
 
 
 class Seals:
@@ -80,7 +71,6 @@ class Seals:
     def __init__(self, rows: Rows) -> None:
         self._rows, self._known = rows, dict[str, _Seal]()
         self._written = dict[str, Counter[str]]()
-        self._seed = secrets.randbits(62)
 
     def made(self, table: sql.Identifier, rows: int = 0) -> None:
         """The restore has made this table, with this number of rows."""
@@ -99,11 +89,12 @@ class Seals:
         for now in self._read(tables):
             name = _name(now.table)
             before, written = self._known.get(name), self._written.pop(name, Counter[str]())
-            began = before.changes if before is not None and before.oid == now.oid else (0, 0, 0)
+            if before is None or before.oid != now.oid:
+                before = _Seal(now.table, now.oid, "", None, (0, 0, 0))
             ours = (written["inserted"], written["updated"], written["deleted"])
-            if now.changes != tuple(one + other for one, other in zip(began, ours, strict=True)):
+            if now.changes != tuple(one + other for one, other in zip(before.changes, ours, strict=True)):
                 raise _changed(now.table)
-            self._known[name] = now
+            self._known[name] = replace(now, count=before.count + written["inserted"] - written["deleted"])
 
     def count(self, table: sql.Identifier) -> int | None:
         """The number of rows that a table had when its seal was kept; unknown without one."""
@@ -138,29 +129,30 @@ class Seals:
         self._known.pop(_name(table), None)
 
     def _required(self, tables: Sequence[sql.Identifier], *, rolled_back: bool = False) -> list[_Seal]:
+        """:param rolled_back: a statement of the restore was rolled back. That counts, and leaves its mark in rows."""
         wanted = [_name(table) for table in tables] if tables else list(self._known)
         known = [self._known[name] for name in wanted if name in self._known]
         found = list(self._read([seal.table for seal in known]))
         for seal, now in zip(known, found, strict=True):
-            if now.content != seal.content or (now.versions != seal.versions and not rolled_back):
+            same = (now.first_row, now.changes) == (seal.first_row, seal.changes)
+            if now.shape != seal.shape or not (same or rolled_back):
                 raise _changed(seal.table)
-        return found
+        return [replace(now, count=seal.count) for seal, now in zip(known, found, strict=True)]
 
     def _read(self, tables: Sequence[sql.Identifier]) -> Iterator[_Seal]:
         for start in range(0, len(tables), AT_ONCE):
             some = tables[start : start + AT_ONCE]
             each = [
-                _ROWS.format(
-                    number=sql.Literal(number), name=sql.Literal(".".join(map(quoted, table.strings))), table=table,
-                    seed=sql.Literal(self._seed),
+                _TABLE.format(
+                    number=sql.Literal(number), name=sql.Literal(".".join(map(quoted, table.strings))), table=table
                 )
                 for number, table in enumerate(some)
-            ]  # fmt: skip
-            query = _SEALS.format(rows=sql.SQL(" UNION ALL ").join(each))
-            for number, count, content, versions, is_odd, changes, oid in self._rows(query, None, _DOING):
+            ]
+            query = _SEALS.format(tables=sql.SQL(" UNION ALL ").join(each))
+            for number, shape, first_row, is_odd, changes, oid in self._rows(query, None, _DOING):
                 if is_odd:
                     raise _changed(some[number])
-                yield _Seal(some[number], oid, count, content, versions, tuple(changes))
+                yield _Seal(some[number], oid, shape, first_row, tuple(changes))
 
 
 def _name(table: sql.Identifier) -> str:

@@ -79,6 +79,8 @@ class Provider(base.ObjectStore):
     _lock_modes: ClassVar[Mapping[LockMode, str]]
     _lock_rights: ClassVar[str]
     """The additional rights that an account needs to lock objects, as a hint."""
+    _writes_once: bool = True
+    """Whether the provider itself refuses a second object under a key. Otherwise it is asked before each upload."""
 
     def __init__(
         self,
@@ -101,8 +103,10 @@ class Provider(base.ObjectStore):
         self.url = f"{self._scheme}://{bucket}/{prefix}".rstrip("/")
 
     @abstractmethod
-    def _upload(self, name: str, upload: Upload) -> None:
+    def _upload(self, name: str, upload: Upload) -> str | None:
         """Store all of ``upload.reader``. On any error abort the upload.
+
+        Returns the object's etag if the provider's answer has the checksum of the whole content; else ``None``.
 
         :raises ObjectExists: the key is taken.
         """

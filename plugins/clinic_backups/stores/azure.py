@@ -109,7 +109,7 @@ class AzureStore(CloudStore):
         )
         return f"{blob.url}?{signature}"
 
-    def _upload(self, name: str, upload: Upload) -> None:
+    def _upload(self, name: str, upload: Upload) -> str | None:
         blob = self._container.get_blob_client(name)
         blocks: list[BlobBlock] = []
         for number, part in enumerate(self._parts(upload.reader)):
@@ -138,6 +138,7 @@ class AzureStore(CloudStore):
             if error.status_code in (409, 412) and _code(error) in _TAKEN:
                 raise self._exists(name) from None
             raise
+        return None
 
     def _find(self, name: str) -> FoundObject | None:
         try:

@@ -104,6 +104,7 @@ class ObjectStore(ABC):
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         locked_until: datetime | None = None,
+        trust_answer: bool = False,
     ) -> StoredObject:
         """Stream ``source`` of unknown length into a new object, then compare size and checksum with the store's.
 
@@ -114,6 +115,8 @@ class ObjectStore(ABC):
 
         :param locked_until: lock the object until then against deleting and replacing, in the store's lock mode, and
             check afterwards that the store reports this lock.
+        :param trust_answer: for small objects: do not ask for the object once more, if the store's answer to the upload
+            has the checksum of the content already, and no lock was asked for.
         :raises PermanentError: the store cannot lock objects (see :meth:`lock_problem`). Nothing stays in the store.
         :raises ObjectExists: there is an object under ``key`` already.
         :raises IntegrityError: the stored object differs from what was sent. It has been deleted again.
@@ -133,6 +136,10 @@ class ObjectStore(ABC):
 
         ``metadata`` is not filled in. Keys outside the store's own prefix are never returned.
         """
+
+    def recognised(self, prefix: str) -> Iterator[ObjectInfo]:
+        """As :meth:`list`, for a caller that believes only etags that the catalog has: no other store has them."""
+        return self.list(prefix)
 
     @abstractmethod
     def all_keys(self, prefix: str = "") -> Iterator[str]:

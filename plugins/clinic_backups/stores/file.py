@@ -95,6 +95,7 @@ class FileStore(base.ObjectStore):
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         locked_until: datetime | None = None,
+        trust_answer: bool = False,
     ) -> StoredObject:
         """See :class:`ObjectStore`. ``content_type`` is not kept, because file systems have no place for it."""
         path = self._path(key)

@@ -95,7 +95,7 @@ class GcsStore(CloudStore):
             ) from None
         return link
 
-    def _upload(self, name: str, upload: Upload) -> None:
+    def _upload(self, name: str, upload: Upload) -> str | None:
         blob = self._bucket.blob(name, kms_key_name=self._kms_key_name)
         blob.metadata = dict(upload.metadata)
         if upload.locked_until:
@@ -120,6 +120,15 @@ class GcsStore(CloudStore):
             if status in (404, 410):
                 raise self._broken(name) from None
             raise
+        return self._etag_of_answer(blob, upload)
+
+    def _etag_of_answer(self, blob: Any, upload: Upload) -> str | None:
+        """The etag, if the service's answer has the size and the MD5 of what was sent."""
+        if blob.md5_hash is None or not blob.etag:
+            return None
+        info = _info(blob)
+        proven = (info.md5, info.size_bytes) == (upload.reader.md5, upload.reader.size_bytes)
+        return info.etag if proven else None
 
     def _upload_parts(
         self, blob: Any, parts: Iterable[bytearray], about: dict[str, Any], reader: HashingReader

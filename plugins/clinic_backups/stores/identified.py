@@ -88,10 +88,16 @@ class IdentifiedStore(ObjectStore):
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         locked_until: datetime | None = None,
+        trust_answer: bool = False,
     ) -> StoredObject:
         with self._proven():
             stored = self.inner.put(
-                key, source, content_type=content_type, metadata=metadata, locked_until=locked_until
+                key,
+                source,
+                content_type=content_type,
+                metadata=metadata,
+                locked_until=locked_until,
+                trust_answer=trust_answer,
             )
         try:
             self.identified()
@@ -117,6 +123,10 @@ class IdentifiedStore(ObjectStore):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         return self._listed(self.inner.list, prefix)
+
+    def recognised(self, prefix: str) -> Iterator[ObjectInfo]:
+        with self._proven():
+            yield from self.inner.list(prefix)
 
     def all_keys(self, prefix: str = "") -> Iterator[str]:
         return self._listed(self.inner.all_keys, prefix)

@@ -92,6 +92,7 @@ class S3Store(CloudStore):
         )
         self._client = client
         self._parallel_parts = parallel_parts
+        self._writes_once = conditional_writes
         self._condition = {"IfNoneMatch": "*"} if conditional_writes else {}
         kind, key_id = encryption
         self._encryption = {
@@ -113,7 +114,7 @@ class S3Store(CloudStore):
             )
         return link
 
-    def _upload(self, name: str, upload: Upload) -> None:
+    def _upload(self, name: str, upload: Upload) -> str | None:
         target = {"Bucket": self.bucket, "Key": name}
         about: dict[str, Any] = {
             "ContentType": upload.content_type,
@@ -127,15 +128,16 @@ class S3Store(CloudStore):
         first = next(parts, bytearray())
         try:
             if upload.reader.at_end:
-                self._client.put_object(
+                answer = self._client.put_object(
                     **target, **about, **self._condition, Body=first, ContentMD5=b64encode(_md5(first)).decode()
                 )
-            else:
-                self._upload_parts(target, about, chain((first,), parts), upload.part_md5s)
+                return _etag_of_answer(answer, upload)
+            self._upload_parts(target, about, chain((first,), parts), upload.part_md5s)
         except ClientError as error:
             if error is not upload.reader.error and error_code(error) == "PreconditionFailed":
                 raise self._exists(name) from None
             raise
+        return None
 
     def _upload_parts(
         self, target: dict[str, str], about: dict[str, Any], parts: Iterable[bytearray], md5s: list[bytes]
@@ -300,6 +302,12 @@ class S3Store(CloudStore):
         if code in EXPIRED_CODES:
             return TransientError(message, hint=hint)
         return TransientError(message, hint="The service is busy or had a fault; try again later.")
+
+
+def _etag_of_answer(answer: Mapping[str, Any], upload: Upload) -> str | None:
+    """The ETag of a whole object, if it is the MD5 of what was sent. With KMS it is not an MD5."""
+    etag = str(answer.get("ETag", ""))
+    return etag if etag.strip('"').lower() == upload.reader.md5 else None
 
 
 def _md5(data: bytes | bytearray) -> bytes:

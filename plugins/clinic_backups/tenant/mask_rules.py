@@ -14,6 +14,9 @@ from clinic_backups.tenant.tenant_db import Snapshot
 LEAST = {"hash": 12, "name": 12, "email": 28}
 """The shortest columns that values of these rules fit into so that two different ones stay different."""
 
+OF_KEYS: tuple[Rule, ...] = ("hash", "number", "shift")
+"""Rules that give equal values equal masks, and different values different ones."""
+
 
 @dataclass(frozen=True)
 class MaskFacts:
@@ -51,10 +54,15 @@ def misfit(table: Table, column: str, rule: Rule, facts: MaskFacts) -> str:
     if rule == "null":
         never_null = found.not_null or column in table.primary_key or found.type in facts.never_null
         return "it may not be NULL" if never_null else ""
-    bare, length = spelled_type(facts.bases.get(found.type, found.type))
+    found_type = facts.bases.get(found.type, found.type)
+    bare, length = spelled_type(found_type)
     if rule not in _rules_for(bare):
         return f"the rule does not fit the type {found.shown_type}"
+    if rule == "number" and found.is_numbered:
+        return "the database numbers these rows itself, so the number says nothing of a person"
     if column in facts.unique.get(table.name, ()) or column in table.primary_key:
+        if rule == "number" and found_type == "numeric":
+            return "it may not have the same value twice, and 1.0 and 1.00 are the same: its type needs a fixed scale"
         if rule in ("empty", "phone", "text"):
             return "it may not have the same value twice, and this rule does not keep values apart: use hash"
         if length is not None and length < LEAST.get(rule, 0):
@@ -89,11 +97,20 @@ def unequal_keys(tables: Mapping[str, Table], rules: Mapping[str, Mapping[str, R
                 continue
             for column, referred in zip(key.columns, key.references_columns, strict=True):
                 own, other = rules.get(name, {}).get(column), rules.get(key.references, {}).get(referred)
-                if own not in (other, "null") or (other not in (None, "hash", "shift") and own != "null"):
+                if own not in (other, "null") or (other not in (None, *OF_KEYS) and own != "null"):
                     yield (
                         f"{spelled(name, column)} refers to {spelled(key.references, referred)}: both need the same"
-                        " rule, hash or shift, or neither has one."
+                        f" rule, {', '.join(OF_KEYS[:-1])} or {OF_KEYS[-1]}, or neither has one."
                     )
+                elif own == "number" and _type_of(table, column) != _type_of(tables[key.references], referred):
+                    yield (
+                        f"{spelled(name, column)} refers to {spelled(key.references, referred)}, which has another"
+                        " type. The rule number would give them different numbers: both need null, or no rule."
+                    )
+
+
+def _type_of(table: Table, name: str) -> str:
+    return next((column.type for column in table.columns if column.name == name), "")
 
 
 def is_free(column: Column, bases: Mapping[str, str]) -> bool:
@@ -116,4 +133,6 @@ def _rules_for(bare: str) -> tuple[Rule, ...]:
         return ("shift",)
     if bare == "uuid":
         return ("hash",)
+    if bare in ("smallint", "integer", "bigint", "numeric"):
+        return ("number",)
     return ("empty",) if bare in ("json", "jsonb", "bytea") or bare.endswith("[]") else ()

@@ -10,7 +10,7 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.tenant.declarations import columns_with, spelled
 
 FILE = "masks.txt"
-Rule = Literal["null", "empty", "hash", "name", "email", "phone", "text", "shift"]
+Rule = Literal["null", "empty", "hash", "name", "email", "phone", "text", "number", "shift"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 

@@ -51,6 +51,7 @@ class Snapshot:
         See :class:`~clinic_backups.tenant.table_locks.TableLocks`.
     :param pause: sleeps between two attempts to lock. If it raises, the attempts end.
     :param kept: opens the connection, and gets it back after a use without an error.
+    :param beside: opens further connections to the same database; by default, they are kept until this one ends.
     :param standby_of_primary: if the server is a standby, its sender is the primary and no other standby.
     :param with_version: also read the version of the definitions, in the same round trip as the locks.
     :param trusted_owners: see :mod:`clinic_backups.tenant.strangers`.
@@ -70,6 +71,7 @@ class Snapshot:
         reads: Mapping[str, str] | None = None,
         pause: Callable[[float], object] = time.sleep,
         kept: KeptConnections | None = None,
+        beside: KeptConnections | None = None,
         with_version: bool = False,
         standby_of_primary: bool = False,
         trusted_owners: Sequence[str] = (),
@@ -77,7 +79,7 @@ class Snapshot:
         self.trusted_owners = tuple(trusted_owners)
         self._direct = standby_of_primary
         self._connection, self._kept = connection, kept or KeptConnections()
-        self.beside = KeptConnections()
+        self.beside = beside or KeptConnections()
         self._with_version = with_version
         self._same_as, self._reads, self._pause = same_as, reads, pause
         self._lock_timeout_seconds = lock_timeout_seconds

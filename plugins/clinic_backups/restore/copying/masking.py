@@ -19,6 +19,7 @@ from clinic_backups.archive.csv_rows import checked_rows, raw_fields_of, row_of,
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.table import Table
 from clinic_backups.restore.copying.made_up_names import FAMILY, GIVEN
+from clinic_backups.restore.copying.other_numbers import LARGEST, other_number
 from clinic_backups.tenant.mask_rules import MaskFacts, spelled_type
 from clinic_backups.tenant.masks import Rule
 
@@ -80,6 +81,8 @@ class Masking:
             return lambda value: shifted(value, self._days)
         if rule == "empty":
             return _empty(bare)
+        if rule == "number":
+            return lambda value: other_number(value, self._key, LARGEST.get(bare))
         if bare == "uuid":
             return lambda value: str(uuid.UUID(bytes=self._digest(value)[:16], version=4)).encode()
         makes: dict[str, Callable[[bytes], str]] = {

@@ -24,6 +24,8 @@ ENOUGH_FREE = 1000
 FEW_STEPS = 200
 """Up to this many steps are made with ``nextval``, which no other session can undo; more with ``setval``."""
 
+Furthest = dict[tuple[str, int], int | None]
+"""By sequence and the number that it returns next: the furthest number ahead that a restored row has, if any."""
 _POSITION = "SELECT pg_sequence_last_value({}::oid)"
 
 
@@ -46,11 +48,13 @@ def rows_of(use: SequenceUse, rows: sql.Composable) -> sql.Composable:
     return rows_named(rows, use.named, use.column, use.type, use.names)
 
 
-def advance(workspace: Workspace, found: Sequence[GivenColumn]) -> None:
+def advance(workspace: Workspace, found: Sequence[GivenColumn], known: Furthest | None = None) -> None:
     """Move each sequence so that its next number gives no restored value.
 
     A sequence moves only in its own direction and in its own steps, so that others which take every second number keep
     theirs. A rollback of the restore does not undo the move. That leaves a gap and harms nothing.
+
+    :param known: what :func:`furthest` has found of the same rows. A sequence that has moved since is asked again.
     """
     starts = list[_Start]()
     groups = [columns for columns in _by_sequence(found).values() if any(each.back is not None for each in columns)]
@@ -59,22 +63,19 @@ def advance(workspace: Workspace, found: Sequence[GivenColumn]) -> None:
         taken = _take(workspace, use) if position is None else None
         following = (taken or 0) if position is None else position + use.known.increment
         starts.append(_Start(columns, following, taken))
-    for start, last in zip(starts, _furthest(workspace, starts), strict=True):
+    for start, last in zip(starts, _furthest(workspace, starts, known or {}), strict=True):
         if last is not None:  # else no column can hold its numbers, or no restored value is one that it will return
             _advance(workspace, start, last)
 
 
-def past(workspace: Workspace, found: Sequence[GivenColumn]) -> dict[str, int]:
-    """By sequence, the number of a restored row that it would be moved past. Other sequences stay where they are."""
-    by_sequence = _by_sequence(found)
+def furthest(workspace: Workspace, found: Sequence[GivenColumn]) -> Furthest:
+    """The furthest number of a restored row that each sequence would still return, and would be moved past."""
+    groups = list(_by_sequence(found).values())
     starts = [
         _Start(columns, _following(columns[0].use, position))
-        for columns, position in zip(
-            by_sequence.values(), _positions(workspace, list(by_sequence.values())), strict=True
-        )
+        for columns, position in zip(groups, _positions(workspace, groups), strict=True)
     ]
-    furthest = zip(by_sequence, _furthest(workspace, starts), strict=True)
-    return {sequence: number for sequence, number in furthest if number is not None}
+    return dict(zip([start.named for start in starts], _furthest(workspace, starts, {}), strict=True))
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class _Start:
     taken: int | None = None
 
     @property
+    def named(self) -> tuple[str, int]:
+        """See :data:`Furthest`."""
+        return self.columns[0].use.sequence, self.following
+
+    @property
     def between(self) -> tuple[int, int] | None:
         """See :func:`_between`."""
         return _between(self.columns, self.following)
@@ -103,13 +109,16 @@ def _by_sequence(found: Sequence[GivenColumn]) -> dict[str, list[GivenColumn]]:
     return by_sequence
 
 
-def _furthest(workspace: Workspace, starts: Sequence[_Start]) -> list[int | None]:
+def _furthest(workspace: Workspace, starts: Sequence[_Start], known: Furthest) -> list[int | None]:
     """For each sequence, the furthest number ahead that a restored row has."""
-    questions = [_furthest_of(workspace, start) for start in starts]
+    questions = [None if start.named in known else _furthest_of(workspace, start) for start in starts]
     searched = any(column.numbering.is_searched for start in starts for column in start.columns)
     rows = ROWS_AT_ONCE if searched else 1  # each number that is tried is hashed
     asked = iter(answers(workspace, [each for each in questions if each is not None], rows=rows, as_application=True))
-    found = [None if question is None else next(asked)[0] for question in questions]
+    found = [
+        known.get(start.named) if question is None else next(asked)[0]
+        for start, question in zip(starts, questions, strict=True)
+    ]
     return [None if number is None else int(number) for number in found]
 
 

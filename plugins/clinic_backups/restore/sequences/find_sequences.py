@@ -15,7 +15,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.sequences import numbering
-from clinic_backups.restore.sequences.advancing import GivenColumn, following_of, past, rows_of, window_of
+from clinic_backups.restore.sequences.advancing import Furthest, GivenColumn, following_of, furthest, rows_of, window_of
 from clinic_backups.restore.sequences.number_rows import names_of
 from clinic_backups.restore.sequences.numbering import Numbering
 from clinic_backups.restore.sequences.sequence_model import COMPARE, RunTime, SequenceColumn, SequenceUse, Untold, Uses
@@ -34,17 +34,22 @@ class FoundSequences:
     :param uses: all columns that get numbers from them.
     :param known: the sequences that the writing may use.
     :param notes: each a table and what the plan says about it.
-    :param past: the sequences that will be moved, each with the number that it is moved past.
+    :param furthest: how far the numbers of restored rows reach, by sequence.
     :param beside: the same as ``notes``, of what an approval does not cover: counts that other clinics change all the
         time, and facts about the whole database that concern no sequence of the plan.
     """
 
     uses: list[SequenceUse] = field(default_factory=list)
     known: list[Known] = field(default_factory=list)
-    past: dict[str, int] = field(default_factory=dict)
+    furthest: Furthest = field(default_factory=dict)
     numbered: list[GivenColumn] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     beside: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def past(self) -> dict[str, int]:
+        """The sequences that will be moved, each with the number that it is moved past."""
+        return {sequence: number for (sequence, _), number in self.furthest.items() if number is not None}
 
     def note(self, table: str, said: str, *, beside: bool = False) -> None:
         """A sentence about a sequence names its column, so it is said once in the whole plan."""
@@ -105,7 +110,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> FoundSequences
         result.numbered.append(GivenColumn(use, numbered, here))
     # A plan itself moves the sequences that only a call of their function can ask.
     called = {use.sequence for use in result.uses if use.how == "function"}
-    result.past = past(workspace, [each for each in result.numbered if each.use.sequence not in called])
+    result.furthest = furthest(workspace, [each for each in result.numbered if each.use.sequence not in called])
     _note_others(result, written)
     return result
 

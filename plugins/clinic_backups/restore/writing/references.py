@@ -7,7 +7,7 @@ only a second transaction can see.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -31,6 +31,8 @@ class ReferenceProof:
     """Replaces PostgreSQL's own checks: call :meth:`begin` before the writing and :meth:`prove` after it.
 
     :param connection: connection data of the same database, for the second transaction.
+    :param inside: foreign keys by which written rows refer only to rows that are inserted. What was asked of them
+        before holds, because nothing else is inserted.
     """
 
     def __init__(
@@ -39,12 +41,15 @@ class ReferenceProof:
         connection: Connection,
         diffs: Mapping[str, TableDiff],
         references: Sequence[Reference],
+        inside: Collection[Reference] = (),
     ) -> None:
         self._workspace, self._connection, self._diffs = workspace, connection, diffs
         self._to_parents = [
             (reference, diff)
             for reference in references
-            if (diff := diffs.get(reference.child)) is not None and diff.plan.insert + diff.plan.update
+            if reference not in inside
+            and (diff := diffs.get(reference.child)) is not None
+            and diff.plan.insert + diff.plan.update
         ]
         self._to_gone = [
             (reference, diff)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -59,6 +59,7 @@ class Writing:
     :param quiet: keeps triggers from firing.
     :param derived: rows of derived tables that are deleted too, because the rows that they were made from are.
     :param found: the sequences of the written columns.
+    :param inside: see :func:`~clinic_backups.restore.links_inside.links_inside`.
     :param require_no_strangers: asks again whose code would run, after nobody can add any.
     :param proof: compares the written state with the backup.
     """
@@ -74,11 +75,12 @@ class Writing:
         derived: Sequence[Derived],
         found: find_sequences.FoundSequences,
         require_no_strangers: Callable[[Snapshot], object],
+        inside: Collection[Reference],
         proof: Proof,
     ) -> None:
         self._workspace, self._connection, self._diffs, self._references = workspace, connection, diffs, references
         self._quiet, self._derived, self._found, self._proof = quiet, derived, found, proof
-        self._require_no_strangers = require_no_strangers
+        self._require_no_strangers, self._inside = require_no_strangers, inside
         self._writes = any(diff.plan.writes for diff in diffs.values())
         self._only_planned = OnlyPlanned(workspace)
 
@@ -118,7 +120,7 @@ class Writing:
         self._proof.whole()
         self._workspace.require_settings(AGAIN)
         if self._writes:
-            advance(self._workspace, self._found.numbered)
+            advance(self._workspace, self._found.numbered, self._found.furthest)
             self._only_planned.require(done)
         self._workspace.seals.require()
 
@@ -142,7 +144,9 @@ class Writing:
         shut_out_strangers(workspace, self._connection, written, self._require_no_strangers)
         own_proof = None
         if self._quiet.how == "replica":
-            own_proof = ReferenceProof(workspace, self._connection, self._diffs, self._references)
+            quiet = {name for name in self._diffs if not self._quiet.may_change(name)}
+            inside = {each for each in self._inside if {each.child, each.parent} <= quiet}
+            own_proof = ReferenceProof(workspace, self._connection, self._diffs, self._references, inside)
             own_proof.begin()
         kept = KeptColumns(workspace, self._diffs)
         kept.begin()
