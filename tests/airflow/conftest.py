@@ -254,7 +254,7 @@ def started(write_sql: Callable[[Path], object]) -> Iterator[Airflow]:
             "AIRFLOW__METRICS__STATSD_ON": "true",
             "AIRFLOW__METRICS__STATSD_PORT": str(metrics.port),
             "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "true",
-            "CLINIC_BACKUPS_ASSETS": "clinics",
+            "CLINIC_BACKUPS_ASSETS": "each",
             "CLINIC_BACKUPS_SQL_DIR": str(sql),
             "CLINIC_BACKUPS_TASKS": "6",  # the active clinics and the shared data
             "CLINIC_BACKUPS_RETRIES": "1",

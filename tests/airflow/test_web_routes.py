@@ -229,8 +229,11 @@ def test_lists_and_figures_know_of_the_own_clinic_alone(world: World) -> None:
     assert reader.get("/backups/respaldos/", params={"buscar": name}).json()["count"] == 0
     assert reader.get("/backups/clinics/", params={"search": str(OTHER)}).json()["count"] == 0
     assert reader.get("/backups/health").json()["clinics"] == 1
-    assert {line.split('clinic_id="')[1][0] for line in reader.get("/backups/metrics").text.splitlines()
-            if not line.startswith("#")} == {str(OWN)}  # fmt: skip
+    figures = [line for line in reader.get("/backups/metrics").text.splitlines() if not line.startswith("#")]
+    counts = {line for line in figures if line.startswith("clinic_backups_clinics{")}
+    standings = ("ok", "unproven", "late", "never")
+    assert sum(float(line.split()[1]) for line in counts if line.split('"')[1] in standings) == 1
+    assert {line.split('clinic_id="')[1][0] for line in figures if line not in counts} == {str(OWN)}
     assert world.clients["nobody"].get("/backups/health").json()["clinics"] == 0
     assert world.clients["nobody"].get("/backups/respaldos/").json()["count"] == 0
     assert world.clients["superuser"].get("/backups/health").json()["clinics"] > 2

@@ -232,10 +232,10 @@ class SettingFields(BaseSettings):
         description="Whether the figures in Airflow's own metrics have the tag `clinic_id`. With many clinics the "
         "receiver then keeps many series. See docs/monitoring",
     )
-    assets: Literal["none", "fleet", "clinics"] = Field(
+    assets: Literal["none", "fleet", "each"] = Field(
         default="fleet",
         description="Airflow's assets that completed backups update. fleet: one, after each run whose backups are all "
-        "complete. clinics: also one of each clinic. See docs/monitoring",
+        "complete. each: also one of each clinic. See docs/monitoring",
     )
     heartbeat_url: WebAddress = Field(
         default=SecretStr(""),

@@ -43,7 +43,7 @@ def outlets_of_run(settings: Settings) -> list[AssetAlias]:
 
 def outlets_of_backups(settings: Settings) -> list[AssetAlias]:
     """The outlets of the tasks that back up."""
-    return [OF_CLINICS] if settings.assets == "clinics" else []
+    return [OF_CLINICS] if settings.assets == "each" else []
 
 
 def update_clinics(context: Context, outlets: Sequence[Any], records: Collection[BackupRecord]) -> None:
