@@ -14,6 +14,7 @@ TOGETHER = (
     "tests/airflow/",
     "tests/dags/",
     "tests/integration/test_faults.py",
+    "tests/integration/test_provider_rights.py",
     "tests/integration/test_standby.py",
     "tests/integration/test_targets.py",
 )
