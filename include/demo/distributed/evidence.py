@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-EVERY_SECONDS = 0.2
+EVERY_SECONDS = 0.5
 OPEN_TO_ALL = ("/tmp", "/var/tmp", "/dev/shm", "/run/lock")
 
 
 class OpenFiles:
-    """Notes which files are open in processes, five times a second, until the block ends.
+    """Notes which files are open in processes, twice a second, until the block ends.
 
     :param processes: the numbers of a worker's processes, by the worker's name.
     """

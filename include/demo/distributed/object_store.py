@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,17 @@ PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "
 
 
 class ObjectStore:
-    """One server and its data. :param folder: made when missing."""
+    """One server with one bucket, for the demo and the tests.
 
-    def __init__(self, folder: Path, key: str, secret: str) -> None:
-        self._folder, self._key, self._secret = folder, key, secret
-        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    :param folder: made when missing.
+    :param ports: one for each of ``PORTS``, by default any that are free.
+    """
+
+    def __init__(
+        self, folder: Path, key: str, secret: str, *, bucket: str = BUCKET, ports: Sequence[int] | None = None
+    ) -> None:
+        self._folder, self._key, self._secret, self._bucket = folder, key, secret, bucket
+        self._ports = dict(zip(PORTS, ports or free_ports(len(PORTS)), strict=True))
 
     @property
     def url(self) -> str:
@@ -39,7 +46,8 @@ class ObjectStore:
     def variables(self) -> dict[str, str]:
         """What its server reads from the environment."""
         keys = {"AWS_ACCESS_KEY_ID": self._key, "AWS_SECRET_ACCESS_KEY": self._secret}
-        return keys | {"GOMEMLIMIT": "512MiB"}
+        # With less its collector never rests: it keeps some buffers for each bucket.
+        return keys | {"GOMEMLIMIT": "1GiB"}
 
     def command(self) -> list[str]:
         """The command that starts it. :raises DemoError: it is not installed."""
@@ -50,7 +58,7 @@ class ObjectStore:
         return [
             str(program), "mini", f"-dir={self._folder / 'data'}", f"-ip={HOST}", f"-ip.bind={HOST}", "-webdav=false",
             "-admin.ui=false", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            "-master.telemetry=false", f"-bucket={BUCKET}",
+            "-master.telemetry=false", f"-bucket={self._bucket}",
             f"-filer.localSocket={self._folder}/filer.sock", f"-s3.localSocket={self._folder}/s3.sock",
             *(f"-{name}={port}" for name, port in self._ports.items()),
         ]  # fmt: skip
@@ -75,8 +83,8 @@ class ObjectStore:
 
         client = self.client()
         try:
-            client.put_object(Bucket=BUCKET, Key="ready", Body=b"ready")
-            client.delete_object(Bucket=BUCKET, Key="ready")
+            client.put_object(Bucket=self._bucket, Key="ready", Body=b"ready")
+            client.delete_object(Bucket=self._bucket, Key="ready")
         except (BotoCoreError, ClientError):
             return False
         return True

@@ -159,7 +159,7 @@ class Story:
 
     # (e)
     def _no_shared_disk(self, files: evidence.OpenFiles) -> None:
-        self._say("(e) What went over a disk. Five times a second it was noted which files the workers have open")
+        self._say("(e) What went over a disk. Twice a second it was noted which files the workers have open")
         for name, worker in self._stack.workers.items():
             written, read = files.written.get(name, set()), files.read.get(name, set())
             others = [other.folder for other in self._stack.workers.values() if other is not worker]
