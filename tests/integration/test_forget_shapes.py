@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clinic_backups.archive.blocks import Block
-from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.archive.whole_rows import rows_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.restore.clinic_restore import ClinicRestore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -80,9 +81,13 @@ class BlockList:
         digest = bytes(self._digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
         return Block(digest, self._rows[index], self._sizes[index])
 
+    def digests(self) -> list[bytes]:
+        """The digest of each block, in order."""
+        return [digest for (digest,) in struct.iter_unpack(f"{DIGEST_BYTES}s", self._digests)]
+
     def counted(self) -> Counter[bytes]:
         """The digests of the blocks, each with its number."""
-        return Counter(block.digest for block in self)
+        return Counter(self.digests())
 
     @property
     def rows(self) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.archive.whole_rows import rows_of
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.table import Table
 

@@ -22,6 +22,7 @@ from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.manifest import Manifest as Manifest
 from clinic_backups.archive.manifest import TableContent as TableContent
 from clinic_backups.archive.manifest import checked
+from clinic_backups.archive.whole_rows import count_rows
 from clinic_backups.archive.writer import MANIFEST, SERVICE, segment_index
 from clinic_backups.base import strict_json
 from clinic_backups.base.backup_facts import ArchiveInfo
@@ -44,7 +45,6 @@ UNPACK_BYTES = 4096
 
 _MEMBER = re.compile(r"tables/([^/]+)/(\d{6,9})\.json")
 _ENTRY = re.compile(rb'\["([0-9a-f]{64})", ([1-9]\d{0,9}), ([1-9]\d{0,9})\]')
-_NO_QUOTES = bytes(set(range(256)) - set(b'"\n'))
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,6 @@ def read_archive(
     pipeline.add("fetch", lambda: _fetch(source, sealed, expected), target=sealed)
     pipeline.add("decrypt", lambda: ENCRYPTION.open(sealed, packed, identities), source=sealed, target=packed)
     return pipeline.run(reader.read, on_failure=lambda: None)
-
-
-def count_rows(data: bytes) -> int | None:
-    """Rows in CSV as ``COPY`` writes it: line feeds outside quotes; ``None`` if the last row is not complete."""
-    if not data.endswith(b"\n"):
-        return None
-    if b'"' not in data:
-        return data.count(b"\n")
-    # Only C loops, for speed. Pairs of quotes are removed, which does not change what is inside or outside, until only
-    # the quotes around values with line feeds are left. If their number is odd, the data end inside a value.
-    outside = data.translate(None, _NO_QUOTES).replace(b'""', b"").split(b'"')
-    return sum(map(len, outside[::2])) if len(outside) % 2 else None
 
 
 def _fetch(source: BinaryIO, target: ByteChannel, expected: ArchiveInfo | None) -> None:

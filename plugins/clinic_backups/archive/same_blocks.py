@@ -9,9 +9,9 @@ blocks comes again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
+from clinic_backups.archive.whole_rows import rows_of
 
 ROWS_BYTES = 16 * 1024
 """So many bytes, about a block, are cut row by row at a time."""
@@ -107,18 +107,3 @@ class SameBlocks:
             self._next, self._is_same = place + 1, True
         self._rest[:0] = cutter.take_back()
         self._cutter = None
-
-
-def rows_of(data: bytes) -> Iterator[bytes]:
-    """The whole rows at the beginning of CSV. A line break inside of quotes is part of a value."""
-    if b'"' not in data:
-        yield from (line + b"\n" for line in data.split(b"\n")[:-1])
-        return
-    begin = at = 0
-    is_whole = True
-    while end := data.find(b"\n", at) + 1:
-        is_whole ^= data.count(b'"', at, end) % 2 == 1
-        at = end
-        if is_whole:
-            yield data[begin:end]
-            begin = end

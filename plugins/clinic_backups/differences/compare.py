@@ -15,7 +15,7 @@ from zlib import crc32
 
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.csv_rows import fields_of, plain_number, text_of, texts_of
-from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.archive.whole_rows import rows_of
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.row_key import read_as
 from clinic_backups.base.table import Table
@@ -81,15 +81,16 @@ class _Comparison:
         left = {name: Counter(digests) for name, digests in self._own.items()}
         room = self._kept_bytes
 
-        def taker(take: Callable[[_Table, bytes, int], int], key_of: Callable[[_Table, bytes], Key]) -> TakeBlock:
+        def taker(take: Callable[[_Table, list[bytes], int], int], key_of: Callable[[_Table, bytes], Key]) -> TakeBlock:
             def use(name: str, data: bytes, times: int) -> None:
                 nonlocal room
-                table = self._tables[name]
-                # If they do not fit the rest is read in vain, because a COPY that is broken off ends the snapshot.
-                for row in rows_of(data) if room >= 0 else ():
-                    if parts == 1 or _part(key_of(table, row), parts) == part:
-                        kept = take(table, row, times)
-                        room -= kept * (len(row) + ROW_OVERHEAD_BYTES) if parts < MOST_PARTS else 0
+                if room < 0:  # the rest is read in vain, because a COPY that is broken off ends the snapshot
+                    return
+                table, rows = self._tables[name], rows_of(data)
+                if parts > 1:
+                    rows = [row for row in rows if _part(key_of(table, row), parts) == part]
+                taken = take(table, rows, times)
+                room -= taken if parts < MOST_PARTS else 0
 
             return use
 
@@ -202,18 +203,26 @@ class _Table:
             for place, is_number in zip(places, self.key_numbers, strict=True)
         )
 
-    def keep(self, row: bytes, times: int) -> int:
-        """Keep a row of the second side. Returns how many rows are in memory now that were not before."""
-        self.kept[row] = self.kept.get(row, 0) + times
-        return 1
+    def keep(self, rows: list[bytes], times: int) -> int:
+        """Keep rows of the second side. Returns about how many bytes of memory they take."""
+        kept = self.kept
+        for row in rows:
+            kept[row] = kept.get(row, 0) + times
+        return _bytes_of(rows)
 
-    def meet(self, row: bytes, times: int) -> int:
-        """Let a row of the first side meet an equal one. Returns as :meth:`keep`."""
-        equal = min(times, self.kept.get(row, 0)) if self.is_same else 0
-        if equal:
-            self.kept[row] -= equal
-        self.left.extend([row] * (times - equal))
-        return times - equal
+    def meet(self, rows: list[bytes], times: int) -> int:
+        """Let rows of the first side meet equal ones, and keep the others. Returns as :meth:`keep`."""
+        kept, left = self.kept if self.is_same else {}, list[bytes]()
+        for row in rows:
+            there = kept.get(row, 0)
+            if there >= times:
+                kept[row] = there - times
+                continue
+            if there:
+                kept[row] = 0
+            left += [row] * (times - there)
+        self.left += left
+        return _bytes_of(left)
 
     def finish(self) -> None:
         """Compare the rows that have met no equal one, by their keys."""
@@ -261,6 +270,10 @@ class _Table:
                 _values(self.second, after), columns,
             )
         )  # fmt: skip
+
+
+def _bytes_of(rows: list[bytes]) -> int:
+    return sum(map(len, rows)) + len(rows) * ROW_OVERHEAD_BYTES
 
 
 def _values(table: Table | None, row: bytes | None) -> dict[str, str | None] | None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from clinic_backups.archive.blocks import Block
 from clinic_backups.archive.csv_rows import fields_of, plain_number, text_of, texts_of
-from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.archive.whole_rows import rows_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import (

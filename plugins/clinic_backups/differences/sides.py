@@ -70,7 +70,7 @@ class BackupSide:
     @classmethod
     def beside(cls, archives: Archives, source: Source, other: BackupSide) -> BackupSide:
         """A backup of which only blocks are wanted that the other one does not have. Its own archive is read once."""
-        known = {name: {block.digest for block in other.blocks(name)} for name in other.tables}
+        known = {name: set(other.blocks(name).digests()) for name in other.tables}
         nothing = set[bytes]()
         backup = archives.fetch(source, only=lambda table, block: block.digest not in known.get(table, nothing))
         made = cls(archives, backup)

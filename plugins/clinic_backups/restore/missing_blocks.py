@@ -84,7 +84,9 @@ def _by_archive(
     """The digests of the missing blocks of each table, by the archive that holds them."""
     found: dict[int, dict[str, set[bytes]]] = {}
     for name, listed in blocks.items():
-        for block, archive in zip(listed, listed.archives, strict=True):
-            if block.digest in missing[name]:
-                found.setdefault(archive, {}).setdefault(name, set()).add(block.digest)
+        if not missing[name]:
+            continue
+        for digest, archive in zip(listed.digests(), listed.archives, strict=True):
+            if digest in missing[name]:
+                found.setdefault(archive, {}).setdefault(name, set()).add(digest)
     return found

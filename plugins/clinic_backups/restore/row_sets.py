@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from clinic_backups.archive.blocks import BlockList
-from clinic_backups.archive.same_blocks import rows_of
+from clinic_backups.archive.whole_rows import rows_of
 from clinic_backups.base.table import Table
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.missing_blocks import MissingBlocks
