@@ -11,6 +11,7 @@ import pytest
 
 from clinic_backups.app import Parts
 from clinic_backups.base import connections
+from clinic_backups.catalog.locks import lock_name
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.workspace import Workspace
@@ -453,3 +454,26 @@ def test_a_run_from_a_database_of_an_earlier_time(
     assert theatre.rows_now(1) == there
     record = theatre.catalog.require(planned["backup_id"])
     assert (record.requested_by, record.data_time) == ("pedro", datetime(2026, 11, 24, 6, 30, tzinfo=UTC))
+
+
+def test_a_restore_waits_for_the_backup_of_its_clinic(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The approval is not used meanwhile, and no restore is recorded as failed."""
+    from airflow.sdk.exceptions import AirflowException, AirflowRescheduleException
+
+    tasks = Tasks(theatre, monkeypatch, approvers=("jefa",), user="ana")
+    good = theatre.rows_now(1)
+    tasks.propose()
+    tasks.approve()
+    tasks.answer({"id": "2", "name": "jefa"})
+    with theatre.catalog.lock(1), pytest.raises(AirflowRescheduleException) as waits:
+        tasks.apply()
+    assert waits.value.reschedule_date > datetime.now(UTC)
+    assert (theatre.restores.find(clinic_id=1), theatre.rows_now(1)) == ([], good)
+    # The lock of somebody else may never end.
+    with theatre.database.session.transaction() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (lock_name("clinic", 1),))
+        with pytest.raises(AirflowException, match="is held by session") as failed:
+            tasks.apply()
+        assert not isinstance(failed.value, AirflowRescheduleException)
+    assert tasks.apply()["rows"] > 0
+    assert [record.state for record in theatre.restores.find(clinic_id=1)] == ["completed"]

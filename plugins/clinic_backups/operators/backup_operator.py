@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from clinic_backups.base.errors import (
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.one_at_a_time import Turns
 from clinic_backups.base.shared_unit import is_shared
-from clinic_backups.catalog.locks import AlreadyRunning, HeldByStranger
+from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.operators import assets
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
@@ -44,6 +44,7 @@ from clinic_backups.operators.metrics import Metrics
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
 from clinic_backups.operators.timetable import utc_now
+from clinic_backups.operators.waiting import is_busy, wait_for_others
 from clinic_backups.tenant.extract import SqlExtract
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class ClinicBackupOperator(BaseOperator):
                 self._update_assets(context)
                 return result
             except AlreadyRunning as busy:
-                self._wait_for_others([busy], parts)
+                wait_for_others(self.log, [busy], parts.settings.retry_delay_seconds)
                 raise
             finally:
                 tell(**self._fields(clinic.id))
@@ -168,20 +169,6 @@ class ClinicBackupOperator(BaseOperator):
             self.log.info("This task begins at %s: CLINIC_BACKUPS_START_WINDOW_MINUTES spreads the tasks.", moment)
             raise AirflowRescheduleException(begins)  # type: ignore[no-untyped-call]
 
-    def _wait_for_others(self, failures: Sequence[ClinicBackupsError], parts: AirflowParts) -> None:
-        """Give the pool's slot back while other processes work on the clinics. That costs no retry: nothing has failed.
-
-        Such a process ends by itself, or loses the lock. If anything else has failed, the task fails.
-
-        :raises AirflowRescheduleException: nothing else has failed.
-        """
-        if all(map(_is_busy, failures)):
-            moment = utc_now() + timedelta(seconds=parts.settings.retry_delay_seconds)
-            for each in failures:
-                self.log.info("%s", in_words(each.message))
-            self.log.info("This task waits until %s and then looks again. That costs no retry.", moment.isoformat())
-            raise AirflowRescheduleException(moment)  # type: ignore[no-untyped-call]
-
     def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
         """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.
 
@@ -218,7 +205,7 @@ class ClinicBackupOperator(BaseOperator):
                     log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
         self.log.info(in_words("%s of %s clinics were backed up."), len(results), len(wanted))
         if failed:
-            self._wait_for_others(list(failed.values()), parts)
+            wait_for_others(self.log, list(failed.values()), parts.settings.retry_delay_seconds)
             raise _of_all(failed, len(share.clinics))
         self._update_assets(context)
         return _of_share(results)
@@ -266,7 +253,7 @@ class ClinicBackupOperator(BaseOperator):
             queries = None if is_shared(clinic.id) else extract(clinic.id)
             record = backup.run(self._request(context, clinic), queries=queries)
         except BaseException as error:
-            if not _is_busy(error):
+            if not is_busy(error):
                 metrics.backup_failed(clinic.id, error)
             raise
         finally:
@@ -325,11 +312,6 @@ def _completed(parts: AirflowParts, context: Context) -> dict[ClinicId, BackupRe
     """The completed backups of this run."""
     found = parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")
     return {record.clinic_id: record for record in found}
-
-
-def _is_busy(error: BaseException) -> bool:
-    """Whether another process works on the clinic, and ends by itself or loses its lock."""
-    return isinstance(error, AlreadyRunning) and not isinstance(error, HeldByStranger)
 
 
 def _result(record: BackupRecord) -> dict[str, Any]:

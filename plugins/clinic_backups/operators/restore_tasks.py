@@ -25,6 +25,7 @@ from clinic_backups.operators.airflow_connections import failing_clearly, log_de
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.operators.log_fields import tell
 from clinic_backups.operators.metrics import Metrics
+from clinic_backups.operators.waiting import wait_for_others
 from clinic_backups.restore.approving import REASON, approver_of, conf_problem, lapsed, reason_of
 from clinic_backups.restore.clinic_restore import refused
 from clinic_backups.restore.plan_text import as_lines, left_as_they_are, undo_conf
@@ -161,7 +162,10 @@ class PlanApproval(ApprovalOperator):
 
 @task(retries=0, multiple_outputs=False)
 def apply() -> dict[str, Any]:
-    """Back up the present state and apply exactly the approved plan, or do nothing."""
+    """Back up the present state and apply exactly the approved plan, or do nothing.
+
+    While another process works on the clinic, such as the night's backup, the task waits and holds no slot.
+    """
     with failing_clearly(log):
         parts = AirflowParts()
         run_id = _run_id(get_current_context())
@@ -176,6 +180,8 @@ def apply() -> dict[str, Any]:
             record = parts.restores(listener=Listener(log.info)).apply(approved)
             metrics.restored(record)
         except BaseException as error:
+            # The approval was not used: the lock comes first.
+            wait_for_others(log, [error], parts.settings.retry_delay_seconds)
             metrics.restore_failed(approved.clinic_id, kind, error)
             raise
         finally:
