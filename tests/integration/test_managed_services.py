@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -362,6 +363,16 @@ class TestTokens:
             with pytest.raises(TransientError) as caught:
                 of_cloud("aws").libpq_parameters()
         assert said in caught.value.message and "service account" not in str(caught.value)
+
+    def test_a_cloud_that_does_not_answer_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(login_tokens, "ANSWER_SECONDS", 0.2)
+        for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+            monkeypatch.delenv(name, raising=False)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}/token")
+            monkeypatch.setenv("IDENTITY_HEADER", "x")
+            with pytest.raises(TransientError, match="gives no token"):
+                of_cloud("azure").libpq_parameters()
 
     @pytest.mark.parametrize("cloud", ["aws", "google", "azure"])
     def test_a_worker_without_an_identity_yet_tries_again(self, monkeypatch: pytest.MonkeyPatch, cloud: str) -> None:

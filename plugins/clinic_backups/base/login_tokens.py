@@ -23,6 +23,8 @@ EXTRA = "login_token"
 GOOGLE_SCOPE = "https://www.googleapis.com/auth/sqlservice.login"
 AZURE_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
 DEFAULT_PORT = 5432
+ANSWER_SECONDS = 10
+"""Azure's library would wait five minutes for each of several answers."""
 
 
 def is_wanted(extra: Mapping[str, Any]) -> bool:
@@ -103,7 +105,8 @@ def _of_azure(connection: Connection) -> str:
     from azure.identity import DefaultAzureCredential
 
     try:
-        return str(DefaultAzureCredential().get_token(AZURE_SCOPE).token)
+        known = DefaultAzureCredential(connection_timeout=ANSWER_SECONDS, read_timeout=ANSWER_SECONDS, retry_total=1)
+        return str(known.get_token(AZURE_SCOPE).token)
     except ClientAuthenticationError:
         raise _unknown_here(connection, "azure", "a login at the server (pgaadauth_create_principal)") from None
     except AzureError as error:
