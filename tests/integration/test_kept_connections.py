@@ -129,9 +129,9 @@ def test_a_connection_that_the_server_ended_is_replaced(rig: Rig, kept: KeptConn
 
 def test_an_old_connection_is_not_used_again(rig: Rig, kept: KeptConnections, monkeypatch: pytest.MonkeyPatch) -> None:
     first = pid(rig, kept)
+    assert pid(rig, kept) == first
     monkeypatch.setattr(kept_connections, "MAX_AGE_SECONDS", 0)
-    assert pid(rig, kept) == first, "it was given back when it was young"
-    assert pid(rig, kept) != first
+    assert pid(rig, kept) != first, "it has grown old since it was given back"
     assert all_closed(rig)
 
 

@@ -6,10 +6,12 @@ import datetime
 import ipaddress
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from psycopg2 import sql
 from clinic_backups.base import connections, login_tokens
 from clinic_backups.base.database import connect
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
+from clinic_backups.base.silence import Limits
 from include.demo.postgres import SERVER_USER, THROWAWAY, EmbeddedPostgres
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import server_folder
@@ -227,8 +230,65 @@ def test_each_connection_asks_for_a_password_of_its_own(
     assert "token" not in done.out + done.err
 
 
+def test_a_statement_goes_on_while_the_cloud_gives_no_token(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is asked over a new connection whether it still works: with the token that is there."""
+    monkeypatch.setattr(Limits, "silence_seconds", 0.5)
+    given = iter([SECRET])
+
+    def token(connection: connections.Connection) -> str:
+        for password in given:
+            return password
+        raise TransientError("the cloud is silent")
+
+    monkeypatch.setitem(login_tokens._CLOUDS, "aws", token)  # type: ignore[arg-type]
+    text = json.loads(provider.connection("reader")) | {"password": "", "extra": provider.extra(login_token="aws")}
+    with closing(connect(connections.parse("clinic_db", json.dumps(text)))) as db, db.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_sleep(3)")
+        assert cursor.fetchall() == [(1,)]
+
+
+@contextmanager
+def answering(status: int, text: str) -> Iterator[str]:
+    """A server that answers every request so; with the status 0, a URL at which nobody listens."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        if not status:
+            server.server_close()
+            yield url
+            return
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield url
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def of_cloud(cloud: str) -> connections.Connection:
+    text = {"conn_type": "postgres", "host": "db", "login": "reader", "extra": json.dumps({"login_token": cloud})}
+    return connections.parse("clinic_db", json.dumps(text))
+
+
 class TestTokens:
     """What each cloud's library is asked for."""
+
+    @pytest.fixture(autouse=True)
+    def _no_keys_of_an_earlier_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it keeps the keys that it has found
 
     def test_of_amazon(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
@@ -271,7 +331,7 @@ class TestTokens:
 
     @pytest.mark.parametrize(
         ("extra", "said"),
-        [({"login_token": "ibm"}, "one of aws, google, azure"), ({"login_token": "aws"}, "AWS_REGION")],
+        [({"login_token": "ibm"}, "one of aws, google, azure"), ({"login_token": "aws"}, "AWS_DEFAULT_REGION")],
     )
     def test_what_is_missing_is_named(self, monkeypatch: pytest.MonkeyPatch, extra: dict[str, str], said: str) -> None:
         for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID"):
@@ -281,6 +341,60 @@ class TestTokens:
         with pytest.raises(SettingsError) as caught:
             found.libpq_parameters()
         assert said in caught.value.hint
+
+    @pytest.mark.parametrize(
+        ("status", "code", "said"),
+        [(403, "AccessDenied", "ClientError AccessDenied"), (400, "Throttling", "Throttling"), (0, "", "Endpoint")],
+    )
+    def test_a_cloud_that_gives_no_keys_now_is_asked_again(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, code: str, said: str
+    ) -> None:
+        """A pod of Amazon gets the keys to sign with by a request, which may be refused or not answered."""
+        (tmp_path / "token").write_text("of a service account")
+        with answering(status, f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>") as url:
+            for name, value in {
+                "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/backups", "AWS_DEFAULT_REGION": "sa-east-1",
+                "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"), "AWS_ENDPOINT_URL_STS": url,
+                "AWS_MAX_ATTEMPTS": "1",
+            }.items():  # fmt: skip
+                monkeypatch.setenv(name, value)
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                monkeypatch.delenv(name, raising=False)
+            with pytest.raises(TransientError) as caught:
+                of_cloud("aws").libpq_parameters()
+        assert said in caught.value.message and "service account" not in str(caught.value)
+
+    def test_a_cloud_that_does_not_answer_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(login_tokens, "ANSWER_SECONDS", 0.2)
+        for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+            monkeypatch.delenv(name, raising=False)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setenv("IDENTITY_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}/token")
+            monkeypatch.setenv("IDENTITY_HEADER", "x")
+            with pytest.raises(TransientError, match="gives no token"):
+                of_cloud("azure").libpq_parameters()
+
+    @pytest.mark.parametrize("cloud", ["aws", "google", "azure"])
+    def test_a_worker_without_an_identity_yet_tries_again(self, monkeypatch: pytest.MonkeyPatch, cloud: str) -> None:
+        """A pod may start before the cloud answers who it is, and the libraries report both in the same way."""
+        from azure.core.exceptions import ClientAuthenticationError
+        from google.auth.exceptions import DefaultCredentialsError
+
+        def refuses(error: Exception) -> Any:
+            def refuse(*_: Any, **__: Any) -> Any:
+                raise error
+
+            return refuse
+
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "sa-east-1")
+        monkeypatch.setattr("google.auth.default", refuses(DefaultCredentialsError("none")))  # type: ignore[no-untyped-call]
+        target = "azure.identity.DefaultAzureCredential.get_token"
+        monkeypatch.setattr(target, refuses(ClientAuthenticationError("none")))
+        with pytest.raises(TransientError, match=f"{cloud} does not know who this worker is"):
+            of_cloud(cloud).libpq_parameters()
 
 
 def test_a_server_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, provider: Provider) -> None:

@@ -14,6 +14,7 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database_errors import raise_database_error
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.login_tokens import is_wanted
 from clinic_backups.base.search_path import OWN_PATH
 from clinic_backups.base.silence import ASK_SECONDS, WatchedConnection, WatchedCursor
 
@@ -85,8 +86,7 @@ def connect(
     parameters |= connection.libpq_parameters() | {"client_encoding": "UTF8"}
     try:
         opened = _with_path(parameters) if own_path else _open(parameters)
-        again = {"connect_timeout": ASK_SECONDS}
-        opened.reopen = lambda: psycopg2.connect(**(parameters | connection.libpq_parameters() | again))
+        opened.reopen = lambda: _reopened(connection, parameters | {"connect_timeout": ASK_SECONDS})
     except psycopg2.OperationalError as error:
         # The first line names the server and the cause. Advice and the result of a second try without TLS follow.
         text = str(error).strip().splitlines()[0]
@@ -116,6 +116,20 @@ def connect(
         opened.close()
         raise_database_error(error, f"asking the server of connection {connection.conn_id!r} for its settings")
     return opened
+
+
+def _reopened(connection: Connection, parameters: Mapping[str, Any]) -> Any:
+    """A second connection to the same server.
+
+    A password that is a token is used again while the server takes it: the cloud may be silent, and then a statement
+    that the server works at must go on all the same.
+    """
+    try:
+        return psycopg2.connect(**parameters)
+    except psycopg2.OperationalError:
+        if not is_wanted(connection.extra):
+            raise
+    return psycopg2.connect(**{**parameters, "password": connection.libpq_parameters()["password"]})
 
 
 def _open(parameters: Mapping[str, Any]) -> WatchedConnection:

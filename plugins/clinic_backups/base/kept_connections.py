@@ -54,6 +54,7 @@ class KeptConnections:
     ) -> WatchedConnection:
         """A connection outside of a transaction: an idle one whose server answers, or else a new one.
 
+        One that has grown old while it was idle, as during the fetching of a large archive, is closed instead.
         Unless it was used just now, the server is asked for its settings, as over a new connection, because they may
         have changed meanwhile.
 
@@ -61,6 +62,9 @@ class KeptConnections:
         """
         while (found := self._next(connection)) is not None:
             db, used_at = found
+            if _is_old(db):
+                _close(db)
+                continue
             try:
                 if time.monotonic() - used_at >= TRUSTED_SECONDS or db.has_news():
                     pin(db)
@@ -106,7 +110,7 @@ class KeptConnections:
 
     def _keeps(self, db: WatchedConnection) -> bool:
         with self._lock:
-            return self._keepers > 0 and not db.closed and time.monotonic() - db.opened_at < MAX_AGE_SECONDS
+            return self._keepers > 0 and not db.closed and not _is_old(db)
 
     def _next(self, connection: Connection) -> tuple[WatchedConnection, float] | None:
         with self._lock:
@@ -115,6 +119,10 @@ class KeptConnections:
                     del self._idle[number]
                     return db, used_at
         return None
+
+
+def _is_old(db: WatchedConnection) -> bool:
+    return time.monotonic() - db.opened_at >= MAX_AGE_SECONDS
 
 
 def _emptied(db: WatchedConnection) -> None:

@@ -23,6 +23,8 @@ EXTRA = "login_token"
 GOOGLE_SCOPE = "https://www.googleapis.com/auth/sqlservice.login"
 AZURE_SCOPE = "https://ossrdbms-aad.database.windows.net/.default"
 DEFAULT_PORT = 5432
+ANSWER_SECONDS = 10
+"""Azure's library would wait five minutes for each of several answers."""
 
 
 def is_wanted(extra: Mapping[str, Any]) -> bool:
@@ -33,8 +35,9 @@ def is_wanted(extra: Mapping[str, Any]) -> bool:
 def login_token(connection: Connection) -> str:
     """A new token for the connection's user. It is used as the password.
 
-    :raises SettingsError: no such cloud, its library is not installed, or it does not know this machine.
-    :raises TransientError: the cloud does not answer.
+    :raises SettingsError: no such cloud, its library is not installed, or the connection or the worker is set wrongly.
+    :raises TransientError: the cloud does not answer, or knows no identity of this worker. A worker that has just
+        started may have none yet, and the libraries report both in the same way.
     """
     cloud = str(connection.extra.get(EXTRA, "aws"))
     make = _CLOUDS.get(cloud)
@@ -50,23 +53,35 @@ def login_token(connection: Connection) -> str:
             f"Connection {connection.conn_id!r} needs a token of {cloud}, whose library is not installed.",
             hint=f"Install the Airflow provider of {cloud}: docs/compatibility.md names it.",
         ) from None
+    except ValueError as error:
+        raise _set_wrongly(connection, cloud, error) from None
+    except OSError as error:  # such as the file with the token of a pod's service account
+        raise _silent(connection, cloud, error) from None
 
 
 def _of_amazon(connection: Connection) -> str:
     import boto3
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        NoRegionError,
+        PartialCredentialsError,
+        ProfileNotFound,
+    )
 
     region = connection.extra.get("region_name")
     try:
-        # Signed here; no request is sent.
+        # Signed here. Only a role whose keys have ended is asked for new ones, by a request.
         token = boto3.client("rds", region_name=region).generate_db_auth_token(
             connection.host, connection.port or DEFAULT_PORT, connection.login
         )
-    except (BotoCoreError, ValueError) as error:
-        raise SettingsError(
-            f"Connection {connection.conn_id!r}: no token of aws ({type(error).__name__}).",
-            hint="Give the worker a role with rds-db:connect, and set AWS_REGION or region_name in the extra.",
-        ) from None
+    except (NoRegionError, PartialCredentialsError, ProfileNotFound) as error:
+        raise _set_wrongly(connection, "aws", error) from None
+    except NoCredentialsError:
+        raise _unknown_here(connection, "aws", "rds-db:connect") from None
+    except (BotoCoreError, ClientError) as error:
+        raise _silent(connection, "aws", error) from None
     return str(token)
 
 
@@ -90,23 +105,35 @@ def _of_azure(connection: Connection) -> str:
     from azure.identity import DefaultAzureCredential
 
     try:
-        return str(DefaultAzureCredential().get_token(AZURE_SCOPE).token)
+        known = DefaultAzureCredential(connection_timeout=ANSWER_SECONDS, read_timeout=ANSWER_SECONDS, retry_total=1)
+        return str(known.get_token(AZURE_SCOPE).token)
     except ClientAuthenticationError:
         raise _unknown_here(connection, "azure", "a login at the server (pgaadauth_create_principal)") from None
     except AzureError as error:
         raise _silent(connection, "azure", error) from None
 
 
-def _unknown_here(connection: Connection, cloud: str, needed: str) -> SettingsError:
+def _set_wrongly(connection: Connection, cloud: str, error: Exception) -> SettingsError:
+    region = ", and set AWS_DEFAULT_REGION or region_name in the extra" if cloud == "aws" else ""
     return SettingsError(
+        f"Connection {connection.conn_id!r}: no token of {cloud} ({type(error).__name__}).",
+        hint=f"Correct the worker's settings of {cloud}{region}.",
+    )
+
+
+def _unknown_here(connection: Connection, cloud: str, needed: str) -> TransientError:
+    return TransientError(
         f"Connection {connection.conn_id!r}: {cloud} does not know who this worker is, so it gives no token.",
-        hint=f"Give the worker an identity of {cloud} that has {needed}.",
+        hint=f"It is tried again. If that does not help, give the worker an identity of {cloud} that has {needed}.",
     )
 
 
 def _silent(connection: Connection, cloud: str, error: Exception) -> TransientError:
+    """The error's own text is left out, because a library may repeat what it was sent."""
+    code = getattr(error, "response", None) if cloud == "aws" else None
+    told = f"{type(error).__name__} {code.get('Error', {}).get('Code', '')}".strip() if code else type(error).__name__
     return TransientError(
-        f"Connection {connection.conn_id!r}: {cloud} gave no token ({type(error).__name__}).",
+        f"Connection {connection.conn_id!r}: {cloud} gave no token ({told}).",
         hint="It is tried again. If that does not help, look at the worker's identity and its way to the cloud.",
     )
 

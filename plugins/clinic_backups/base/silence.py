@@ -21,6 +21,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
+from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.search_path import set_local
 from clinic_backups.base.silent_server import heard_at, still_works
 from clinic_backups.base.unprinted import unprinted
@@ -319,10 +320,10 @@ class Watch:
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
-    """Run it in a thread and wait at most this long. The database's errors in it are ignored."""
+    """Run it in a thread and wait at most this long. Errors of the database, or of a cloud's token, are ignored."""
 
     def run() -> None:
-        with suppress(psycopg2.Error, OSError):
+        with suppress(psycopg2.Error, OSError, ClinicBackupsError):
             work()
 
     thread = threading.Thread(target=run, daemon=True)
