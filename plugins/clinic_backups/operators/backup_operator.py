@@ -43,6 +43,7 @@ from clinic_backups.operators.log_fields import ClinicLog, tell, telling
 from clinic_backups.operators.metrics import Metrics
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
+from clinic_backups.operators.run_records import records_of
 from clinic_backups.operators.timetable import utc_now
 from clinic_backups.tenant.extract import SqlExtract
 
@@ -126,7 +127,7 @@ class ClinicBackupOperator(BaseOperator):
                 self._update_assets(context)
                 return result
             except AlreadyRunning as busy:
-                self._wait_for_others([busy], parts)
+                self._wait_for_others([busy], parts, context)
                 raise
             finally:
                 tell(**self._fields(clinic.id))
@@ -168,19 +169,27 @@ class ClinicBackupOperator(BaseOperator):
             self.log.info("This task begins at %s: CLINIC_BACKUPS_START_WINDOW_MINUTES spreads the tasks.", moment)
             raise AirflowRescheduleException(begins)  # type: ignore[no-untyped-call]
 
-    def _wait_for_others(self, failures: Sequence[ClinicBackupsError], parts: AirflowParts) -> None:
+    def _wait_for_others(self, failures: Sequence[ClinicBackupsError], parts: AirflowParts, context: Context) -> None:
         """Give the pool's slot back while other processes work on the clinics. That costs no retry: nothing has failed.
 
-        Such a process ends by itself, or loses the lock. If anything else has failed, the task fails.
+        Such a process ends by itself, or loses the lock. If anything else has failed, the task fails. So it does if the
+        run is old: at the end of its time Airflow ends the run without its summary, and nobody would be told.
 
         :raises AirflowRescheduleException: nothing else has failed.
         """
-        if all(map(_is_busy, failures)):
-            moment = utc_now() + timedelta(seconds=parts.settings.retry_delay_seconds)
-            for each in failures:
-                self.log.info("%s", in_words(each.message))
-            self.log.info("This task waits until %s and then looks again. That costs no retry.", moment.isoformat())
-            raise AirflowRescheduleException(moment)  # type: ignore[no-untyped-call]
+        if not all(map(_is_busy, failures)):
+            return
+        for each in failures:
+            self.log.info("%s", in_words(each.message))
+        began, hours = context["dag_run"].start_date, parts.settings.task_hours
+        if began is not None and utc_now() >= began + timedelta(hours=hours):
+            self.log.error(
+                "The run began more than %s hours ago (CLINIC_BACKUPS_TASK_HOURS): no task waits longer.", hours
+            )
+            return
+        moment = utc_now() + timedelta(seconds=parts.settings.retry_delay_seconds)
+        self.log.info("This task waits until %s and then looks again. That costs no retry.", moment.isoformat())
+        raise AirflowRescheduleException(moment)  # type: ignore[no-untyped-call]
 
     def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
         """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.
@@ -218,7 +227,7 @@ class ClinicBackupOperator(BaseOperator):
                     log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
         self.log.info(in_words("%s of %s clinics were backed up."), len(results), len(wanted))
         if failed:
-            self._wait_for_others(list(failed.values()), parts)
+            self._wait_for_others(list(failed.values()), parts, context)
             raise _of_all(failed, len(share.clinics))
         self._update_assets(context)
         return _of_share(results)
@@ -323,7 +332,7 @@ class ClinicBackupOperator(BaseOperator):
 
 def _completed(parts: AirflowParts, context: Context) -> dict[ClinicId, BackupRecord]:
     """The completed backups of this run."""
-    found = parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")
+    found = records_of(parts.catalog, context["dag_run"], state="completed")
     return {record.clinic_id: record for record in found}
 
 
