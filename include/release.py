@@ -53,6 +53,14 @@ def main(say: Callable[[str], object] = print) -> int:
 
 def check_checkout(version: str) -> None:
     """:raises Refused: it is not what a release may be built from."""
+    # Quietly: git says the same in other words.
+    top = subprocess.run(
+        ["git", "rev-parse", "--show-toplevel"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    if not top or Path(top).resolve() != CHECKOUT:
+        raise Refused(
+            f"{CHECKOUT} is not a git repository of its own.\nHINT: clone the repository, and run make release there."
+        )
     changed = _output("git", "status", "--porcelain").splitlines()
     if changed:
         raise Refused(

@@ -125,6 +125,22 @@ def test_what_is_not_committed_is_refused_and_named(copy: Copy) -> None:
     assert "1 files are not committed, the first is note.txt." in done.stderr
 
 
+@pytest.mark.parametrize("inside_of_another", [False, True])
+def test_files_that_are_no_repository_of_their_own_are_refused(
+    copy: Copy, tmp_path: Path, inside_of_another: bool
+) -> None:
+    """An unpacked sdist has no commit; one in another repository would be released with the state of that one."""
+    unpacked = tmp_path / "unpacked"
+    shutil.copytree(copy.folder, unpacked, ignore=shutil.ignore_patterns(".git", "dist", "build"))
+    if inside_of_another:
+        subprocess.run(["git", "init", "-q", tmp_path], env=os.environ | copy.git, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "include.release"], cwd=unpacked, capture_output=True, text=True, timeout=200,
+        env=os.environ | copy.git, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, f"{unpacked} is not a git repository of its own.")
+
+
 def test_a_version_that_has_its_tag_elsewhere_and_another_one_in_compose_are_refused(copy: Copy) -> None:
     copy.run("git", "tag", f"v{VERSION}")
     copy.commit()

@@ -51,10 +51,14 @@ class Task:
             upload=Store(),
         )  # fmt: skip
         self.tries = 0
+        self.run_after = self.run_began = datetime.now(UTC) - timedelta(minutes=1)
 
     def run(self, *, run_id: str = "r", max_tries: int = 1) -> Any:
         self.tries += 1
-        run = SimpleNamespace(run_id=run_id, run_type="scheduled", triggering_user_name=None)
+        run = SimpleNamespace(
+            run_id=run_id, run_type="scheduled", triggering_user_name=None, run_after=self.run_after,
+            start_date=self.run_began,
+        )  # fmt: skip
         instance = SimpleNamespace(try_number=self.tries, max_tries=max_tries, xcom_push=lambda *arguments: None)
         self.outlet_events = OutletEventAccessors()
         context: Any = {"dag_run": run, "ti": instance, "outlet_events": self.outlet_events}
@@ -182,6 +186,31 @@ def test_a_clinic_that_another_process_works_on_is_waited_for_unless_something_e
     task.run()
     assert {record.state for record in task.records().values()} == {"completed"}
     assert len(theatre.catalog.find(run_id="r")) == 3
+
+
+@pytest.mark.parametrize("clinics", [SHARE.clinics, SHARE.clinics[:1]])
+def test_a_task_that_has_waited_for_long_fails_so_that_the_run_ends_by_itself(
+    clinics: tuple[Clinic, ...], theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(theatre, monkeypatch, Share(clinics))
+    task.run_began = datetime.now(UTC) - timedelta(hours=theatre.settings.task_hours)
+    with theatre.catalog.lock(1), pytest.raises(AirflowException) as failed:
+        task.run()
+    assert not isinstance(failed.value, AirflowRescheduleException | AirflowFailException)
+
+
+@pytest.mark.parametrize("clinics", [SHARE.clinics, SHARE.clinics[:1]])
+def test_the_backups_of_a_deleted_run_with_the_same_id_are_not_those_of_this_run(
+    clinics: tuple[Clinic, ...], theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted = Task(theatre, monkeypatch, Share(clinics))
+    deleted.run()
+    again = Task(theatre, monkeypatch, Share(clinics))
+    again.operator.retries = 1
+    again.run_after = again.run_began = datetime.now(UTC)
+    again.tries = 1  # the first one died before it had begun a backup
+    again.run()
+    assert len(theatre.catalog.find(run_id="r", state="completed")) == 2 * len(clinics)
 
 
 @pytest.mark.parametrize("clinics", [SHARE.clinics, SHARE.clinics[:1]])

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.cli.commands import app
 from clinic_backups.onboarding import project
 from include.demo.layout import CHECKOUT
 
@@ -167,6 +169,32 @@ def test_what_is_a_teams_own_stays(tmp_path: Path) -> None:
     }  # fmt: skip
     assert changed.read_text() == "SELECT 1"
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_an_upgrade_adds_nothing_to_the_sql_of_a_teams_own_schema(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    project.make(mine)
+    extracts = mine / "include/sql/extract"
+    for example in extracts.iterdir():
+        example.unlink()
+    (extracts / "tabla.sql").write_text("SELECT 1")
+    again = {file.path: file.outcome for file in project.make(mine)}
+    assert [path.name for path in extracts.iterdir()] == ["tabla.sql"]
+    assert {outcome for path, outcome in again.items() if path.startswith("include/sql/extract/")} == {"left out"}
+    done = CliRunner().invoke(app, ["init-project", str(mine), "--check-only"])
+    assert done.exit_code == 0
+    assert "files of the example were left out" in done.output
+
+
+def test_a_project_that_was_half_written_is_completed(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    project.make(mine)
+    for name in ("active_clinics.sql", "user_clinics.sql"):
+        (mine / "include/sql" / name).unlink()
+    again = {file.path: file.outcome for file in project.make(mine)}
+    assert {path for path, outcome in again.items() if outcome == "written"} == {
+        "include/sql/active_clinics.sql", "include/sql/user_clinics.sql",
+    }  # fmt: skip
 
 
 def test_where_a_project_cannot_be(tmp_path: Path) -> None:

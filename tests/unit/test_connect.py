@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from clinic_backups.base.connections import Connection, parse
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
 from clinic_backups.stores import connect
 from clinic_backups.stores._wire import content_disposition, decode_metadata, encode_metadata
+from clinic_backups.stores.condition import put_archive
 from clinic_backups.stores.connect import open_store
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.kinds import KINDS, StoreKind, StoreUrl, parse_url
@@ -263,6 +265,19 @@ class TestWire:
         header = content_disposition(filename)
         assert header.isascii() and header.isprintable()
         assert header.count('"') == 2 and "/" not in header and "\\" not in header
+
+
+@pytest.mark.parametrize("name", ["😀" * 200, "a" * 100_000, "Ж" * 250, "\ud800" * 300, ""])
+def test_a_clinic_s_name_of_any_length_goes_with_its_archive(name: str) -> None:
+    class Kept:
+        def put(self, key: str, source: Any, *, metadata: dict[str, str], **more: Any) -> None:
+            self.metadata = encode_metadata(metadata)
+
+    store: Any = Kept()
+    record: Any = SimpleNamespace(archive_key="k", backup_id="x" * 300, clinic_name=name)
+    put_archive(record, None, store, locked_until=None)  # type: ignore[arg-type]
+    short = decode_metadata(store.metadata)["clinic_name"]
+    assert name.startswith(short) and len(short) >= min(len(name), 80)
 
 
 def test_too_much_metadata_is_refused() -> None:

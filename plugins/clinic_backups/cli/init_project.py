@@ -27,6 +27,7 @@ def init_project(
 ) -> None:
     """Write dags/, include/sql and .env.example into your own Airflow project. What is there stays as it is.
 
+    Where include/sql/active_clinics.sql is, nothing is added to include/sql: it is for your own tables.
     Then set CLINIC_BACKUPS_SQL_DIR to the project's include/sql, and run `clinic-backups init` for your own schema.
     """
     files = project.make(folder, check_only=check_only)
@@ -36,11 +37,13 @@ def init_project(
         print_json([{"path": file.path, "outcome": _outcome(file, check_only=check_only)} for file in files])
         raise typer.Exit(1 if missing else 0)
     for file in files:
-        if file.outcome != "kept":
+        if file.outcome not in ("kept", "left out"):
             errors.print(f"{_outcome(file, check_only=check_only):<8} {escape(file.path)}")
     if counted["differs"]:
         errors.print("Files that differ are yours, or of an earlier version: nothing was changed in them.")
         errors.print("To get the package's, move them away and run this again.")
+    if counted["left out"]:
+        errors.print(f"{counted['left out']} files of the example were left out: include/sql is yours already.")
     done = "are missing" if check_only else "were written"
     print(f"{counted['written']} files {done}, {counted['kept'] + counted['differs']} were there.")
     if not check_only:

@@ -97,7 +97,8 @@ def clinic_backup() -> None:
         options="{{ params | tojson }}",
         pool=pool.NAME,
         weight_rule=priority.BY_HAND_FIRST,
-        map_index_template="{{ task.clinic['name'] }}",
+        # Airflow keeps 250 characters. With more it refuses the end of the task, which then counts as failed.
+        map_index_template="{{ task.clinic['name'][:250] }}",
         outlets=outlets_of_backups(configured),
     ).expand(clinic=clinics)
     clinics >> ready >> back_up >> summary.override(outlets=outlets_of_run(configured))(clinics)

@@ -14,8 +14,13 @@ from typing import Literal
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.project import DAG_IDS, ENV_EXAMPLE, PROJECT_SQL
 
-Outcome = Literal["written", "kept", "differs"]
-"""written: it is new. kept: it is as the package would write it. differs: the team has another one, which stays."""
+Outcome = Literal["written", "kept", "differs", "left out"]
+"""written: it is new. kept: it is as the package would write it. differs: the team has another one, which stays.
+left out: a file of the example's SQL, and the team has an SQL folder of its own."""
+SQL = "include/sql/"
+LAST = f"{SQL}active_clinics.sql"
+"""The last file of the SQL folder that is written. Where it is, the folder is whole, and it is the team's: an extract
+that is not in it belongs to the example's tables, and backups would fail because these do not exist."""
 
 
 DAG_FILE = '''"""The Airflow DAG {dag_id}, from the package."""
@@ -49,23 +54,30 @@ def make(folder: Path, *, check_only: bool = False) -> list[ProjectFile]:
         )
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is not a folder.", hint="Give the folder of your Airflow project.")
-    return [_file(folder, path, text, check_only=check_only) for path, text in _wanted()]
+    has_sql = (folder / LAST).is_symlink() or (folder / LAST).exists()
+    return [
+        _file(folder, path, text, check_only=check_only, left_out=has_sql and path.startswith(SQL))
+        for path, text in _wanted()
+    ]
 
 
 def _wanted() -> Iterator[tuple[str, bytes]]:
     for dag_id in DAG_IDS:
         yield f"dags/{dag_id}.py", DAG_FILE.format(dag_id=dag_id).encode()
-    for source in sorted(PROJECT_SQL.rglob("*")):
-        if source.is_file():
-            yield f"include/sql/{source.relative_to(PROJECT_SQL).as_posix()}", source.read_bytes()
+    sources = {f"{SQL}{source.relative_to(PROJECT_SQL).as_posix()}": source for source in PROJECT_SQL.rglob("*")}
+    for path in sorted(sources, key=lambda path: (path == LAST, path)):
+        if sources[path].is_file():
+            yield path, sources[path].read_bytes()
     yield ".env.example", ENV_EXAMPLE.read_bytes()
 
 
-def _file(folder: Path, path: str, text: bytes, *, check_only: bool) -> ProjectFile:
+def _file(folder: Path, path: str, text: bytes, *, check_only: bool, left_out: bool) -> ProjectFile:
     target = folder / path
     try:
         if target.is_symlink() or target.exists():
             return ProjectFile(path, "kept" if target.is_file() and target.read_bytes() == text else "differs")
+        if left_out:
+            return ProjectFile(path, "left out")
         if not check_only:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Exclusively: another process, or a link, must not be written over.

@@ -43,6 +43,7 @@ from clinic_backups.operators.log_fields import ClinicLog, tell, telling
 from clinic_backups.operators.metrics import Metrics
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
+from clinic_backups.operators.run_records import records_of
 from clinic_backups.operators.timetable import utc_now
 from clinic_backups.operators.waiting import is_busy, wait_for_others
 from clinic_backups.tenant.extract import SqlExtract
@@ -127,7 +128,7 @@ class ClinicBackupOperator(BaseOperator):
                 self._update_assets(context)
                 return result
             except AlreadyRunning as busy:
-                wait_for_others(self.log, [busy], parts.settings.retry_delay_seconds)
+                self._wait([busy], parts, context)
                 raise
             finally:
                 tell(**self._fields(clinic.id))
@@ -169,6 +170,10 @@ class ClinicBackupOperator(BaseOperator):
             self.log.info("This task begins at %s: CLINIC_BACKUPS_START_WINDOW_MINUTES spreads the tasks.", moment)
             raise AirflowRescheduleException(begins)  # type: ignore[no-untyped-call]
 
+    def _wait(self, failures: Sequence[ClinicBackupsError], parts: AirflowParts, context: Context) -> None:
+        """See :func:`wait_for_others`. At the end of its time Airflow ends a run without its summary."""
+        wait_for_others(self.log, failures, parts.settings, since=context["dag_run"].start_date)
+
     def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
         """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.
 
@@ -205,7 +210,7 @@ class ClinicBackupOperator(BaseOperator):
                     log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
         self.log.info(in_words("%s of %s clinics were backed up."), len(results), len(wanted))
         if failed:
-            wait_for_others(self.log, list(failed.values()), parts.settings.retry_delay_seconds)
+            self._wait(list(failed.values()), parts, context)
             raise _of_all(failed, len(share.clinics))
         self._update_assets(context)
         return _of_share(results)
@@ -310,7 +315,7 @@ class ClinicBackupOperator(BaseOperator):
 
 def _completed(parts: AirflowParts, context: Context) -> dict[ClinicId, BackupRecord]:
     """The completed backups of this run."""
-    found = parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")
+    found = records_of(parts.catalog, context["dag_run"], state="completed")
     return {record.clinic_id: record for record in found}
 
 

@@ -181,7 +181,7 @@ def apply() -> dict[str, Any]:
             metrics.restored(record)
         except BaseException as error:
             # The approval was not used: the lock comes first.
-            wait_for_others(log, [error], parts.settings.retry_delay_seconds)
+            wait_for_others(log, [error], parts.settings, since=approved.answered_at)
             metrics.restore_failed(approved.clinic_id, kind, error)
             raise
         finally:

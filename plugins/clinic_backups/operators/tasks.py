@@ -34,6 +34,7 @@ from clinic_backups.operators.airflow_connections import failing_clearly, log_de
 from clinic_backups.operators.due_schedules import due_schedules, is_partial
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.operators.log_fields import telling
+from clinic_backups.operators.run_records import records_of
 from clinic_backups.restore.runner import close_abandoned
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,8 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
         if not wrong:
             _close_what_died(parts, run_id)
         # The newest record of each clinic counts: a cleared task makes another one.
-        records = {record.clinic_id: record for record in reversed(parts.catalog.find(run_id=run_id))}
+        found = records_of(parts.catalog, context["dag_run"])
+        records = {record.clinic_id: record for record in reversed(found)}
         parts.outcomes.announce_failures(list(records.values()))
         is_for_all = for_all_clinics(context["dag_run"].conf) and not _is_quiet(parts.settings, context["dag_run"])
         unusable = unusable_keys(parts) if is_for_all else []

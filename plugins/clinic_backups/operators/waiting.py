@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRescheduleException
 
 from clinic_backups.base.load_settings import in_words
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.locks import AlreadyRunning, HeldByStranger
 from clinic_backups.operators.timetable import utc_now
 
@@ -18,16 +19,22 @@ def is_busy(error: BaseException) -> bool:
     return isinstance(error, AlreadyRunning) and not isinstance(error, HeldByStranger)
 
 
-def wait_for_others(log: Any, failures: Sequence[BaseException], seconds: float) -> None:
+def wait_for_others(log: Any, failures: Sequence[BaseException], settings: Settings, *, since: datetime | None) -> None:
     """Give the pool's slot back, if clinics that are busy are all that has failed. The task looks again later.
 
-    :param seconds: how long it waits.
+    If it waits for too long already, it fails. Otherwise Airflow would end it one day, and nobody would be told why.
+
+    :param since: when the wait may have begun; ``None`` if that is not known.
     :raises AirflowRescheduleException: nothing else has failed.
     """
     if not all(map(is_busy, failures)):
         return
-    moment = utc_now() + timedelta(seconds=seconds)
     for each in failures:
         log.info("%s", in_words(getattr(each, "message", "")))
+    if since is not None and utc_now() >= since + timedelta(hours=settings.task_hours):
+        hours = settings.task_hours
+        log.error("It has been busy for %s hours (CLINIC_BACKUPS_TASK_HOURS). No task waits longer.", hours)
+        return
+    moment = utc_now() + timedelta(seconds=settings.retry_delay_seconds)
     log.info("This task waits until %s and then looks again. That costs no retry.", moment.isoformat())
     raise AirflowRescheduleException(moment)  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Literal
+from urllib.parse import quote
 
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.object_keys import ROOT, new_probe, parse_key
@@ -72,6 +73,10 @@ def is_whole(objects: Mapping[str, ObjectInfo]) -> bool:
     return {"archive", "envelope"} <= objects.keys()
 
 
+NAME_BYTES = 1_200
+"""What a clinic's name may take, as stores write it: ``encode_metadata`` refuses more than some provider accepts."""
+
+
 def put_archive(
     record: BackupRecord, source: ByteSource, store: ObjectStore, *, locked_until: datetime | None
 ) -> StoredObject:
@@ -80,9 +85,17 @@ def put_archive(
         record.archive_key,
         source,
         content_type=ENCRYPTION.CONTENT_TYPE,
-        metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
+        metadata={"backup_id": record.backup_id, "clinic_name": _short(record.clinic_name)},
         locked_until=locked_until,
     )
+
+
+def _short(name: str) -> str:
+    """The beginning of a name. It is for people who look into the bucket; the envelope has the whole name."""
+    name = name[:NAME_BYTES]
+    while len(quote(name, safe="", errors="surrogatepass")) > NAME_BYTES:
+        name = name[:-1]
+    return name
 
 
 def require_any(store: ObjectStore, keys_of: Callable[[ClinicId], Container[str]]) -> None:
