@@ -599,7 +599,6 @@ def test_a_damaged_backup_of_the_shared_data_fails_by_name_and_stops_no_clinic(r
     rig.stores = Stores.of(rig.store)
     bad, good = rig.drills().run([SHARED_ID, 1])
     assert (bad.backup_id, bad.outcome) == (newest.backup_id, "failed")
-    assert rig.proofs.newest_at() == bad.finished_at
     assert newest.archive_key in (bad.error or "")
     assert json.loads(bad.certificate)["bad_replicas"] == [{"backup_id": newest.backup_id, "problem": "damaged"}]
     assert good.is_good, good.error

@@ -201,6 +201,13 @@ def test_workers_reach_only_what_they_need() -> None:
     assert all(rule["to"] for policy in (workers, celery) for rule in policy["egress"]), "no `to` means everywhere"
 
 
+def documented_accounts(variant: int) -> set[str]:
+    """The service accounts that docs/kubernetes.md lists for a workload identity."""
+    text = (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| (1|2|both) \|", text, re.M)
+    return {name for name, where in rows if where in ("both", str(variant))}
+
+
 def chart() -> Path:
     if not CHART:
         pytest.skip("TESTS_AIRFLOW_CHART is not set: the folder or archive of the chart of Apache Airflow")
@@ -270,5 +277,9 @@ def test_the_rendered_pods_keep_both_sides_apart(values: dict[str, Any], variant
     others = [part for part in (*documents, backups) if part["metadata"].get("name") != "clinic-backups-restore-pod"]
     others = [part for part in others if part.get("kind") != "ConfigMap"]
     assert not [part for part in others if any(f'"{name}"' in json.dumps(part) for name in OF_RESTORES)]
+    accounts = {pod["spec"]["serviceAccountName"] for pod in (restores, backups)}
+    accounts |= {named["Deployment", f"airflow-{name}"]["spec"]["template"]["spec"]["serviceAccountName"]
+                 for name in ("scheduler", "api-server")}  # fmt: skip
+    assert accounts == documented_accounts(2 if variant.startswith("celery") else 1)
     policy = named["NetworkPolicy", "airflow-api-server-policy"]["spec"]
     assert policy["ingress"], "without a rule, nobody reaches the API server"
