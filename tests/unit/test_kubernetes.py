@@ -199,6 +199,10 @@ def test_workers_reach_only_what_they_need() -> None:
     ]  # fmt: skip
     assert [[entry["port"] for entry in rule["ports"]] for rule in celery["egress"]] == [[6379], [5432]]
     assert all(rule["to"] for policy in (workers, celery) for rule in policy["egress"]), "no `to` means everywhere"
+    (internet,) = (peer["ipBlock"] for rule in workers["egress"] for peer in rule["to"]
+                   if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0")  # fmt: skip
+    private = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"}
+    assert set(internet["except"]) == private, "the addresses of other pods, machines and metadata servers"
 
 
 def documented_accounts(variant: int) -> set[str]:

@@ -9,14 +9,16 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from clinic_backups.catalog.board import ClinicMetrics, Counts
 from clinic_backups.catalog.replicas import Backlog
+from clinic_backups.web.banners import Kind
 from clinic_backups.web.metrics import EndedRun, Service, exposition
+from clinic_backups.web.runs import WATCHED
 from tests.missing import lacks
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -113,6 +115,17 @@ def test_no_two_panels_cover_each_other() -> None:
         assert not cells & taken, panel["title"]
         assert at["x"] + at["w"] <= 24
         taken |= cells
+
+
+def test_each_reason_why_backups_do_not_run_is_in_a_rule() -> None:
+    found = re.findall(r'clinic_backups_alert{kind=~?"([a-z_|]+)"}', " ".join(rule["expr"] for rule in RULES))
+    # A restore that waits for an approval has reminders by mail.
+    assert {kind for each in found for kind in each.split("|")} == set(get_args(Kind)) - {"waiting"}
+
+
+def test_each_dag_whose_silence_is_measured_is_in_a_rule() -> None:
+    found = re.findall(r'dag_id="(\w+)"', " ".join(rule["expr"] for rule in RULES))
+    assert set(found) == set(WATCHED)
 
 
 def test_no_rule_needs_the_figures_of_single_clinics() -> None:
