@@ -105,6 +105,7 @@ def test_each_unit_is_proven_and_the_certificate_says_what_was_compared(rig: Rig
     key.save(tmp_path / "key.pem")
     rig.settings = rig.settings.model_copy(update={"certificate_key_file": tmp_path / "key.pem"})
     amounts: dict[str, Any] = {}
+    assert rig.proofs.newest_at() is None
     done = rig.drills(on_proof=lambda proof, drilled: amounts.update({proof.backup_id: drilled.amounts})).run(
         [1, SHARED_ID, 2]
     )
@@ -132,6 +133,7 @@ def test_each_unit_is_proven_and_the_certificate_says_what_was_compared(rig: Rig
     )
     assert amounts[one.backup_id]["public.profesionales_odontologo.tarifa_consulta"] == fees
     assert rig.proofs.last_good(1) == done[0]
+    assert rig.proofs.newest_at() == done[-1].finished_at
     # What is recorded is not changed.
     with pytest.raises(Exception, match="only ever added to"):
         rig.execute("UPDATE clinic_backups.proof SET outcome = 'proven'")

@@ -6,21 +6,24 @@ docs/providers/aws.md. The other two enforce nothing, so their requests are only
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
+import requests
 
 from clinic_backups.backup.store_checks import check_stores
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.errors import ObjectNotFound, PermanentError
 from clinic_backups.base.findings import Report
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.stores.azure import AzureStore
@@ -82,8 +85,6 @@ def noted(client: Any) -> Iterator[Calls]:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """The requests of Google's and Azure's clients."""
-    import requests
-
     calls: Calls = []
     send = requests.Session.send
 
@@ -147,10 +148,11 @@ class _Broken:
         return bytes(done)
 
 
-def policy(page: str = "aws") -> dict[str, Any]:
-    """The first JSON of a page that is a policy."""
-    blocks = re.findall(r"```json\n(.*?)```", (PAGES / f"{page}.md").read_text("utf-8"), re.S)
-    return next(json.loads(block) for block in blocks if '"Statement"' in block)
+def policy(sid: str = "Objects") -> dict[str, Any]:
+    """The policy of docs/providers/aws.md that has this statement."""
+    blocks = re.findall(r"```json\n(.*?)```", (PAGES / "aws.md").read_text("utf-8"), re.S)
+    found: dict[str, Any] = next(json.loads(block) for block in blocks if f'"Sid": "{sid}"' in block)
+    return found
 
 
 def actions(document: dict[str, Any]) -> set[str]:
@@ -214,6 +216,33 @@ def test_without_one_of_the_rights_it_does_not_live(demo_database: DemoDatabase,
     store = S3Store(client_of(guarded, "backups", "backups-password"), bucket, "clinics")
     with pytest.raises(PermanentError, match=r"AccessDenied|Forbidden|403"):
         live(demo_database, store)
+
+
+def test_the_policy_for_the_api_server_is_enough_for_links_and_no_more(
+    demo_database: DemoDatabase, guarded: Server
+) -> None:
+    owner = client_of(guarded, guarded.login, guarded.password)
+    bucket = f"links-{uuid4().hex}"
+    owner.create_bucket(Bucket=bucket)
+    fleet = Fleet(demo_database, S3Store(owner, bucket, "clinics"))
+    fleet.initialise()
+    record = fleet.on_day(0)
+    allow(owner, bucket, policy("Links"))
+    bare = S3Store(client_of(guarded, "backups", "backups-password"), bucket, "clinics")
+    store = IdentifiedStore(bare, Identities(fleet.catalog.database).expected(bare.url))
+    assert store.stat(record.archive_key).size_bytes == record.size_bytes
+    link = store.presign(record.archive_key, expires_in=timedelta(hours=1), filename="x")
+    assert hashlib.sha256(requests.get(link, timeout=10).content).hexdigest() == record.sha256
+    with pytest.raises(ObjectNotFound):
+        store.stat("backups/1/missing")
+    for change in (
+        lambda: store.put("backups/1/more", io.BytesIO(b"x")),
+        lambda: store.delete(record.archive_key),
+        lambda: store.purge(record.archive_key),
+    ):
+        with pytest.raises(PermanentError):
+            change()
+    assert store.stat(record.archive_key).size_bytes == record.size_bytes
 
 
 def documented_requests() -> dict[str, list[int]]:

@@ -199,6 +199,17 @@ def test_workers_reach_only_what_they_need() -> None:
     ]  # fmt: skip
     assert [[entry["port"] for entry in rule["ports"]] for rule in celery["egress"]] == [[6379], [5432]]
     assert all(rule["to"] for policy in (workers, celery) for rule in policy["egress"]), "no `to` means everywhere"
+    (internet,) = (peer["ipBlock"] for rule in workers["egress"] for peer in rule["to"]
+                   if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0")  # fmt: skip
+    private = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"}
+    assert set(internet["except"]) == private, "the addresses of other pods, machines and metadata servers"
+
+
+def documented_accounts(variant: int) -> set[str]:
+    """The service accounts that docs/kubernetes.md lists for a workload identity."""
+    text = (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| (1|2|both) \|", text, re.M)
+    return {name for name, where in rows if where in ("both", str(variant))}
 
 
 def chart() -> Path:
@@ -270,5 +281,9 @@ def test_the_rendered_pods_keep_both_sides_apart(values: dict[str, Any], variant
     others = [part for part in (*documents, backups) if part["metadata"].get("name") != "clinic-backups-restore-pod"]
     others = [part for part in others if part.get("kind") != "ConfigMap"]
     assert not [part for part in others if any(f'"{name}"' in json.dumps(part) for name in OF_RESTORES)]
+    accounts = {pod["spec"]["serviceAccountName"] for pod in (restores, backups)}
+    accounts |= {named["Deployment", f"airflow-{name}"]["spec"]["template"]["spec"]["serviceAccountName"]
+                 for name in ("scheduler", "api-server")}  # fmt: skip
+    assert accounts == documented_accounts(2 if variant.startswith("celery") else 1)
     policy = named["NetworkPolicy", "airflow-api-server-policy"]["spec"]
     assert policy["ingress"], "without a rule, nobody reaches the API server"

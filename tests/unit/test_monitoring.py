@@ -9,14 +9,16 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from clinic_backups.catalog.board import ClinicMetrics, Counts
 from clinic_backups.catalog.replicas import Backlog
+from clinic_backups.web.banners import Kind
 from clinic_backups.web.metrics import EndedRun, Service, exposition
+from clinic_backups.web.runs import WATCHED
 from tests.missing import lacks
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -34,14 +36,17 @@ def exposed() -> set[str]:
     service = Service(
         counts=Counts(6, 1, 1, 1, 1, 1, 1),
         alerts=["paused"],
-        runs=[EndedRun("clinic_backup_watch", NOW, False)],
+        runs=[EndedRun("clinic_backup_watch", NOW, False, 60)],
         stores=["s3://b", "s3://c"],
         backlogs=[Backlog("s3://b", 2, NOW - timedelta(hours=1))],
+        drilled_at=NOW - timedelta(days=1),
     )
     text = exposition([clinic], NOW, service).decode()
     assert 'clinic_backups_replicas_missing{store="s3://c"} 0.0' in text
     assert 'clinic_backups_run_failed{dag_id="clinic_backup_watch"} 0.0' in text
-    return {line.split("{")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert 'clinic_backups_run_duration_seconds{dag_id="clinic_backup_watch"} 60.0' in text
+    assert "clinic_backups_newest_drill_age_seconds 86400.0" in text
+    return {re.split("[{ ]", line)[0] for line in text.splitlines() if not line.startswith("#")}
 
 
 def names_in(expression: str) -> set[str]:
@@ -94,6 +99,7 @@ def test_the_dashboard_uses_figures_that_there_are(tmp_path: Path) -> None:
     assert {panel["datasource"]["uid"] for panel in BOARD["panels"]} == {"${datasource}"}
     used = set[str]().union(*map(names_in, expressions()))
     unused = {"clinic_backups_last_good_timestamp_seconds", "clinic_backups_run_failed"}
+    unused |= {"clinic_backups_run_duration_seconds", "clinic_backups_newest_drill_age_seconds"}
     assert used == exposed() - unused
     rules = [{"record": "x", "expr": text} for text in expressions()]
     (tmp_path / "board.yaml").write_text(yaml.safe_dump({"groups": [{"name": "x", "rules": rules}]}))
@@ -109,6 +115,29 @@ def test_no_two_panels_cover_each_other() -> None:
         assert not cells & taken, panel["title"]
         assert at["x"] + at["w"] <= 24
         taken |= cells
+
+
+def test_each_reason_why_backups_do_not_run_is_in_a_rule() -> None:
+    found = re.findall(r'clinic_backups_alert{kind=~?"([a-z_|]+)"}', " ".join(rule["expr"] for rule in RULES))
+    # A restore that waits for an approval has reminders by mail.
+    assert {kind for each in found for kind in each.split("|")} == set(get_args(Kind)) - {"waiting"}
+
+
+def test_each_dag_whose_silence_is_measured_is_in_a_rule() -> None:
+    found = re.findall(r'dag_id="(\w+)"', " ".join(rule["expr"] for rule in RULES))
+    assert set(found) == set(WATCHED)
+
+
+def test_no_rule_needs_the_figures_of_single_clinics() -> None:
+    """docs/monitoring says how to leave them out, where they would be too many."""
+    clinic = ClinicMetrics(7, "Siete", NOW, 1.0, 1, 1, 1, 1, NOW, NOW, 1.0, 1)
+    text = exposition([clinic], NOW).decode()
+    of_clinics = {line.split("{")[0] for line in text.splitlines() if "clinic_id=" in line}
+    assert len(of_clinics) == 11
+    assert not of_clinics & {name for rule in RULES for name in names_in(rule["expr"])}
+    kept = re.search("regex: (.+)}", (FOLDER / "README.md").read_text())
+    assert kept is not None
+    assert {name for name in exposed() if re.fullmatch(kept[1], name)} == of_clinics
 
 
 def test_the_page_lists_each_figure_of_the_endpoint() -> None:

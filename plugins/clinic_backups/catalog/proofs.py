@@ -135,6 +135,13 @@ class Proofs:
         """The proofs of a unit, the newest first."""
         return self._find(proof.c.clinic_id == clinic_id, limit=limit)
 
+    def newest_at(self) -> datetime | None:
+        """When the newest drill of any unit ended, proven or not; none if there was none."""
+        newest = select(proof.c.finished_at).order_by(proof.c.id.desc()).limit(1)
+        with self._database.statement("finding the newest drill") as db:
+            found: datetime | None = db.execute(newest).scalar_one_or_none()
+        return found
+
     def last_good(self, clinic_id: ClinicId) -> ProofRecord | None:
         """The newest proof of a unit that did not fail."""
         found = self._find(proof.c.clinic_id == clinic_id, proof.c.outcome == "proven", limit=1)

@@ -27,6 +27,7 @@ class EndedRun:
     dag_id: str
     ended_at: datetime
     failed: bool
+    seconds: float = 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Service:
     :param alerts: kinds of :class:`clinic_backups.web.banners.Banner`.
     :param stores: the URLs of all stores.
     :param backlogs: what some of them lack.
+    :param drilled_at: when the newest drill of any unit ended, proven or not.
     """
 
     counts: Counts | None = None
@@ -43,6 +45,7 @@ class Service:
     runs: Sequence[EndedRun] = ()
     stores: Sequence[str] = ()
     backlogs: Sequence[Backlog] = ()
+    drilled_at: datetime | None = None
 
 
 def exposition(clinics: Iterable[ClinicMetrics], now: datetime, service: Service | None = None) -> bytes:
@@ -114,10 +117,19 @@ class _ServiceFigures(Collector):
             "clinic_backups_run_age_seconds", "Time since the newest run of the DAG ended", labels=("dag_id",)
         )
         failed = GaugeMetricFamily("clinic_backups_run_failed", "Whether that run failed", labels=("dag_id",))
+        duration = GaugeMetricFamily(
+            "clinic_backups_run_duration_seconds", "How long that run took", labels=("dag_id",)
+        )
         for run in self._of.runs:
             age.add_metric([run.dag_id], (self._now - run.ended_at).total_seconds())
             failed.add_metric([run.dag_id], run.failed)
-        return [alert, counts, age, failed, *self._replicas()]
+            duration.add_metric([run.dag_id], run.seconds)
+        drill = GaugeMetricFamily(
+            "clinic_backups_newest_drill_age_seconds", "Time since the newest drill ended, whatever its result"
+        )
+        if self._of.drilled_at is not None:
+            drill.add_metric([], (self._now - self._of.drilled_at).total_seconds())
+        return [alert, counts, age, failed, duration, drill, *self._replicas()]
 
     def _replicas(self) -> Iterable[Metric]:
         missing = GaugeMetricFamily(

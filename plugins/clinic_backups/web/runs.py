@@ -140,7 +140,7 @@ class Runs:
                  for dag_id in dag_ids]  # fmt: skip
         with _session() as session:
             found = [run for query in ended for run in session.scalars(query)]
-            return [EndedRun(run.dag_id, run.end_date, run.state == "failed") for run in found]
+            return [EndedRun(run.dag_id, run.end_date, run.state == "failed", _seconds(run)) for run in found]
 
     def answer(
         self, run_id: str, *, approve: bool, user: Any, now: datetime, require_shown: Callable[[], object],
@@ -184,6 +184,12 @@ class Runs:
                 )
             except HTTPException as error:
                 raise _of_airflow(error) from None
+
+
+def _seconds(run: Any) -> float:
+    """How long an ended run took. One that failed before a task could start has no start."""
+    began: datetime = run.start_date or run.end_date
+    return float((run.end_date - began).total_seconds())
 
 
 def _of_airflow(error: HTTPException) -> Exception:

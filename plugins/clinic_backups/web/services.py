@@ -115,7 +115,7 @@ class Services:
         """What whoever runs the system is told. What nobody can say at the moment is left out."""
         urls, backlogs = self._backlogs()
         alerts = [banner.kind for banner in self.banners()]
-        return Service(counts, alerts, Runs().newest_ended(WATCHED), urls, backlogs)
+        return Service(counts, alerts, Runs().newest_ended(WATCHED), urls, backlogs, self.proofs.newest_at())
 
     def _backlogs(self) -> tuple[Sequence[str], Sequence[Backlog]]:
         """The stores, and what some of them lack. One alone lacks nothing: a backup is complete once it is there."""
