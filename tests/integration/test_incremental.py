@@ -485,6 +485,27 @@ def test_what_came_from_a_replica_before_its_damage_is_kept_and_the_next_store_g
     assert chain.rows_now(1) == rows
 
 
+def test_an_archive_is_read_until_the_last_wanted_block_has_come(chain: Chain) -> None:
+    """So damage far behind the wanted rows is no hindrance, even if there is no other replica."""
+    one = chain.stores.primary
+    fill_with_noise(chain, 60_000, 1)
+    full = chain.next()
+    chain.execute("UPDATE public.usuarios_paciente SET telefono = '1' WHERE clinica_id = 1")
+    child = chain.next()
+    assert child.kind == "incremental"
+    damaged = bytearray(objects_of(one)[full.archive_key])
+    damaged[-100] ^= 1
+    one.delete(full.archive_key)
+    put(one, full.archive_key, bytes(damaged))
+    rows = chain.rows_now(1)
+    chain.execute(f"UPDATE {STOCK} SET cantidad = 5 WHERE id = (SELECT min(id) FROM {STOCK} WHERE clinica_id = 1)")
+    bad: list[str] = []
+    restore = chain.restore(on_bad_replica=lambda source, url, error: bad.append(url))
+    source = source_of(child)
+    restore.apply(source, Wish(), approved=restore.plan(source, Wish()).digest)
+    assert (bad, chain.rows_now(1)) == ([], rows)
+
+
 def test_an_error_of_the_database_while_loading_is_no_stores_fault(
     chain: Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,3 +96,30 @@ def test_a_trigger_that_always_fires_does_not_lose_a_parent_unseen(rig: Shaped, 
     with pytest.raises(ClinicBackupsError, match="Nothing was changed"):
         rig.restore().apply(rig.source(record), Wish(), approved=plan.digest)
     assert rig.everything() == before
+
+
+@pytest.mark.parametrize("as_owner", [False, True])
+def test_a_foreign_key_between_two_collations(
+    demo_database: DemoDatabase, tmp_path: Path, asked: list[set[str]], *, as_owner: bool
+) -> None:
+    """PostgreSQL compares by the parent's collation. With a trigger, the restore proves the key itself."""
+    ddl = """
+        CREATE TABLE s.kind (code text COLLATE "C" PRIMARY KEY, clinic_id int REFERENCES s.clinic);
+        CREATE TABLE s.item (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, kind text REFERENCES s.kind, other varchar(9) COLLATE "POSIX" REFERENCES s.kind);
+        INSERT INTO s.kind SELECT 'k' || k, 1 + k % 2 FROM generate_series(1, 6) AS k;
+        INSERT INTO s.item SELECT k, 1 + k % 2, 'k' || k, 'k' || k FROM generate_series(1, 6) AS k;
+        CREATE FUNCTION s.same() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER same BEFORE INSERT ON s.item FOR EACH ROW EXECUTE FUNCTION s.same()
+    """
+    rig = shaped(demo_database, tmp_path, ddl, {"kind": OWN, "item": OWN}, owner=as_owner)
+    record, before = rig.run(1), rig.everything()
+    rig.execute("DELETE FROM s.item WHERE clinic_id = 1 AND id > 2", "DELETE FROM s.kind WHERE code IN ('k4', 'k6')")
+    rig.bring_back(record)
+    assert rig.everything() == before
+    rig.execute("DELETE FROM s.item WHERE clinic_id = 1", "DELETE FROM s.kind WHERE clinic_id = 1")
+    rig.bring_back(record)
+    assert rig.everything() == before
+    assert asked[-1] == {"item_kind_fkey", "item_other_fkey"}
+    rig.execute("DELETE FROM s.item WHERE id = 2", "DELETE FROM s.kind WHERE code = 'k2'")
+    said = [refusal.message for refusal in rig.plan(record, tables=("s.item",)).refusals]
+    assert any("1 rows of s.item refer to rows of s.kind that do not exist" in each for each in said)

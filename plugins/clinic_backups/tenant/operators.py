@@ -13,17 +13,21 @@ class Operator(NamedTuple):
 
     :param left, right: its types, quoted, unless it is PostgreSQL's own. In another schema, somebody may have made an
         operator of this name that fits a column's type better: for a domain, or for text beside citext.
+    :param collation: the collation to compare by, quoted, if those of the two columns differ: PostgreSQL would not
+        choose one of them.
     """
 
     schema: str
     name: str
     left: str | None = None
     right: str | None = None
+    collation: str | None = None
 
     def compares(self, one: sql.Composable, other: sql.Composable) -> sql.Composed:
         """SQL: one operand, the operator, and the other one."""
-        return sql.SQL("{} OPERATOR({}.{}) {}").format(
-            _cast(one, self.left), sql.Identifier(self.schema), sql.SQL(self.name), _cast(other, self.right)
+        collate = sql.SQL("" if self.collation is None else f" COLLATE {self.collation}")
+        return sql.SQL("{} OPERATOR({}.{}) {}{}").format(
+            _cast(one, self.left), sql.Identifier(self.schema), sql.SQL(self.name), _cast(other, self.right), collate
         )
 
 

@@ -1,7 +1,8 @@
 -- Every foreign key of the given tables, or to one of them. The partitioned table stands for its partitions. Keys
 -- that PostgreSQL made for partitions (conparentid) are left out. In PostgreSQL 18, a key that is not enforced
 -- counts as a remark, and PostgreSQL itself has to check a key with a PERIOD, because a row may refer to several
--- rows of the parent together. Operators have the referenced column on the left.
+-- rows of the parent together. Operators have the referenced column on the left,
+-- and its collation if the other column has another one: PostgreSQL compares by it too.
 SELECT DISTINCT
        f.conname,
        cn.nspname || '.' || child.relname,
@@ -12,14 +13,21 @@ SELECT DISTINCT
        (SELECT array_agg(a.attname::text ORDER BY k.position)
           FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, position)
           JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum),
-       (SELECT jsonb_agg(jsonb_build_array(opn.nspname, op.oprname, o."left", o."right") ORDER BY k.position)
+       (SELECT jsonb_agg(jsonb_build_array(opn.nspname, op.oprname, o."left", o."right", other.spelled) ORDER BY k.position)
           FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (operator, position)
           JOIN pg_operator op ON op.oid = k.operator
           JOIN pg_namespace opn ON opn.oid = op.oprnamespace
          CROSS JOIN LATERAL (SELECT max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprleft),
                                      max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprright)
                                 FROM pg_type t JOIN pg_namespace tn ON tn.oid = t.typnamespace
-                               WHERE t.oid IN (op.oprleft, op.oprright) AND t.typtype <> 'p' AND opn.nspname <> 'pg_catalog') AS o ("left", "right")),
+                               WHERE t.oid IN (op.oprleft, op.oprright) AND t.typtype <> 'p' AND opn.nspname <> 'pg_catalog') AS o ("left", "right")
+         CROSS JOIN LATERAL (SELECT (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
+                                     FROM pg_attribute ca, pg_attribute pa
+                                     JOIN pg_collation l ON l.oid = pa.attcollation
+                                     JOIN pg_namespace ln ON ln.oid = l.collnamespace
+                                    WHERE ca.attrelid = f.conrelid AND ca.attnum = f.conkey[k.position]
+                                      AND pa.attrelid = f.confrelid AND pa.attnum = f.confkey[k.position]
+                                      AND ca.attcollation NOT IN (0, pa.attcollation))) AS other (spelled)),
        f.confdeltype::text,
        f.confupdtype::text,
        -- MATCH SIMPLE between whole tables without inheritance, on stored columns.

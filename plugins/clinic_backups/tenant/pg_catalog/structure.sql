@@ -36,7 +36,7 @@ managed AS MATERIALIZED (
      WHERE p.proname = 'lo_manage'
 ), -- A partition stands for the table it is part of; what it has from there is named there.
 foreign_key AS MATERIALIZED (
-    SELECT f.conrelid, f.conkey[:c.compared] AS conkey, f.confkey[:c.compared] AS confkey,
+    SELECT f.conrelid, f.confrelid, f.conkey[:c.compared] AS conkey, f.confkey[:c.compared] AS confkey,
            f.conpfeqop[:c.compared] AS conpfeqop, child.name AS child, parent.oid AS parent_oid,
            parent.name AS parent
       FROM pg_constraint f
@@ -87,7 +87,14 @@ SELECT 'foreign_key', json_build_object(
            'parent_columns', (SELECT json_agg(a.attname ORDER BY k.position)
                                 FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, position)
                                 JOIN pg_attribute a ON a.attrelid = f.parent_oid AND a.attnum = k.attnum),
-           'operators', (SELECT json_agg((SELECT json_build_array(n.nspname, o.oprname, types."left", types."right") FROM pg_operator o
+           'operators', (SELECT json_agg((SELECT json_build_array(n.nspname, o.oprname, types."left", types."right",
+                                                                                  (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
+                                                                                     FROM pg_attribute ca, pg_attribute pa
+                                                                                     JOIN pg_collation l ON l.oid = pa.attcollation
+                                                                                     JOIN pg_namespace ln ON ln.oid = l.collnamespace
+                                                                                    WHERE ca.attrelid = f.conrelid AND ca.attnum = f.conkey[k.position]
+                                                                                      AND pa.attrelid = f.confrelid AND pa.attnum = f.confkey[k.position]
+                                                                                      AND ca.attcollation NOT IN (0, pa.attcollation))) FROM pg_operator o
                                             JOIN pg_namespace n ON n.oid = o.oprnamespace
                                             CROSS JOIN LATERAL (SELECT max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = o.oprleft),
                                                                         max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = o.oprright)
