@@ -73,6 +73,10 @@ def test_the_tables_are_read_and_the_store_is_written(url: str, store: tuple[str
     assert "geheim" not in repr(told) and RECORDS[0].archive_key not in repr(told)
 
 
+def test_a_server_without_a_host_is_on_this_machine() -> None:
+    assert Lineage.of(replace(DATABASE, host=""), "s3://bucket").server == "postgres://localhost:5432"
+
+
 @pytest.mark.usefixtures("provider")
 def test_a_task_without_a_backup_tells_nothing() -> None:
     assert Lineage.of(DATABASE, "s3://bucket")([]) is None

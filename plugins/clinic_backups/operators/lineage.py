@@ -33,7 +33,7 @@ class Lineage:
         parts = urlsplit(store_url)
         namespace = f"{parts.scheme}://{parts.hostname}" if parts.hostname else parts.scheme
         return cls(
-            f"postgres://{clinic_db.host}:{clinic_db.port or 5432}",
+            f"postgres://{clinic_db.host or 'localhost'}:{clinic_db.port or 5432}",
             clinic_db.schema,
             (namespace, (parts.path if parts.scheme == "file" else parts.path.strip("/")) or "/"),
         )
