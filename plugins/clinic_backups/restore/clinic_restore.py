@@ -212,11 +212,11 @@ class ClinicRestore:
 
         If somebody wrote at the same moment, compare again. If a type does not accept the values, load them as texts.
         """
+        with Snapshot(self.database, **self.settings.timeouts) as looking:
+            require_primary(ask(looking))  # before a large archive is fetched
+        backup = self.archives.fetch(source)
         kept = KeptConnections()
         with kept.keeping():
-            with Snapshot(self.database, kept=kept, **self.settings.timeouts) as looking:
-                require_primary(ask(looking))  # before a large archive is fetched
-            backup = self.archives.fetch(source)
             return self._tried(backup, source, wish, use, kind, since=since, kept=kept)
 
     def _tried(
