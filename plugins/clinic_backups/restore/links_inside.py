@@ -26,11 +26,11 @@ def links_inside(
     Only tables are looked at that get all their rows back. The value that a foreign key refers to is unique, so no row
     of others can have it as well: PostgreSQL would refuse the inserted one.
     """
-    looked_at = [each for each in references if each.whole and each.child_readable and each.parent_readable]
     both = [
         (each, child, parent)
-        for each in looked_at
-        if (child := diffs.get(each.child)) is not None
+        for each in references
+        if each.is_visible
+        and (child := diffs.get(each.child)) is not None
         and (parent := diffs.get(each.parent)) is not None
         and child.whole
         and parent.whole

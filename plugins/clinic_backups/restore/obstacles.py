@@ -47,12 +47,7 @@ class Obstacles:
     ) -> None:
         self._parents, self._inside = parents, inside
         self._diffs, self._tables, self._declared, self._former = diffs, tables, declared, former
-        # PostgreSQL checks references to tables that this role may not read, and those of a single partition.
-        self._looked_at = [
-            reference
-            for reference in references
-            if reference.whole and reference.child_readable and reference.parent_readable
-        ]
+        self._looked_at = [reference for reference in references if reference.is_visible]
         self._others = RowsOfOthers(workspace, diffs, self._looked_at, declared, ways, inside)
 
     def all(self) -> Iterator[Obstacle]:

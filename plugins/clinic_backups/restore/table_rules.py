@@ -115,6 +115,11 @@ class Reference:
     match_full: bool = False
     """Whether a row refers to nothing only if all columns are NULL."""
 
+    @property
+    def is_visible(self) -> bool:
+        """Whether this role can look at all rows that it covers. Otherwise only PostgreSQL checks it."""
+        return self.whole and self.child_readable and self.parent_readable
+
     def refers(self, child: str, parent: str) -> sql.Composed:
         """SQL: the row of alias ``child`` refers to the row of alias ``parent``."""
         return compare(
@@ -181,7 +186,9 @@ def read_rules(snapshot: Snapshot, names: Sequence[str]) -> dict[str, TableRules
 
 def read_references(snapshot: Snapshot, names: Sequence[str]) -> tuple[Reference, ...]:
     """All foreign keys from or to one of these tables."""
-    found = snapshot.rows(catalog_query("foreign_keys"), {"names": list(names)}, "reading the foreign keys")
+    found = snapshot.rows(
+        catalog_query("foreign_keys", key_operator="key_operator"), {"names": list(names)}, "reading the foreign keys"
+    )
     return tuple(
         Reference(name, child, tuple(columns), parent, tuple(parent_columns), operators_of(operators), *rest)
         for name, child, columns, parent, parent_columns, operators, *rest in found

@@ -140,7 +140,11 @@ def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table
     # With search_path pg_catalog the types of extensions have a schema before their name.
     if any("." in text for text in [*map(types.get, key.columns), *map(parents.get, key.references_columns)] if text):
         table = quoted_table(child.name)
-        found = snapshot.rows(catalog_query("operators"), {"table": table}, f"reading the foreign keys of {child.name}")
+        found = snapshot.rows(
+            catalog_query("operators", key_operator="key_operator"),
+            {"table": table},
+            f"reading the foreign keys of {child.name}",
+        )
         operators = operators_of(dict(found)[key.name])
     pairs = list(zip(key.columns, key.references_columns, operators, strict=True))
     present = [sql.SQL("r.{} IS NOT NULL").format(sql.Identifier(column)) for column in key.columns]

@@ -155,7 +155,7 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
     :param names: include columns with these names, besides those named like a foreign key.
     :param clinic_table: also include columns named like those of this table's key, if that has several.
     """
-    query = catalog_query("structure")
+    query = catalog_query("structure", key_operator="key_operator")
     facts: dict[str, list[Any]] = {}
     values = {"names": [loose_stem(name) for name in names], "words": LOOSE_STEM, "clinic_table": clinic_table}
     values["copy"] = MADE_BY_US

@@ -13,21 +13,8 @@ SELECT DISTINCT
        (SELECT array_agg(a.attname::text ORDER BY k.position)
           FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, position)
           JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum),
-       (SELECT jsonb_agg(jsonb_build_array(opn.nspname, op.oprname, o."left", o."right", other.spelled) ORDER BY k.position)
-          FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (operator, position)
-          JOIN pg_operator op ON op.oid = k.operator
-          JOIN pg_namespace opn ON opn.oid = op.oprnamespace
-         CROSS JOIN LATERAL (SELECT max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprleft),
-                                     max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprright)
-                                FROM pg_type t JOIN pg_namespace tn ON tn.oid = t.typnamespace
-                               WHERE t.oid IN (op.oprleft, op.oprright) AND t.typtype <> 'p' AND opn.nspname <> 'pg_catalog') AS o ("left", "right")
-         CROSS JOIN LATERAL (SELECT (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
-                                     FROM pg_attribute ca, pg_attribute pa
-                                     JOIN pg_collation l ON l.oid = pa.attcollation
-                                     JOIN pg_namespace ln ON ln.oid = l.collnamespace
-                                    WHERE ca.attrelid = f.conrelid AND ca.attnum = f.conkey[k.position]
-                                      AND pa.attrelid = f.confrelid AND pa.attnum = f.confkey[k.position]
-                                      AND ca.attcollation NOT IN (0, pa.attcollation))) AS other (spelled)),
+       (SELECT jsonb_agg({key_operator} ORDER BY k.position)
+          FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (operator, position)),
        f.confdeltype::text,
        f.confupdtype::text,
        -- MATCH SIMPLE between whole tables without inheritance, on stored columns.

@@ -1,21 +1,8 @@
 -- By the name of each foreign key of the given table, the operator that compares parent and child. The operator of a
--- citext column differs from that of text. With the parent's collation, if the child's column has another one.
-SELECT f.conname, jsonb_agg(jsonb_build_array(n.nspname, o.oprname, types."left", types."right", other.spelled) ORDER BY k.position)
+-- citext column differs from that of text.
+SELECT f.conname, jsonb_agg({key_operator} ORDER BY k.position)
   FROM pg_constraint f
  CROSS JOIN LATERAL unnest(f.conpfeqop) WITH ORDINALITY AS k (operator, position)
-  JOIN pg_operator o ON o.oid = k.operator
-  JOIN pg_namespace n ON n.oid = o.oprnamespace
- CROSS JOIN LATERAL (SELECT max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = o.oprleft),
-                             max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = o.oprright)
-                        FROM pg_type t JOIN pg_namespace tn ON tn.oid = t.typnamespace
-                       WHERE t.oid IN (o.oprleft, o.oprright) AND t.typtype <> 'p' AND n.nspname <> 'pg_catalog') AS types ("left", "right")
- CROSS JOIN LATERAL (SELECT (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
-                               FROM pg_attribute ca, pg_attribute pa
-                               JOIN pg_collation l ON l.oid = pa.attcollation
-                               JOIN pg_namespace ln ON ln.oid = l.collnamespace
-                              WHERE ca.attrelid = f.conrelid AND ca.attnum = f.conkey[k.position]
-                                AND pa.attrelid = f.confrelid AND pa.attnum = f.confkey[k.position]
-                                AND ca.attcollation NOT IN (0, pa.attcollation))) AS other (spelled)
  WHERE k.position <= cardinality(f.conkey) - COALESCE((to_jsonb(f) ->> 'conperiod')::boolean::int, 0)
    AND f.contype = 'f' AND f.conrelid = %(table)s::regclass
  GROUP BY f.conname

@@ -87,21 +87,8 @@ SELECT 'foreign_key', json_build_object(
            'parent_columns', (SELECT json_agg(a.attname ORDER BY k.position)
                                 FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, position)
                                 JOIN pg_attribute a ON a.attrelid = f.parent_oid AND a.attnum = k.attnum),
-           'operators', (SELECT json_agg((SELECT json_build_array(n.nspname, o.oprname, types."left", types."right",
-                                                                                  (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
-                                                                                     FROM pg_attribute ca, pg_attribute pa
-                                                                                     JOIN pg_collation l ON l.oid = pa.attcollation
-                                                                                     JOIN pg_namespace ln ON ln.oid = l.collnamespace
-                                                                                    WHERE ca.attrelid = f.conrelid AND ca.attnum = f.conkey[k.position]
-                                                                                      AND pa.attrelid = f.confrelid AND pa.attnum = f.confkey[k.position]
-                                                                                      AND ca.attcollation NOT IN (0, pa.attcollation))) FROM pg_operator o
-                                            JOIN pg_namespace n ON n.oid = o.oprnamespace
-                                            CROSS JOIN LATERAL (SELECT max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = o.oprleft),
-                                                                        max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = o.oprright)
-                                                                   FROM pg_type t JOIN pg_namespace tn ON tn.oid = t.typnamespace
-                                                                  WHERE t.oid IN (o.oprleft, o.oprright) AND t.typtype <> 'p' AND n.nspname <> 'pg_catalog') AS types ("left", "right")
-                                            WHERE o.oid = k.oid) ORDER BY k.position)
-                           FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (oid, position)),
+           'operators', (SELECT json_agg({key_operator} ORDER BY k.position)
+                           FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (operator, position)),
            'type', (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a
                      WHERE a.attrelid = f.conrelid AND a.attnum = f.conkey[1]),
            'base', (SELECT format_type(COALESCE(d.base, a.atttypid), NULL)
