@@ -54,7 +54,7 @@ class KeptConnections:
     ) -> WatchedConnection:
         """A connection outside of a transaction: an idle one whose server answers, or else a new one.
 
-        One that has grown old while it was idle, as during the fetching of a large archive, is closed instead.
+        One that has grown old while it was idle is closed instead.
         Unless it was used just now, the server is asked for its settings, as over a new connection, because they may
         have changed meanwhile.
 

@@ -119,7 +119,7 @@ class ClinicBackupOperator(BaseOperator):
             (clinic,) = share.clinics
             tell(clinic_id=clinic.id)
             try:
-                made = self._made_before(parts, context).get(clinic.id)
+                made = _completed(parts, context).get(clinic.id) if self._is_retry(context) else None
                 result = (
                     self._back_up(parts, context, clinic, self.log, turns=Turns())
                     if made is None
@@ -140,15 +140,13 @@ class ClinicBackupOperator(BaseOperator):
             return None
         return parts.comparisons.of_run(context["dag_run"].run_id, [clinic.id for clinic in share.clinics])
 
-    def _made_before(self, parts: AirflowParts, context: Context) -> dict[ClinicId, BackupRecord]:
-        """The run's backups, if this is a retry: an earlier try may have died after it had completed them.
+    def _is_retry(self, context: Context) -> bool:
+        """Whether Airflow tries again. Then an earlier try may have died after it had completed its backups.
 
         Who clears a task wants another backup. Airflow then raises the number of its tries.
         """
         instance = context["ti"]
-        if instance.try_number == 1 or instance.max_tries > (self.retries or 0):
-            return {}
-        return _completed(parts, context)
+        return bool(instance.try_number != 1 and instance.max_tries <= (self.retries or 0))
 
     def _keep(self, parts: AirflowParts, record: BackupRecord) -> dict[str, Any]:
         self.log.info(
@@ -182,8 +180,8 @@ class ClinicBackupOperator(BaseOperator):
         """
         made = _completed(parts, context)
         wanted = [clinic for clinic in share.clinics if clinic.id not in made]
-        if not wanted and (kept := self._made_before(parts, context)):
-            results = [self._keep(parts, kept[clinic.id]) for clinic in share.clinics]
+        if not wanted and self._is_retry(context):
+            results = [self._keep(parts, made[clinic.id]) for clinic in share.clinics]
             self._update_assets(context)
             return _of_share(results)
         wanted = wanted or list(share.clinics)

@@ -214,28 +214,10 @@ class ClinicRestore:
         """
         with Snapshot(self.database, **self.settings.timeouts) as looking:
             require_primary(ask(looking))  # before a large archive is fetched
-        backup = self.archives.fetch(source)
-        kept = KeptConnections()
-        with kept.keeping():
-            return self._tried(backup, source, wish, use, kind, since=since, kept=kept)
-
-    def _tried(
-        self,
-        backup: Fetched,
-        source: Source,
-        wish: Wish,
-        use: Callable[[C], T],
-        kind: type[C],
-        *,
-        since: RestorePlan | None,
-        kept: KeptConnections,
-    ) -> T:
-        tries, as_text = 1, False
+        backup, tries, as_text = self.archives.fetch(source), 1, False
         while True:
             try:
-                with self._comparison(
-                    backup, source, wish, kind, as_text=as_text, since=since, kept=kept
-                ) as comparison:
+                with self._comparison(backup, source, wish, kind, as_text=as_text, since=since) as comparison:
                     return use(comparison)
             except Unfit:
                 if as_text:
@@ -258,15 +240,7 @@ class ClinicRestore:
 
     @contextmanager
     def _comparison(
-        self,
-        backup: Fetched,
-        source: Source,
-        wish: Wish,
-        kind: type[C],
-        *,
-        as_text: bool,
-        since: RestorePlan | None,
-        kept: KeptConnections,
+        self, backup: Fetched, source: Source, wish: Wish, kind: type[C], *, as_text: bool, since: RestorePlan | None
     ) -> Iterator[C]:
         folder, queries = unit_sql(self.database, self.settings, source.clinic_id)
         drift = folder.drift()
@@ -274,66 +248,68 @@ class ClinicRestore:
         # Before anything is locked, because it asks a store.
         forgotten = self.forgotten_of(source.clinic_id)
         begun = time.monotonic()
-        with Snapshot(self.database, kept=kept, **timeouts) as looking:
-            identity = identity_of(looking)
-            backup_now = _under_names_of_now(backup.manifest, drift, looking, identity)
-            names = [name for name in backup_now.manifest.tables if name in queries]
-            rules = read_rules(looking, names)
-        # A table that the role may not read cannot be locked either. The plan refuses it.
-        compared = {name: queries[name] for name in names
-                    if name in rules and "SELECT" not in rules[name].missing_rights}  # fmt: skip
-        of_clinics = {name: query for name, query in queries.items() if name not in folder.parents()}
-        with Workspace(self.database, reads=compared, beside=kept, **timeouts) as workspace:
-            target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
-            read_elsewhere = elsewhere(backup.manifest.database, identity)
-            of_itself = [read_elsewhere] if read_elsewhere else []
-            if read_elsewhere and not wish.other_database:
-                refusals = (*refusals, of_another(read_elsewhere, is_undo=source.is_undo))
-            # The safety backup of a restore of some tables brings back only these.
-            chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
-            of_itself += [only_taken_back(chosen)] if chosen else []
-            of_itself += forgotten.notes if forgotten else ()
-            if isinstance(folder, SharedFolder):
-                of_itself.append(parent_tables.OF_SHARED)
-            elif source.is_undo and parent_tables.of_backup(backup_now.manifest.tables, folder.parents()):
-                of_itself.append(parent_tables.STAY)
-            comparison = kind(
-                workspace,
-                self.database,
-                backup_now,
-                replace(
-                    wish,
-                    tables=chosen or backup_now.now(wish.tables),
-                    rows={backup_now.now([name])[0]: keys for name, keys in wish.rows.items()},
-                ),
-                queries,
-                target=target,
-                refusals=refusals,
-                folder=folder,
-                ways=Ways(workspace, folder, of_clinics, source.clinic_id),
-                as_text=as_text,
-                since=since,
-                of_itself=of_itself,
-                read_elsewhere=bool(read_elsewhere),
-                forgotten=forgotten,
-            )
-            require_no_strangers_in_hooks(workspace, folder, source.clinic_id)
-            comparison.choose()
-            self.listener.step("reading the clinic as it is")
-            # A session that waits for our locks delays the reader too, so both together have one lock timeout.
-            left = timeouts["lock_timeout_seconds"] - (time.monotonic() - begun)
-            patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
-            with Snapshot(self.database, same_as=workspace.export(), kept=workspace.beside, **patience) as reader:
-                staging = Staging(workspace, reader, queries, as_text=as_text)
-                read = self.archives.read
-                comparison.stage(staging, lambda wanted: read(backup, backup_now.taker(wanted)))
-                reader.require_settings("the clinic was read")
-            workspace.renew_settings(code_ran=False)
-            workspace.prove()
-            self.listener.step("comparing")
-            comparison.compare()
-            workspace.require_settings("comparing the clinic with the backup")
-            yield comparison
+        kept = KeptConnections()
+        with kept.keeping():
+            with Snapshot(self.database, kept=kept, **timeouts) as looking:
+                identity = identity_of(looking)
+                backup_now = _under_names_of_now(backup.manifest, drift, looking, identity)
+                names = [name for name in backup_now.manifest.tables if name in queries]
+                rules = read_rules(looking, names)
+            # A table that the role may not read cannot be locked either. The plan refuses it.
+            compared = {name: queries[name] for name in names
+                        if name in rules and "SELECT" not in rules[name].missing_rights}  # fmt: skip
+            of_clinics = {name: query for name, query in queries.items() if name not in folder.parents()}
+            with Workspace(self.database, reads=compared, beside=kept, **timeouts) as workspace:
+                target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
+                read_elsewhere = elsewhere(backup.manifest.database, identity)
+                of_itself = [read_elsewhere] if read_elsewhere else []
+                if read_elsewhere and not wish.other_database:
+                    refusals = (*refusals, of_another(read_elsewhere, is_undo=source.is_undo))
+                # The safety backup of a restore of some tables brings back only these.
+                chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
+                of_itself += [only_taken_back(chosen)] if chosen else []
+                of_itself += forgotten.notes if forgotten else ()
+                if isinstance(folder, SharedFolder):
+                    of_itself.append(parent_tables.OF_SHARED)
+                elif source.is_undo and parent_tables.of_backup(backup_now.manifest.tables, folder.parents()):
+                    of_itself.append(parent_tables.STAY)
+                comparison = kind(
+                    workspace,
+                    self.database,
+                    backup_now,
+                    replace(
+                        wish,
+                        tables=chosen or backup_now.now(wish.tables),
+                        rows={backup_now.now([name])[0]: keys for name, keys in wish.rows.items()},
+                    ),
+                    queries,
+                    target=target,
+                    refusals=refusals,
+                    folder=folder,
+                    ways=Ways(workspace, folder, of_clinics, source.clinic_id),
+                    as_text=as_text,
+                    since=since,
+                    of_itself=of_itself,
+                    read_elsewhere=bool(read_elsewhere),
+                    forgotten=forgotten,
+                )
+                require_no_strangers_in_hooks(workspace, folder, source.clinic_id)
+                comparison.choose()
+                self.listener.step("reading the clinic as it is")
+                # A session that waits for our locks delays the reader too, so both together have one lock timeout.
+                left = timeouts["lock_timeout_seconds"] - (time.monotonic() - begun)
+                patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
+                with Snapshot(self.database, same_as=workspace.export(), kept=workspace.beside, **patience) as reader:
+                    staging = Staging(workspace, reader, queries, as_text=as_text)
+                    read = self.archives.read
+                    comparison.stage(staging, lambda wanted: read(backup, backup_now.taker(wanted)))
+                    reader.require_settings("the clinic was read")
+                workspace.renew_settings(code_ran=False)
+                workspace.prove()
+                self.listener.step("comparing")
+                comparison.compare()
+                workspace.require_settings("comparing the clinic with the backup")
+                yield comparison
 
 
 def _under_names_of_now(manifest: Manifest, drift: Drift, looking: Snapshot, identity: str) -> Migrated:

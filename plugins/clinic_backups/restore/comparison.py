@@ -319,9 +319,8 @@ class Comparison:
         workspace, diffs, references = self.workspace, self.diffs, self._references
         self._inside = links_inside(workspace, diffs, references)
         refusals = list(self._checks().run())
-        if (
-            refusals and self._inside
-        ):  # a row that stands in the way may be referred to as well, and all of it is listed
+        if refusals and self._inside:
+            # A row that stands in the way may be referred to as well, and all of it is listed.
             self._inside = frozenset()
             refusals = list(self._checks().run())
         self._refusals += refusals

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Literal
 from urllib.parse import quote
 
@@ -92,10 +92,8 @@ def put_archive(
 
 def _short(name: str) -> str:
     """The beginning of a name. It is for people who look into the bucket; the envelope has the whole name."""
-    name = name[:NAME_BYTES]
-    while len(quote(name, safe="", errors="surrogatepass")) > NAME_BYTES:
-        name = name[:-1]
-    return name
+    sizes = accumulate(len(quote(letter, safe="", errors="surrogatepass")) for letter in name[:NAME_BYTES])
+    return name[: sum(size <= NAME_BYTES for size in sizes)]
 
 
 def require_any(store: ObjectStore, keys_of: Callable[[ClinicId], Container[str]]) -> None:

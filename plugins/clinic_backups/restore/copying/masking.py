@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from clinic_backups.archive.csv_rows import checked_rows, raw_fields_of, row_of, value_of, written
-from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.table import Table
 from clinic_backups.restore.copying.made_up_names import FAMILY, GIVEN
+from clinic_backups.restore.copying.odd_values import HINT, not_of_postgres
 from clinic_backups.restore.copying.other_numbers import LARGEST, other_number
 from clinic_backups.tenant.mask_rules import MaskFacts, spelled_type
 from clinic_backups.tenant.masks import Rule
@@ -26,7 +26,6 @@ from clinic_backups.tenant.masks import Rule
 KEY_BYTES = 32
 LEAST_DAYS, MOST_DAYS = 30, 365
 _DATE = re.compile(rb"(\d{4,7})-(\d\d)-(\d\d)(.*?)( BC)?", re.DOTALL)
-_HINT = "This package did not write it: find out who may write to the store. Nothing was made."
 _WORDS = "Texto oculto en esta copia. "
 _MAIL = "@example.invalid"
 _OF_BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
@@ -63,7 +62,7 @@ class Masking:
         masks = self._masks.get(name)
         if not masks:
             return data
-        found = checked_rows(self._tables[name], data, raw_fields_of, hint=_HINT)
+        found = checked_rows(self._tables[name], data, raw_fields_of, hint=HINT)
         return b"".join(self._row(raw, masks) for _, raw in found)
 
     @staticmethod
@@ -143,10 +142,7 @@ def shifted(value: bytes, days: int) -> bytes:
     if found is None:
         if value in (b"infinity", b"-infinity"):
             return value
-        raise IntegrityError(
-            "A value of a masked column of dates is not one that PostgreSQL writes.",
-            hint=_HINT,
-        )
+        raise not_of_postgres("dates")
     is_before = found[5] is not None
     day, moved_before = _moved(found[1], found[2], found[3], is_before, days)
     return day + found[4] + moved_before

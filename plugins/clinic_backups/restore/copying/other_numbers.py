@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from clinic_backups.base.errors import IntegrityError
+from clinic_backups.restore.copying.odd_values import not_of_postgres
 
 ROUNDS = 10
 MOST_DIGITS = 1000
@@ -25,16 +25,13 @@ def other_number(value: bytes, key: bytes, largest: int | None = None) -> bytes:
     Zero and what is no number (``NaN``, ``Infinity``) stay too.
 
     :param largest: the largest number of the type, if it has one. The smallest is one further from zero.
-    :raises IntegrityError: it is none. The text does not name it.
+    :raises IntegrityError: the value is no number. The error's text does not hold the value.
     """
     found = _NUMBER.fullmatch(value)
     if found is None:
         if value in _NO_NUMBERS:
             return value
-        raise IntegrityError(
-            "A value of a masked column of numbers is not one that PostgreSQL writes.",
-            hint="This package did not write it: find out who may write to the store. Nothing was made.",
-        )
+        raise not_of_postgres("numbers")
     sign, whole, point, places = found[1], found[2], found[3] or b"", found[4] or b""
     digits = whole + places
     told = digits.lstrip(b"0")
