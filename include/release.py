@@ -77,7 +77,7 @@ def check_checkout(version: str) -> None:
     if UPGRADING not in sections[version]:
         raise Refused(
             f"The section {version} of CHANGELOG.md does not say what to do when upgrading.\nHINT: add {UPGRADING!r},"
-            " and below it the steps, or that there are none."
+            " and write the steps below it. If an upgrade needs no step, write that."
         )
     if sections.get("Unreleased", "").strip():
         raise Refused(

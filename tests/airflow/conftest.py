@@ -54,7 +54,7 @@ for followed in (FLEET, of_clinic(5)):
 
     follower()
 """
-"""DAGs of a team that follow assets of ours. They are paused, as new DAGs are."""
+"""DAGs of a team. They follow our assets. Airflow pauses every new DAG, these too."""
 CLINICS, PATIENTS = 6, 40
 OPERATOR = "guardia@saas.example"
 PEOPLE = ("auditor.1", "administrador.2.1", "nadie")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,18 @@ from tests.integration.test_restore_runner import Theatre
 from tests.postgres_fixtures import DemoDatabase
 
 SHARE = Share(tuple(Clinic(number, f"Clínica {number}") for number in (1, 2, 3)))
+
+
+@contextmanager
+def failing_for(theatre: Theatre, clinic_id: int) -> Iterator[None]:
+    """Meanwhile an extract divides by zero for this clinic."""
+    extract = theatre.settings.sql_dir / "extract" / "inventario_inventario.sql"
+    good = extract.read_text()
+    extract.write_text(f"{good}   AND 1 / ({{{{ clinic_id }}}} - {clinic_id}) IS NOT NULL\n")
+    try:
+        yield
+    finally:
+        extract.write_text(good)
 
 
 class Task:
@@ -117,13 +130,12 @@ def test_a_clinic_that_fails_stops_no_other_and_a_retry_does_what_is_missing(
     theatre: Theatre, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(theatre, monkeypatch)
-    extract = theatre.settings.sql_dir / "extract" / "inventario_inventario.sql"
-    good = extract.read_text()
-    extract.write_text(f"{good}   AND 1 / ({{{{ clinic_id }}}} - 2) IS NOT NULL\n")
     task.operator.outlets = [OF_CLINICS]
-    with pytest.raises(AirflowFailException, match=r"1 of the 3 clinics of this task have no backup: 2\."):
+    with (
+        failing_for(theatre, 2),
+        pytest.raises(AirflowFailException, match=r"1 of the 3 clinics of this task have no backup: 2\."),
+    ):
         task.run()
-    extract.write_text(good)
     first = task.records()
     assert {number: record.state for number, record in first.items()} == {1: "completed", 2: "failed", 3: "completed"}
     assert "22012" in (first[2].error or "")
@@ -170,13 +182,13 @@ def test_a_clinic_that_another_process_works_on_is_waited_for_unless_something_e
     theatre: Theatre, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(theatre, monkeypatch)
-    extract = theatre.settings.sql_dir / "extract" / "inventario_inventario.sql"
-    good = extract.read_text()
-    extract.write_text(f"{good}   AND 1 / ({{{{ clinic_id }}}} - 2) IS NOT NULL\n")
-    with theatre.catalog.lock(3), pytest.raises(AirflowException, match=r"have no backup: 2, 3\.") as failed:
+    with (
+        failing_for(theatre, 2),
+        theatre.catalog.lock(3),
+        pytest.raises(AirflowException, match=r"have no backup: 2, 3\.") as failed,
+    ):
         task.run()
     assert not isinstance(failed.value, AirflowRescheduleException)
-    extract.write_text(good)
     before = datetime.now(UTC)
     with theatre.catalog.lock(3), pytest.raises(AirflowRescheduleException) as waits:
         task.run()

@@ -146,7 +146,7 @@ class DistributedStack(Stack):
             time.sleep(0.1)
 
     def process(self, name: str) -> Process:
-        """The running program with this name. :raises DemoError: there is none."""
+        """The running program with this name. :raises DemoError: no such program runs."""
         for process in self.state.processes:
             if process.name == name:
                 return process

@@ -136,7 +136,7 @@ class Proofs:
         return self._find(proof.c.clinic_id == clinic_id, limit=limit)
 
     def newest_at(self) -> datetime | None:
-        """When the newest drill of any unit ended, proven or not; none if there was none."""
+        """When the newest drill of any unit ended, whether it proved anything or not. ``None``: there was no drill."""
         newest = select(proof.c.finished_at).order_by(proof.c.id.desc()).limit(1)
         with self._database.statement("finding the newest drill") as db:
             found: datetime | None = db.execute(newest).scalar_one_or_none()
