@@ -248,6 +248,11 @@ def test_a_task_waits_for_its_part_of_the_window(theatre: Theatre, monkeypatch: 
     with pytest.raises(AirflowRescheduleException) as waits:
         task.run()
     assert waits.value.reschedule_date == begins and task.records() == {}
+    # Airflow's scheduler must have heard of the end of this look before the next one is queued.
+    task.operator.clinic = SHARE.to_item() | {NOT_BEFORE: (datetime.now(UTC) + timedelta(seconds=2)).isoformat()}
+    with pytest.raises(AirflowRescheduleException) as waits:
+        task.run()
+    assert waits.value.reschedule_date > datetime.now(UTC) + timedelta(seconds=8)
     task.operator.clinic = SHARE.to_item() | {NOT_BEFORE: (begins - timedelta(minutes=4)).isoformat()}
     task.run()
     assert len(task.records()) == 3

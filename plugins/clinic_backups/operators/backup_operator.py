@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowRescheduleException
 
 from clinic_backups.archive.codec import Codec
 from clinic_backups.archive.encryption import Encryption
@@ -45,7 +44,7 @@ from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
 from clinic_backups.operators.run_records import records_of
 from clinic_backups.operators.timetable import utc_now
-from clinic_backups.operators.waiting import is_busy, wait_for_others
+from clinic_backups.operators.waiting import come_back, is_busy, wait_for_others
 from clinic_backups.tenant.extract import SqlExtract
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ class ClinicBackupOperator(BaseOperator):
         moment = self.clinic.get(NOT_BEFORE)
         if moment is not None and utc_now() < (begins := datetime.fromisoformat(moment)):
             self.log.info("This task begins at %s: CLINIC_BACKUPS_START_WINDOW_MINUTES spreads the tasks.", moment)
-            raise AirflowRescheduleException(begins)  # type: ignore[no-untyped-call]
+            come_back(begins)
 
     def _wait(self, failures: Sequence[ClinicBackupsError], parts: AirflowParts, context: Context) -> None:
         """See :func:`wait_for_others`. At the end of its time Airflow ends a run without its summary."""
