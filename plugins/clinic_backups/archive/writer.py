@@ -105,10 +105,16 @@ class ArchiveWriter:
     def finish(self, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
         archives = [backup_id, *(self._known.archives if self._known is not None else ())]
-        # The manifest is made twice, for its size and then for its bytes, because its size grows with the clinic.
         described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside, self._chosen,
                      self._parents, self._files)  # fmt: skip
-        self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
+        # Its size stands before it and grows with the clinic. So a large manifest is made twice.
+        kept, size = bytearray(), 0
+        for chunk in manifest_chunks(*described):
+            size += len(chunk)
+            if size <= SEGMENT_BYTES:
+                kept += chunk
+        whole = [bytes(kept)] if size == len(kept) else manifest_chunks(*described)
+        self._member(MANIFEST, size, whole)
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
         self._target.write(self._packing.flush())

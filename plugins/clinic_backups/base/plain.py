@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
 def plain(record: DataclassInstance) -> dict[str, Any]:
     """A dataclass as plain JSON types, its times as :func:`iso` writes them."""
-    return {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(record).items()}
+    return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+
+
+def _plain(value: Any) -> Any:
+    # dataclasses.asdict copies each text and number deeply, which took 7 % of a small backup.
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return plain(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def iso(moment: datetime) -> str:

@@ -105,7 +105,7 @@ class FileStore(base.ObjectStore):
         reader = HashingReader(source)
         with self._translated(key, reader):
             self._require_root()
-            self._require_no_links(path)
+            self._require_no_links(key)
             if path.exists():
                 raise self._exists(key)
             self._make_folder(path.parent)
@@ -125,7 +125,7 @@ class FileStore(base.ObjectStore):
     def open(self, key: str) -> Iterator[BinaryIO]:
         path = self._path(key)
         with self._translated(key):
-            self._require_no_links(path)
+            self._require_no_links(key)
             stream = opened(path)
         with (
             stream,
@@ -136,7 +136,7 @@ class FileStore(base.ObjectStore):
     def stat(self, key: str) -> ObjectInfo:
         path = self._path(key)
         with self._translated(key):
-            self._require_no_links(path)
+            self._require_no_links(key)
             info = self._info(path, key)
             with suppress(FileNotFoundError):
                 info = replace(info, metadata=metadata_in(metadata_file_of(path)))
@@ -160,7 +160,7 @@ class FileStore(base.ObjectStore):
         path = self._path(key)
         with self._translated(key):
             self._require_root()
-            self._require_no_links(path)
+            self._require_no_links(key)
             if not path.parent.is_dir():
                 return
             with self._lock():
@@ -190,7 +190,7 @@ class FileStore(base.ObjectStore):
         if "/" in upload.token or object_of(upload.token) != path.name:
             return
         with self._translated(upload.key), suppress(FileNotFoundError, NotADirectoryError):
-            self._require_no_links(path)
+            self._require_no_links(upload.key)
             path.with_name(upload.token).unlink()
             sync_folder(path.parent)
 
@@ -218,13 +218,18 @@ class FileStore(base.ObjectStore):
         if not self.root.is_dir():
             raise self._no_root()
 
-    def _require_no_links(self, path: Path) -> None:
+    def _require_no_links(self, key: str) -> None:
         """:raises PermanentError: one of the parent folders is a link, and may lead out of the store."""
-        for folder in path.parents:
-            if folder == self.root:
-                return
-            if folder.is_symlink():
-                raise self._link(folder)
+        end = key.find("/")
+        while end >= 0:
+            folder = f"{self.root}/{key[:end]}"
+            try:
+                mode = os.lstat(folder).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return  # and nothing is below it
+            if stat.S_ISLNK(mode):
+                raise self._link(Path(folder))
+            end = key.find("/", end + 1)
 
     def _require_no_folder(self, link: Path) -> None:
         if link.is_dir():

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -73,6 +74,7 @@ def write_marker(marker: Marker, store: ObjectStore) -> None:
     store.put(MARKER_KEY, io.BytesIO(text.encode()), content_type=CONTENT_TYPE_JSON)
 
 
+@lru_cache(maxsize=8)  # a folder's marker is read before and after everything
 def _parsed(data: bytes) -> Marker:
     if len(data) > MAX_BYTES:
         raise ValueError("too long")

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ _END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""
 """The semicolon that ends a query, with comments after it but no quote, so that it is not inside a text."""
 
 
+@lru_cache(maxsize=256)  # a backup renders each of its extracts twice: to run it, and to compare it with the folder's
 def render(text: str, clinic_id: ClinicId, *, name: str, key: ClinicKey = NUMBER) -> str:
     """Put a clinic's id into a template. There is no other variable.
 
@@ -86,11 +88,12 @@ def ended(query: str) -> str:
 class SqlFolder:
     """The folder ``include/sql``: the list of tables, and the queries that name clinics and their people.
 
-    An object reads each file once, so that one backup sees one version of it.
+    An object reads each file and each list of files once, so that one backup sees one version of them.
     """
 
     path: Path
     _texts: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _files: dict[str, list[str]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def text(self, name: str) -> str:
         """The content of one file. :raises SettingsError: it is missing or not UTF-8."""
@@ -145,17 +148,22 @@ class SqlFolder:
 
         :raises SettingsError: the folder is missing or has no ``.sql`` file.
         """
-        files = sorted((self.path / subfolder).glob("*.sql"))
+        files = self._queries_in(subfolder)
         if not files:
             raise SettingsError(
                 f"{self.path / subfolder} has no extracts.",
                 hint="Put one <table>.sql there for each table that belongs to a clinic.",
             )
-        names = [table_of(file.name) for file in files]
+        names = [table_of(file) for file in files]
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise SettingsError(f"Two extracts for {', '.join(twice)} in {self.path / subfolder}.", hint="Remove one.")
-        return {name: self.text(f"{subfolder}/{file.name}") for name, file in zip(names, files, strict=True)}
+        return {name: self.text(f"{subfolder}/{file}") for name, file in zip(names, files, strict=True)}
+
+    def _queries_in(self, subfolder: str) -> list[str]:
+        if subfolder not in self._files:
+            self._files[subfolder] = sorted(file.name for file in (self.path / subfolder).glob("*.sql"))
+        return self._files[subfolder]
 
     def parents(self) -> dict[str, str]:
         """The same of each parent table: rows that one clinic's rows refer to, and that are not the clinic's alone.
@@ -164,7 +172,7 @@ class SqlFolder:
 
         :raises SettingsError: a parent table has an extract too, or is the clinics' own table.
         """
-        if not any((self.path / PARENTS).glob("*.sql")):
+        if not self._queries_in(PARENTS):
             return {}
         found = self.extracts(PARENTS)
         if twice := sorted(found.keys() & {*self.extracts(), self.clinic_table}):
