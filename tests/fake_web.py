@@ -98,7 +98,11 @@ def plan(**changes: Any) -> RestorePlan:
 
 def restore_run(state: str = "running", **changes: Any) -> RunView:
     """A restore that waits for its approval."""
-    tasks = (TaskView("plan", "success", -1), TaskView("approve", "awaiting_input", -1))
+    tasks = (
+        TaskView("preflight", "success", -1),
+        TaskView("plan", "success", -1),
+        TaskView("approve", "awaiting_input", -1),
+    )
     known = RunView(
         dag_id="clinic_restore",
         run_id="web__2026-05-20T15:00:00_ab12cd34",
@@ -120,7 +124,7 @@ def restore_run(state: str = "running", **changes: Any) -> RunView:
 
 def restored_run() -> RunView:
     """One that has ended well."""
-    names = ("plan", "approve", "apply", "report")
+    names = ("preflight", "plan", "approve", "apply", "report")
     return restore_run(
         "success",
         run_id="web__2026-05-18T11:00:00_00000001",
@@ -137,7 +141,13 @@ def restored_run() -> RunView:
 
 def rejected_run() -> RunView:
     """One whose plan somebody rejected."""
-    states = (("plan", "success"), ("approve", "success"), ("apply", "skipped"), ("report", "success"))
+    states = (
+        ("preflight", "success"),
+        ("plan", "success"),
+        ("approve", "success"),
+        ("apply", "skipped"),
+        ("report", "success"),
+    )
     return restore_run(
         "success",
         run_id="web__2026-05-16T11:00:00_00000003",
@@ -155,7 +165,11 @@ def failed_run() -> RunView:
         "failed",
         run_id="web__2026-05-17T11:00:00_00000002",
         ended_at=NOW - timedelta(minutes=2),
-        tasks=(TaskView("plan", "failed", -1), TaskView("approve", "upstream_failed", -1)),
+        tasks=(
+            TaskView("preflight", "success", -1),
+            TaskView("plan", "failed", -1),
+            TaskView("approve", "upstream_failed", -1),
+        ),
         plan=plan(refusals=(Refusal("public.citas_consulta", "A column is gone.", "Set ignore_dropped."),)),
         error="The archive is damaged: block 3 of public.citas_consulta.",
         hint="Choose another backup.",

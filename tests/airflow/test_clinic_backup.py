@@ -27,7 +27,10 @@ def test_all_active_clinics_and_nothing_of_a_patient_outside_of_the_store(airflo
     secret = f"Zacarías-{uuid4().hex}"
     airflow.execute(f"UPDATE public.usuarios_paciente SET nombres = '{secret}', alergias = ARRAY['{secret}']")
     run_id = airflow.scheduled()
-    assert (airflow.wait(run_id), airflow.states(run_id)) == ("success", READY | ALL | {"summary": "success"})
+    assert (airflow.wait(run_id), airflow.states(run_id)) == (
+        "success",
+        READY | ALL | {"summary": "success", "tell_assets": "success"},
+    )
     records = airflow.records(run_id)
     assert sorted(records, key=str) == [1, 2, 3, 4, 5, "~shared"]
     for record in records.values():
@@ -75,6 +78,7 @@ def test_a_wrong_conf_fails_at_once_with_the_list_and_touches_nothing(airflow: A
     run_id, state = airflow.run({"clinic_id": 99})
     assert (state, airflow.states(run_id)) == ("failed", {
         "active_clinics": "failed", "preflight": "upstream_failed", "back_up": "upstream_failed", "summary": "failed",
+        "tell_assets": "success",
     })  # fmt: skip
     assert "The clinics are: 1 'Clínica Sonrisas', 2 'Odontología" in airflow.log(run_id, "active_clinics")
     assert airflow.tasks(run_id)["active_clinics"]["try_number"] == 1
@@ -116,7 +120,8 @@ def clinic_3_broken(airflow: Airflow) -> Iterator[None]:
 def test_one_clinics_failure_stops_no_other_and_the_summary_names_it(airflow: Airflow, clinic_3_broken: None) -> None:
     run_id, state = airflow.run()
     assert (state, airflow.states(run_id)) == (
-        "failed", READY | ALL | {"back_up[0]": "failed", "back_up[3]": "failed", "summary": "failed"},
+        "failed", READY | ALL
+        | {"back_up[0]": "failed", "back_up[3]": "failed", "summary": "failed", "tell_assets": "success"},
     )  # fmt: skip
     records = airflow.records(run_id)
     assert {number: record.state for number, record in records.items()} == dict.fromkeys((1, 2, 4, 5), "completed") | {
@@ -246,6 +251,7 @@ def test_what_every_backup_needs_stops_a_run_before_any_clinic_and_the_operator_
             assert 'clinic_backups_alert{kind="paused"} 1.0' in web.get("/backups/metrics").text
     assert (state, airflow.states(run_id)) == ("failed", {
         "active_clinics": "success", "preflight": "failed", "back_up": "upstream_failed", "summary": "failed",
+        "tell_assets": "success",
     })  # fmt: skip
     assert airflow.tasks(run_id)["preflight"]["try_number"] == 1
     assert airflow.records(run_id) == {}
@@ -274,7 +280,7 @@ def test_what_is_wrong_with_a_table_fails_each_backup_that_it_touches_with_its_c
     finally:
         airflow.execute("DROP TABLE public.citas_nueva")
     assert (state, airflow.states(run_id)) == ("failed", READY | {
-        "back_up[0]": "failed", "back_up[1]": "failed", "summary": "failed",
+        "back_up[0]": "failed", "back_up[1]": "failed", "summary": "failed", "tell_assets": "success",
     })  # fmt: skip
     cause = "public.citas_nueva leads to the clinic"
     for task in ("preflight", "back_up", "summary"):

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from contextlib import closing
 from typing import Any
+from urllib.parse import quote
 
 from include.demo import databases
 from tests.airflow.conftest import RUN_LIMIT_SECONDS, Airflow
@@ -114,6 +115,27 @@ def test_a_run_without_its_backups_updates_no_asset(airflow: Airflow) -> None:
     assert state == "failed"
     new = {name: after - before[name] for name, after in _asset_events(airflow).items() if after != before[name]}
     assert new == {"clinic_backups/4": 1}
+
+
+def test_a_good_backup_is_told_although_another_clinic_makes_its_task_fail(airflow: Airflow) -> None:
+    """There are more clinics than tasks: clinic 3 is in a task with others, and fails."""
+    airflow.execute("UPDATE public.comun_clinica SET activa = true WHERE id = 6")
+    before = _asset_events(airflow)
+    try:
+        with airflow.stock_condition("1 / ({{ clinic_id }} - 3) IS NOT NULL"):
+            run_id, state = airflow.run()
+    finally:
+        airflow.execute("UPDATE public.comun_clinica SET activa = false WHERE id = 6")
+    assert state == "failed"
+    made = {record.clinic_id for record in airflow.records(run_id).values() if record.state == "completed"}
+    assert len(made) == 6
+    tasks = [each for each in airflow.api._call("GET", f"/dags/clinic_backup/dagRuns/{quote(run_id)}/taskInstances")[
+        "task_instances"] if each["task_id"] == "back_up"]  # fmt: skip
+    (failed,) = [each for each in tasks if each["state"] == "failed"]
+    assert "," in failed["rendered_map_index"] or len(tasks) < 7, "The clinic that fails has a task of its own."
+    new = {name: after - before[name] for name, after in _asset_events(airflow).items() if after != before[name]}
+    assert new == {f"clinic_backups/{clinic_id}": 1 for clinic_id in made}
+    assert "1 assets of tasks that failed are updated" in airflow.log(run_id, "tell_assets")
 
 
 def _events(airflow: Airflow, dag_id: str) -> list[Any]:

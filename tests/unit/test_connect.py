@@ -94,13 +94,14 @@ class TestOpenStore:
         with pytest.raises(SettingsError, match="KMS"):
             open_store(f"file://{tmp_path}", None, encryption=("kms", "arn:aws:kms:eu-west-1:1:key/2"))
 
-    @pytest.mark.parametrize("value", [False, "false", "False", "0", "no"])
+    @pytest.mark.parametrize("value", [False, "false", "False", "0", "no", "off"])
     def test_conditional_writes_off(self, value: Any) -> None:
-        assert not conditional_writes({"conditional_writes": value})
+        assert not conditional_writes(aws(conditional_writes=value))
 
     def test_conditional_writes_are_on(self) -> None:
-        assert conditional_writes({})
-        assert conditional_writes({"conditional_writes": True})
+        assert conditional_writes(None)
+        assert conditional_writes(aws())
+        assert conditional_writes(aws(conditional_writes=True))
 
     @pytest.mark.parametrize(
         ("encryption", "expected"),

@@ -104,6 +104,11 @@ FACTS: dict[str, dict[str, Any]] = {
         ],
     },
     "alarm": LATE | {"checked_at": "2026-05-01T08:00:00Z"},
+    "restore_side": {
+        "errors": [{"check": "identity", "level": "error", "message": "The identity file /key is readable by others.",
+                    "hint": "chmod 600 /key"}],
+        "checked_at": "2026-05-01T08:00:00Z",
+    },
     "loss": {
         "checked_at": "2026-05-01T08:00:00Z",
         "lost": [
@@ -198,6 +203,10 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
                       ["Dental Ñandú (31)", "28 abr 2026, 3:05", "hace 3 días", "Dental Nueva (119)", "4:00"]),
     ("alarm", "en"): ("❌ Backup alarm: 2 clinics past the objective of 26 h",
                       ["Dental Ñandú (31)", "Apr 28, 2026, 3:05 AM", "3 days ago", "Dental Nueva (119)", "4:00 AM"]),
+    ("restore_side", "es"): ("❌ Ahora no se podrían restaurar los respaldos", [
+        "identity", "The identity file /key", "chmod 600 /key", "clinic-backups check --restore", "4:00"]),
+    ("restore_side", "en"): ("❌ Backups could not be restored now", [
+        "identity", "The identity file /key", "chmod 600 /key", "clinic-backups check --restore", "4:00 AM"]),
     ("drill", "es"): ("❌ Un respaldo no se pudo comprobar: Central (9)", [
         "The archive is damaged.", "Back it up again.", "clinic-backups drill --clinic 9", "s3://bucket/clinics",
         "1 de mayo de 2026, 4:00", "28 de abril de 2026, 3:05"]),

@@ -48,7 +48,7 @@ from clinic_backups.maintenance.verification import CheckedReplica, Verifier
 from clinic_backups.notify.approval_mails import ApprovalMails
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.restore import trial
+from clinic_backups.restore import side_checks, trial
 from clinic_backups.restore.archives import Archives, OnBadReplica, Source
 from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.consolidation import Consolidation
@@ -403,3 +403,12 @@ class Parts(Shared):
         if try_restores:
             found += trial.findings(self.settings, self._find("restore_db"))
         return found
+
+    def restore_preflight(self, identity_file: Path | None = None, **asked: Unpack[side_checks.Asked]) -> list[Finding]:
+        """Check everything that a restore and a drill need. See :func:`clinic_backups.restore.side_checks.run`."""
+        side = side_checks.Side(
+            settings=self.settings, identity_file=identity_file or self.settings.identity_file,
+            no_identity=self._without_identity(), stores=lambda: self.stores, catalog=lambda: self.catalog,
+            find=self._find,
+        )  # fmt: skip
+        return side_checks.run(side, **asked)

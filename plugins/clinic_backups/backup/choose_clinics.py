@@ -9,7 +9,7 @@ from typing import Any
 from clinic_backups.base.backup_request import OPTION_KEYS, BackupOptions
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, in_order, nearest
-from clinic_backups.base.conf_values import require_known_keys
+from clinic_backups.base.conf_values import require_known_keys, told
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.tenant.given_id import given_id
 
@@ -28,7 +28,11 @@ class Selection:
 def for_all_clinics(conf: Mapping[str, Any] | None) -> bool:
     """Whether a run's conf names no clinic and not the shared data, so that it is for all active clinics."""
     given = conf or {}
-    return all(given.get(key) is None for key in ("clinic_id", "clinic_ids")) and given.get("shared") is not True
+    try:
+        alone = told(given, "shared") is True
+    except SettingsError:
+        alone = False  # such a run fails at its first task
+    return all(given.get(key) is None for key in ("clinic_id", "clinic_ids")) and not alone
 
 
 def select(
@@ -48,9 +52,9 @@ def select(
     :raises PermanentError: neither is given and no clinic is active.
     """
     require_known_keys(conf, KEYS)
-    wanted, told = _ids(conf, every), _flag(conf, "shared")
-    with_shared = by_default and wanted is None if told is None else told
-    if wanted is None and told:
+    wanted, said = _ids(conf, every), told(conf, "shared")
+    with_shared = by_default and wanted is None if said is None else said
+    if wanted is None and said:
         clinics: tuple[Clinic, ...] = ()
     elif wanted is None:
         clinics = tuple(active)
@@ -66,15 +70,6 @@ def select(
     if shared is not None and (with_shared or shared in clinics):
         clinics = (shared, *(clinic for clinic in clinics if clinic != shared))
     return Selection(clinics, BackupOptions.from_conf(conf))
-
-
-def _flag(conf: Mapping[str, Any], key: str) -> bool | None:
-    value = conf.get(key)
-    if value is None or isinstance(value, bool):
-        return value
-    raise SettingsError(
-        f"{key}: {str(value)[:40]!r} is neither true nor false.", hint=f'For instance {{"{key}": true}}'
-    )
 
 
 def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[ClinicId] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.given_values import WRITE_TRUTH, is_given, truth
 from clinic_backups.base.text import is_line
 
 MAX_NOTES = 500
@@ -22,13 +23,17 @@ def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
 
 
 def flag(conf: Mapping[str, Any], key: str) -> bool:
-    """The value of a true-or-false key; false if it is missing."""
+    """The value of a true-or-false key; false if it is missing or empty."""
+    return told(conf, key) or False
+
+
+def told(conf: Mapping[str, Any], key: str) -> bool | None:
+    """The same; ``None`` if it is missing or empty."""
     value = conf.get(key)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise SettingsError(f"{key} is neither true nor false.", hint="Write true, or leave it out.")
-    return value
+    try:
+        return truth(value) if is_given(value) else None
+    except ValueError as error:
+        raise SettingsError(f"{key} is {error}.", hint=f"{WRITE_TRUTH} Or leave it out.") from None
 
 
 def unknown_word(key: str, value: object, known: Sequence[str]) -> SettingsError:

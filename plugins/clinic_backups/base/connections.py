@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from clinic_backups.base import given_values
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.login_tokens import is_wanted, login_token
 
@@ -20,6 +21,10 @@ LIBPQ_EXTRAS = (
     "target_session_attrs", "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval",
     "keepalives_count", "tcp_user_timeout", "application_name", "options", "hostaddr", "service", "passfile",
 )  # fmt: skip
+_NUMBERS = (
+    "connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+)  # fmt: skip
+LARGEST_PORT, _LARGEST = 65_535, 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,46 @@ class Connection:
 
         Ask for them for each new connection: a password that is a token ends after some minutes.
 
-        :raises ClinicBackupsError: there is no token.
+        :raises ClinicBackupsError: there is no token, or an extra is wrong.
         """
-        password = login_token(self) if is_wanted(self.extra) else self.password
+        password = login_token(self) if is_wanted(self) else self.password
         named = {
             "host": self.host, "port": self.port, "user": self.login, "password": password, "dbname": self.schema,
         }  # fmt: skip
-        known = {key: self.extra[key] for key in LIBPQ_EXTRAS if key in self.extra}
-        return {key: value for key, value in named.items() if value} | known
+        known = {key: self.extra[key] for key in LIBPQ_EXTRAS if given_values.is_given(self.extra.get(key))}
+        numbers = {key: self._whole(key) for key in _NUMBERS if key in known}
+        alive = {"keepalives": int(self.flag("keepalives", default=True))} if "keepalives" in known else {}
+        return {key: value for key, value in named.items() if value} | known | numbers | alive
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """An extra that is true or false, whatever its spelling: in a URI each value is a word.
+
+        :param default: the value if the extra is missing or empty.
+        :raises SettingsError: it is neither.
+        """
+        value = self.extra.get(name)
+        try:
+            return given_values.truth(value) if given_values.is_given(value) else default
+        except ValueError as error:
+            raise self._wrong(name, error, given_values.WRITE_TRUTH) from None
+
+    def number(self, name: str, *, default: float, least: float = 0, most: float) -> float:
+        """An extra that is a number. :raises SettingsError: it is none, or out of bounds."""
+        value = self.extra.get(name)
+        try:
+            return given_values.number(value, least=least, most=most) if given_values.is_given(value) else default
+        except ValueError as error:
+            raise self._wrong(name, error, "Correct it, or leave it out.") from None
+
+    def _whole(self, name: str) -> int:
+        try:
+            return given_values.whole_number(self.extra[name], least=0, most=_LARGEST)
+        except ValueError as error:
+            raise self._wrong(name, error, "Correct it, or leave it out.") from None
+
+    def _wrong(self, name: str, error: ValueError, hint: str) -> SettingsError:
+        """The value itself is left out, because it may be a password in the wrong place."""
+        return SettingsError(f"Connection {self.conn_id!r}: {name} in the extra is {error}.", hint=hint)
 
 
 def parse(conn_id: str, text: str) -> Connection:
@@ -83,12 +120,21 @@ def _from_json(conn_id: str, text: str) -> Connection:
         conn_id=conn_id,
         conn_type=fields.get("conn_type", "").replace("-", "_"),
         host=fields.get("host") or "",
-        port=int(fields["port"]) if fields.get("port") else None,
+        port=_port(conn_id, fields.get("port")),
         login=fields.get("login") or "",
         password=fields.get("password") or "",
         schema=fields.get("schema") or "",
         extra=json.loads(extra) if isinstance(extra, str) else dict(extra),
     )
+
+
+def _port(conn_id: str, value: object) -> int | None:
+    if not given_values.is_given(value) or value == 0:
+        return None
+    try:
+        return given_values.whole_number(value, least=1, most=LARGEST_PORT)
+    except ValueError as error:
+        raise SettingsError(f"Connection {conn_id!r}: its port is {error}.", hint="Correct the port.") from None
 
 
 def _from_uri(conn_id: str, text: str) -> Connection:

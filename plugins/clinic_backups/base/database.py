@@ -127,7 +127,7 @@ def _reopened(connection: Connection, parameters: Mapping[str, Any]) -> Any:
     try:
         return psycopg2.connect(**parameters)
     except psycopg2.OperationalError:
-        if not is_wanted(connection.extra):
+        if not is_wanted(connection):
             raise
     return psycopg2.connect(**{**parameters, "password": connection.libpq_parameters()["password"]})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ class Finding:
 
     check: str
     """settings, store, catalog, database, clock, pool, owners, clinics, extracts, coverage, parents, indexes, rows,
-    restore or rehearsal"""
+    restore or rehearsal; of the restore side: identity, key, store, catalog, clock, target, restore, programs, room"""
     level: Level
     message: str
     """The finding; never a secret, never a value of a patient's row."""
@@ -72,14 +73,25 @@ class Report:
             self.error(check, prefix + error.message, error.hint, transient=transient)
 
 
+LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+"""The levels of a log."""
 OF_RUN = ("settings", "store", "catalog", "database", "clock", "pool")
 """Checks that every backup of a run depends on. Findings of other checks fail only the affected backups."""
 
 
-def require(findings: Sequence[Finding], *, checks: Collection[str] | None = None) -> None:
+OF_RESTORE = ("identity", "key", "store", "catalog", "clock", "target")
+"""Checks that every restore depends on. What else is wrong is said, and the plan refuses what it concerns."""
+OF_DRILL = ("identity", "catalog", "clock", "programs")
+"""Checks that every drill depends on. What concerns one unit fails only that unit's drill."""
+
+
+def require(
+    findings: Sequence[Finding], *, checks: Collection[str] | None = None, again: str = "clinic-backups check"
+) -> None:
     """Return if there is no error. Warnings are accepted.
 
     :param checks: count only errors of these checks; by default of all.
+    :param again: the command that repeats the checks.
     :raises PermanentError: there is an error that does not pass by itself. The message lists all errors with hints.
     :raises TransientError: all errors may pass by themselves.
     """
@@ -93,5 +105,5 @@ def require(findings: Sequence[Finding], *, checks: Collection[str] | None = Non
     raise kind(
         f"The preflight found {count}.",
         *lines,
-        hint="A retry may help." if kind is TransientError else "Correct them, then run `clinic-backups check` again.",
+        hint="A retry may help." if kind is TransientError else f"Correct them, then run `{again}` again.",
     )

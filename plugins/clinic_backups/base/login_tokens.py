@@ -12,9 +12,10 @@ The libraries are those of the stores. Each is imported only if a connection nam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clinic_backups.base.errors import SettingsError, TransientError
+from clinic_backups.base.given_values import is_given
 
 if TYPE_CHECKING:
     from clinic_backups.base.connections import Connection
@@ -27,9 +28,12 @@ ANSWER_SECONDS = 10
 """Azure's library would wait five minutes for each of several answers."""
 
 
-def is_wanted(extra: Mapping[str, Any]) -> bool:
-    """Whether a connection logs in with a token. Airflow's own spelling for Amazon is ``"iam": true``."""
-    return EXTRA in extra or str(extra.get("iam", "")).lower() == "true"
+def is_wanted(connection: Connection) -> bool:
+    """Whether a connection logs in with a token. Airflow's own spelling for Amazon is ``"iam": true``.
+
+    :raises SettingsError: ``iam`` is neither true nor false.
+    """
+    return is_given(connection.extra.get(EXTRA)) or connection.flag("iam", default=False)
 
 
 def login_token(connection: Connection) -> str:
@@ -39,7 +43,7 @@ def login_token(connection: Connection) -> str:
     :raises TransientError: the cloud does not answer, or knows no identity of this worker. A worker that has just
         started may have none yet, and the libraries report both in the same way.
     """
-    cloud = str(connection.extra.get(EXTRA, "aws"))
+    cloud = str(connection.extra.get(EXTRA) or "aws")
     make = _CLOUDS.get(cloud)
     if make is None:
         raise SettingsError(

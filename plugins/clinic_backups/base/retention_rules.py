@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from clinic_backups.base.backup_record import BackupRecord, parents_of
 
-Days = Annotated[int, Field(ge=1, le=36_500)]
+
+def no_truth(value: object) -> object:
+    """Refuse ``true`` where JSON has to have a number: pydantic would take it for 1, so for one day.
+
+    :raises ValueError: it is true or false.
+    """
+    if isinstance(value, bool):
+        raise ValueError("true or false, where a number is needed")
+    return value
+
+
+Days = Annotated[int, Field(ge=1, le=36_500), BeforeValidator(no_truth)]
 """A number of days."""
-Periods = Annotated[int, Field(ge=0, le=10_000)]
+Periods = Annotated[int, Field(ge=0, le=10_000), BeforeValidator(no_truth)]
 """The number of periods whose newest backup is kept."""
 
 

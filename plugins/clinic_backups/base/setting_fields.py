@@ -18,6 +18,7 @@ from clinic_backups.base.setting_types import (
     ClinicKeys,
     ClinicPolicies,
     ClinicSchedules,
+    Flag,
     Frequency,
     FurtherStores,
     Keys,
@@ -51,7 +52,7 @@ class SettingFields(BaseSettings):
     clinic_recipients: ClinicKeys = Field(
         default={}, description='Additional public keys for single clinics, as JSON: {"7": ["age1…"]}'
     )
-    own_keys_only: bool = Field(
+    own_keys_only: Flag = Field(
         default=False,
         description="Encrypt a clinic that has its own public keys only to these. Destroying its secret key then makes "
         "its backups unreadable",
@@ -114,7 +115,7 @@ class SettingFields(BaseSettings):
         default="0 2 * * *",
         description="When all clinics are backed up: a cron expression, @hourly, @daily, @weekly, @monthly, or none",
     )
-    shared: bool = Field(
+    shared: Flag = Field(
         default=True,
         description="Whether a run of all clinics also backs up the shared data: what belongs to no clinic, the "
         "positions of sequences and the definition of the database",
@@ -227,7 +228,7 @@ class SettingFields(BaseSettings):
     shrink_percent: Percent = Field(
         default=30, description="The digest names a clinic whose rows or bytes fell by this percentage"
     )
-    metrics_per_clinic: bool = Field(
+    metrics_per_clinic: Flag = Field(
         default=False,
         description="Whether the figures in Airflow's own metrics have the tag `clinic_id`. With many clinics the "
         "receiver then keeps many series. See docs/monitoring",
@@ -325,7 +326,7 @@ class SettingFields(BaseSettings):
         le=YEAR_HOURS * 3600,
         description="No backup is read from a standby whose data are older than this; the task is retried",
     )
-    standby_of_primary: bool = Field(
+    standby_of_primary: Flag = Field(
         default=False,
         description="Set this if `clinic_db` is a standby that receives from the primary itself, never from another "
         "standby. Then the data of an idle primary count as fresh, even if nothing is committed",

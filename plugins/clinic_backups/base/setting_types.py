@@ -16,8 +16,9 @@ from croniter import croniter
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 from pydantic_settings import NoDecode
 
+from clinic_backups.base import given_values
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of, in_order
-from clinic_backups.base.retention_rules import RetentionPolicy
+from clinic_backups.base.retention_rules import RetentionPolicy, no_truth
 from clinic_backups.base.strict_json import once
 from clinic_backups.base.tenant_word import english, spanish
 
@@ -182,6 +183,15 @@ def _word_of(parse: Callable[[str], object]) -> Callable[[str], str]:
     return check
 
 
+def _truth(value: object) -> bool:
+    try:
+        return given_values.truth(value)
+    except ValueError as error:
+        raise ValueError(f"{error}. {given_values.WRITE_TRUTH.removesuffix('.')}") from None
+
+
+Flag = Annotated[bool, BeforeValidator(_truth)]
+"""True or false."""
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 """Separated by spaces or commas."""
 Frequency = Literal["each", "weekly", "never"]
@@ -201,7 +211,9 @@ ClinicSchedules = Annotated[
 ]
 """Schedules by a clinic's id, or by the class of clinics."""
 ClinicHours = Annotated[
-    dict[str, Annotated[int, Field(ge=1, le=YEAR_HOURS)]], NoDecode, BeforeValidator(_by_clinic_or_class)
+    dict[str, Annotated[int, Field(ge=1, le=YEAR_HOURS), BeforeValidator(no_truth)]],
+    NoDecode,
+    BeforeValidator(_by_clinic_or_class),
 ]
 FurtherStores = Annotated[dict[str, str], NoDecode, BeforeValidator(_json), AfterValidator(_connection_ids)]
 Schedule = Annotated[str, AfterValidator(_schedule)]

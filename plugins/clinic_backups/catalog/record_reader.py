@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select, text, union_all
+from sqlalchemy import Select, func, or_, select, text, true, union_all
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
 from clinic_backups.base.clinic_id import ClinicId, in_order
@@ -18,7 +18,9 @@ from clinic_backups.catalog import record_statements as statements
 from clinic_backups.catalog.before_backup import BeforeBackup, read_before_backup
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.row_mapping import record_of
-from clinic_backups.catalog.tables import backup
+from clinic_backups.catalog.tables import backup, clinic
+
+_ACTIVE = select(clinic.c.clinic_id).where(clinic.c.active)
 
 
 class RecordReader:
@@ -117,6 +119,26 @@ class RecordReader:
         with self.database.statement("reading the catalog") as db:
             found = list(dict.fromkeys(db.scalars(union_all(*ends))))
         return [self.require(backup_id) for backup_id in found]
+
+    def newest_of_each(self, clinic_id: ClinicId | None = None) -> list[BackupRecord]:
+        """The newest completed backup of one unit, or of each active one, the newest first."""
+        wanted = backup.c.clinic_id == clinic_id if clinic_id is not None else backup.c.clinic_id.in_(_ACTIVE)
+        return self._newest_by(backup.c.clinic_id, wanted)
+
+    def newest_by_recipients(self, clinic_id: ClinicId | None = None) -> list[BackupRecord]:
+        """The newest completed backup that is encrypted to each set of public keys, the newest first."""
+        wanted = backup.c.clinic_id == clinic_id if clinic_id is not None else true()
+        return self._newest_by(backup.c.recipients, wanted)
+
+    def _newest_by(self, column: Any, wanted: Any) -> list[BackupRecord]:
+        ids = (
+            select(backup.c.id)
+            .distinct(column)
+            .where(backup.c.state == "completed", wanted)
+            .order_by(column, backup.c.started_at.desc(), backup.c.id.desc())
+        )
+        newest_first = statements.finding(frozenset())
+        return self._select(newest_first.where(backup.c.id.in_(ids)), {})
 
     def archive_keys(self, clinic_id: ClinicId) -> set[str]:
         """The keys of the archives of a clinic's backups, present and past, in any state."""

@@ -36,6 +36,18 @@ class SameSecond(TransientError):
     """This clinic has a backup of the same second, which has the same id."""
 
 
+_OF_RESTORES = ("restore", "approval", "backup", "notification", "audit")
+"""The tables that a restore writes: itself, its approval, the safety backup, its mails, and who did it."""
+_MAY_WRITE = text("""
+    SELECT pg_is_in_recovery(), quote_ident(current_user),
+           (SELECT coalesce(array_agg('clinic_backups.' || name ORDER BY name), '{}')
+              FROM unnest(CAST(:tables AS text[])) AS name
+             WHERE to_regclass('clinic_backups.' || name) IS NULL
+                OR NOT (has_table_privilege('clinic_backups.' || name, 'SELECT')
+                        AND has_table_privilege('clinic_backups.' || name, 'INSERT')
+                        AND has_table_privilege('clinic_backups.' || name, 'UPDATE')))""")
+
+
 class Catalog(RecordReader):
     """The records of backups, from the first attempt to the deletion.
 
@@ -91,6 +103,21 @@ class Catalog(RecordReader):
 
         with self.database.transaction("reading the catalog's version") as db:
             migrate.require_newest(db)
+
+    def require_writable(self) -> None:
+        """:raises PermanentError: the catalog is a standby, or its role may not write a table that a restore writes."""
+        with self.database.transaction("asking for the rights on the catalog") as db:
+            standby, role, denied = db.execute(_MAY_WRITE, {"tables": list(_OF_RESTORES)}).one()
+        if standby:
+            raise PermanentError(
+                "The catalog's server is a standby: no restore can be noted there.",
+                hint="Let the connection backup_catalog lead to the primary.",
+            )
+        if denied:
+            raise PermanentError(
+                f"The role {role} of the catalog may not write {', '.join(denied)}.",
+                hint=f"GRANT SELECT, INSERT, UPDATE ON {', '.join(denied)} TO {role};",
+            )
 
     def lock(self, clinic_id: ClinicId, *purposes: Purpose) -> AbstractContextManager[ClinicLock]:
         """Lock this clinic for the given purposes, by default for backups and restores.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,7 +17,8 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import require
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
-from clinic_backups.cli.environment import parts
+from clinic_backups.cli.clinic_param import clinic_arg
+from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table, styled
 from clinic_backups.cli.row_table import rows_as_json, show_rows
 
@@ -44,7 +45,21 @@ def check(
             " are locked.",
         ),
     ] = False,
-    identity: Annotated[Path | None, typer.Option(help="File with the secret key, for --rehearse.")] = None,
+    restore: Annotated[
+        bool,
+        typer.Option(
+            "--restore",
+            help="Check the restore side instead, where the secret key is: it opens the newest archives, and the"
+            " connection restore_db, the catalog, the store, PostgreSQL's programs and the disk are what restores and"
+            " drills need. Nothing is restored.",
+        ),
+    ] = False,
+    clinic: Annotated[
+        Any, typer.Option(parser=clinic_arg, metavar="ID", help="With --restore: only this clinic's backups.")
+    ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="File with the secret key, for --rehearse and --restore.")
+    ] = None,
 ) -> None:
     """Check settings, store, catalog, extracts and coverage, as every run does, and whether tables can be restored.
 
@@ -52,9 +67,17 @@ def check(
     """
     if rows and not count:
         raise SettingsError("--rows counts the rows, and --no-count does not.", hint="Give one of the two.")
+    if restore and (rows or rehearse):
+        raise SettingsError("--restore goes with neither --rows nor --rehearse.", hint="Run the command twice.")
+    if clinic is not None and not restore:
+        raise SettingsError("--clinic goes with --restore only.", hint="Leave it out: a check is of all clinics.")
     report = RowReport(COUNT_TIMEOUT_SECONDS) if rows else None
     with_parts = parts()
-    findings = with_parts.preflight(count_rows=count, try_restores=True, rows=report)
+    if restore:
+        require_known_clinic(with_parts, clinic)
+        findings = with_parts.restore_preflight(identity, clinic_id=clinic, write=True)
+    else:
+        findings = with_parts.preflight(count_rows=count, try_restores=True, rows=report)
     if rehearse:
         steps = Steps()
         with steps:
@@ -69,8 +92,10 @@ def check(
             (found.check, styled(found.level), escape(in_words(_with_hint(found.message, found.hint))))
             for found in findings
         ]
-        print_table("Preflight", (("check", False), ("level", False), ("found", False)), lines)
-    require(findings)
+        print_table(
+            "Restore side" if restore else "Preflight", (("check", False), ("level", False), ("found", False)), lines
+        )
+    require(findings, again="clinic-backups check --restore" if restore else "clinic-backups check")
 
 
 def keygen(

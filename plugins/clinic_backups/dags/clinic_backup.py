@@ -27,6 +27,9 @@ With more than `CLINIC_BACKUPS_TASKS` of them, a task backs up several clinics.
 - Only `summary` failed: the key of a clinic cannot be an id. The log has the key and the remedy. The others were backed
   up.
 
+With `CLINIC_BACKUPS_ASSETS=each` there is also `tell_assets`: it updates the assets of clinics that are backed up
+although another clinic made their task fail. After a task was cleared, an asset may get the event of one backup twice.
+
 **When a task waits as `up_for_reschedule`**, another run or a restore works on its clinic, or its part of the start
 window has not begun. It goes on by itself and uses up no retry.
 
@@ -54,6 +57,7 @@ from clinic_backups.operators import (
     preflight,
     priority,
     summary,
+    tell_assets,
 )
 from clinic_backups.operators.assets import outlets_of_backups, outlets_of_run
 from clinic_backups.operators.task_defaults import task_defaults
@@ -102,3 +106,5 @@ def clinic_backup() -> None:
         outlets=outlets_of_backups(configured),
     ).expand(clinic=clinics)
     clinics >> ready >> back_up >> summary.override(outlets=outlets_of_run(configured))(clinics)
+    if outlets := outlets_of_backups(configured):
+        back_up >> tell_assets.override(outlets=outlets)(clinics)

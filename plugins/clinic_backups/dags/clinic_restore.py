@@ -23,12 +23,14 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"approve": true` | do not wait for an approval; valid once, and ignored if `CLINIC_BACKUPS_APPROVERS` is set |
 | `"notes": "case 12"` | one line that is stored with the restore; no patients' data |
 
-1. `plan` checks the whole archive and compares it with the clinic. Its log and the approval page name the database that
+1. `preflight` opens the beginning of the backup with this worker's secret key, and asks the store, the catalog, the
+   clock and `restore_db` for what a restore needs. The same by hand: `clinic-backups check --restore`.
+2. `plan` checks the whole archive and compares it with the clinic. Its log and the approval page name the database that
    would be written to, and the number of rows to insert, update and delete in each table. It changes nothing.
-2. `approve` waits under **Required Actions** for `CLINIC_BACKUPS_APPROVAL_HOURS`. The approvers get a mail at once, and
+3. `approve` waits under **Required Actions** for `CLINIC_BACKUPS_APPROVAL_HOURS`. The approvers get a mail at once, and
    another one before the plan lapses. The catalog records who answered, and the reason if one is given. Whoever asked
    for the restore is told the answer.
-3. `apply` reads the approval from the catalog. It is valid for that plan and that database, and only once. Then `apply`
+4. `apply` reads the approval from the catalog. It is valid for that plan and that database, and only once. Then `apply`
    backs up the present state and writes only the rows that differ, in one transaction. Before it commits, the clinic is
    read again and must equal the backup, and the database's own count of written rows must equal the plan. Otherwise
    everything is rolled back.
@@ -52,6 +54,7 @@ from airflow.sdk import Param, dag
 from clinic_backups.base.load_settings import for_schedules
 from clinic_backups.catalog.exports import FORMATS
 from clinic_backups.operators import clinic_param
+from clinic_backups.operators.restore_side_task import restore_preflight
 from clinic_backups.operators.restore_tasks import PlanApproval, apply, plan, report
 from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.restore.request import EXPORT, INTO, MODES
@@ -120,5 +123,5 @@ def clinic_restore() -> None:
         execution_timeout=None,
     )
     applied = apply()
-    plan() >> approval >> applied
+    restore_preflight() >> plan() >> approval >> applied
     report(applied)

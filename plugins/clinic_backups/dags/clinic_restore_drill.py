@@ -12,6 +12,8 @@ amounts are counted, and a new row is tried in every table. The clinics' databas
 | `{"clinic_id": 7}` | only this clinic |
 | `{"shared": true}` | only the shared data |
 
+`preflight` asks first for what every drill needs: the secret key, the catalog, the clock and PostgreSQL's programs.
+
 It runs only where restores run: it needs `CLINIC_BACKUPS_IDENTITY_FILE`. A worker without the secret key fails at once.
 Patients' data lie on its disk only in one folder that other users cannot open, and that is removed at the end. With the
 connection `drill_db` they go to that server instead, which must not be that of the clinics' database.
@@ -38,6 +40,7 @@ from airflow.sdk import Param, dag
 from clinic_backups.base.load_settings import for_schedules
 from clinic_backups.operators import clinic_param
 from clinic_backups.operators.drill_tasks import drill
+from clinic_backups.operators.restore_side_task import drill_preflight
 from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.timetable import on_time
 
@@ -62,4 +65,4 @@ configured = for_schedules()
     },
 )
 def clinic_restore_drill() -> None:
-    drill()
+    drill_preflight() >> drill()

@@ -6,7 +6,7 @@ It needs only the catalog.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ import requests
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import TransientError
+from clinic_backups.base.findings import Finding
 from clinic_backups.catalog.outbox import Notice
 
 AGAIN_AFTER = timedelta(hours=24)
@@ -45,6 +46,21 @@ def alarm_notice(
         return None
     checked_at = now.isoformat()
     return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at}, urgent=True)
+
+
+def restore_side_notice(
+    errors: Sequence[Finding], last: tuple[Mapping[str, Any], datetime] | None, now: datetime
+) -> Notice | None:
+    """The alarm about the restore side: sent if the last one did not name all errors, otherwise once a day.
+
+    :param last: the facts and time of the last such alarm.
+    """
+    told = {(each["check"], each["message"]) for each in last[0]["errors"]} if last is not None else set()
+    lately = last is not None and -FUTURE_TOLERANCE <= now - last[1] < AGAIN_AFTER
+    if not errors or (lately and {(each.check, each.message) for each in errors} <= told):
+        return None
+    facts = {"errors": [each.to_json() for each in errors], "checked_at": now.isoformat()}
+    return Notice(f"restore_side:{now.isoformat()}", "restore_side", facts, urgent=True)
 
 
 def count_late(facts: Mapping[str, Any]) -> int:

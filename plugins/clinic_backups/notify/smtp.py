@@ -5,6 +5,7 @@ Why it uses the standard library: docs/decisions/0020-stored-json-and-mail.md.
 
 from __future__ import annotations
 
+import math
 import smtplib
 import socket
 import ssl
@@ -21,10 +22,9 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Setti
 from clinic_backups.base.text import one_line
 from clinic_backups.notify.mime import check_address, split_sender
 
-LONGEST_STEP_SECONDS = 30.0
+SHORTEST_STEP_SECONDS, LONGEST_STEP_SECONDS = 0.001, 30.0
 QUIT_SECONDS = 5.0
 PORT_IMPLICIT_TLS, PORT_STARTTLS, PORT_PLAIN = 465, 587, 25
-TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "", "none")
 SERVICE_NOT_AVAILABLE, LOGIN_REQUIRED = 421, 530
 
 
@@ -74,11 +74,15 @@ class MailServer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         extra = connection.extra
-        self._implicit_tls = not self._flag("disable_ssl")
-        self._starttls = not self._implicit_tls and not self._flag("disable_tls")
+        without_ssl, without_tls = (connection.flag(name, default=False) for name in ("disable_ssl", "disable_tls"))
+        self._implicit_tls = not without_ssl
+        self._starttls = without_ssl and not without_tls
         default = PORT_IMPLICIT_TLS if self._implicit_tls else PORT_STARTTLS if self._starttls else PORT_PLAIN
         self._port = connection.port or default
-        self._seconds = self._timeout()
+        self._seconds = min(
+            connection.number("timeout", default=LONGEST_STEP_SECONDS, least=SHORTEST_STEP_SECONDS, most=math.inf),
+            LONGEST_STEP_SECONDS,
+        )
         if not connection.host:
             raise self._wrong("has no host", "Set the mail server's host name.")
         if str(extra.get("auth_type") or "basic").lower() != "basic":
@@ -291,22 +295,6 @@ class MailServer:
             if end is not None:
                 end.close()
         self._client = self._line = None
-
-    def _timeout(self) -> float:
-        try:
-            seconds = float(self._connection.extra.get("timeout") or LONGEST_STEP_SECONDS)
-        except (TypeError, ValueError):
-            seconds = -1
-        if not seconds > 0:
-            raise self._wrong("has a wrong timeout", "Set it to a number of seconds, for instance 30.")
-        return min(seconds, LONGEST_STEP_SECONDS)
-
-    def _flag(self, name: str) -> bool:
-        """An extra that is true or false. In a connection's URI it is a word."""
-        word = str(self._connection.extra.get(name) or "").strip().lower()
-        if word not in TRUE + FALSE:
-            raise self._wrong(f"has a wrong {name}", "Set it to true or false.")
-        return word in TRUE
 
     def _hint(self, error: Exception | None = None) -> str:
         conn_id = self._connection.conn_id

@@ -6,7 +6,7 @@ from clinic_backups.operators.airflow_store import Store
 from clinic_backups.operators.backup_operator import ClinicBackupOperator
 from clinic_backups.operators.clinic_params import clinic_param, clinics_param
 from clinic_backups.operators.task_defaults import OWNER
-from clinic_backups.operators.tasks import active_clinics, preflight, summary
+from clinic_backups.operators.tasks import active_clinics, preflight, summary, tell_assets
 from clinic_backups.operators.watch_task import watch
 from clinic_backups.tenant.extract import SqlExtract
 
@@ -23,5 +23,6 @@ __all__ = [
     "clinics_param",
     "preflight",
     "summary",
+    "tell_assets",
     "watch",
 ]

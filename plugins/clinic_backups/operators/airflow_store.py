@@ -35,7 +35,7 @@ class Store:
             return open_store(url, None, **settings.store_options(url))
         require_type(connection, url)
         client = _client(module.HOOK, connection)
-        return store_from_client(url, client, extra=connection.extra, **settings.store_options(url))
+        return store_from_client(url, client, connection=connection, **settings.store_options(url))
 
 
 def _client(hook: AirflowHook, connection: Connection) -> Any:

@@ -245,6 +245,11 @@ def _copied_or_exported(parts: AirflowParts, approved: Approval) -> dict[str, An
     return {"schema": made.schema, "rows": made.rows}
 
 
+def request_of(parts: AirflowParts) -> RestoreRequest:
+    """What the run's conf asks for. :raises SettingsError: the conf is wrong."""
+    return _request(parts)[0]
+
+
 def _request(parts: AirflowParts) -> tuple[RestoreRequest, bool]:
     context = get_current_context()
     run = context["dag_run"]

@@ -20,7 +20,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.findings import OF_RUN, Finding, require
+from clinic_backups.base.findings import LEVELS, OF_RUN, Finding, require
 from clinic_backups.base.load_settings import in_words, load_usable
 from clinic_backups.base.plain import plain
 from clinic_backups.base.setting_types import BY_HAND
@@ -38,7 +38,6 @@ from clinic_backups.operators.run_records import records_of
 from clinic_backups.restore.runner import close_abandoned
 
 log = logging.getLogger(__name__)
-LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 @task(show_return_value_in_logs=False)  # ten thousand clinics would be one long line
@@ -168,6 +167,34 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
     made = [records[clinic.id] for clinic in wanted]
     assets.update_fleet(context, context["task"].outlets, made, whole=is_for_all)
     return {"completed": len(wanted)}
+
+
+MOST_EVENTS = 200
+"""More in one request take the API server longer than the task's client waits."""
+
+
+@task(trigger_rule="all_done", multiple_outputs=False)
+def tell_assets(shares: list[dict[str, Any]] | None) -> int:
+    """Update the assets of clinics whose backup is complete, and whose task failed because of another clinic.
+
+    Airflow sends the events of a task only if it succeeds. This one asks the catalog which backups are complete.
+    """
+    context = get_current_context()
+    with failing_clearly(log):
+        parts = AirflowParts()
+        found = records_of(parts.catalog, context["dag_run"])
+        records = {record.clinic_id: record for record in reversed(found)}
+    untold = []
+    for index, item in enumerate(shares or ()):
+        made = [records[each.id] for each in Share.from_item(item).clinics if is_complete(records.get(each.id))]
+        # Only a task that has succeeded has a result.
+        if made and context["ti"].xcom_pull(task_ids="back_up", map_indexes=index) is None:
+            untold += made
+    assets.update_clinics(context, context["task"].outlets, untold[:MOST_EVENTS])
+    if len(untold) > MOST_EVENTS:
+        log.warning("%s backups have no event: one task sends at most %s.", len(untold) - MOST_EVENTS, MOST_EVENTS)
+    log.info("%s assets of tasks that failed are updated.", min(len(untold), MOST_EVENTS))
+    return min(len(untold), MOST_EVENTS)
 
 
 def unusable_keys(parts: AirflowParts) -> list[dict[str, Any]]:

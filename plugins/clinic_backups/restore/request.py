@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import MAX_COMPONENT, ClinicId
-from clinic_backups.base.conf_values import flag, notes, require_known_keys, unknown_word
+from clinic_backups.base.conf_values import flag, notes, require_known_keys, told, unknown_word
 from clinic_backups.base.documents import StoredId, read
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import plain
@@ -316,13 +316,13 @@ def _schema(conf: Mapping[str, Any]) -> str | None:
 
 
 def _masked(conf: Mapping[str, Any]) -> bool | None:
-    if conf.get("masked") is None:
+    if (masked := told(conf, "masked")) is None:
         return None
     if conf.get("mode") != INTO:
         raise SettingsError(
             "masked needs the mode into: only a copy is masked.", hint="Leave masked out to restore the clinic."
         )
-    return flag(conf, "masked")
+    return masked
 
 
 def _tables(value: object) -> tuple[str, ...]:

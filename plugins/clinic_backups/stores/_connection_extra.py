@@ -11,9 +11,16 @@ from clinic_backups.base.errors import SettingsError
 
 
 def text(connection: Connection, name: str) -> str:
-    """A text in the extra, under its name or under the long name of older Airflow versions."""
+    """A text in the extra, under its name or under the long name of older Airflow versions; empty if it is missing.
+
+    :raises SettingsError: it is something else, such as a number.
+    """
     value = connection.extra.get(name) or connection.extra.get(f"extra__{connection.conn_type}__{name}")
-    return value if isinstance(value, str) else ""
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise SettingsError(
+        f"Connection {connection.conn_id!r}: {name} in the extra is not a text.", hint="Write it in quotes."
+    )
 
 
 def mapping(connection: Connection, name: str) -> Mapping[str, Any]:

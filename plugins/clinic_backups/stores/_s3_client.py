@@ -13,6 +13,7 @@ from botocore.session import get_session
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.given_values import FALSE, TRUE, is_given
 from clinic_backups.stores._connection_extra import mapping, unusable
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS
 
@@ -46,7 +47,7 @@ def make_client(connection: Connection) -> Any:
         )
         if extra.get("role_arn"):
             session = _with_role(session, extra["role_arn"], mapping(connection, "assume_role_kwargs"))
-        return session.client("s3", endpoint_url=endpoint, config=config, verify=extra.get("verify"))
+        return session.client("s3", endpoint_url=endpoint, config=config, verify=verify_of(connection))
     except (BotoCoreError, ValueError, TypeError) as error:
         raise unusable(connection, error, "login, password and, in the extra, region_name and endpoint_url") from None
 
@@ -58,6 +59,17 @@ def s3_config(connection: Connection) -> Any:
         # With a custom host, a bucket's name as a subdomain seldom resolves.
         config = config.merge(Config(s3={"addressing_style": "path"}))
     return config.merge(Config(**mapping(connection, "config_kwargs")))
+
+
+def verify_of(connection: Connection) -> bool | str | None:
+    """The extra ``verify``: whether TLS certificates are checked, or the path of the authorities' file.
+
+    ``None`` leaves it to botocore, which checks them. botocore would take the word ``false`` for a path.
+    """
+    value = connection.extra.get("verify")
+    if isinstance(value, str) and value.strip().lower() not in (*TRUE, *FALSE):
+        return value.strip() or None
+    return connection.flag("verify", default=True) if is_given(value) else None
 
 
 def _s3_endpoint(connection: Connection) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
 from clinic_backups.base.connections import Connection
@@ -29,7 +28,7 @@ def open_store(
         given = connection
     else:
         given = Connection(conn_id="(none)", conn_type=kind.conn_type)
-    return store_from_client(url, kind.load().make_client(given), extra=given.extra, **options)
+    return store_from_client(url, kind.load().make_client(given), connection=given, **options)
 
 
 def require_type(connection: Connection, url: str) -> None:
@@ -43,12 +42,12 @@ def require_type(connection: Connection, url: str) -> None:
 
 
 def store_from_client(
-    url: str, client: Any, *, extra: Mapping[str, Any] | None = None, **options: Unpack[StoreOptions]
+    url: str, client: Any, *, connection: Connection | None = None, **options: Unpack[StoreOptions]
 ) -> ObjectStore:
     """The store at ``url`` around a ready client, such as those of Airflow's hooks.
 
-    :param extra, options: see :class:`StoreConfig`.
-    :raises SettingsError: the URL is wrong, or the store does not support the options.
+    :param connection, options: see :class:`StoreConfig`.
+    :raises SettingsError: the URL or the connection's extra is wrong, or the store does not support the options.
     """
     place = parse_url(url)
-    return place.kind.load().make_store(client, place, StoreConfig(**options, extra=extra or {}))
+    return place.kind.load().make_store(client, place, StoreConfig(**options, connection=connection))

@@ -23,12 +23,12 @@ class StoreConfig:
 
     :param encryption: ``Settings.encryption_at_store``.
     :param lock_mode: for objects that are stored with ``locked_until``.
-    :param extra: the connection's extra.
+    :param connection: the connection, whose extra may have more options; none: there are none.
     """
 
     encryption: tuple[str, str] = ("none", "")
     lock_mode: LockMode = "governance"
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    connection: Connection | None = None
 
 
 @dataclass(frozen=True)

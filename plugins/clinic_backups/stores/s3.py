@@ -25,11 +25,12 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.stores import _s3_versions
 from clinic_backups.stores._cloud import CloudStore
 from clinic_backups.stores._provider import FoundObject, Upload, Version
-from clinic_backups.stores._s3_client import CLIENT_CONFIG, make_client, s3_config
+from clinic_backups.stores._s3_client import CLIENT_CONFIG, make_client, s3_config, verify_of
 from clinic_backups.stores._s3_errors import DENIED, EXPIRED_CODES, TRANSIENT_CODES, WORDLESS, cause_of, error_code
 from clinic_backups.stores._wire import check_expiry, content_disposition
 from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
@@ -40,7 +41,7 @@ __all__ = ["CLIENT_CONFIG", "HOOK", "S3Store", "make_client", "make_store"]
 HOOK = AirflowHook(
     "airflow.providers.amazon.aws.hooks.s3.S3Hook",
     "aws_conn_id",
-    arguments=lambda connection: {"config": s3_config(connection)},
+    arguments=lambda connection: {"config": s3_config(connection), "verify": verify_of(connection)},
 )
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html: parts of 5 MiB to 5 GiB, at most 10,000 of them.
@@ -317,14 +318,16 @@ def _md5(data: bytes | bytearray) -> bytes:
 def make_store(client: Any, place: StoreUrl, config: StoreConfig) -> S3Store:
     """The store at a place. :param client: a boto3 S3 client."""
     return S3Store(
-        client, place.bucket, place.prefix, conditional_writes=conditional_writes(config.extra),
+        client, place.bucket, place.prefix, conditional_writes=conditional_writes(config.connection),
         encryption=config.encryption, lock_mode=config.lock_mode,
     )  # fmt: skip
 
 
-def conditional_writes(extra: Mapping[str, Any]) -> bool:
+def conditional_writes(connection: Connection | None) -> bool:
     """The connection extra ``"conditional_writes"``.
 
     It is false for services without ``If-None-Match``, such as Backblaze B2.
+
+    :raises SettingsError: it is neither true nor false.
     """
-    return str(extra.get("conditional_writes", True)).lower() not in ("false", "0", "no")
+    return connection is None or connection.flag("conditional_writes", default=True)

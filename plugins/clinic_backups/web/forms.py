@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from fastapi import Form
 from pydantic import StringConstraints
 
+from clinic_backups.base.given_values import truth
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.board import SORTS, Sort, Standing
 from clinic_backups.catalog.paging import BIGINT
@@ -32,6 +33,14 @@ def number(params: Mapping[str, str], name: str, *, largest: int = BIGINT - 1) -
     given = params.get(name, "")
     found = int(given) if re.fullmatch(r"[0-9]{1,19}", given) else 0
     return found if 1 <= found <= largest else None
+
+
+def flag(params: Mapping[str, str], name: str) -> bool:
+    """Whether a value is true, whatever its spelling."""
+    try:
+        return truth(params.get(name, "0"))
+    except ValueError:
+        return False
 
 
 def choice(params: Mapping[str, str], name: str, choices: Sequence[Choice]) -> Choice | None:
@@ -77,11 +86,11 @@ class BoardQuery:
         return cls(
             q=words(params, "q"),
             standing=choice(params, "standing", get_args(Standing)),
-            running=params.get("running") == "1",
-            failed=params.get("failed") == "1",
-            all=params.get("all") == "1",
+            running=flag(params, "running"),
+            failed=flag(params, "failed"),
+            all=flag(params, "all"),
             sort=choice(params, "sort", SORTS) or "standing",
-            desc=params.get("desc") == "1",
+            desc=flag(params, "desc"),
             page=page_of(params),
         )
 

@@ -11,7 +11,7 @@ from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY
 
 ORDER: Mapping[str, tuple[str, ...]] = {
     BACKUP: ("active_clinics", "preflight", "back_up", "summary"),
-    RESTORE: ("plan", "approve", "apply", "report"),
+    RESTORE: ("preflight", "plan", "approve", "apply", "report"),
     HOLD: ("hold_or_release",),
     VERIFY: ("verify",),
 }

@@ -1,0 +1,81 @@
+"""The tasks that check the restore side: at the start of a restore and of the drills, and each hour."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from airflow.sdk import task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from clinic_backups.base.findings import LEVELS, OF_DRILL, OF_RESTORE, Finding, require
+from clinic_backups.base.load_settings import in_words
+from clinic_backups.base.settings import Settings
+from clinic_backups.maintenance.watch import restore_side_notice
+from clinic_backups.operators.airflow_app import AirflowParts
+from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
+from clinic_backups.operators.restore_tasks import request_of
+from clinic_backups.restore.find_backup import choose_backup
+
+log = logging.getLogger(__name__)
+AGAIN = "clinic-backups check --restore"
+
+
+@task(task_id="preflight")
+def restore_preflight() -> None:
+    """Fail before any plan is made if something is missing that this restore needs. Nothing is changed."""
+    with failing_clearly(log):
+        parts = AirflowParts()
+        request = request_of(parts)
+        # The backup of a point in time is made by the plan.
+        of = None if request.from_connection else choose_backup(parts.catalog, request)
+        found = parts.restore_preflight(
+            clinic_id=request.clinic_id, of=of, restores=request.into_schema is None and request.export_format is None,
+            other_database=request.other_database, drills=False,
+        )  # fmt: skip
+        _log(found)
+        # Without a backup yet, no key can be tried.
+        checks = [each for each in OF_RESTORE if of is not None or each not in ("key", "store")]
+        require(found, checks=checks, again=AGAIN)
+
+
+@task(task_id="preflight")
+def drill_preflight() -> None:
+    """Fail before any drill if something is missing that every drill needs."""
+    with failing_clearly(log):
+        found = AirflowParts().restore_preflight(restores=False)
+        _log(found)
+        require(found, checks=OF_DRILL, again=AGAIN)
+
+
+@task
+def restore_side() -> None:
+    """Alarm the operator if restores or drills would fail. It runs where they run, and restores nothing.
+
+    Where no task restores, because the secret key is kept elsewhere, it is skipped.
+    """
+    with failing_clearly(log):
+        parts = AirflowParts()
+        if parts.settings.identity_file is None and not _restores_elsewhere(parts.settings):
+            raise AirflowSkipException("No worker of this Airflow restores: see docs/install.md.")
+        found = parts.restore_preflight()
+        _log(found)
+        now, errors = parts.clock(), [each for each in found if each.level == "error"]
+        if (notice := restore_side_notice(errors, parts.outbox.last("restore_side"), now)) is not None:
+            parts.outbox.queue(notice, now)
+        log_delivery(log, parts.deliver)
+        require(found, again=AGAIN)
+
+
+def _restores_elsewhere(settings: Settings) -> bool:
+    """Whether the settings send restores to workers of their own, which must have the key."""
+    return any(
+        name.strip() for name in (settings.restore_queue, settings.restore_executor, settings.restore_pod_template)
+    )
+
+
+def _log(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        log.log(LEVELS[finding.level], "%s: %s", finding.check, in_words(finding.message))
+        if finding.hint:
+            log.log(LEVELS[finding.level], "HINT: %s", in_words(finding.hint))
