@@ -1,5 +1,7 @@
 """Runs a command and fails when it leaves a process behind; ends what it left. Usage: supervise.py <command…>
 
+Whoever stops it (SIGTERM, as a CI server does when a run is cancelled) stops the command and all its servers.
+
 As a child subreaper this process becomes the parent of every orphan among its descendants, also of servers that took
 a session of their own: see PR_SET_CHILD_SUBREAPER in prctl(2). Whoever is its child at the end was left behind.
 """
@@ -24,6 +26,7 @@ def main() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
+    signal.signal(signal.SIGTERM, _stopped)
     code = _run(sys.argv[1:])
     deadline = time.monotonic() + GRACE_SECONDS
     while (left := _children()) and time.monotonic() < deadline:
@@ -47,10 +50,23 @@ def _run(command: list[str]) -> int:
     """
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     while True:
-        pid, status = os.waitpid(-1, 0)
+        try:
+            pid, status = os.waitpid(-1, 0)
+        except _Stopped:
+            process.terminate()
+            return 128 + signal.SIGTERM
         if pid == process.pid:
             process.returncode = os.waitstatus_to_exitcode(status)
             return process.returncode
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _stopped(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    raise _Stopped
 
 
 def _children() -> list[int]:
