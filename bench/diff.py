@@ -1,4 +1,4 @@
-"""``clinic-backups diff``: a backup against the clinic now, and two backups of one chain, after 1,000 changes."""
+"""``clinic-backups diff``: a backup against the clinic now, and against two later backups, after 1,000 changes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.row_changes import RowChanges
 from clinic_backups.differences.compare import compare
 from clinic_backups.differences.found import TableDifference
 from clinic_backups.differences.sides import BackupSide, DatabaseSide
@@ -28,7 +29,8 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 GROUP = "what changed"
 CHANGED = 1_000
-BOTH, ARCHIVES = "one read of the backup and of the clinic", "one read of both archives"
+BOTH = "one read of the backup and of the clinic"
+ARCHIVES, FULL_ARCHIVES = "one read of the archives of a chain", "one read of two full archives"
 CHANGE = """
     UPDATE public.citas_consulta SET notas = 'changed' WHERE id IN (
         SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS n, count(*) OVER () AS c
@@ -42,14 +44,20 @@ def figures(world: World) -> list[Figure]:
     subjects = [
         Subject(BOTH, compared.read_both, note="the archive opened and checked; the extracts read and cut into blocks"),
         Subject("diff of the backup and now", compared.with_now, (BOTH,)),
-        Subject(ARCHIVES, compared.read_archives, note="the full one and the incremental one that is built on it"),
-        Subject("diff of the two backups", compared.of_backups, (ARCHIVES,)),
+        Subject(
+            ARCHIVES,
+            lambda: compared.read_archives(compared.second),
+            note="the full one and the incremental one that is built on it",
+        ),
+        Subject("diff of two backups of a chain", lambda: compared.of_backups(compared.second), (ARCHIVES,)),
+        Subject(FULL_ARCHIVES, lambda: compared.read_archives(compared.third)),
+        Subject("diff of two full backups", lambda: compared.of_backups(compared.third), (FULL_ARCHIVES,)),
     ]
     return measure(GROUP, subjects, world.scale.rounds, facts={"rows": compared.rows}, say=world.say)
 
 
 class Compared:
-    """A full backup, 1,000 changed rows, and an incremental backup."""
+    """A full backup, 1,000 changed rows, an incremental backup, and another full one."""
 
     def __init__(self, world: World, large: LargeClinic) -> None:
         self._world, self._large = world, large
@@ -62,7 +70,7 @@ class Compared:
             cursor.execute(CHANGE.format(changed=CHANGED))
             if cursor.rowcount != CHANGED:
                 raise BenchError(f"{cursor.rowcount} rows were changed, and not {CHANGED}.")
-        self._second = self._backed_up("incremental")
+        self.second, self.third = self._backed_up("incremental"), self._backed_up("full")
         self.rows = self._first.rows_total
 
     def _backed_up(self, kind: str) -> BackupRecord:
@@ -91,25 +99,21 @@ class Compared:
         queries = self._large.queries()
         with Snapshot(self._large.reader) as snapshot:
             now = DatabaseSide(snapshot, queries, frozenset(), lambda name: None)
-            found = compare(self._side(self._first), now)
+            found = compare(BackupSide.fetched(self._archives, source_of(self._first)), now)
         return self._checked(found, began)
 
-    def read_archives(self) -> Run:
+    def read_archives(self, later: BackupRecord) -> Run:
         """Without comparing anything."""
         began = time.perf_counter()
-        for record in (self._first, self._second):
+        for record in (self._first, later):
             self._archives.read_in(self._store, source_of(record))
         return Run(time.perf_counter() - began)
 
-    def of_backups(self) -> Run:
-        """The changes from the full backup to the incremental one."""
+    def of_backups(self, later: BackupRecord) -> Run:
+        """The changes from the first full backup to a later one."""
         began = time.perf_counter()
-        second = self._side(self._second)
-        first = BackupSide.beside(self._archives, source_of(self._first), second)
-        return self._checked(compare(first, second), began)
-
-    def _side(self, record: BackupRecord) -> BackupSide:
-        return BackupSide(self._archives, self._archives.fetch(source_of(record)))
+        listed = RowChanges(Catalog(self._large.catalog).database).listed
+        return self._checked(compare(*BackupSide.both(self._archives, self._first, later, listed)), began)
 
     def _checked(self, found: list[TableDifference], began: float) -> Run:
         seconds = time.perf_counter() - began

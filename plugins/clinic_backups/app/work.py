@@ -237,6 +237,7 @@ class Parts(Shared):
             connection_of=self.connection,
             moment_of=lambda text: moment_of(text, self.settings.zone),
             archives=lambda: self._noting_archives(identity_file, **listening),
+            listed=self.row_changes.listed,
             forgotten=self.forgotten.of_clinic,
             drift=self._drift,
             **listening,

@@ -5,6 +5,8 @@ Most work is done in C loops: a clinic has millions of rows.
 
 from __future__ import annotations
 
+import io
+
 _NO_QUOTES = bytes(set(range(256)) - set(b'"\n'))
 
 
@@ -28,10 +30,12 @@ def rows_of(data: bytes) -> list[bytes]:
     rows: list[bytes] = []
     begin = at = 0
     is_whole = True
-    while end := data.find(b"\n", at) + 1:
-        is_whole ^= data.count(b'"', at, end) % 2 == 1
-        at = end
+    # Line by line, because a value may have millions of lines.
+    for line in io.BytesIO(whole):
+        at += len(line)
+        if line.count(b'"') % 2:
+            is_whole = not is_whole
         if is_whole:
-            rows.append(data[begin:end])
-            begin = end
+            rows.append(whole[begin:at])
+            begin = at
     return rows

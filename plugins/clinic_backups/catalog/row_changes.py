@@ -159,6 +159,11 @@ class RowChanges:
             at_most = {name: _at_most(name, first, second, before, after) for name in names}
         return [TableChange(name, first.rows.get(name), second.rows.get(name), at_most.get(name)) for name in names]
 
+    def listed(self, record: BackupRecord) -> dict[str, set[bytes]]:
+        """The digests of all blocks in the archives of a backup, by table; nothing if a list is missing."""
+        blocks = self._blocks_of(record)
+        return {name: blocks.digests(name) for name in record.rows} if blocks is not None else {}
+
     def _blocks_of(self, record: BackupRecord) -> KnownBlocks | None:
         """All blocks in the archives of a backup; none if a list is missing."""
         try:

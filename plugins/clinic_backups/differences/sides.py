@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
 from clinic_backups.archive.blocks import Block, BlockList
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.table import Table
 from clinic_backups.restore.archives import Archives, Fetched, Source
+from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.read_blocks import blocks_of, read_other_blocks
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -17,6 +21,11 @@ TakeBlock = Callable[[str, bytes, int], object]
 """Gets a table's name, the bytes of a block, and how often the block is there."""
 Digests = Mapping[str, Counter[bytes]]
 """By table: the digests of blocks, each with its number."""
+
+Known = Mapping[str, Set[bytes]]
+"""By table: the digests of blocks."""
+_NONE: frozenset[bytes] = frozenset()
+_NOTHING: Known = MappingProxyType({})
 
 
 def is_same(one: Table, other: Table) -> bool:
@@ -53,11 +62,38 @@ class Side(Protocol):
 
 
 class BackupSide:
-    """A backup. Blocks that the other side has are not read."""
+    """A backup. Blocks that the other side has are not read.
 
-    def __init__(self, archives: Archives, backup: Fetched) -> None:
-        self._archives, self._backup = archives, backup
+    :param elsewhere: by table, digests of blocks that the other side most likely has. They were not kept in memory.
+    """
+
+    def __init__(self, archives: Archives, backup: Fetched, elsewhere: Known = _NOTHING) -> None:
+        self._archives, self._backup, self._elsewhere = archives, backup, elsewhere
         self._contents = backup.manifest.tables
+
+    @classmethod
+    def fetched(cls, archives: Archives, source: Source, elsewhere: Known = _NOTHING) -> BackupSide:
+        """A backup whose own archive was read to its end."""
+
+        def is_wanted(table: str, block: Block) -> bool:
+            return block.digest not in elsewhere.get(table, _NONE)
+
+        return cls(archives, archives.fetch(source, only=is_wanted if elsewhere else None), elsewhere)
+
+    @classmethod
+    def both(
+        cls, archives: Archives, first: BackupRecord, second: BackupRecord, listed: Callable[[BackupRecord], Known]
+    ) -> tuple[BackupSide, BackupSide]:
+        """Two backups. Each of their own archives is read once, if the blocks that only one has fit into memory.
+
+        :param listed: the digests of the blocks of a full backup, as far as the catalog knows them. They only say what
+            need not be kept: what was not kept, and is wanted, is read again.
+        """
+        # The catalog lists exactly what a full backup has. So of two, the one that is built on others comes first.
+        early, late = (first, second) if first.chain and not second.chain else (second, first)
+        one = cls.fetched(archives, source_of(early), _NOTHING if late.chain else listed(late))
+        other = cls.fetched(archives, source_of(late), {name: set(one.blocks(name).digests()) for name in one.tables})
+        return (one, other) if early is first else (other, one)
 
     @property
     def tables(self) -> Mapping[str, Table]:
@@ -66,23 +102,6 @@ class BackupSide:
     @property
     def parents(self) -> frozenset[str]:
         return frozenset(name for name, content in self._contents.items() if content.is_parent)
-
-    @classmethod
-    def beside(cls, archives: Archives, source: Source, other: BackupSide) -> BackupSide:
-        """A backup of which only blocks are wanted that the other one does not have. Its own archive is read once."""
-        known = {name: set(other.blocks(name).digests()) for name in other.tables}
-        nothing = set[bytes]()
-        backup = archives.fetch(source, only=lambda table, block: block.digest not in known.get(table, nothing))
-        made = cls(archives, backup)
-        common = made.tables.keys() & other.tables.keys()
-        # Of a table with other columns all rows are compared. And a block may be there more often than in the other.
-        if all(is_same(made.tables[name], other.tables[name]) for name in common) and not any(
-            digest in known[name]
-            for name in common
-            for digest in made.blocks(name).counted() - other.blocks(name).counted()
-        ):
-            return made
-        return cls(archives, archives.fetch(source))
 
     def blocks(self, name: str) -> BlockList:
         """All blocks of a table."""
@@ -103,7 +122,8 @@ class BackupSide:
 
         blocks = {name: self.blocks(name) for name in others}
         wanted = MissingBlocks(blocks, missing, use)
-        self._archives.read(self._backup, wanted)
+        is_kept = not any(self._elsewhere.get(name, _NONE) & digests.keys() for name, digests in missing.items())
+        self._archives.read(self._backup if is_kept else replace(self._backup, segments=None), wanted)
         wanted.require_all()
 
 

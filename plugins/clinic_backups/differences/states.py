@@ -19,7 +19,7 @@ from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.differences.compare import compare
 from clinic_backups.differences.found import RowDifference, TableDifference
 from clinic_backups.differences.hidden_rows import HiddenRows
-from clinic_backups.differences.sides import BackupSide, DatabaseSide, Side
+from clinic_backups.differences.sides import BackupSide, DatabaseSide, Known, Side
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.named_tables import require_known
@@ -81,6 +81,7 @@ class States:
     :param connection_of: a connection by its name. Without one it raises.
     :param moment_of: reads a time. It raises if the text is not a time.
     :param archives: reads backups; called only if one is compared.
+    :param listed: the digests of a backup's blocks by table, as far as the catalog knows them.
     :param forgotten: says which rows of a clinic must not come back. Their values are not given.
     :param drift: the tables that were renamed. It is asked only if there are such rows.
     """
@@ -94,6 +95,7 @@ class States:
         connection_of: Callable[[str], Connection],
         moment_of: Callable[[str], datetime | None],
         archives: Callable[[], Archives],
+        listed: Callable[[BackupRecord], Known],
         forgotten: Callable[[ClinicId], ForgottenOfClinic],
         drift: Callable[[], Drift] = Drift,
         listener: Listener = NOBODY,
@@ -101,7 +103,7 @@ class States:
         self._forgotten, self._drift = forgotten, drift
         self._settings, self._listener = settings, listener
         self._backup_of, self._backup_at, self._connection_of = backup_of, backup_at, connection_of
-        self._moment_of, self._archives = moment_of, archives
+        self._moment_of, self._archives, self._listed = moment_of, archives, listed
 
     def named(self, *texts: str, clinic_id: ClinicId | None) -> tuple[ClinicId, list[State]]:
         """The states, and the clinic that they are of.
@@ -149,9 +151,12 @@ class States:
         # A database is read once as the second side, and twice as the first one.
         turned = first.connection is not None and second.connection is None
         with ExitStack() as open_sides:
-            # The second side first: what it has need not be kept of the first one.
-            other = open_sides.enter_context(self._side(second, clinic_id))
-            one = open_sides.enter_context(self._side(first, clinic_id, other))
+            one: Side
+            other: Side
+            if first.backup is not None and second.backup is not None:
+                one, other = BackupSide.both(self._archives(), first.backup, second.backup, self._listed)
+            else:
+                one, other = (open_sides.enter_context(self._side(state, clinic_id)) for state in (first, second))
             require_known(tables, {*one.tables, *other.tables})
             tell = None if on_row is None else self._telling(clinic_id, (first, second), tables, on_row)
             told = (lambda row: tell(row.turned)) if tell is not None and turned else tell
@@ -174,13 +179,9 @@ class States:
         return lambda row: on_row(hidden.shown(row))
 
     @contextmanager
-    def _side(self, state: State, clinic_id: ClinicId, other: Side | None = None) -> Iterator[Side]:
+    def _side(self, state: State, clinic_id: ClinicId) -> Iterator[Side]:
         if state.backup is not None:
-            archives, source = self._archives(), source_of(state.backup)
-            if isinstance(other, BackupSide):
-                yield BackupSide.beside(archives, source, other)
-            else:
-                yield BackupSide(archives, archives.fetch(source))
+            yield BackupSide.fetched(self._archives(), source_of(state.backup))
             return
         assert state.connection is not None  # noqa: S101 - one of the two is there
         folder, queries = unit_sql(state.connection, self._settings, clinic_id)
