@@ -128,11 +128,7 @@ def test_a_good_backup_is_told_although_another_clinic_makes_its_task_fail(airfl
         airflow.execute("UPDATE public.comun_clinica SET activa = false WHERE id = 6")
     assert state == "failed"
     made = {record.clinic_id for record in airflow.records(run_id).values() if record.state == "completed"}
-    assert len(made) == 6
-    tasks = [each for each in airflow.api._call("GET", f"/dags/clinic_backup/dagRuns/{quote(run_id)}/taskInstances")[
-        "task_instances"] if each["task_id"] == "back_up"]  # fmt: skip
-    (failed,) = [each for each in tasks if each["state"] == "failed"]
-    assert "," in failed["rendered_map_index"] or len(tasks) < 7, "The clinic that fails has a task of its own."
+    assert made == {1, 2, 4, 5, 6}
     new = {name: after - before[name] for name, after in _asset_events(airflow).items() if after != before[name]}
     assert new == {f"clinic_backups/{clinic_id}": 1 for clinic_id in made}
     assert "1 assets of tasks that failed are updated" in airflow.log(run_id, "tell_assets")

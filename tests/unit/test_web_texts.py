@@ -23,7 +23,7 @@ from clinic_backups.web.banners import Kind as BannerKind
 from clinic_backups.web.forms import FLASHES
 from clinic_backups.web.language import LANGUAGES, Texts, load, negotiate
 from clinic_backups.web.runs import DAG_IDS
-from clinic_backups.web.steps import ORDER, TONES
+from clinic_backups.web.steps import BEHIND, ORDER, TONES
 from clinic_backups.web.viewer import Role
 from tests.servers import CHECKOUT
 
@@ -50,7 +50,7 @@ WORDS: Mapping[str, set[str]] = {
     "run.answer_": {"approved", "rejected"},
     "run_title.": set(DAG_IDS),
     "run_done.": set(DAG_IDS),
-    "step.": {task_id for tasks in ORDER.values() for task_id in tasks},
+    "step.": {task_id for tasks in (*ORDER.values(), BEHIND) for task_id in tasks},
     "step_state.": {*TONES, "approval", "rejected", "lapsed"},
     "banner.": set(get_args(BannerKind)),
     "banner_todo.": set(get_args(BannerKind)),

@@ -15,6 +15,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     HOLD: ("hold_or_release",),
     VERIFY: ("verify",),
 }
+BEHIND = ("tell_assets",)
+"""Tasks for other DAGs. A page shows them only if they failed."""
 # Airflow's states in groups that matter to somebody who waits; the worst of several mapped tasks comes first.
 TONES: Mapping[str, tuple[str, ...]] = {
     "failed": ("failed",),
@@ -46,6 +48,8 @@ def steps_of(run: RunView) -> list[Step]:
     """The steps of a run in order. Steps that Airflow has not created yet are waiting."""
     by_task: dict[str, list[str]] = {name: [] for name in ORDER.get(run.dag_id, ())}
     for task in run.tasks:
+        if task.task_id in BEHIND and task.state != "failed":
+            continue
         by_task.setdefault(task.task_id, []).append(_tone(task.state))
     return [_step(run, task_id, states) for task_id, states in by_task.items()]
 
