@@ -17,13 +17,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UV := $(BIN)/python -m uv
 LOCK_COMMAND = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header
+# Before 23.3, pip takes `google-auth==2.62.2` for no pin of `google-auth[requests]`, and says so after minutes.
+NEEDED_PIP := \# pip 23.3 or later installs this with --require-hashes: see docs/install.md. uv does too.
 SOURCES := plugins dags include tests bench
 
 # Commands of ours run with this Python alone: nothing of the caller's Python settings gets in. Where a caller forbids
 # Python to keep what it has compiled, each process would compile every module again.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-restore demo-disaster demo-distributed up down test test-matrix lint docs release lock bench bench-quick clean
+.PHONY: help demo demo-restore demo-disaster demo-distributed up down test test-matrix test-install lint docs release lock bench bench-quick clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +57,9 @@ test: $(INSTALLED)  ## Run the whole test suite
 test-matrix: $(INSTALLED)  ## Run the tests of database shapes on PostgreSQL 15, 16, 17 and 18
 	@$(BIN)/python -m tests.matrix
 
+test-install: $(INSTALLED)  ## Follow README and docs/install.md with each Python of 3.11 to 3.13 that is found
+	@$(BIN)/python -m tests.install
+
 lint: $(INSTALLED)  ## Check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,6 +80,7 @@ bench-quick: $(INSTALLED)  ## Measure with little data, in about eight minutes
 
 lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files
 	$(LOCK_COMMAND) requirements.in -o requirements.txt
+	sed -i '1i $(NEEDED_PIP)' requirements.txt
 	$(call lock_on_top,include/docker/requirements)
 	$(call lock_on_top,requirements-dev)
 

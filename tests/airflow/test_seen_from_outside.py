@@ -7,7 +7,8 @@ import time
 from collections import defaultdict
 from contextlib import closing
 from typing import Any
-from urllib.parse import quote
+
+import psycopg2
 
 from include.demo import databases
 from tests.airflow.conftest import RUN_LIMIT_SECONDS, Airflow
@@ -118,20 +119,41 @@ def test_a_run_without_its_backups_updates_no_asset(airflow: Airflow) -> None:
 
 
 def test_a_good_backup_is_told_although_another_clinic_makes_its_task_fail(airflow: Airflow) -> None:
-    """There are more clinics than tasks: clinic 3 is in a task with others, and fails."""
+    """There are more clinics than tasks: one task has two of them, and one of the two fails."""
     airflow.execute("UPDATE public.comun_clinica SET activa = true WHERE id = 6")
-    before = _asset_events(airflow)
+    before, path = _asset_events(airflow), airflow.sql / "extract" / "inventario_inventario.sql"
+    kept, uri = path.read_text(), airflow.stack.variables()["AIRFLOW_CONN_BACKUP_CATALOG"]
     try:
-        with airflow.stock_condition("1 / ({{ clinic_id }} - 3) IS NOT NULL"):
-            run_id, state = airflow.run()
+        with closing(psycopg2.connect(uri)) as db, db.cursor() as cursor:
+            # Every task waits until it is known which one has two clinics.
+            cursor.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('clinic_backups:clinic:' || n, 0))"
+                " FROM generate_series(1, 6) AS n"
+            )
+            run_id = airflow.start()
+            _, bad = sorted(_two_of_one_task(airflow, run_id))  # the preflight tries the extracts with the first clinic
+            path.write_text(f"{kept}   AND 1 / ({{{{ clinic_id }}}} - {bad}) IS NOT NULL\n")
+        assert airflow.wait(run_id) == "failed"
     finally:
+        path.write_text(kept)
         airflow.execute("UPDATE public.comun_clinica SET activa = false WHERE id = 6")
-    assert state == "failed"
-    made = {record.clinic_id for record in airflow.records(run_id).values() if record.state == "completed"}
-    assert made == {1, 2, 4, 5, 6}
+    made = {number for number, record in airflow.records(run_id).items() if record.state == "completed"}
+    assert made == {1, 2, 3, 4, 5, 6} - {bad}
     new = {name: after - before[name] for name, after in _asset_events(airflow).items() if after != before[name]}
     assert new == {f"clinic_backups/{clinic_id}": 1 for clinic_id in made}
     assert "1 assets of tasks that failed are updated" in airflow.log(run_id, "tell_assets")
+
+
+def _two_of_one_task(airflow: Airflow, run_id: str) -> list[int]:
+    """The clinics of the task that has two."""
+    deadline = time.monotonic() + RUN_LIMIT_SECONDS
+    while airflow.states(run_id).get("active_clinics") != "success":
+        assert time.monotonic() < deadline, airflow.states(run_id)
+        time.sleep(0.2)
+    path = f"/dags/clinic_backup/dagRuns/{run_id.replace(':', '%3A').replace('+', '%2B')}/taskInstances/active_clinics"
+    shares = airflow.api._call("GET", f"{path}/xcomEntries/return_value", params={"stringify": "false"})["value"]
+    (two,) = [share["clinics"] for share in shares if "clinics" in share]
+    return [clinic["id"] for clinic in two]
 
 
 def _events(airflow: Airflow, dag_id: str) -> list[Any]:
