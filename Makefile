@@ -17,8 +17,6 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UV := $(BIN)/python -m uv
 LOCK_COMMAND = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header
-# Before 23.3, pip takes `google-auth==2.62.2` for no pin of `google-auth[requests]`, and says so after minutes.
-NEEDED_PIP := \# pip 23.3 or later installs this with --require-hashes: see docs/install.md. uv does too.
 SOURCES := plugins dags include tests bench
 
 # Commands of ours run with this Python alone: nothing of the caller's Python settings gets in. Where a caller forbids
@@ -80,9 +78,10 @@ bench-quick: $(INSTALLED)  ## Measure with little data, in about eight minutes
 
 lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files
 	$(LOCK_COMMAND) requirements.in -o requirements.txt
-	sed -i '1i $(NEEDED_PIP)' requirements.txt
 	$(call lock_on_top,include/docker/requirements)
 	$(call lock_on_top,requirements-dev)
+	@$(MAKE) $(INSTALLED)
+	$(BIN)/python -m include.locks requirements.txt include/docker/requirements.txt requirements-dev.txt
 
 # A lock that is installed together with requirements.txt leaves out what that one has for every system.
 define lock_on_top
