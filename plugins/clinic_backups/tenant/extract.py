@@ -39,7 +39,7 @@ _END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""
 """The semicolon that ends a query, with comments after it but no quote, so that it is not inside a text."""
 
 
-@lru_cache(maxsize=256, typed=True)  # a backup renders each of its extracts twice: to run it, and to compare it with the folder's
+@lru_cache(maxsize=256, typed=True)  # a backup renders each extract twice: to run it, and to compare it
 def render(text: str, clinic_id: ClinicId, *, name: str, key: ClinicKey = NUMBER) -> str:
     """Put a clinic's id into a template. There is no other variable.
 
