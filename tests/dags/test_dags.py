@@ -285,7 +285,7 @@ def test_the_params_take_what_the_key_of_the_clinics_may_be(
 
 
 def test_each_task_runs_where_what_it_needs_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tasks of restores and drills, and their check, need the secret key. All others must not have it."""
+    """The tasks of restores and drills need the secret key, and those of all other DAGs must not have it."""
     from airflow.dag_processing.dagbag import DagBag
 
     monkeypatch.setenv("CLINIC_BACKUPS_QUEUE", "backups")
@@ -318,7 +318,7 @@ def test_only_tasks_of_restores_get_the_pod_template_with_the_key(monkeypatch: p
 
 def _restores(task: Any) -> bool:
     """Whether the task needs the secret key."""
-    return task.dag_id.startswith("clinic_restore") or task.task_id == "restore_side"
+    return bool(task.dag_id.startswith("clinic_restore"))
 
 
 def test_without_a_word_airflows_own_queue_is_used(dags: dict[str, object]) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
+import resource
 import shutil
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
+from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.opening import require_opens
+from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore import side_checks
 from clinic_backups.stores.file import FileStore
 from tests.fleet import flip
@@ -192,3 +198,61 @@ def test_a_further_store_serves_while_the_first_is_away(house: House, run: Run, 
     _gone(house.database, tmp_path)
     code, found = house.check(**further)
     assert (code, [each[0] for each in said(found, "warning")]) == (0, ["store"]), found
+
+
+def _archives(folder: Path) -> list[Path]:
+    return sorted((folder / "store").rglob("*.age"))
+
+
+def test_an_archive_that_the_newest_backup_is_built_on_is_asked_for(house: House, run: Run, tmp_path: Path) -> None:
+    house.execute("UPDATE public.comun_clinica SET telefono = '1' WHERE id = 1")
+    assert run("backup", "--clinic", "1", "--kind", "incremental", **house.keys).code == 0
+    assert house.check()[0] == 0
+    _archives(tmp_path)[0].unlink()
+    code, found = house.check()
+    assert (code, [each[0] for each in said(found)]) == (1, ["store"])
+
+
+def test_what_a_restore_does_without_is_a_warning(house: House, tmp_path: Path) -> None:
+    for path in (tmp_path / "store").rglob("*.json"):
+        if path.name != "clinic-backups-store.json":
+            path.unlink()
+    house.execute("UPDATE clinic_backups.backup SET source_db = NULL")
+    code, found = house.check(AIRFLOW_CONN_CLINIC_DB=None)
+    assert (code, [each[0] for each in said(found, "warning")]) == (0, ["store", "target"]), found
+
+
+def test_an_archive_that_somebody_exchanged_does_not_hide_a_good_replica(
+    house: House, run: Run, tmp_path: Path
+) -> None:
+    url = (tmp_path / "further").as_uri()
+    further: dict[str, Any] = {"CLINIC_BACKUPS_REPLICA_STORES": f'{{"other_store": "{url}"}}'}
+    assert run("store", "init", **house.keys | further).code == 0
+    assert run("replicate", **house.keys | further).code == 0
+    (archive,) = _archives(tmp_path)
+    other = pyrage.encrypt(bytes(archive.stat().st_size), [pyrage.x25519.Identity.generate().to_public()])
+    archive.write_bytes(other[: archive.stat().st_size])
+    assert house.check()[0] == 1
+    assert house.check(**further)[0] == 0
+
+
+def test_the_programs_of_drills_are_found_while_the_databases_are_down(house: House) -> None:
+    away = "postgres://a:b@127.0.0.1:9/c?connect_timeout=1"
+    _, found = house.check(AIRFLOW_CONN_CLINIC_DB=away, AIRFLOW_CONN_RESTORE_DB=away)
+    assert {each["level"] for each in found if each["check"] == "programs"} == {"ok"}
+
+
+def test_a_frame_that_unpacks_to_gigabytes_is_not_unpacked() -> None:
+    secret = pyrage.x25519.Identity.generate()
+    packed = _bomb()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(IntegrityError, match="does not hold a backup"):
+        require_opens(io.BytesIO(pyrage.encrypt(packed, [secret.to_public()])), [secret])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def _bomb() -> bytes:
+    """600 MB of zeros, in about 20 KB."""
+    packing = CODEC.writer()
+    pieces = [packing.compress(bytes(1_000_000)) for _ in range(600)]
+    return b"".join([*pieces, packing.flush()])

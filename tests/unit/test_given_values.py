@@ -138,7 +138,7 @@ def test_a_number_of_libpq(name: str) -> None:
             conn("postgres", **{name: value}).libpq_parameters()
 
 
-@pytest.mark.parametrize("value", [True, False, "soon", "nan", 0, "0", -3, []])
+@pytest.mark.parametrize("value", [True, False, "soon", "nan", -3, []])
 def test_a_wrong_time_out_of_the_mail_server(value: object) -> None:
     with pytest.raises(SettingsError, match=r"'named': timeout .*not a number"):
         MailServer(conn("smtp", timeout=value))

@@ -12,6 +12,8 @@ from clinic_backups.base.errors import IntegrityError
 
 BEGINNING_BYTES = 1024 * 1024
 """Enough for age's header, many recipients included, and for the first block of a zstd frame (128 KiB)."""
+PIECE_BYTES = 256
+"""A block of a zstd frame has four bytes or more and unpacks to 128 KiB at most: a piece unpacks to 8 MiB at most."""
 _MAGIC_AT, _MAGIC = 257, b"ustar"
 """Of a tar archive: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html"""
 
@@ -30,8 +32,13 @@ def require_opens(stream: BinaryIO, identities: Sequence[Any]) -> None:
         # The rest is missing on purpose. Each piece of 64 KiB before it was authenticated on its own.
         if len(beginning) < BEGINNING_BYTES or not plain.tell():
             raise
+    first, reader, packed = b"", CODEC.reader(), plain.getvalue()
     try:
-        first = CODEC.reader().decompress(plain.getvalue())
+        # In small pieces and no further: a frame of 1 MiB may unpack to gigabytes.
+        for place in range(0, len(packed), PIECE_BYTES):
+            if len(first) > _MAGIC_AT + len(_MAGIC):
+                break
+            first += reader.decompress(packed[place : place + PIECE_BYTES])
     except CODEC.Damaged:
         first = b""
     if first[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:

@@ -17,6 +17,8 @@ from clinic_backups.base.errors import SettingsError
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _DEBIAN = Path("/usr/lib/postgresql")
+SERVER = ("initdb", "pg_ctl", "postgres")
+"""Programs that Debian packs with the server."""
 _PARAMETERS = {
     "host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD",
     "dbname": "PGDATABASE", "sslmode": "PGSSLMODE", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY",
@@ -54,8 +56,9 @@ def find_tool(name: str, *, at_least: int = 0, folder: Path | None = None) -> To
     needed = f", and PostgreSQL {at_least} or newer is needed" if at_least else ""
     raise SettingsError(
         f"{problem}{needed}.",
-        hint=f"Install PostgreSQL's client programs (Debian and Ubuntu: postgresql-client-{at_least or 17}), or set"
-        " CLINIC_BACKUPS_POSTGRES_BIN to the folder that has them.",
+        hint=f"Install PostgreSQL's {'server' if name in SERVER else 'client'} programs (Debian and Ubuntu:"
+        f" postgresql-{'' if name in SERVER else 'client-'}{at_least or 17}), or set CLINIC_BACKUPS_POSTGRES_BIN to the"
+        " folder that has them.",
     )
 
 

@@ -36,7 +36,7 @@ class SameSecond(TransientError):
     """This clinic has a backup of the same second, which has the same id."""
 
 
-_OF_RESTORES = ("restore", "approval", "backup", "notification", "audit")
+_OF_RESTORES = ("restore", "approval", "backup", "backup_blocks", "backup_replica", "notification", "audit")
 """The tables that a restore writes: itself, its approval, the safety backup, its mails, and who did it."""
 _MAY_WRITE = text("""
     SELECT pg_is_in_recovery(), quote_ident(current_user),

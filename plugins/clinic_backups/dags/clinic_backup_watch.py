@@ -6,16 +6,9 @@ Each hour this DAG checks in the catalog that every active clinic has a good bac
 
 It also asks the clinics' database for keys that cannot be ids: such a clinic has no backup at all.
 
-`restore_side` runs where restores run, and asks for what restores and drills need, so that a lost key or right is
-noticed before the night in which somebody needs it: as `clinic-backups check --restore`, without writing a row. It is
-skipped if this Airflow does no restores. `watch` does not wait for it.
-
-**When `restore_side` is red**, its log names each thing that is wrong and the remedy. The operator got a mail. If it
-does not begin, no worker serves the queue of restores.
-
-**When `watch` is red**, its log names the clinics that are late. The operator (`CLINIC_BACKUPS_OPERATOR_EMAILS`) got a
-mail when a clinic became late, and gets one each day while any clinic is late. Look at the last run of `clinic_backup`:
-did it run, and what does its `summary` say? Then start it for these clinics: `{"clinic_ids": [7, 9]}`.
+**When it is red**, the log of `watch` names the clinics that are late. The operator (`CLINIC_BACKUPS_OPERATOR_EMAILS`)
+got a mail when a clinic became late, and gets one each day while any clinic is late. Look at the last run of
+`clinic_backup`: did it run, and what does its `summary` say? Then start it for these clinics: `{"clinic_ids": [7, 9]}`.
 
 The DAG also sends mail that could not be sent before. It pings `CLINIC_BACKUPS_HEARTBEAT_URL` when all is well, and the
 same address with `/fail` appended when not. A service that expects the ping notices when Airflow itself is down.
@@ -31,7 +24,6 @@ from airflow.sdk import dag
 
 from clinic_backups.base.load_settings import for_schedules
 from clinic_backups.operators import watch
-from clinic_backups.operators.restore_side_task import restore_side
 from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.timetable import OnTimeTimetable
 
@@ -52,5 +44,3 @@ configured = for_schedules()
 )
 def clinic_backup_watch() -> None:
     watch()
-    there = task_defaults(configured, restores=True)
-    restore_side.override(**{name: there[name] for name in ("queue", "executor", "executor_config") if name in there})()

@@ -14,6 +14,10 @@ amounts are counted, and a new row is tried in every table. The clinics' databas
 
 `preflight` asks first for what every drill needs: the secret key, the catalog, the clock and PostgreSQL's programs.
 
+`restore_side` asks for all that restores and drills need, so that a lost key or right is noticed before the night in
+which somebody needs it: as `clinic-backups check --restore`, without writing a row. **When it is red**, its log names
+each thing that is wrong and the remedy, and the operator got a mail. No drill waits for it.
+
 It runs only where restores run: it needs `CLINIC_BACKUPS_IDENTITY_FILE`. A worker without the secret key fails at once.
 Patients' data lie on its disk only in one folder that other users cannot open, and that is removed at the end. With the
 connection `drill_db` they go to that server instead, which must not be that of the clinics' database.
@@ -40,7 +44,7 @@ from airflow.sdk import Param, dag
 from clinic_backups.base.load_settings import for_schedules
 from clinic_backups.operators import clinic_param
 from clinic_backups.operators.drill_tasks import drill
-from clinic_backups.operators.restore_side_task import drill_preflight
+from clinic_backups.operators.restore_side_task import drill_preflight, restore_side
 from clinic_backups.operators.task_defaults import task_defaults
 from clinic_backups.operators.timetable import on_time
 
@@ -66,3 +70,4 @@ configured = for_schedules()
 )
 def clinic_restore_drill() -> None:
     drill_preflight() >> drill()
+    restore_side()  # no drill waits for it

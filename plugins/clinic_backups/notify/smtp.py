@@ -80,7 +80,8 @@ class MailServer:
         default = PORT_IMPLICIT_TLS if self._implicit_tls else PORT_STARTTLS if self._starttls else PORT_PLAIN
         self._port = connection.port or default
         self._seconds = min(
-            connection.number("timeout", default=LONGEST_STEP_SECONDS, least=SHORTEST_STEP_SECONDS, most=math.inf),
+            # Airflow's form sends 0 for an empty field.
+            connection.number("timeout", default=0, least=0, most=math.inf) or LONGEST_STEP_SECONDS,
             LONGEST_STEP_SECONDS,
         )
         if not connection.host:

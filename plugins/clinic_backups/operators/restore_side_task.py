@@ -1,4 +1,4 @@
-"""The tasks that check the restore side: at the start of a restore and of the drills, and each hour."""
+"""The tasks that check the restore side: at the start of a restore and of the drills, and each night beside them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from airflow.sdk import task
-from airflow.sdk.exceptions import AirflowSkipException
 
 from clinic_backups.base.findings import LEVELS, OF_DRILL, OF_RESTORE, Finding, require
 from clinic_backups.base.load_settings import in_words
-from clinic_backups.base.settings import Settings
 from clinic_backups.maintenance.watch import restore_side_notice
 from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
@@ -31,7 +29,8 @@ def restore_preflight() -> None:
         of = None if request.from_connection else choose_backup(parts.catalog, request)
         found = parts.restore_preflight(
             clinic_id=request.clinic_id, of=of, restores=request.into_schema is None and request.export_format is None,
-            other_database=request.other_database, drills=False,
+            # A plan with a copy of the database compares that copy with restore_db itself.
+            other_database=request.other_database or request.from_connection is not None, drills=False,
         )  # fmt: skip
         _log(found)
         # Without a backup yet, no key can be tried.
@@ -43,21 +42,16 @@ def restore_preflight() -> None:
 def drill_preflight() -> None:
     """Fail before any drill if something is missing that every drill needs."""
     with failing_clearly(log):
-        found = AirflowParts().restore_preflight(restores=False)
+        found = AirflowParts().restore_preflight(restores=False, archives=False)
         _log(found)
         require(found, checks=OF_DRILL, again=AGAIN)
 
 
 @task
 def restore_side() -> None:
-    """Alarm the operator if restores or drills would fail. It runs where they run, and restores nothing.
-
-    Where no task restores, because the secret key is kept elsewhere, it is skipped.
-    """
+    """Alarm the operator if restores or drills would fail. Nothing is restored."""
     with failing_clearly(log):
         parts = AirflowParts()
-        if parts.settings.identity_file is None and not _restores_elsewhere(parts.settings):
-            raise AirflowSkipException("No worker of this Airflow restores: see docs/install.md.")
         found = parts.restore_preflight()
         _log(found)
         now, errors = parts.clock(), [each for each in found if each.level == "error"]
@@ -65,13 +59,6 @@ def restore_side() -> None:
             parts.outbox.queue(notice, now)
         log_delivery(log, parts.deliver)
         require(found, again=AGAIN)
-
-
-def _restores_elsewhere(settings: Settings) -> bool:
-    """Whether the settings send restores to workers of their own, which must have the key."""
-    return any(
-        name.strip() for name in (settings.restore_queue, settings.restore_executor, settings.restore_pod_template)
-    )
 
 
 def _log(findings: Sequence[Finding]) -> None:

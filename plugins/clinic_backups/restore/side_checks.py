@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -69,6 +70,8 @@ class Asked(TypedDict, total=False):
     """Somebody has said that restore_db is another database than backups are read from."""
     drills: bool
     """What drills need, by default: PostgreSQL's programs, and room on this machine's disk."""
+    archives: bool
+    """Open the beginning of archives, by default."""
     write: bool
     """Also write one row of each table and roll it back: see :mod:`clinic_backups.restore.trial`."""
 
@@ -88,15 +91,17 @@ def run(side: Side, **asked: Unpack[Asked]) -> list[Finding]:
         with report.check("clock"):
             catalog.clock.require_same()
             report.ok("clock", "This machine's clock agrees with the catalog's.")
-        newest = [of] if of is not None else catalog.newest_of_each(clinic_id)
-        former = [] if of is not None else catalog.newest_by_recipients(clinic_id)
-        records = list({each.backup_id: each for each in (*newest, *former)}.values())
-        if not newest:
+        if asked.get("archives", True):
+            newest = [of] if of is not None else catalog.newest_of_each(clinic_id)
+            former = [] if of is not None else catalog.newest_by_recipients(clinic_id)
+            records = list({each.backup_id: each for each in (*newest, *former)}.values())
+        if asked.get("archives", True) and not newest:
             report.error(
                 "key", "No backup was opened: the catalog has no completed one.", "clinic-backups backup --all"
             )
     with report.check("store"):
-        _check_archives(side, report, side.stores(), identities, records, {each.backup_id for each in newest})
+        if asked.get("archives", True):
+            _check_archives(side, report, side.stores(), identities, records, {each.backup_id for each in newest})
     if asked.get("restores", True):
         is_other, write = asked.get("other_database", False), asked.get("write", False)
         _check_target(side, report, newest, other_database=is_other, write=write)
@@ -129,7 +134,7 @@ def _check_archives(
     for record in wanted:
         with report.check("store", f"{record.backup_id}: "):
             try:
-                _open(side, stores, record, identities)
+                _open(side, report, stores, record, identities)
             except WrongIdentity as error:
                 _report_key(side, report, record, error, is_newest=record.backup_id in newest)
     if len(by_keys) > len(wanted) and wanted:
@@ -168,35 +173,51 @@ def _report_key(side: Side, report: Report, record: BackupRecord, error: WrongId
         report.error("key", said, "Add the secret key of one of these to the identity file.")
 
 
-def _open(side: Side, stores: Stores, record: BackupRecord, identities: Sequence[Any]) -> None:
-    """In each store that should have it, until one has. :raises ClinicBackupsError: none has; the first one's error."""
+def _open(side: Side, report: Report, stores: Stores, record: BackupRecord, identities: Sequence[Any]) -> None:
+    """Look for each of its archives in one store after the other, as a restore does, and open its own.
+
+    :raises ClinicBackupsError: no store has one of them; the first store's error.
+    """
+
+    def own(store: ObjectStore) -> None:
+        _require_size(store, record.archive_key, record.size_bytes)
+        with store.open(record.archive_key) as stream:
+            require_opens(stream, identities)
+        _look_at_envelope(side, report, store, record)
+
+    _in_any(stores, own, [url for url in stores.urls if url in record.stores])
+    for each in record.chain:
+        _in_any(stores, lambda store, each=each: _require_size(store, each.key, each.size_bytes), stores.urls)  # type: ignore[misc]
+
+
+def _in_any(stores: Stores, look: Callable[[ObjectStore], object], urls: Sequence[str]) -> None:
     first: ClinicBackupsError | None = None
-    for url in stores.urls:
-        if url not in record.stores:
-            continue
+    for url in urls:
         try:
-            _open_in(side, stores.at(url), record, identities)
+            look(stores.at(url))
             return
-        except WrongIdentity:
-            raise
         except ClinicBackupsError as error:
             first = first or error
     raise first or ObjectNotFound(
-        f"No store of the settings has the archive of {record.backup_id}.",
+        "No store of the settings has the archive.",
         hint="Correct CLINIC_BACKUPS_STORE_URL or CLINIC_BACKUPS_REPLICA_STORES.",
     )
 
 
-def _open_in(side: Side, store: ObjectStore, record: BackupRecord, identities: Sequence[Any]) -> None:
-    # The envelope says the archive's format: a newer one is refused here.
-    envelopes.load(record.archive_key, store, now=side.catalog().clock())
-    if (size := store.stat(record.archive_key).size_bytes) != record.size_bytes:
+def _require_size(store: ObjectStore, key: str, size: int | None) -> None:
+    if (found := store.stat(key).size_bytes) != size:
         raise PermanentError(
-            f"{store.url}/{record.archive_key} has {size:,} bytes, and the catalog says {record.size_bytes or 0:,}.",
+            f"{store.url}/{key} has {found:,} bytes, and the catalog says {size or 0:,}.",
             hint="clinic-backups catalog verify",
         )
-    with store.open(record.archive_key) as stream:
-        require_opens(stream, identities)
+
+
+def _look_at_envelope(side: Side, report: Report, store: ObjectStore, record: BackupRecord) -> None:
+    """A restore with the catalog does without it, and a rebuild of the catalog does not."""
+    try:
+        envelopes.load(record.archive_key, store, now=side.catalog().clock())
+    except ClinicBackupsError as error:
+        report.warn("store", f"{record.backup_id}: {error.message}", error.hint)
 
 
 def _check_target(
@@ -215,14 +236,18 @@ def _check_target(
         target, refusals = target_of(
             snapshot, side.find("clinic_db"), other_database=other_database, **settings.timeouts
         )
+        # Safety backups and copies of a point in time may have been read elsewhere.
+        read_from = next((each.source_db for each in newest if each.source_db and each.is_regular), None)
+        moved = elsewhere(read_from, identity_of(snapshot)) if not other_database else None
+        is_known = read_from is not None and not moved
         for refusal in refusals:
-            report.error("target", refusal.message, refusal.hint)
-        read_from = next((each.source_db for each in newest if each.source_db), None)
-        if not other_database and (said := elsewhere(read_from, identity_of(snapshot))):
-            report.error("target", said, SAY_SO)
+            # For instance: clinic_db is a standby. The backups say that it is their database.
+            (report.warn if is_known else report.error)("target", refusal.message, refusal.hint)
+        if moved:
+            report.error("target", moved, SAY_SO)
         if read_from is None and not target.compared and not other_database:
-            report.error("target", f"Whether {target.name} is the database of the backups cannot be told: clinic_db is"
-                         " not defined here, and no backup names its database.", "Define clinic_db here.")  # fmt: skip
+            report.warn("target", f"Whether {target.name} is the database of the backups cannot be told: clinic_db is"
+                        " not defined here, and no backup names its database.", "Define clinic_db here.")  # fmt: skip
         ((temporary, database),) = snapshot.rows(
             "SELECT has_database_privilege(current_database(), 'TEMPORARY'), quote_ident(current_database())", None,
             "asking for the rights on the database",
@@ -254,7 +279,8 @@ def _check_drills(side: Side, report: Report, newest: Sequence[BackupRecord]) ->
     major = 0
     for name in ("restore_db", "clinic_db"):
         if not major and (connection := side.find(name)) is not None:
-            with report.check("programs"), Snapshot(connection, **settings.timeouts) as snapshot:
+            # A drill needs neither of the two. It also runs while they are down.
+            with suppress(ClinicBackupsError), Snapshot(connection, **settings.timeouts) as snapshot:
                 ((number,),) = snapshot.rows(
                     "SELECT current_setting('server_version_num')::int", None, "asking for the version"
                 )
