@@ -21,7 +21,6 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Setti
 from clinic_backups.base.retention_rules import RetentionPolicy, last_good
 from clinic_backups.base.retention_rules import plan as plan_retention
 from clinic_backups.base.settings import Settings
-from clinic_backups.base.shared_unit import SHARED_ID
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import Board
@@ -343,29 +342,6 @@ def test_a_table_that_came_later_is_left_as_it_is(theatre: Theatre, past: Past) 
         assert not plan.refusals
         theatre.go(request)
         assert rows_of(past.present, 1)["public.auditoria_bitacora"] == before
-
-
-def test_a_table_that_came_later_does_not_stop_the_shared_unit(theatre: Theatre, past: Past, tmp_path: Path) -> None:
-    """One has an extract, and one is declared as shared."""
-    folder = tmp_path / "sql"
-    shutil.copytree(theatre.settings.sql_dir, folder)
-    declared = folder / "not_backed_up.txt"
-    declared.write_text(f"{declared.read_text()}\npublic.tarifas: shared, of all clinics\n")
-    theatre.settings = theatre.settings.model_copy(update={"sql_dir": folder})
-    theatre.execute("CREATE TABLE public.tarifas (id int PRIMARY KEY, precio int)")
-    theatre.execute("INSERT INTO public.tarifas VALUES (1, 5)")
-    theatre.execute(f"GRANT SELECT ON public.tarifas TO {past.present.roles.reader}")
-    try:
-        with past.recovered() as server:
-            change(server, "DROP TABLE public.auditoria_bitacora CASCADE")
-            theatre.earlier = {"pitr_db": server.reader_uri}
-            plan = theatre.runner().plan(RestoreRequest(clinic_id=SHARED_ID, from_connection="pitr_db"))
-            notes = {each.table: " ".join(each.notes) for each in plan.tables}
-            for name in ("public.auditoria_bitacora", "public.tarifas"):
-                assert "Its rows are left as they are" in notes[name]
-            assert not plan.refusals
-    finally:
-        theatre.execute("DROP TABLE public.tarifas")
 
 
 def test_tables_that_were_others_need_the_sql_of_then(theatre: Theatre, past: Past, tmp_path: Path) -> None:

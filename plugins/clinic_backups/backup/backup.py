@@ -150,7 +150,7 @@ class ClinicBackup:
         parse_recipients(recipients)
         folder = SqlFolder(self._settings.sql_dir)
         if is_shared(request.clinic.id):
-            queries = shared_data.queries(self._clinic_db, folder, self._settings, self._kept, request)
+            queries = shared_data.queries(self._clinic_db, folder, self._settings, self._kept)
         elif queries is None:
             queries = self._extract.rendered(folder, request.clinic.id)
         with nullcontext(held) if held is not None else self._catalog.lock(request.clinic.id) as lock:

@@ -17,10 +17,10 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 
 def queries(
-    connection: Connection, folder: SqlFolder, settings: Settings, kept: KeptConnections | None, request: BackupRequest
+    connection: Connection, folder: SqlFolder, settings: Settings, kept: KeptConnections | None
 ) -> dict[str, str]:
     """The SELECT of each table. See :func:`clinic_backups.tenant.shared_gate.wanted`."""
-    return dict(shared_gate.wanted(connection, folder, kept, is_past=_is_past(request), **settings.timeouts).queries)
+    return dict(shared_gate.wanted(connection, folder, kept, **settings.timeouts).queries)
 
 
 def passed(
@@ -34,7 +34,7 @@ def passed(
     :returns: the tables to read, what the backup lacks, and the files.
     :raises PermanentError: the backup would be incomplete, and the request does not allow that.
     """
-    found = list(shared_gate.passed(snapshot, folder, wanted, is_past=_is_past(request)).problems)
+    found = list(shared_gate.passed(snapshot, folder, wanted).problems)
     gate.require_complete(found, request)
     tables = snapshot.tables(sorted(wanted))
     files = ServiceFiles(
@@ -45,8 +45,3 @@ def passed(
     found += files.problems
     gate.require_complete(found, request)
     return tables, gate.gaps(found), made
-
-
-def _is_past(request: BackupRequest) -> bool:
-    """Whether it is read from a copy of the database as it was, with the folder of today."""
-    return request.read_from is not None

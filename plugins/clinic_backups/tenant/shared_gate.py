@@ -20,26 +20,20 @@ _DOING = "The backup of the shared data"
 
 
 def wanted(
-    connection: Connection,
-    folder: SqlFolder,
-    kept: KeptConnections | None = None,
-    *,
-    is_past: bool = False,
-    **timeouts: Unpack[Timeouts],
+    connection: Connection, folder: SqlFolder, kept: KeptConnections | None = None, **timeouts: Unpack[Timeouts]
 ) -> SharedRows:
     """What the shared unit holds now: its queries, before their tables are locked.
 
-    :param is_past: see :func:`clinic_backups.tenant.shared_rows.shared_rows`.
     :raises PermanentError: code of strangers would run; or see :func:`clinic_backups.tenant.shared_rows.shared_rows`.
     """
     with Snapshot(connection, kept=kept, **timeouts) as snapshot:
         require_key(snapshot, folder)
         tables = shared_tables(structure.read(snapshot), folder)
         refuse(strangers_of_folder(snapshot, folder, folder.clinic_key.sample, tables=tables), _DOING)
-        return shared_rows(snapshot, folder, is_past=is_past)
+        return shared_rows(snapshot, folder)
 
 
-def passed(snapshot: Snapshot, folder: SqlFolder, queries: Mapping[str, str], *, is_past: bool = False) -> SharedRows:
+def passed(snapshot: Snapshot, folder: SqlFolder, queries: Mapping[str, str]) -> SharedRows:
     """The same in the snapshot that is backed up.
 
     :param queries: those of :func:`wanted`, whose tables the snapshot has locked.
@@ -47,7 +41,7 @@ def passed(snapshot: Snapshot, folder: SqlFolder, queries: Mapping[str, str], *,
     :raises TransientError: the queries would be others now.
     """
     require_no_strangers(snapshot, folder, queries, _DOING, unlocked=[folder.text("all_clinics.sql")])
-    found = shared_rows(snapshot, folder, is_past=is_past)
+    found = shared_rows(snapshot, folder)
     if dict(found.queries) != dict(queries):
         raise TransientError(
             "The tables, or the keys of the clinics, changed while the backup of the shared data began.",

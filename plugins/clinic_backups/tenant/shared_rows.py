@@ -49,26 +49,22 @@ def shared_tables(facts: Structure, folder: SqlFolder) -> list[str]:
     return sorted(relation.name for relation in found if relation is not None and relation.kind in "rp")
 
 
-def shared_rows(snapshot: Snapshot, folder: SqlFolder, *, is_past: bool = False) -> SharedRows:
+def shared_rows(snapshot: Snapshot, folder: SqlFolder) -> SharedRows:
     """Make the queries. Of the tables, only the clinics' keys are read.
 
-    :param is_past: the folder is newer than the database. Tables that came later are left out.
     :raises PermanentError: a table of the folder is missing or may not be read, or the clinics cannot be listed.
     :raises SettingsError: a file of the folder is missing or wrong.
     """
     facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
-    extracts = {name: text for name, text in folder.queries().items() if not is_past or name in facts.relations}
-    coverage = Coverage(facts, folder, extracts)
+    coverage = Coverage(facts, folder, folder.queries())
     declared = shared_tables(facts, folder)
     queries = {name: f"SELECT t.* FROM {facts.own_rows(name)} AS t" for name in declared}  # noqa: S608
-    of_none, refused = _of_no_clinic(snapshot, folder, facts, extracts)
+    of_none, refused = _of_no_clinic(snapshot, folder, facts)
     problems = [*refused, *_of_coverage(coverage, folder, declared)]
     return SharedRows(dict(sorted({**queries, **of_none}.items())), tuple(problems))
 
 
-def _of_no_clinic(
-    snapshot: Snapshot, folder: SqlFolder, facts: Structure, queries: Mapping[str, str]
-) -> tuple[dict[str, str], list[Problem]]:
+def _of_no_clinic(snapshot: Snapshot, folder: SqlFolder, facts: Structure) -> tuple[dict[str, str], list[Problem]]:
     """The queries of the rows that no clinic's backup holds, and the tables of which they cannot be made."""
     found = people.read_clinics(snapshot, folder, "all_clinics.sql")
     clinics = folder.text("all_clinics.sql")
@@ -78,7 +74,7 @@ def _of_no_clinic(
     # What such an extract leaves out may be lost. That of a parent table returns more rows than needed, not fewer.
     left_out = folder.declarations().rows.keys() - folder.parents().keys()
     extracts, refused = dict[str, str](), list[Problem]()
-    for name, text in queries.items():
+    for name, text in folder.queries().items():
         if name in left_out:
             continue
         try:
