@@ -344,6 +344,27 @@ def test_a_table_that_came_later_is_left_as_it_is(theatre: Theatre, past: Past) 
         assert rows_of(past.present, 1)["public.auditoria_bitacora"] == before
 
 
+@pytest.mark.parametrize("how", ["drift.txt", "number"])
+def test_a_table_that_was_only_renamed_did_not_come_later(
+    theatre: Theatre, past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """No other extract joins it, so nothing else fails. Its rows would not come back."""
+    with past.recovered() as server:
+        change(server, "ALTER TABLE public.auditoria_bitacora RENAME TO auditoria_vieja")
+        request = from_pitr(theatre, server)
+        if how == "drift.txt":
+            now = tmp_path / "now"
+            shutil.copytree(theatre.settings.sql_dir, now)
+            (now / "drift.txt").write_text("public.auditoria_vieja -> public.auditoria_bitacora\n")
+            theatre.settings = theatre.settings.model_copy(update={"sql_dir": now})
+            monkeypatch.setattr(
+                "clinic_backups.restore.point_in_time._NUMBERS", "SELECT 0::bigint WHERE %(names)s IS NULL"
+            )
+        with pytest.raises(PermanentError, match=r"had other names at that time: public\.auditoria_vieja") as caught:
+            theatre.runner().plan(request)
+        assert "CLINIC_BACKUPS_POINT_IN_TIME_SQL_DIR" in caught.value.hint
+
+
 def test_tables_that_were_others_need_the_sql_of_then(theatre: Theatre, past: Past, tmp_path: Path) -> None:
     """A table was renamed since, and other extracts join it."""
     with past.recovered() as server:

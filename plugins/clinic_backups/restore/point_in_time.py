@@ -7,7 +7,7 @@ was paused. See docs/point-in-time.md and docs/decisions/0038-a-point-in-time.md
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import ExitStack
 from datetime import datetime
 
@@ -27,6 +27,7 @@ from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.restore.target import SAY_SO, ask
 from clinic_backups.tenant import people
 from clinic_backups.tenant.data_time import AskTime, DataTime
+from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.source_database import elsewhere, identity_of
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -37,9 +38,16 @@ _REPLAY = (
     " pg_last_xact_replay_timestamp(), clock_timestamp()"
 )
 _LATER = """
-    SELECT name FROM unnest(%(names)s) AS name
+    SELECT name FROM unnest(%(names)s::text[]) AS name
      WHERE NOT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                         WHERE n.nspname || '.' || c.relname = name)"""
+_NUMBERS = """
+    SELECT c.oid::bigint FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname = ANY (%(names)s::text[]) AND c.relkind IN ('r', 'p')"""
+_NAMES = """
+    SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.oid::bigint = ANY (%(numbers)s::bigint[]) AND c.relkind IN ('r', 'p')"""
+_DOING = "looking for the tables"
 _HOLD = "SELECT pg_advisory_xact_lock(%(key)s)"
 _TRY = "SELECT pg_try_advisory_xact_lock(%(key)s)"
 
@@ -108,11 +116,42 @@ class PointInTime:
         )  # fmt: skip
 
     def _queries(self, connection: Connection, clinic_id: ClinicId) -> dict[str, str]:
-        """The extracts of the tables that were there at that time. A restore leaves the others as they are."""
-        queries = SqlExtract().rendered(SqlFolder(self._settings.sql_dir), clinic_id)
+        """The extracts of the tables that were there at that time. A restore leaves the others as they are.
+
+        :raises PermanentError: one was there under another name.
+        """
+        folder = SqlFolder(self._settings.sql_dir)
+        queries = SqlExtract().rendered(folder, clinic_id)
         with Snapshot(connection, **self._settings.timeouts) as snapshot:
-            later = {name for (name,) in snapshot.rows(_LATER, {"names": list(queries)}, "looking for the tables")}
+            later = {name for (name,) in snapshot.rows(_LATER, {"names": list(queries)}, _DOING)}
+            if later:
+                self._require_not_renamed(snapshot, later, folder.drift())
         return {name: query for name, query in queries.items() if name not in later}
+
+    def _require_not_renamed(self, snapshot: Snapshot, names: Set[str], drift: Drift) -> None:
+        """A missing name alone does not prove that the table came later.
+
+        A line of ``drift.txt`` names the older name. And in a copy of the server's files, a table has the number that
+        it has in the present database.
+        """
+        olds = {old for old, _ in drift.tables if names & set(drift.path(old))}
+        gone = {name for (name,) in snapshot.rows(_LATER, {"names": sorted(olds)}, _DOING)}
+        found = olds - gone
+        server = ask(snapshot)
+        for other in self._productive:
+            if other.conn_id != "restore_db" or server.system is None:
+                continue
+            with Snapshot(other, **self._settings.timeouts) as present:
+                there = ask(present)
+                if (there.system, there.database_oid) == (server.system, server.database_oid):
+                    numbers = [number for (number,) in present.rows(_NUMBERS, {"names": sorted(names)}, _DOING)]
+                    found |= {name for (name,) in snapshot.rows(_NAMES, {"numbers": numbers}, _DOING)}
+        if found:
+            raise PermanentError(
+                f"Tables had other names at that time: {', '.join(sorted(found))}.",
+                hint="Let CLINIC_BACKUPS_POINT_IN_TIME_SQL_DIR name a folder with the SQL of then, for instance from"
+                " the history of your project, and write the new names into drift.txt: see docs/restoring.md.",
+            )
 
     def _clinic(self, connection: Connection, clinic_id: ClinicId) -> Clinic:
         if is_shared(clinic_id):
