@@ -161,6 +161,6 @@ def test_the_conf(ward: Copying) -> None:
     ]  # fmt: skip
     request = read(**into, masked=False)
     assert RestoreRequest.from_json(request.to_json()) == request
-    for wrong in ({"masked": True}, into | {"masked": "yes"}):
+    for wrong in ({"masked": True}, into | {"masked": "perhaps"}):
         with pytest.raises(Exception, match="masked"):
             read(**wrong)

@@ -260,11 +260,11 @@ def test_a_plan_survives_its_json_and_its_page_shows_no_markup_of_names(theatre:
     [
         {}, {"clinic_id": "siete"}, {"clinic_id": -7}, {"clinic_id": 1, "backup_id": "x", "as_of": "2026-01-01"},
         {"clinic_id": 1, "as_of": "mañana"}, {"clinic_id": 1, "mode": "todo"}, {"clinic_id": 1, "tables": "x"},
-        {"clinic_id": 1, "tables": ["a.b", 7]}, {"clinic_id": 1, "approve": "yes"}, {"clinic_id": 1, "nose": 1},
+        {"clinic_id": 1, "tables": ["a.b", 7]}, {"clinic_id": 1, "approve": "perhaps"}, {"clinic_id": 1, "nose": 1},
         {"clinic_id": 1, "mode": "into"}, {"clinic_id": 1, "schema": "x"},
         {"clinic_id": 1, "mode": "into", "schema": "pg_x"}, {"clinic_id": 1, "mode": "into", "schema": 'a"; DROP'},
         {"clinic_id": 1, "backup_id": "a\nb"}, {"clinic_id": 1, "notes": "x" * 501},
-        {"clinic_id": 1, "other_database": "yes"}, {"clinic_id": 1, "as_of": "9999-12-31T23:59:59.999999Z"},
+        {"clinic_id": 1, "other_database": "perhaps"}, {"clinic_id": 1, "as_of": "9999-12-31T23:59:59.999999Z"},
         {"clinic_id": 1, "as_of": "0001-01-01T00:00:00+23:59"}, {"clinic_id": 1, "as_of": "9999-12-31"},
     ],
 )  # fmt: skip
