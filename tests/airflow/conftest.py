@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -30,6 +30,7 @@ from include.demo.layout import CHECKOUT, WEB_USERS, Layout, Secrets, write_priv
 from include.demo.stack import Stack
 from include.demo.state import State
 from tests.postgres_fixtures import server_folder
+from tests.spoiled import stock_condition
 from tests.statsd import Statsd
 
 RUN_LIMIT_SECONDS = 120
@@ -175,16 +176,9 @@ class Airflow:
             texts.append(json.dumps(value, ensure_ascii=False))
         return "\n".join(texts)
 
-    @contextmanager
-    def stock_condition(self, condition: str) -> Iterator[None]:
-        """The extract of the clinics' stock has a further condition meanwhile."""
-        path = self.sql / "extract" / "inventario_inventario.sql"
-        kept = path.read_text()
-        path.write_text(f"{kept}   AND {condition}\n")
-        try:
-            yield
-        finally:
-            path.write_text(kept)
+    def stock_condition(self, condition: str) -> AbstractContextManager[None]:
+        """See :func:`tests.spoiled.stock_condition`."""
+        return stock_condition(self.sql, condition)
 
     @contextmanager
     def paused(self, *dag_ids: str) -> Iterator[None]:

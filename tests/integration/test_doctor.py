@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,24 +10,11 @@ import pytest
 from clinic_backups.app.runbook import PAGE, Section
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
+from tests.spoiled import Break, statement, variable
 
 INCLUDED = Path(__file__).parents[2] / "include" / "sql"
 NOWHERE = "postgres://nobody:nothing@127.0.0.1:9/nowhere?connect_timeout=1"
 EARLIER = ", ".join(f"{name} = {name} - interval '3 days'" for name in ("started_at", "finished_at", "data_at"))
-Break = Callable[[DemoDatabase, Path], dict[str, str | None]]
-
-
-def _statement(text: str) -> Break:
-    def breaks(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
-        with database.session.transaction() as cursor:
-            cursor.execute(text)
-        return {}
-
-    return breaks
-
-
-def _variable(**variables: str | None) -> Break:
-    return lambda database, folder: variables
 
 
 def _without_store(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
@@ -56,44 +42,44 @@ def _ids(column: str) -> Break:
 
 
 SITUATIONS: dict[str, tuple[Break, str, str, Section | None]] = {
-    "well": (_variable(), "All is well", "", None),
-    "no folder": (_variable(CLINIC_BACKUPS_SQL_DIR="/nonexistent"), "no SQL folder", "init --tenant", None),
-    "no keys": (_variable(CLINIC_BACKUPS_RECIPIENTS=None), "no key to encrypt to", "keygen", None),
+    "well": (variable(), "All is well", "", None),
+    "no folder": (variable(CLINIC_BACKUPS_SQL_DIR="/nonexistent"), "no SQL folder", "init --tenant", None),
+    "no keys": (variable(CLINIC_BACKUPS_RECIPIENTS=None), "no key to encrypt to", "keygen", None),
     "no store": (
-        _variable(CLINIC_BACKUPS_STORE_URL=None), "store does not answer, or is not set", "STORE_URL", Section.BUCKET,
+        variable(CLINIC_BACKUPS_STORE_URL=None), "store does not answer, or is not set", "STORE_URL", Section.BUCKET,
     ),
     "store gone": (_without_store, "store does not answer, or is not set", "STORE_URL", Section.BUCKET),
     "catalog lost": (
-        _statement("DROP SCHEMA clinic_backups CASCADE"), "catalog is lost", "catalog rebuild", Section.CATALOG,
+        statement("DROP SCHEMA clinic_backups CASCADE"), "catalog is lost", "catalog rebuild", Section.CATALOG,
     ),
     "catalog away": (
-        _variable(AIRFLOW_CONN_BACKUP_CATALOG=NOWHERE), "catalog does not answer", "restore --archive KEY",
+        variable(AIRFLOW_CONN_BACKUP_CATALOG=NOWHERE), "catalog does not answer", "restore --archive KEY",
         Section.CATALOG,
     ),
     "server away": (
-        _variable(AIRFLOW_CONN_BACKUP_CATALOG=NOWHERE, AIRFLOW_CONN_CLINIC_DB=NOWHERE), "Neither the clinics' database",
+        variable(AIRFLOW_CONN_BACKUP_CATALOG=NOWHERE, AIRFLOW_CONN_CLINIC_DB=NOWHERE), "Neither the clinics' database",
         "recover --target new_server --plan", Section.SERVER,
     ),
     "another server": (
-        _statement("DROP SCHEMA clinic_backups, public CASCADE"), "its clinics are gone", "recover --target new_server",
+        statement("DROP SCHEMA clinic_backups, public CASCADE"), "its clinics are gone", "recover --target new_server",
         Section.SERVER,
     ),
     "clinics gone": (
-        _statement("TRUNCATE public.comun_clinica CASCADE"), "clinics are gone", "recover", Section.SERVER,
+        statement("TRUNCATE public.comun_clinica CASCADE"), "clinics are gone", "recover", Section.SERVER,
     ),
     "tables gone": (
-        _statement("DROP TABLE public.comun_clinica CASCADE"), "its clinics are gone", "an empty database",
+        statement("DROP TABLE public.comun_clinica CASCADE"), "its clinics are gone", "an empty database",
         Section.SERVER,
     ),
     "database away": (
-        _variable(AIRFLOW_CONN_CLINIC_DB=NOWHERE), "database does not answer", "clinic_db", Section.SERVER,
+        variable(AIRFLOW_CONN_CLINIC_DB=NOWHERE), "database does not answer", "clinic_db", Section.SERVER,
     ),
     "one key is empty": (
         _ids("CASE id WHEN 3 THEN '' ELSE id::text END"), "list of clinics is wrong", "another key", Section.BACKUP,
     ),
     "no key can be an id": (_ids("id || ' '"), "list of clinics is wrong", "Correct ", Section.BACKUP),
     "the list fails": (_ids("id / (id - id)"), "list of clinics is wrong", "clinic-backups check", Section.BACKUP),
-    "late": (_statement(f"UPDATE clinic_backups.backup SET {EARLIER} WHERE clinic_id = '3'"),
+    "late": (statement(f"UPDATE clinic_backups.backup SET {EARLIER} WHERE clinic_id = '3'"),
              "late, failed or missing", "list --state failed", Section.BACKUP),
     "another key": (_other_key, "does not open new backups", "secret key", Section.KEY),
 }  # fmt: skip

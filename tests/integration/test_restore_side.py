@@ -7,7 +7,7 @@ import os
 import resource
 import shutil
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,17 @@ from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.archive.opening import require_opens
 from clinic_backups.base.errors import IntegrityError
+from clinic_backups.base.postgres_tools import SERVER
 from clinic_backups.restore import side_checks
 from clinic_backups.stores.file import FileStore
 from tests.fleet import flip
 from tests.integration.test_cli import Run, restore_keys
 from tests.integration.test_cli import run as run  # the fixture
 from tests.postgres_fixtures import DemoDatabase
+from tests.spoiled import Break, statement, variable
 
 CHECKS = {"identity", "key", "store", "catalog", "clock", "target", "restore", "programs", "room"}
 Usage = namedtuple("Usage", "total used free")
-Break = Callable[[DemoDatabase, Path], Mapping[str, str | None]]
 
 
 class House:
@@ -98,60 +99,43 @@ def _gone(database: DemoDatabase, folder: Path) -> Mapping[str, str | None]:
     return {}
 
 
-def _without(name: str) -> Break:
-    return lambda database, folder: {name: None}
-
-
-def _set(name: str, value: str) -> Break:
-    return lambda database, folder: {name: value}
-
-
-def _sql(statement: str) -> Break:
-    def breaks(database: DemoDatabase, folder: Path) -> Mapping[str, str | None]:
-        with database.session.transaction() as cursor:
-            cursor.execute(statement)
-        return {}
-
-    return breaks
-
-
 def _reader(database: DemoDatabase, folder: Path) -> Mapping[str, str | None]:
     return {"AIRFLOW_CONN_RESTORE_DB": database.reader_uri}
 
 
 def _old_tools(database: DemoDatabase, folder: Path) -> Mapping[str, str | None]:
     (folder / "bin").mkdir()
-    for name in side_checks.PROGRAMS:
+    for name in SERVER:
         (folder / "bin" / name).write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) 9.6.1'\n")
         (folder / "bin" / name).chmod(0o755)
     return {"CLINIC_BACKUPS_POSTGRES_BIN": str(folder / "bin")}
 
 
 FAULTS: dict[str, tuple[Break, str, str]] = {
-    "no identity": (_without("CLINIC_BACKUPS_IDENTITY_FILE"), "identity", "CLINIC_BACKUPS_IDENTITY_FILE"),
-    "identity away": (_set("CLINIC_BACKUPS_IDENTITY_FILE", "/nonexistent"), "identity", "cannot be read"),
+    "no identity": (variable(CLINIC_BACKUPS_IDENTITY_FILE=None), "identity", "CLINIC_BACKUPS_IDENTITY_FILE"),
+    "identity away": (variable(CLINIC_BACKUPS_IDENTITY_FILE="/nonexistent"), "identity", "cannot be read"),
     "open mode": (_mode, "identity", "chmod 600"),
     "other key": (_other_key, "key", "not encrypted to this key"),
     "damaged": (_damaged, "store", "damaged"),
     "cut": (_cut, "store", "100 bytes"),
     "store gone": (_gone, "store", "store"),
     "catalog away": (
-        _set("AIRFLOW_CONN_BACKUP_CATALOG", "postgres://a:b@127.0.0.1:9/c?connect_timeout=1"), "catalog", "onnect",
+        variable(AIRFLOW_CONN_BACKUP_CATALOG="postgres://a:b@127.0.0.1:9/c?connect_timeout=1"), "catalog", "onnect",
     ),
     "older catalog": (
-        _sql("UPDATE clinic_backups.alembic_version SET version_num = '0001'"), "catalog", "catalog migrate",
+        statement("UPDATE clinic_backups.alembic_version SET version_num = '0001'"), "catalog", "catalog migrate",
     ),
-    "no restore_db": (_without("AIRFLOW_CONN_RESTORE_DB"), "target", "restore_db"),
+    "no restore_db": (variable(AIRFLOW_CONN_RESTORE_DB=None), "target", "restore_db"),
     "wrong restore_db": (
-        _set("AIRFLOW_CONN_RESTORE_DB", "postgres://a:b@127.0.0.1:9/c?connect_timeout=1"), "target", "onnect",
+        variable(AIRFLOW_CONN_RESTORE_DB="postgres://a:b@127.0.0.1:9/c?connect_timeout=1"), "target", "onnect",
     ),
     "a role that only reads": (_reader, "restore", "GRANT"),
     "another database": (
-        _sql("UPDATE clinic_backups.backup SET source_db = '1/2/elsewhere'"), "target", "another database",
+        statement("UPDATE clinic_backups.backup SET source_db = '1/2/elsewhere'"), "target", "another database",
     ),
     "old programs": (_old_tools, "programs", "PostgreSQL 9"),
-    "no programs": (_set("CLINIC_BACKUPS_POSTGRES_BIN", "/nonexistent"), "programs", "initdb was not found"),
-    "no backup": (_sql("DELETE FROM clinic_backups.backup"), "key", "no completed one"),
+    "no programs": (variable(CLINIC_BACKUPS_POSTGRES_BIN="/nonexistent"), "programs", "initdb was not found"),
+    "no backup": (statement("DELETE FROM clinic_backups.backup"), "key", "no completed one"),
 }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlExtract
 from tests.integration.test_restore_runner import Theatre
 from tests.postgres_fixtures import DemoDatabase
+from tests.spoiled import stock_condition
 
 SHARE = Share(tuple(Clinic(number, f"Clínica {number}") for number in (1, 2, 3)))
 
@@ -37,13 +38,8 @@ SHARE = Share(tuple(Clinic(number, f"Clínica {number}") for number in (1, 2, 3)
 @contextmanager
 def failing_for(theatre: Theatre, clinic_id: int) -> Iterator[None]:
     """Meanwhile an extract divides by zero for this clinic."""
-    extract = theatre.settings.sql_dir / "extract" / "inventario_inventario.sql"
-    good = extract.read_text()
-    extract.write_text(f"{good}   AND 1 / ({{{{ clinic_id }}}} - {clinic_id}) IS NOT NULL\n")
-    try:
+    with stock_condition(theatre.settings.sql_dir, f"1 / ({{{{ clinic_id }}}} - {clinic_id}) IS NOT NULL"):
         yield
-    finally:
-        extract.write_text(good)
 
 
 class Task:
