@@ -69,7 +69,7 @@ class Connection:
             raise self._wrong(name, error, given_values.WRITE_TRUTH) from None
 
     def number(self, name: str, *, default: float, least: float = 0, most: float) -> float:
-        """An extra that is a number. :raises SettingsError: it is none, or out of bounds."""
+        """An extra that is a number. :raises SettingsError: it is no number, or it is out of bounds."""
         value = self.extra.get(name)
         try:
             return given_values.number(value, least=least, most=most) if given_values.is_given(value) else default

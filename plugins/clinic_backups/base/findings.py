@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -73,12 +72,8 @@ class Report:
             self.error(check, prefix + error.message, error.hint, transient=transient)
 
 
-LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-"""The levels of a log."""
 OF_RUN = ("settings", "store", "catalog", "database", "clock", "pool")
 """Checks that every backup of a run depends on. Findings of other checks fail only the affected backups."""
-
-
 OF_RESTORE = ("identity", "key", "store", "catalog", "clock", "target")
 """Checks that every restore depends on. What else is wrong is said, and the plan refuses what it concerns."""
 OF_DRILL = ("identity", "catalog", "clock", "programs")

@@ -14,7 +14,7 @@ WRITE_TRUTH = "Write true, yes, on or 1; or false, no, off or 0."
 
 
 def is_given(value: object) -> bool:
-    """Whether there is a value. ``None`` and an empty text are none: forms and URIs send them for an empty field."""
+    """Whether there is a value. Forms and URIs send ``None`` or an empty text for an empty field."""
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 
@@ -39,7 +39,7 @@ def truth(value: object) -> bool:
 def number(value: object, *, least: float = -math.inf, most: float = math.inf) -> float:
     """A number, or the text of one.
 
-    :raises ValueError: it is none, or it is out of bounds. ``true`` is none, although Python takes it for 1.
+    :raises ValueError: it is no number, or it is out of bounds. ``true`` is refused, although Python takes it for 1.
     """
     found = math.nan
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):

@@ -40,9 +40,7 @@ def alarm_notice(
         and unproven <= _unproven(last[0])
         and problem in (None, last[0].get("problem"))
     )
-    # An alarm that is dated in the future comes from a wrong clock.
-    lately = last is not None and -FUTURE_TOLERANCE <= now - last[1] < AGAIN_AFTER
-    if not (late or problem or unproven) or (known and lately):
+    if not (late or problem or unproven) or (known and _is_recent(last, now)):
         return None
     checked_at = now.isoformat()
     return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at}, urgent=True)
@@ -56,11 +54,15 @@ def restore_side_notice(
     :param last: the facts and time of the last such alarm.
     """
     told = {(each["check"], each["message"]) for each in last[0]["errors"]} if last is not None else set()
-    lately = last is not None and -FUTURE_TOLERANCE <= now - last[1] < AGAIN_AFTER
-    if not errors or (lately and {(each.check, each.message) for each in errors} <= told):
+    if not errors or (_is_recent(last, now) and {(each.check, each.message) for each in errors} <= told):
         return None
     facts = {"errors": [each.to_json() for each in errors], "checked_at": now.isoformat()}
     return Notice(f"restore_side:{now.isoformat()}", "restore_side", facts, urgent=True)
+
+
+def _is_recent(last: tuple[Mapping[str, Any], datetime] | None, now: datetime) -> bool:
+    # An alarm that is dated in the future comes from a wrong clock.
+    return last is not None and -FUTURE_TOLERANCE <= now - last[1] < AGAIN_AFTER
 
 
 def count_late(facts: Mapping[str, Any]) -> int:

@@ -22,7 +22,7 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Setti
 from clinic_backups.base.text import one_line
 from clinic_backups.notify.mime import check_address, split_sender
 
-SHORTEST_STEP_SECONDS, LONGEST_STEP_SECONDS = 0.001, 30.0
+LONGEST_STEP_SECONDS = 30.0
 QUIT_SECONDS = 5.0
 PORT_IMPLICIT_TLS, PORT_STARTTLS, PORT_PLAIN = 465, 587, 25
 SERVICE_NOT_AVAILABLE, LOGIN_REQUIRED = 421, 530

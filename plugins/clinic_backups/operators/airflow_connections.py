@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,9 +17,11 @@ from airflow.sdk.exceptions import (
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, frames, to_record
+from clinic_backups.base.findings import Finding
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.notify.delivered import Delivered
 
+_LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PROBLEM_KEY = "problem"
 """The XCom in which a failed task leaves its error and hint, for the page of the run."""
 
@@ -72,6 +75,14 @@ def failing_clearly(log: Any) -> Iterator[None]:
         _note_problem(error)
         log_error(log, error)
         raise AirflowException(to_record(error)[0]) from None
+
+
+def log_findings(log: Any, findings: Iterable[Finding]) -> None:
+    """Write the findings of a preflight into the log."""
+    for finding in findings:
+        log.log(_LEVELS[finding.level], "%s: %s", finding.check, in_words(finding.message))
+        if finding.hint:
+            log.log(_LEVELS[finding.level], "HINT: %s", in_words(finding.hint))
 
 
 def log_error(log: Any, error: Exception) -> None:

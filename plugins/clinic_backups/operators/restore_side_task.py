@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from airflow.sdk import task
 
-from clinic_backups.base.findings import LEVELS, OF_DRILL, OF_RESTORE, Finding, require
-from clinic_backups.base.load_settings import in_words
+from clinic_backups.base.findings import OF_DRILL, OF_RESTORE, require
 from clinic_backups.maintenance.watch import restore_side_notice
 from clinic_backups.operators.airflow_app import AirflowParts
-from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery
+from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_findings
 from clinic_backups.operators.restore_tasks import request_of
 from clinic_backups.restore.find_backup import choose_backup
 
@@ -32,7 +30,7 @@ def restore_preflight() -> None:
             # A plan with a copy of the database compares that copy with restore_db itself.
             other_database=request.other_database or request.from_connection is not None, drills=False,
         )  # fmt: skip
-        _log(found)
+        log_findings(log, found)
         # Without a backup yet, no key can be tried.
         checks = [each for each in OF_RESTORE if of is not None or each not in ("key", "store")]
         require(found, checks=checks, again=AGAIN)
@@ -43,7 +41,7 @@ def drill_preflight() -> None:
     """Fail before any drill if something is missing that every drill needs."""
     with failing_clearly(log):
         found = AirflowParts().restore_preflight(restores=False, archives=False)
-        _log(found)
+        log_findings(log, found)
         require(found, checks=OF_DRILL, again=AGAIN)
 
 
@@ -53,16 +51,9 @@ def restore_side() -> None:
     with failing_clearly(log):
         parts = AirflowParts()
         found = parts.restore_preflight()
-        _log(found)
+        log_findings(log, found)
         now, errors = parts.clock(), [each for each in found if each.level == "error"]
         if (notice := restore_side_notice(errors, parts.outbox.last("restore_side"), now)) is not None:
             parts.outbox.queue(notice, now)
         log_delivery(log, parts.deliver)
         require(found, again=AGAIN)
-
-
-def _log(findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        log.log(LEVELS[finding.level], "%s: %s", finding.check, in_words(finding.message))
-        if finding.hint:
-            log.log(LEVELS[finding.level], "HINT: %s", in_words(finding.hint))

@@ -20,7 +20,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.findings import LEVELS, OF_RUN, Finding, require
+from clinic_backups.base.findings import OF_RUN, Finding, require
 from clinic_backups.base.load_settings import in_words, load_usable
 from clinic_backups.base.plain import plain
 from clinic_backups.base.setting_types import BY_HAND
@@ -30,7 +30,13 @@ from clinic_backups.catalog.outbox import Notice
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, unproven_facts
 from clinic_backups.operators import assets, pool
 from clinic_backups.operators.airflow_app import AirflowParts
-from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of, run_type_of
+from clinic_backups.operators.airflow_connections import (
+    failing_clearly,
+    log_delivery,
+    log_findings,
+    problem_of,
+    run_type_of,
+)
 from clinic_backups.operators.due_schedules import due_schedules, is_partial
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.operators.log_fields import telling
@@ -88,10 +94,7 @@ def preflight() -> None:
         counted = for_all_clinics(conf) and not is_partial(parts.settings, run)
         found = parts.preflight(count_rows=counted, on_compared=compared.append, run_id=run.run_id)
         findings = [_pool(context), *found]
-        for finding in findings:
-            log.log(LEVELS[finding.level], "%s: %s", finding.check, finding.message)
-            if finding.hint:
-                log.log(LEVELS[finding.level], "HINT: %s", finding.hint)
+        log_findings(log, findings)
         require(findings, checks=OF_RUN)
         parts.see(active, every)
         for each in compared:
@@ -180,15 +183,17 @@ def tell_assets(shares: list[dict[str, Any]] | None) -> int:
     Airflow sends the events of a task only if it succeeds. This one asks the catalog which backups are complete.
     """
     context = get_current_context()
+    run = context["dag_run"]
     with failing_clearly(log):
-        parts = AirflowParts()
-        found = records_of(parts.catalog, context["dag_run"])
+        found = records_of(AirflowParts().catalog, run)
         records = {record.clinic_id: record for record in reversed(found)}
+        states = context["ti"].get_task_states(dag_id=run.dag_id, task_ids=["back_up"], run_ids=[run.run_id])[
+            run.run_id
+        ]
     untold = []
     for index, item in enumerate(shares or ()):
         made = [records[each.id] for each in Share.from_item(item).clinics if is_complete(records.get(each.id))]
-        # Only a task that has succeeded has a result.
-        if made and context["ti"].xcom_pull(task_ids="back_up", map_indexes=index) is None:
+        if states.get(f"back_up_{index}") != "success":
             untold += made
     assets.update_clinics(context, context["task"].outlets, untold[:MOST_EVENTS])
     if len(untold) > MOST_EVENTS:

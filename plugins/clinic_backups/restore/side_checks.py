@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -18,9 +19,9 @@ from clinic_backups.archive.opening import require_opens
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.findings import Finding, Report
-from clinic_backups.base.postgres_tools import find_tool
+from clinic_backups.base.postgres_tools import SERVER, find_tool
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore import trial
@@ -33,8 +34,6 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 OPENED = 200
 """The most archives whose beginning is read in one check."""
-PROGRAMS = ("initdb", "pg_ctl", "postgres")
-"""What a drill runs."""
 ROOM_FACTOR, ROOM_BYTES = 3, 3 * 1024**3
 """A drill's disk: rows with indexes for each byte of CSV, and the server with its WAL (``max_wal_size`` is 2 GB)."""
 Connections = Callable[[str], Connection | None]
@@ -78,7 +77,7 @@ class Asked(TypedDict, total=False):
 
 def run(side: Side, **asked: Unpack[Asked]) -> list[Finding]:
     """Run all checks, and return all findings in their order."""
-    clinic_id, of = asked.get("clinic_id"), asked.get("of")
+    clinic_id, of, opens = asked.get("clinic_id"), asked.get("of"), asked.get("archives", True)
     report = Report()
     identities = _identities(side, report)
     records: list[BackupRecord] = []
@@ -91,16 +90,15 @@ def run(side: Side, **asked: Unpack[Asked]) -> list[Finding]:
         with report.check("clock"):
             catalog.clock.require_same()
             report.ok("clock", "This machine's clock agrees with the catalog's.")
-        if asked.get("archives", True):
+        if opens:
             newest = [of] if of is not None else catalog.newest_of_each(clinic_id)
             former = [] if of is not None else catalog.newest_by_recipients(clinic_id)
             records = list({each.backup_id: each for each in (*newest, *former)}.values())
-        if asked.get("archives", True) and not newest:
-            report.error(
-                "key", "No backup was opened: the catalog has no completed one.", "clinic-backups backup --all"
-            )
-    with report.check("store"):
-        if asked.get("archives", True):
+            if not newest:
+                said = "No backup was opened: the catalog has no completed one."
+                report.error("key", said, "clinic-backups backup --all")
+    if opens:
+        with report.check("store"):
             _check_archives(side, report, side.stores(), identities, records, {each.backup_id for each in newest})
     if asked.get("restores", True):
         is_other, write = asked.get("other_database", False), asked.get("write", False)
@@ -185,23 +183,9 @@ def _open(side: Side, report: Report, stores: Stores, record: BackupRecord, iden
             require_opens(stream, identities)
         _look_at_envelope(side, report, store, record)
 
-    _in_any(stores, own, [url for url in stores.urls if url in record.stores])
+    stores.first(own)
     for each in record.chain:
-        _in_any(stores, lambda store, each=each: _require_size(store, each.key, each.size_bytes), stores.urls)  # type: ignore[misc]
-
-
-def _in_any(stores: Stores, look: Callable[[ObjectStore], object], urls: Sequence[str]) -> None:
-    first: ClinicBackupsError | None = None
-    for url in urls:
-        try:
-            look(stores.at(url))
-            return
-        except ClinicBackupsError as error:
-            first = first or error
-    raise first or ObjectNotFound(
-        "No store of the settings has the archive.",
-        hint="Correct CLINIC_BACKUPS_STORE_URL or CLINIC_BACKUPS_REPLICA_STORES.",
-    )
+        stores.first(partial(_require_size, key=each.key, size=each.size_bytes))
 
 
 def _require_size(store: ObjectStore, key: str, size: int | None) -> None:
@@ -285,7 +269,7 @@ def _check_drills(side: Side, report: Report, newest: Sequence[BackupRecord]) ->
                     "SELECT current_setting('server_version_num')::int", None, "asking for the version"
                 )
                 major = number // 10_000
-    for name in PROGRAMS:
+    for name in SERVER:
         with report.check("programs", "A drill cannot run here: "):
             tool = find_tool(name, at_least=major, folder=settings.postgres_bin)
             report.ok("programs", f"Drills run {tool.path.parent}, of PostgreSQL {tool.version}.")

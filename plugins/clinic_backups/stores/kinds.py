@@ -23,7 +23,7 @@ class StoreConfig:
 
     :param encryption: ``Settings.encryption_at_store``.
     :param lock_mode: for objects that are stored with ``locked_until``.
-    :param connection: the connection, whose extra may have more options; none: there are none.
+    :param connection: its extra may have more options. ``None``: there is no connection.
     """
 
     encryption: tuple[str, str] = ("none", "")
