@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +30,8 @@ CLINICS_PER_SCALE = 10
 """A fleet has ten times the clinics of the group ``small``."""
 EMPTY_TASKS = 64
 CLINICS_BY_HAND = 20
+SERVERS = ("scheduler", "api-server")
+"""Those whose memory must not grow with the fleet."""
 
 
 def figures(world: World) -> list[Figure]:
@@ -38,10 +41,16 @@ def figures(world: World) -> list[Figure]:
     with airflow(world, clinics=clinics, patients=patients, empty_tasks=EMPTY_TASKS) as stack, stack.api() as api:
         database = connections.parse("clinic_db", stack.variables()["AIRFLOW_CONN_CLINIC_DB"])
         scripts = [_script(database, clinic_id) for clinic_id in range(1, CLINICS_BY_HAND + 1)]
-        count = active(clinics)
+        count, nights = active(clinics), list[dict[str, int]]()
 
         def night() -> Run:
-            return Run(_seconds(stack.run(api, DAG_ID)) / count)
+            before = stack.metadata_bytes()
+            seconds = _seconds(stack.run(api, DAG_ID))
+            nights.append(
+                {"metadata_bytes_before": before, "metadata_bytes_after": stack.metadata_bytes()}
+                | {f"{name.replace('-', '_')}_peak_rss_bytes": stack.peak_rss_bytes(name) for name in SERVERS}
+            )
+            return Run(seconds / count)
 
         by_hand = "one clinic after the other, in one process"
         subjects = [
@@ -51,8 +60,10 @@ def figures(world: World) -> list[Figure]:
             Subject("second night", night, (EMPTY, BY_HAND), note="incremental backups; per clinic"),
         ]
         found = measure(GROUP, subjects, 1, facts={"clinics": count, "patients": patients}, say=world.say)
-    for figure in found[2:]:
+    found[2:] = [replace(figure, facts=figure.facts | more) for figure, more in zip(found[2:], nights, strict=True)]
+    for figure, more in zip(found[2:], nights, strict=True):
         world.say(f"{figure.name}: {60 / figure.seconds.median:,.0f} clinics a minute")
+        world.say(", ".join(f"{name.replace('_', ' ')} {size / 1e6:,.0f} MB" for name, size in more.items()))
     return found
 
 

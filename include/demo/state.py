@@ -56,9 +56,10 @@ class State:
         self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None
     ) -> Process:
         """Start a program and remember it. :param folder: where it works, by default Airflow's."""
-        process = processes.start(name, command, environment, folder or self.layout.airflow, self.log(name))
-        self.processes.append(process)
-        self.save()
+        with processes.undisturbed():
+            process = processes.start(name, command, environment, folder or self.layout.airflow, self.log(name))
+            self.processes.append(process)
+            self.save()
         return process
 
     def finish(self, process: Process, *, limit_seconds: float) -> None:
