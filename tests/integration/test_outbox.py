@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from clinic_backups.app import Parts
 from clinic_backups.base import connections, setting_fields
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect
 from clinic_backups.base.errors import PermanentError, TransientError
@@ -26,6 +29,8 @@ from clinic_backups.notify.sending import Post
 from clinic_backups.notify.templates import Templates
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant import tenant_db
+from include.demo.postgres import HOST
+from tests.counting_proxy import CountingProxy
 from tests.mailbox import mailbox
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
@@ -39,7 +44,7 @@ class Office:
     """A rig whose clinic 1 has two administrators, with a mail server and a clock."""
 
     def __init__(self, database: DemoDatabase, folder: Path) -> None:
-        self.rig = Rig(database, FileStore(folder / "store"))
+        self.folder, self.rig = folder, Rig(database, FileStore(folder / "store"))
         self.mailbox = mailbox()
         self.texts = setting_fields.PROJECT_EMAIL
         self.now = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
@@ -69,7 +74,14 @@ class Office:
         with pytest.raises(TransientError):
             backup.run(type(request)(**{**request.__dict__, "retries_left": retries_left}))
 
-    def deliver(self, clinic_id: int | None = None) -> Any:
+    def own_sql(self) -> Path:
+        """A copy of the SQL folder that a test may change."""
+        folder = self.folder / "sql"
+        shutil.copytree(self.rig.settings.sql_dir, folder)
+        self.parts.settings = self.rig.settings.model_copy(update={"sql_dir": folder})
+        return folder
+
+    def deliver(self, *clinics: int) -> Any:
         return Post(
             outbox=self.outbox,
             server=self.mailbox.connection,
@@ -79,7 +91,7 @@ class Office:
             approvers=["jefa@saas.example", "no address"],
             operator_language="es",
             now=lambda: self.now,
-        ).deliver(clinic_id=clinic_id)
+        ).deliver(clinics=clinics or None)
 
 
 def _break(progress: Any) -> None:
@@ -112,6 +124,64 @@ def test_each_administrator_gets_one_mail_for_each_outcome_in_the_clinics_langua
             if part.get_content_maintype() == "text":
                 assert "El texto técnico" not in part.get_content()
     assert office.outbox.counts(office.now - timedelta(days=30)) == {"sent": 4}
+
+
+def test_whose_code_would_run_is_asked_once_for_all_clinics(office: Office) -> None:
+    """It costs the server more than the recipients of a hundred clinics."""
+    port = office.rig.database.postgres.port
+    for clinic_id in (1, 2, 3, 4, 5):
+        office.back_up(clinic_id)
+    with CountingProxy(HOST, port) as proxy, office.mailbox.running() as box:
+        office.parts.clinic_db = replace(office.rig.clinic_db, port=proxy.port)
+        office.deliver()
+        sent = [query for _, query in proxy.sent]
+    assert len(box.mails) == 6
+    assert sum("The strangers among the owners" in query for query in sent) == 1
+    assert sum("The recipients of the mails" in query for query in sent) == 5
+    assert len(sent) < 5 + 10
+
+
+def test_two_clinics_whose_lists_mention_other_things_are_asked_about_both(office: Office) -> None:
+    """The text of one clinic may name another table, so that other code runs."""
+    folder = office.own_sql()
+    (folder / "clinic_admins.sql").write_text(
+        "SELECT '{{ clinic_id }}@x.example' AS email, '' AS name"
+        " {% if clinic_id == 2 %}FROM (SELECT upper('a')) AS other{% endif %}"
+    )
+    for clinic_id in (1, 2, 3):
+        office.back_up(clinic_id)
+    with CountingProxy(HOST, office.rig.database.postgres.port) as proxy, office.mailbox.running() as box:
+        office.parts.clinic_db = replace(office.rig.clinic_db, port=proxy.port)
+        office.deliver()
+        asked = sum("The strangers among the owners" in query for _, query in proxy.sent)
+    assert asked == 2
+    assert sorted(to for to, _ in box.mails) == ["1@x.example", "2@x.example", "3@x.example"]
+
+
+def test_the_fault_of_one_clinics_list_keeps_no_mail_from_another(office: Office) -> None:
+    folder = office.own_sql()
+    (folder / "clinic_admins.sql").write_text(
+        "SELECT '{{ clinic_id }}@x.example' AS email, (1 / ({{ clinic_id }} - 2))::text AS name"
+    )
+    for clinic_id in (1, 2, 3):
+        office.back_up(clinic_id)
+    with office.mailbox.running() as box:
+        done = office.deliver()
+        assert sorted(to for to, _ in box.mails) == ["1@x.example", "3@x.example"]
+    assert "clinic_admins.sql" in done.problem
+    assert [each.clinic_id for each in office.outbox.unaddressed()] == [2]
+
+
+def test_a_share_of_clinics_tells_of_its_own_and_leaves_the_others_to_their_tasks(office: Office) -> None:
+    for clinic_id in (1, 2, 3):
+        office.back_up(clinic_id)
+    with office.mailbox.running() as box:
+        assert office.deliver(2, 3).sent == 2
+        assert {to for to, _ in box.mails} == {
+            "administrador1@clinica2.example.com", "administrador1@clinica3.example.com",
+        }  # fmt: skip
+        assert [each.clinic_id for each in office.outbox.unaddressed()] == [1]
+        assert office.deliver().sent == 2
 
 
 def test_the_clinics_database_is_asked_for_all_recipients_over_one_connection(
@@ -326,11 +396,11 @@ def test_when_the_clinics_database_is_down_the_last_recipients_are_told(office: 
     assert box.mails[-1][0] == "administrador1@clinica2.example.com"
 
 
-def connect_to_nothing(clinic_id: int) -> list[Recipient]:
+def connect_to_nothing(clinics: Sequence[ClinicId]) -> dict[ClinicId, list[Recipient]]:
     from clinic_backups.base.database import connect
 
     connect(connections.parse("clinic_db", "postgres://u:p@127.0.0.1:1/x"))
-    return []
+    return {}
 
 
 def test_without_a_mail_server_everything_waits(office: Office) -> None:

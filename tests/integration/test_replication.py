@@ -595,7 +595,7 @@ def test_the_losses_of_a_run_come_in_one_mail_and_later_ones_in_another(fleet: F
     outbox = Outbox(fleet.catalog.database)
     for notice, clinic_id, _ in outbox.unaddressed():
         if clinic_id is None:
-            outbox.address(notice, [], domain="x.example", now=fleet.now)
+            outbox.address({notice: []}, domain="x.example", now=fleet.now)
     fleet.replicas.mark(records[2].backup_id, one.url, "damaged", fleet.now, alarm)
     assert [facts["count"] for facts in told(fleet)] == [3, 1]
     # Another run, in the same moment.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 
@@ -147,15 +147,14 @@ class Shared:
             self.clinic_db, SqlFolder(self.settings.sql_dir), trusted_owners=self.settings.trusted_owners
         )
 
-    def admins(self, clinic_id: ClinicId) -> list[Recipient]:
-        """The recipients of the mails about one clinic."""
-        if is_shared(clinic_id):
-            return []
+    def admins(self, clinics: Sequence[ClinicId]) -> dict[ClinicId, list[Recipient]]:
+        """The recipients of the mails about clinics, by clinic."""
+        settings = self.settings
         found = people.admins(
-            self.clinic_db, SqlFolder(self.settings.sql_dir), clinic_id,
-            trusted_owners=self.settings.trusted_owners, kept=self.kept,
+            self.clinic_db, SqlFolder(settings.sql_dir), [each for each in clinics if not is_shared(each)],
+            trusted_owners=settings.trusted_owners, kept=self.kept,
         )  # fmt: skip
-        return [Recipient(address, name) for address, name in found]
+        return {clinic: [Recipient(*each) for each in found.get(clinic, ())] for clinic in clinics}
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -203,14 +202,14 @@ class Shared:
         """Creates the notices about outcomes."""
         return Announcer(self.settings.notify_success, self.settings.clinic_notify_success)
 
-    def deliver(self, *, clinic_id: ClinicId | None = None, limit_seconds: float = 600) -> Delivered:
-        """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""
+    def deliver(self, *, clinics: Collection[ClinicId] | None = None, limit_seconds: float = 600) -> Delivered:
+        """Send the mails that are due, about these clinics or all. See :meth:`Post.deliver`."""
         # Mail is imported and set up only when there is some.
         from clinic_backups.notify.sending import Post
         from clinic_backups.notify.templates import Templates
 
         settings = self.settings
-        if clinic_id is not None and not self.outbox.has_work(clinic_id, self.clock()):
+        if clinics is not None and not self.outbox.has_work(clinics, self.clock()):
             return Delivered()
         post = Post(
             outbox=self.outbox,
@@ -227,11 +226,9 @@ class Shared:
             operator_language=settings.operator_language,
             now=self.clock,
         )
-        if clinic_id is None:
+        if clinics is None:
             post.expire()
-        # The recipients of each clinic are asked for over the same connection.
-        with self.kept.keeping():
-            return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
+        return post.deliver(clinics=clinics, limit_seconds=limit_seconds)
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
         """Fail before the first clinic if a setting, a key or the catalog's version would fail every clinic.

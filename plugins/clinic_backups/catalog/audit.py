@@ -6,12 +6,11 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, any_, bindparam, func, insert, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, func, insert, select
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.clinic_id_text import ClinicIdText
+from clinic_backups.catalog.clinic_id_text import any_clinic
 from clinic_backups.catalog.paging import Slice, Visible
 from clinic_backups.catalog.tables import audit
 
@@ -77,7 +76,7 @@ class Audit:
         part = Slice(page, per_page)
         where: list[ColumnElement[bool]] = []
         if visible is not None:
-            where.append(audit.c.clinic_id == any_(bindparam(None, list(visible), ARRAY(ClinicIdText))))
+            where.append(audit.c.clinic_id == any_clinic(visible))
         if clinic_id is not None:
             where.append(audit.c.clinic_id == clinic_id)
         if actor is not None:

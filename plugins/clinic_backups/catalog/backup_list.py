@@ -18,7 +18,7 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.replica import Condition
 from clinic_backups.catalog.backup_counts import Classes, Place, place_of, within
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.clinic_id_text import ClinicIdText
+from clinic_backups.catalog.clinic_id_text import any_clinic
 from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible
 from clinic_backups.catalog.progress import RunningBackup, running
 from clinic_backups.catalog.replicas import READ
@@ -208,7 +208,7 @@ class History:
 
 
 def _seen(visible: Visible) -> list[ColumnElement[bool]]:
-    return [] if visible is None else [backup.c.clinic_id == _any_clinic(visible)]
+    return [] if visible is None else [backup.c.clinic_id == any_clinic(visible)]
 
 
 def _classes(types: Sequence[Type], states: Sequence[Status]) -> Classes:
@@ -273,23 +273,19 @@ def _numbers(
 
 def _matches(db: SqlConnection, sought: Search) -> ColumnElement[bool]:
     """The conditions use only columns that the indexes contain."""
-    by_id = clinic.c.clinic_id == _any_clinic(sought.clinic_ids)
+    by_id = clinic.c.clinic_id == any_clinic(sought.clinic_ids)
     named = or_(clinic.c.search_name.like(func.lower(sought.pattern)), by_id)
     clinic_ids = list(db.execute(select(clinic.c.clinic_id).where(named)).scalars())
     numbers = list(db.execute(select(backup.c.id).where(backup.c.backup_id == sought.text.strip())).scalars())
     clinic_ids += sought.clinic_ids  # the clinic may be missing from the catalog's list
     if sought.number is not None:
         numbers.append(sought.number)
-    in_clinics = backup.c.clinic_id == _any_clinic(clinic_ids)
+    in_clinics = backup.c.clinic_id == any_clinic(clinic_ids)
     return or_(in_clinics, backup.c.id == _any(numbers)) if numbers else in_clinics
 
 
 def _any(numbers: Sequence[int]) -> Any:
     return any_(bindparam(None, list(numbers), ARRAY(BigInteger)))
-
-
-def _any_clinic(clinic_ids: Sequence[ClinicId]) -> Any:
-    return any_(bindparam(None, list(clinic_ids), ARRAY(ClinicIdText)))
 
 
 def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import make_msgid
-from typing import Any
+from typing import Any, NamedTuple
 
+from sqlalchemy import ARRAY, BigInteger, and_, any_, bindparam, exists, func, insert, or_, select, text, update
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.clinic_id_text import any_clinic
 from clinic_backups.catalog.shared_round_trips import later
 from clinic_backups.catalog.tables import clinic, delivery, notification
 
@@ -72,6 +73,17 @@ class Letter:
     attempts: int
 
 
+class Unaddressed(NamedTuple):
+    """A notice without recipients yet.
+
+    :param clinic_id: ``None`` if it is for the operator.
+    """
+
+    id: int
+    clinic_id: ClinicId | None
+    to_approvers: bool
+
+
 # Inline: its number is not asked for.
 _QUEUE = later(pg_insert(notification).on_conflict_do_nothing().inline())
 
@@ -97,13 +109,14 @@ class Outbox:
         with self._database.transaction("writing into the outbox") as db:
             queue(db, notice, now)
 
-    def has_work(self, clinic_id: ClinicId, now: datetime) -> bool:
-        """Whether a notice or letter about this clinic is due now."""
-        addressing = exists().where(notification.c.clinic_id == clinic_id, notification.c.addressed_at.is_(None))
+    def has_work(self, clinics: Collection[ClinicId], now: datetime) -> bool:
+        """Whether a notice or letter about these clinics is due now."""
+        of_these = notification.c.clinic_id == any_clinic(clinics)
+        addressing = exists().where(of_these, notification.c.addressed_at.is_(None))
         sending = (
             exists()
             .where(delivery.c.state == "waiting", delivery.c.next_attempt_at <= now)
-            .where(delivery.c.notification_id == notification.c.id, notification.c.clinic_id == clinic_id)
+            .where(delivery.c.notification_id == notification.c.id, of_these)
         )
         with self._database.transaction("reading the outbox") as db:
             return bool(db.execute(select(or_(addressing, sending))).scalar())
@@ -115,40 +128,47 @@ class Outbox:
             row = db.execute(statement.order_by(notification.c.id.desc()).limit(1)).one_or_none()
         return (row.facts, row.created_at) if row else None
 
-    def unaddressed(self, clinic_id: ClinicId | None = None) -> list[tuple[int, ClinicId | None, bool]]:
-        """Notices without recipients yet: (id, clinic or ``None`` for the operator, to the approvers); oldest first."""
+    def unaddressed(self, clinics: Collection[ClinicId] | None = None) -> list[Unaddressed]:
+        """Notices without recipients yet, oldest first. :param clinics: only those about these clinics."""
         columns = (notification.c.id, notification.c.clinic_id, notification.c.to_approvers)
         statement = select(*columns).where(notification.c.addressed_at.is_(None))
-        if clinic_id is not None:
-            statement = statement.where(notification.c.clinic_id == clinic_id)
+        if clinics is not None:
+            statement = statement.where(notification.c.clinic_id == any_clinic(clinics))
         with self._database.transaction("reading the outbox") as db:
             rows = db.execute(statement.order_by(notification.c.id).limit(10_000))
-            return [(row.id, row.clinic_id, row.to_approvers) for row in rows]
+            return [Unaddressed(row.id, row.clinic_id, row.to_approvers) for row in rows]
 
-    def address(self, notice_id: int, recipients: Sequence[Recipient], *, domain: str, now: datetime) -> None:
-        """Make one letter for each recipient. A notice that has letters already keeps them."""
-        with self._database.transaction("addressing a notice") as db:
-            mine = db.execute(
-                update(notification)
-                .where(notification.c.id == notice_id, notification.c.addressed_at.is_(None))
-                .values(addressed_at=now)
-            ).rowcount
-            unique = {recipient.address.lower(): recipient for recipient in recipients}.values()
-            if mine and unique:
-                db.execute(
-                    insert(delivery).values(
-                        [
-                            {
-                                "notification_id": notice_id,
-                                "address": recipient.address,
-                                "name": recipient.name,
-                                "message_id": make_msgid(domain=domain),
-                                "next_attempt_at": now,
-                            }
-                            for recipient in unique
-                        ]
-                    )
-                )
+    def address(self, found: Mapping[int, Sequence[Recipient]], *, domain: str, now: datetime) -> None:
+        """Make one letter for each recipient of each notice. A notice that has letters already keeps them.
+
+        :param found: the recipients by the notice's id.
+        """
+        if not found:
+            return
+        with self._database.transaction("addressing notices") as db:
+            # In one order, so that two processes never wait for each other.
+            locked = select(notification.c.id).where(
+                notification.c.id == any_(bindparam(None, list(found), ARRAY(BigInteger))),
+                notification.c.addressed_at.is_(None),
+            )
+            mine = list(db.execute(locked.order_by(notification.c.id).with_for_update(key_share=True)).scalars())
+            if not mine:
+                return
+            those = any_(bindparam(None, mine, ARRAY(BigInteger)))
+            db.execute(update(notification).where(notification.c.id == those).values(addressed_at=now))
+            letters = [
+                {
+                    "notification_id": notice_id,
+                    "address": recipient.address,
+                    "name": recipient.name,
+                    "message_id": make_msgid(domain=domain),
+                    "next_attempt_at": now,
+                }
+                for notice_id in mine
+                for recipient in {each.address.lower(): each for each in found[notice_id]}.values()
+            ]
+            if letters:
+                db.execute(insert(delivery), letters)
 
     def last_recipients(self, clinic_id: ClinicId) -> list[Recipient]:
         """The recipients of the clinic's last addressed notice, for use when the clinics' database does not answer."""
@@ -172,14 +192,14 @@ class Outbox:
 
     @contextmanager
     def next_letter(
-        self, now: datetime, *, clinic_id: ClinicId | None = None, server_is_up: bool = False
+        self, now: datetime, *, clinics: Collection[ClinicId] | None = None, server_is_up: bool = False
     ) -> Iterator[tuple[Letter, Settle] | None]:
         """The next due letter, with an object that takes its result. ``None``: no letter is due.
 
         The letter is locked during the block. If the process dies in it, the letter stays waiting and is sent again
-        with
-        the same Message-ID.
+        with the same Message-ID.
 
+        :param clinics: only letters about these clinics.
         :param server_is_up: include letters that wait only because the server was down.
         """
         due = delivery.c.next_attempt_at <= now
@@ -196,8 +216,8 @@ class Outbox:
             .limit(1)
             .with_for_update(of=delivery, skip_locked=True)
         )
-        if clinic_id is not None:
-            statement = statement.where(notification.c.clinic_id == clinic_id)
+        if clinics is not None:
+            statement = statement.where(notification.c.clinic_id == any_clinic(clinics))
         with self._database.transaction("working at the outbox") as db:
             row = db.execute(statement).one_or_none()
             if row is None:

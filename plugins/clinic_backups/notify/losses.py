@@ -13,7 +13,7 @@ from sqlalchemy import Connection as SqlConnection
 from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.plain import iso
 from clinic_backups.base.replica import Loss
-from clinic_backups.catalog.clinic_id_text import ClinicIdText
+from clinic_backups.catalog.clinic_id_text import any_clinic
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.replicas import PRESENT
 from clinic_backups.catalog.tables import backup, backup_replica, notification
@@ -102,6 +102,6 @@ def _left(db: SqlConnection, backup_ids: list[str]) -> dict[str, list[str]]:
 
 def _with_good_backup(db: SqlConnection, clinic_ids: list[ClinicId]) -> set[ClinicId]:
     statement = select(backup.c.clinic_id).where(
-        backup.c.clinic_id == any_(literal(clinic_ids, ARRAY(ClinicIdText))), backup.c.state == "completed"
+        backup.c.clinic_id == any_clinic(clinic_ids), backup.c.state == "completed"
     )
     return {clinic_id for (clinic_id,) in db.execute(statement.distinct())}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
 from clinic_backups.catalog.outbox import Letter, Outbox, Recipient, Settle
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.mime import ADDRESS, message, split_sender
 from clinic_backups.notify.smtp import MailServer, RecipientRefused, ServerUnavailable
 from clinic_backups.notify.templates import Templates
 
+Admins = Callable[[Sequence[ClinicId]], Mapping[ClinicId, Sequence[Recipient]]]
 PAUSE = timedelta(minutes=1)
 """After the server failed for one process, the others do not use it for this time."""
 
@@ -23,7 +24,7 @@ class Post:
     """Addresses notices and sends letters.
 
     :param server: the connection ``smtp_default``; ``None`` if it is not defined. Letters wait then.
-    :param admins: returns the administrators of one clinic.
+    :param admins: returns the administrators of clinics, by clinic.
     :param operators: recipients of digests and alarms.
     :param approvers: further recipients of mails about waiting plans: approvers whose names are mail addresses.
     :param operator_language: language of the operators' mails.
@@ -36,7 +37,7 @@ class Post:
         outbox: Outbox,
         server: Connection | None,
         templates: Templates,
-        admins: Callable[[ClinicId], Sequence[Recipient]],
+        admins: Admins,
         operators: Sequence[str],
         approvers: Sequence[str] = (),
         operator_language: str,
@@ -48,9 +49,10 @@ class Post:
         self._operator_language = operator_language
         self._now = now
 
-    def deliver(self, *, clinic_id: ClinicId | None = None, limit_seconds: float = 600) -> Delivered:
-        """Send the due letters of one clinic or of all. Letters that cannot be sent wait for a later call.
+    def deliver(self, *, clinics: Collection[ClinicId] | None = None, limit_seconds: float = 600) -> Delivered:
+        """Send the due letters. Letters that cannot be sent wait for a later call.
 
+        :param clinics: only those about these clinics. Then the mail server is left alone for a while if it failed.
         :param limit_seconds: no letter is begun after this time.
         :raises ClinicBackupsError: the catalog cannot be used. No letter is lost then.
         """
@@ -66,12 +68,12 @@ class Post:
             done.problem = str(error)
             return done
         with connected as server:
-            self._address(clinic_id, domain, now, done)
-            if clinic_id is not None and self._outbox.server_failed_since(now - PAUSE):
+            self._address(clinics, domain, now, done)
+            if clinics is not None and self._outbox.server_failed_since(now - PAUSE):
                 done.problem = "The mail server failed a moment ago. A later task will try again."
                 return done
             deadline = time.monotonic() + limit_seconds
-            while time.monotonic() < deadline and self._send_next(server, clinic_id, now, done):
+            while time.monotonic() < deadline and self._send_next(server, clinics, now, done):
                 pass
         return done
 
@@ -79,23 +81,39 @@ class Post:
         """Give up letters that have waited for a week."""
         self._outbox.expire(self._now())
 
-    def _address(self, clinic_id: ClinicId | None, domain: str, now: datetime, done: Delivered) -> None:
-        """Look up the recipients. If the clinics' database does not answer, use those of the last mail."""
-        known: dict[ClinicId | None, Sequence[Recipient] | None] = {None: self._operators}
-        for notice_id, addressee, to_approvers in self._outbox.unaddressed(clinic_id):
-            if addressee is not None and addressee not in known:
-                try:
-                    known[addressee] = self._admins(addressee)
-                except ClinicBackupsError as error:
-                    done.problem = error.message
-                    known[addressee] = self._outbox.last_recipients(addressee) or None
-            recipients = self._approvers if to_approvers else known[addressee]
-            if recipients is not None:
-                self._outbox.address(notice_id, recipients, domain=domain, now=now)
+    def _address(self, clinics: Collection[ClinicId] | None, domain: str, now: datetime, done: Delivered) -> None:
+        notices = self._outbox.unaddressed(clinics)
+        asked = [each.clinic_id for each in notices if each.clinic_id is not None and not each.to_approvers]
+        admins = self._admins_of(list(dict.fromkeys(asked)), done)
+        found = dict[int, Sequence[Recipient]]()
+        for notice in notices:
+            if notice.to_approvers:
+                found[notice.id] = self._approvers
+            elif notice.clinic_id is None:
+                found[notice.id] = self._operators
+            elif notice.clinic_id in admins:
+                found[notice.id] = admins[notice.clinic_id]
+        self._outbox.address(found, domain=domain, now=now)
 
-    def _send_next(self, server: MailServer, clinic_id: ClinicId | None, now: datetime, done: Delivered) -> bool:
+    def _admins_of(self, clinics: Sequence[ClinicId], done: Delivered) -> Mapping[ClinicId, Sequence[Recipient]]:
+        """Look up the recipients. If the clinics' database does not answer, use those of the last mail."""
+        if not clinics:
+            return {}
+        try:
+            return self._admins(clinics)
+        except ClinicBackupsError as error:
+            if len(clinics) > 1 and not isinstance(error, TransientError):
+                # The fault may be of one clinic alone, for instance of its SQL. The others get their mails.
+                return {id_: each for clinic in clinics for id_, each in self._admins_of([clinic], done).items()}
+            done.problem = error.message
+            last = {clinic: self._outbox.last_recipients(clinic) for clinic in clinics}
+            return {clinic: recipients for clinic, recipients in last.items() if recipients}
+
+    def _send_next(
+        self, server: MailServer, clinics: Collection[ClinicId] | None, now: datetime, done: Delivered
+    ) -> bool:
         """Send one letter; returns whether there may be more."""
-        with self._outbox.next_letter(now, clinic_id=clinic_id, server_is_up=done.sent > 0) as found:
+        with self._outbox.next_letter(now, clinics=clinics, server_is_up=done.sent > 0) as found:
             if found is None:
                 return False
             letter, settle = found

@@ -131,7 +131,7 @@ class ClinicBackupOperator(BaseOperator):
                 raise
             finally:
                 tell(**self._fields(clinic.id))
-                log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
+                log_delivery(self.log, lambda: parts.deliver(clinics=[clinic.id], limit_seconds=MAIL_SECONDS))
 
     def _compared_before(self, parts: AirflowParts, context: Context, share: Share) -> ComparedRows | None:
         """What the run's preflight compared of these clinics. A task that was cleared may run much later than it."""
@@ -194,6 +194,8 @@ class ClinicBackupOperator(BaseOperator):
             )
         results, failed = [], dict[ClinicId, ClinicBackupsError]()
         mails, turns, at_once = Pace(), Turns(), min(parts.settings.clinics_at_once, len(wanted))
+        # Those about clinics of other tasks are these tasks' own, which ask for the recipients at the same time.
+        deliver = partial(parts.deliver, clinics=[clinic.id for clinic in wanted], limit_seconds=MAIL_SECONDS)
         work = partial(self._back_up, parts, context, turns=turns, name_in_progress=at_once > 1)
         with closing(outcomes_of(wanted, work, at_once=at_once, stop=self._stop_all)) as outcomes:
             for number, done in enumerate(outcomes, 1):
@@ -204,7 +206,7 @@ class ClinicBackupOperator(BaseOperator):
                 self._show(done, f"{number} of {len(wanted)}", failed.get(done.clinic.id))
                 # Many mails in one session of the mail server, and none waits for the whole share.
                 if mails.due() or number == len(wanted):
-                    log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
+                    log_delivery(self.log, deliver)
         self.log.info(in_words("%s of %s clinics were backed up."), len(results), len(wanted))
         if failed:
             self._wait(list(failed.values()), parts, context)

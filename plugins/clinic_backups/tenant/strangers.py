@@ -58,6 +58,20 @@ class StrangersCode:
         )
 
 
+@dataclass(frozen=True)
+class Mentions:
+    """What texts of SQL may mean: their words, and the signs that may be operators; sorted, each once."""
+
+    words: tuple[str, ...]
+    signs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, *texts: str) -> Mentions:
+        """Those of some texts together."""
+        words = {word for text in texts for word in names_in(text)}
+        return cls(tuple(sorted(words)), tuple(sorted({sign for text in texts for sign in signs_in(text)})))
+
+
 def strangers_code(
     snapshot: Snapshot,
     clinics: Iterable[str],
@@ -92,10 +106,12 @@ def strangers_code(
     if not strangers:
         return []  # as in most databases
     unlocked = list(unlocked)
+    mentioned = Mentions.of(*queries, *unlocked)
     values = {
-        **_named([*queries, *unlocked]),
-        "named": _named(unlocked)["words"],
-        "types": _named(types)["words"],
+        "words": list(mentioned.words),
+        "signs": list(mentioned.signs),
+        "named": list(Mentions.of(*unlocked).words),
+        "types": list(Mentions.of(*types).words),
         "path": list(path),
         "strangers": strangers,
         "tables": sorted({*tables, *(written or ())}),
@@ -117,15 +133,6 @@ def of_clinics(snapshot: Snapshot, clinics: Iterable[str], clinic_table: str) ->
         "clinics": sorted(set(clinics)),
         "clinic_table": clinic_table,
         "trusted": list(snapshot.trusted_owners),
-    }
-
-
-def _named(queries: Iterable[str]) -> dict[str, list[str]]:
-    """The words and the signs of the queries."""
-    texts = list(queries)
-    return {
-        "words": sorted({word for text in texts for word in names_in(text)}),
-        "signs": sorted({sign for text in texts for sign in signs_in(text)}),
     }
 
 
