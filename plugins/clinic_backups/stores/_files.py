@@ -39,6 +39,18 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
+def names_below(folder: Path, prefix: str) -> list[str]:
+    """The names in a folder that a listing has to look at; see :func:`names_in`.
+
+    :param prefix: what the keys start with, from this folder on. If it names a folder, the others are not read: there
+        may be one for each of ten thousand clinics.
+    """
+    name, slash, _ = prefix.partition("/")
+    if not slash:
+        return names_in(folder)
+    return [f"{name}/"] if name not in ("", ".", "..") and (folder / name).is_dir() else []
+
+
 def opened(path: Path) -> io.FileIO:
     """A regular file, for reading. :raises FileNotFoundError: it is a folder, a link, a pipe or the like."""
     # Opened without waiting, because opening a pipe could block for ever.

@@ -33,7 +33,7 @@ from clinic_backups.stores._files import (
     OWN,
     metadata_file_of,
     metadata_in,
-    names_in,
+    names_below,
     object_of,
     opened,
     sync_folder,
@@ -309,7 +309,7 @@ class FileStore(base.ObjectStore):
         self, folder: Path, above: str, prefix: str, *, on_link: Callable[[Path], object] = nobody
     ) -> Iterator[ObjectInfo]:
         """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``. Links are not objects."""
-        for name in sorted(names_in(folder)):
+        for name in sorted(names_below(folder, prefix[len(above) :])):
             key, path = above + name, folder / name
             if name.startswith(OWN) or not (key.startswith(prefix) or (name[-1] == "/" and prefix.startswith(key))):
                 continue
@@ -323,7 +323,7 @@ class FileStore(base.ObjectStore):
 
     def _hidden(self, folder: Path, above: str, prefix: str) -> Iterator[Path]:
         """The store's own files beside objects, in the order of their paths."""
-        for name in sorted(names_in(folder)):
+        for name in sorted(names_below(folder, prefix[len(above) :])):
             key, path = above + name, folder / name
             if path.is_symlink():
                 continue
