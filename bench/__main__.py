@@ -42,7 +42,7 @@ RESULT = CHECKOUT / "build" / "bench.json"
 GROUPS = {
     "large": large_clinic.figures, "restore": restore.figures, "small": small_clinics.figures,
     "guards": guards.figures, "memory": memory.figures, "incremental": incremental.figures,
-    "far": far.figures, "far_store": far_store.figures, "fleet": fleet.figures,
+    "far": far.figures, "far_store": far_store.figures, "fleet": fleet.figures, "fleet_s3": fleet.into_bucket,
     "beside": beside.figures, "gentle": gentle.figures, "blocks": block_size.figures, "board": board.figures,
     "rows": rows.figures, "recover": recover.figures, "diff": diff.figures,
     "pitr": point_in_time.figures,

