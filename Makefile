@@ -73,7 +73,7 @@ release: $(INSTALLED)  ## Build wheel, sdist and (with docker) the image of this
 bench: $(INSTALLED)  ## Measure throughput and memory
 	@$(BIN)/python -m bench $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
-bench-quick: $(INSTALLED)  ## Measure with little data, in about eight minutes
+bench-quick: $(INSTALLED)  ## Measure with little data, in under three minutes
 	@$(BIN)/python -m bench --quick $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
 lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files
