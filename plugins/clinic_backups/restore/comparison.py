@@ -177,6 +177,7 @@ class Comparison:
             )
         with WantedLoader(self.workspace, self._staged) as wanted:
             read_archives(wanted)
+        self._staged = {name: staging.finish(staged) for name, staged in self._staged.items()}
         self.workspace.seals.keep(*(staged.wanted for staged in self._staged.values()))
 
     @property

@@ -1,15 +1,17 @@
 """Loads the rows that differ between a backup and the clinic's present state into temporary tables.
 
-Blocks that both sides have are equal rows, so they are neither loaded nor compared. The present rows are read at the
-workspace's own moment, but over a second connection, because one connection cannot read and load at once.
+Blocks that both sides have are equal rows, so they are neither loaded nor compared. Of other blocks, only the rows that
+differ are loaded, as far as the clinic's fit into memory. The present rows are read at the workspace's own moment, but
+over a second connection, because one connection cannot read and load at once.
 """
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg2 import sql
 
@@ -21,10 +23,12 @@ from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.base.text import in_sql
 from clinic_backups.restore.columns.shape import Shape, is_user_defined
+from clinic_backups.restore.kept_rows import KeptRows, Room
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.read_blocks import read_other_blocks
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.tenant_db import Snapshot
 
 CHECK_VIOLATION = "23514"
@@ -46,7 +50,8 @@ class Staged:
     """One table's rows that differ: ``wanted`` of the backup, ``present`` of the clinic.
 
     :param index: makes short and different names for temporary tables.
-    :param matched: the number of rows in blocks that both sides have.
+    :param matched: the number of rows that both sides have and that are not loaded.
+    :param kept: rows of the clinic that still wait for equal ones of the backup, see :meth:`Staging.finish`.
     """
 
     shape: Shape
@@ -58,6 +63,7 @@ class Staged:
     missing: Counter[bytes]
     """Digests of the blocks that the clinic does not have, each with its number."""
     matched: int
+    kept: KeptRows | None = None
 
 
 def joining_links(staged: Mapping[str, Staged], links: Iterable[Reference]) -> tuple[list[Reference], list[Reference]]:
@@ -86,6 +92,7 @@ class Staging:
         self, workspace: Workspace, reader: Snapshot, queries: Mapping[str, str], *, as_text: bool = False
     ) -> None:
         self._workspace, self._reader, self._queries, self._as_text = workspace, reader, queries, as_text
+        self._room = Room()
 
     def stage_present(self, index: int, shape: Shape, content: TableContent, *, whole: bool = False) -> Staged:
         """Make a table's temporary tables, and load the present rows whose blocks the backup does not have.
@@ -115,42 +122,52 @@ class Staging:
             self._workspace.seals.keep(present)
             compute_keys(self._workspace, present, shape)
             return Staged(shape, index, wanted, present, content.blocks, digests, 0)
-        matched = self._copy_present(shape, present, query, content.blocks, digests)
-        self._workspace.seals.keep(present)
-        compute_keys(self._workspace, present, shape)
-        return Staged(shape, index, wanted, present, content.blocks, +digests, matched)
+        matched, kept = self._copy_present(shape, present, query, content.blocks, digests)
+        return Staged(shape, index, wanted, present, content.blocks, +digests, matched, kept)
+
+    def finish(self, staged: Staged) -> Staged:
+        """Load the clinic's rows that met no equal one of the backup. Call this when the backup's rows are loaded."""
+        if staged.kept is None:
+            return staged
+        if rest := staged.kept.rest():
+            self._load_present(staged.shape, staged.present, io.BytesIO(rest))
+        self._workspace.seals.keep(staged.present)
+        compute_keys(self._workspace, staged.present, staged.shape)
+        return replace(staged, matched=staged.matched + staged.kept.met, kept=None)
 
     def _copy_present(
         self, shape: Shape, target: sql.Identifier, query: str, blocks: BlockList, digests: Counter[bytes]
-    ) -> int:
-        """Load the blocks that are not in ``digests``, and remove the others from it.
+    ) -> tuple[int, KeptRows]:
+        """Keep the rows of blocks that are not in ``digests``, or load them, and remove the others from it.
 
-        Returns the number of rows in these.
+        Returns the number of rows in these, and the kept rows.
         """
         channel, matched = ByteChannel(), 0
+        kept = KeptRows(self._room, channel.write)
 
         def read() -> None:
             nonlocal matched
-            matched = read_other_blocks(self._reader, shape.now, query, blocks, digests, channel.write)
+            matched = read_other_blocks(self._reader, shape.now, query, blocks, digests, kept.take)
 
         pipeline = Pipeline()
         pipeline.add("present", read, target=channel)
-        doing = f"loading what {shape.name} has now"
 
         def load() -> None:
-            if channel.is_empty():
-                return
-            with self._workspace.application_path():  # domains are checked with each row
-                self._workspace.copy_in(target, shape.columns, channel, doing)
+            if not channel.is_empty():
+                self._load_present(shape, target, channel)
 
+        pipeline.run(load, on_failure=self._reader.cancel)
+        return matched, kept
+
+    def _load_present(self, shape: Shape, target: sql.Identifier, rows: ByteSource) -> None:
         try:
-            pipeline.run(load, on_failure=self._reader.cancel)
+            with self._workspace.application_path():  # domains are checked with each row
+                self._workspace.copy_in(target, shape.columns, rows, f"loading what {shape.name} has now")
         except PermanentError as error:
             refused = refusal_of(error)
             if refused is None or refused.state != CHECK_VIOLATION:
                 raise
             raise _against_its_domain(shape.name, refused) from None
-        return matched
 
 
 def _against_its_domain(table: str, refused: Refused) -> PermanentError:
@@ -266,10 +283,10 @@ class WantedLoader:
 
     def _write(self, table: str, block: Block, data: bytes, times: int) -> None:
         """Write a block as often as it is wanted."""
-        self._load = self._load or _Load(self._workspace, self._staged[table])
-        data = self._change(table, data, times)
-        for _ in range(times):
-            self._load.write(data)
+        data, kept = self._change(table, data, times), self._staged[table].kept
+        for piece in [data] * times if kept is None else kept.without_equal(data, times):
+            self._load = self._load or _Load(self._workspace, self._staged[table])
+            self._load.write(piece)
         self._loaded[table] += times * block.rows
         self._on_loaded(table, self._loaded[table])
 
