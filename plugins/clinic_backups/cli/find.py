@@ -18,7 +18,7 @@ from clinic_backups.base.text import one_line, shown_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table, require_terminal
-from clinic_backups.cli.row_param import named_rows
+from clinic_backups.cli.row_param import as_given, named_rows
 from clinic_backups.differences.record_history import FoundRecord, Sought
 from clinic_backups.restore.request import moment_of
 from clinic_backups.tenant.extract import SqlFolder
@@ -98,10 +98,9 @@ def find(
         _show_values(found)
     for record in found:
         if record.is_gone and record.is_plain and not record.is_forgotten:
-            named = f"{record.table}:{record.shown_key}"
             errors.print(
                 f"To bring it back: clinic-backups restore --clinic {escape(in_shell(clinic))} --backup"
-                f" {escape(record.last_in)} --rows {escape(one_line(named))}"
+                f" {escape(record.last_in)} --rows {escape(one_line(as_given(record.table, record.shown_key)))}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Setti
 from clinic_backups.base.forgotten import ForgottenRecord, ReasonClass, check_of
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
+from clinic_backups.base.row_key import key_parts
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
@@ -22,6 +24,9 @@ from clinic_backups.cli.output import errors, print_json, print_table
 from clinic_backups.cli.row_param import named_rows
 from clinic_backups.maintenance.forgotten_places import Place, last_until, places_of
 from clinic_backups.maintenance.holds import require_reason
+from clinic_backups.restore.picked_rows import no_key
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.tenant_db import Snapshot
 
 COLUMNS = (
     ("number", True), ("clinic", True), ("table", False), ("forgotten", False), ("by", False), ("class", False),
@@ -71,6 +76,7 @@ def forget(
     reason, by = require_reason(reason), f"{getpass.getuser()} (command line)"
     require_known_clinic(with_parts, clinic)
     _require_known_tables(with_parts, clinic, list(keys))
+    _require_keys(with_parts, keys)
     numbers = with_parts.forgotten.add(clinic, keys, by=by, reason=reason, reason_class=reason_class)
     _write(with_parts, clinic)
     if json:
@@ -165,3 +171,40 @@ def _require_known_tables(with_parts: Parts, clinic: ClinicId, tables: list[str]
                 hint="Nothing was recorded. Give the table with its schema, as `clinic-backups restore --plan` shows"
                 " it. For instance: --rows public.usuarios_paciente:43",
             )
+
+
+def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]]) -> None:
+    """Ask the clinics' database whether the keys can be those of rows, because a request cannot be taken back.
+
+    :raises PermanentError: a table has no key, or its rows are the clinics themselves.
+    :raises SettingsError: a text cannot be a key of its table.
+    """
+    clinics = SqlFolder(with_parts.settings.sql_dir).clinic_table
+    if clinics in keys:
+        raise PermanentError(
+            f"The rows of {clinics} are the clinics themselves: everything of the clinic would stay away from every"
+            " restore.",
+            hint="Nothing was recorded. If a whole clinic is to be erased, use `clinic-backups erase-clinic`.",
+        )
+    try:
+        with Snapshot(with_parts.clinic_db, **with_parts.settings.timeouts) as snapshot:
+            there = sorted(keys.keys() & snapshot.relations().keys())
+            tables = snapshot.tables(there)
+    except ClinicBackupsError as error:
+        errors.print(
+            "[yellow]Whether these texts can be keys was not checked, because the clinics' database did not answer:[/]"
+            f" {escape(in_words(error.message))}"
+        )
+        return
+    for name, table in tables.items():
+        if not table.primary_key:
+            raise PermanentError(
+                f"{name} has no primary key, so that no restore could tell which of its rows is meant.",
+                hint="Nothing was recorded. Forget the row that these rows belong to: they stay away with it.",
+            )
+        types = {column.name: column.type for column in table.columns}
+        for key in keys[name]:
+            try:
+                key_parts(key, [types[column] for column in table.primary_key])
+            except ValueError:
+                raise no_key(name, table.primary_key, [types[column] for column in table.primary_key]) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 
 from clinic_backups.base.errors import SettingsError
@@ -23,6 +24,12 @@ def named_rows(given: Sequence[str]) -> dict[str, list[str]]:
             )
         found.setdefault(table, []).extend(_keys(keys))
     return found
+
+
+def as_given(table: str, key: str) -> str:
+    """How one row is named on a command line, quoted for a shell."""
+    # Otherwise it would name several rows, or be read as JSON.
+    return shlex.quote(f"{table}:{json.dumps([key], ensure_ascii=False) if ',' in key or key[:1] == '[' else key}")
 
 
 def _keys(given: str) -> list[str]:

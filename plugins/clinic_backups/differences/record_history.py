@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
@@ -110,11 +110,13 @@ class Sought:
     :param keys: the keys of records by table, as a request for named rows has them.
     :param text: a part of a value of one of ``columns``, whatever its case and its accents are.
     :param columns: by table: the columns in which the text is looked for.
+    :param records: by table: keys of records that are looked for whatever their values are.
     """
 
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     text: str = ""
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    records: Mapping[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def tables(self) -> set[str]:
@@ -151,6 +153,8 @@ class RecordHistory:
 
         :param backups: the oldest first.
         """
+        if sought.text:
+            sought = self._with_records(backups, sought)
         found: dict[tuple[str, tuple[str, ...]], FoundRecord] = {}
         known: dict[tuple[str, tuple[str, ...]], tuple[Table, bytes] | None] = {}
         last: dict[_Place, bytes] = {}
@@ -179,6 +183,28 @@ class RecordHistory:
                 raise self._misfit
         self._mark({each.backup_id: each for each in backups}, found, last)
         return [found[place] for place in sorted(found)]
+
+    def _with_records(self, backups: Sequence[BackupRecord], sought: Sought) -> Sought:
+        """Look for the records in which the text was found in any backup, and not only where it is.
+
+        A record that lacks the text in a backup need not be gone: its values may have been corrected.
+        """
+        found, everywhere = dict[str, set[tuple[str, ...]]](), True
+        for backup in backups:
+            with suppress(
+                ObjectNotFound, IntegrityError, TransientError
+            ):  # said when the backup is read for the result
+                _, rows = self._rows_in(backup, sought)
+                here = dict[str, set[tuple[str, ...]]]()
+                for (table, key), _ in rows:
+                    here.setdefault(table, set()).add(key)
+                everywhere = everywhere and (not found or here == found)
+                for table, keys in here.items():
+                    found.setdefault(table, set()).update(keys)
+        if everywhere:
+            return sought
+        self._seen.clear()  # of these blocks only the rows with the text were kept
+        return replace(sought, records={table: frozenset(keys) for table, keys in found.items()})
 
     def _mark(
         self, backups: Mapping[str, BackupRecord], found: Mapping[_Place, FoundRecord], last: Mapping[_Place, bytes]
@@ -257,7 +283,7 @@ class _Look:
         types = [table.stored_columns[place].type for place in self._key]
         numbers = (place for place, type_ in zip(self._key, types, strict=True) if is_numeric(type_))
         self._numbers = frozenset(numbers if self._key == key else ())
-        self._keys = set[tuple[str, ...]]()
+        self._keys = set[tuple[str, ...]](sought.records.get(name, ()))
         self.misfit: SettingsError | None = None
         """Somebody named a key that cannot be one of the table, as this backup has it."""
         for each in sought.keys.get(name, ()):
