@@ -130,7 +130,7 @@ def denied_catalog(rig: Shaped) -> None:
 
 def people(rig: Shaped) -> None:
     (rig.settings.sql_dir / "clinic_admins.sql").write_text("SELECT nada AS email, 'A' AS name")
-    parts_of(rig).admins([1])
+    list(parts_of(rig).admins([1]))
 
 
 def clinics(rig: Shaped) -> None:

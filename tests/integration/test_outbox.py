@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.outbox import Notice, Outbox, Recipient, Settle
+from clinic_backups.catalog.outbox import queue as outbox_queue
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.notify.sending import Post
 from clinic_backups.notify.templates import Templates
@@ -81,7 +83,11 @@ class Office:
         self.parts.settings = self.rig.settings.model_copy(update={"sql_dir": folder})
         return folder
 
-    def deliver(self, *clinics: int) -> Any:
+    def recipients(self, clinic_id: int) -> set[str]:
+        """Who gets the newest letter about a clinic."""
+        return {each.address for each in self.outbox.last_recipients(clinic_id)}
+
+    def deliver(self, *clinics: int, limit_seconds: float = 600) -> Any:
         return Post(
             outbox=self.outbox,
             server=self.mailbox.connection,
@@ -91,7 +97,7 @@ class Office:
             approvers=["jefa@saas.example", "no address"],
             operator_language="es",
             now=lambda: self.now,
-        ).deliver(clinics=clinics or None)
+        ).deliver(clinics=clinics or None, limit_seconds=limit_seconds)
 
 
 def _break(progress: Any) -> None:
@@ -138,7 +144,7 @@ def test_whose_code_would_run_is_asked_once_for_all_clinics(office: Office) -> N
     assert len(box.mails) == 6
     assert sum("The strangers among the owners" in query for query in sent) == 1
     assert sum("The recipients of the mails" in query for query in sent) == 5
-    assert len(sent) < 5 + 10
+    assert len(sent) < 3 * 5 + 12
 
 
 def test_two_clinics_whose_lists_mention_other_things_are_asked_about_both(office: Office) -> None:
@@ -170,6 +176,119 @@ def test_the_fault_of_one_clinics_list_keeps_no_mail_from_another(office: Office
         assert sorted(to for to, _ in box.mails) == ["1@x.example", "3@x.example"]
     assert "clinic_admins.sql" in done.problem
     assert [each.clinic_id for each in office.outbox.unaddressed()] == [2]
+
+
+def moved(office: Office) -> None:
+    """Everybody had a mail; since then the second administrator of clinic 1 works for clinic 3."""
+    with office.mailbox.running():
+        for clinic_id in (1, 2, 3):
+            office.back_up(clinic_id)
+        office.deliver()
+    office.rig.execute(f"UPDATE public.usuarios_usuario SET clinica_id = 3 WHERE email = '{SECOND}'")
+
+
+@pytest.mark.parametrize("clinic_that_fails", [1, 2, 3])
+def test_a_session_that_ends_at_one_clinic_takes_nothing_from_the_others(
+    office: Office, clinic_that_fails: int
+) -> None:
+    """Those that were answered are kept, and the others are asked again: a last mail may have gone to a stranger."""
+    moved(office)
+    folder = office.own_sql()
+    text = (
+        (folder / "clinic_admins.sql")
+        .read_text()
+        .replace(
+            "WHERE", f"WHERE ({{{{ clinic_id }}}} <> {clinic_that_fails} OR pg_terminate_backend(pg_backend_pid())) AND"
+        )
+    )
+    (folder / "clinic_admins.sql").write_text(text)
+    for clinic_id in (1, 2, 3):
+        office.back_up(clinic_id)
+    with office.mailbox.running():
+        office.deliver()
+    by_clinic = {clinic_id: office.recipients(clinic_id) for clinic_id in (1, 2, 3)}
+    if clinic_that_fails != 1:
+        assert by_clinic[1] == {FIRST}
+    if clinic_that_fails != 3:
+        assert by_clinic[3] == {"administrador1@clinica3.example.com", SECOND}
+    assert by_clinic[2] == {"administrador1@clinica2.example.com"}
+
+
+def test_what_one_clinics_query_sets_is_not_there_for_the_next(office: Office) -> None:
+    folder = office.own_sql()
+    (folder / "clinic_admins.sql").write_text(
+        "SELECT email, '' AS name FROM public.usuarios_usuario WHERE tipo = 'administrador' AND clinica_id ="
+        " coalesce(nullif(current_setting('app.clinic', true), ''), set_config('app.clinic', '{{ clinic_id }}', true))"
+        "::int"
+    )
+    for clinic_id in (1, 2, 3):
+        office.back_up(clinic_id)
+    with office.mailbox.running():
+        office.deliver()
+    assert office.recipients(2) == {"administrador1@clinica2.example.com"}
+    assert office.recipients(3) == {"administrador1@clinica3.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ("email, '' AS name, tipo", {FIRST, SECOND}),
+        ("'x' AS name, email", {FIRST, SECOND}),
+        ("'  ' || email || ' ' AS email, NULL AS name", {FIRST, SECOND}),
+        ("NULL AS email, '' AS name", set()),
+        ("email", set()),
+        ("infinity AS name FROM nothing; --", set()),
+    ],
+)
+def test_the_columns_are_taken_by_their_names(office: Office, columns: str, told: set[str]) -> None:
+    folder = office.own_sql()
+    (folder / "clinic_admins.sql").write_text(
+        f"SELECT {columns} FROM public.usuarios_usuario"
+        " WHERE tipo = 'administrador' AND clinica_id = {{ clinic_id }}"
+    )
+    office.back_up(1)
+    office.outbox.queue(Notice("alarm", "watch_alarm", {"clinics": []}), office.now)
+    with office.mailbox.running():
+        office.deliver()
+    assert office.recipients(1) == told
+    assert [each.clinic_id for each in office.outbox.unaddressed()] in ([], [1])
+
+
+def test_notices_that_cannot_be_addressed_hold_up_no_other_and_end_after_a_week(office: Office) -> None:
+    folder = office.own_sql()
+    (folder / "clinic_admins.sql").write_text(
+        "SELECT '{{ clinic_id }}@x.example' AS email, (1/({{ clinic_id }}-2))::text AS name"
+    )
+    with office.outbox._database.transaction("a test") as db:
+        for number in range(10_050):
+            outbox_queue(db, Notice(f"old {number}", "backup_completed", {}, 2), office.now)
+        outbox_queue(db, Notice("one more", "backup_completed", {}, 3), office.now)
+        outbox_queue(db, Notice("alarm", "watch_alarm", {}), office.now)
+    seen = office.outbox.unaddressed()
+    assert seen[0].clinic_id is None
+    assert 3 in {each.clinic_id for each in seen}
+    office.outbox.expire(office.now + timedelta(days=8))
+    assert office.outbox.unaddressed() == []
+
+
+def test_a_slow_list_ends_at_the_time_limit(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[ClinicId]()
+
+    def slow(clinics: Sequence[ClinicId]) -> Generator[tuple[ClinicId, list[Recipient]]]:
+        for clinic_id in clinics:
+            asked.append(clinic_id)
+            time.sleep(0.3)
+            yield clinic_id, [Recipient(f"{clinic_id}@x.example")]
+
+    office.admins = slow
+    for clinic_id in (1, 2, 3):
+        office.back_up(clinic_id)
+    with office.mailbox.running():
+        office.deliver(limit_seconds=0.4)
+        assert asked == [1, 2]
+        assert [each.clinic_id for each in office.outbox.unaddressed()] == [3]
+        office.deliver()
+        assert asked == [1, 2, 3]
 
 
 def test_a_share_of_clinics_tells_of_its_own_and_leaves_the_others_to_their_tasks(office: Office) -> None:
@@ -396,11 +515,9 @@ def test_when_the_clinics_database_is_down_the_last_recipients_are_told(office: 
     assert box.mails[-1][0] == "administrador1@clinica2.example.com"
 
 
-def connect_to_nothing(clinics: Sequence[ClinicId]) -> dict[ClinicId, list[Recipient]]:
-    from clinic_backups.base.database import connect
-
+def connect_to_nothing(clinics: Sequence[ClinicId]) -> Generator[tuple[ClinicId, list[Recipient]]]:
     connect(connections.parse("clinic_db", "postgres://u:p@127.0.0.1:1/x"))
-    return {}
+    yield from ()
 
 
 def test_without_a_mail_server_everything_waits(office: Office) -> None:

@@ -424,10 +424,10 @@ def test_a_list_of_administrators_that_reads_a_strangers_view_is_not_run(
     role = stranger(rig, ("", f"GRANT SELECT ON s.clinic TO {{role}}; SET ROLE {{role}}; {REGISTRY}; RESET ROLE", ""))
     (rig.settings.sql_dir / "clinic_admins.sql").write_text("SELECT name AS email, name FROM h.registry")
     with pytest.raises(PermanentError, match="The list of a clinic's administrators would run code") as raised:
-        people.admins(rig.clinic_db, SqlFolder(rig.settings.sql_dir), [1])
+        list(people.admins(rig.clinic_db, SqlFolder(rig.settings.sql_dir), [1]))
     assert f"The view h.registry belongs to the role {role}" in raised.value.message
     with pytest.raises(PermanentError, match=r"refused while running clinic_admins\.sql"):
-        people.admins(rig.clinic_db, SqlFolder(rig.settings.sql_dir), [1], trusted_owners=[role])
+        list(people.admins(rig.clinic_db, SqlFolder(rig.settings.sql_dir), [1], trusted_owners=[role]))
 
 
 HOOKS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 
@@ -147,14 +147,15 @@ class Shared:
             self.clinic_db, SqlFolder(self.settings.sql_dir), trusted_owners=self.settings.trusted_owners
         )
 
-    def admins(self, clinics: Sequence[ClinicId]) -> dict[ClinicId, list[Recipient]]:
-        """The recipients of the mails about clinics, by clinic."""
+    def admins(self, clinics: Sequence[ClinicId]) -> Generator[tuple[ClinicId, Sequence[Recipient]]]:
+        """Each clinic with the recipients of the mails about it. See :func:`people.admins`."""
         settings = self.settings
+        yield from ((clinic, []) for clinic in clinics if is_shared(clinic))
         found = people.admins(
             self.clinic_db, SqlFolder(settings.sql_dir), [each for each in clinics if not is_shared(each)],
             trusted_owners=settings.trusted_owners, kept=self.kept,
         )  # fmt: skip
-        return {clinic: [Recipient(*each) for each in found.get(clinic, ())] for clinic in clinics}
+        yield from ((clinic, [Recipient(*each) for each in recipients]) for clinic, recipients in found)
 
     @cached_property
     def outbox(self) -> Outbox:

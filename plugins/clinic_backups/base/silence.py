@@ -279,7 +279,7 @@ class Watch:
         """Check this connection from now on."""
         with self._lock:
             self._connections.add(connection)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="watch-postgresql", daemon=True)
                 self._thread.start()
 

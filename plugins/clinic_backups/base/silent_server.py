@@ -39,7 +39,8 @@ _END = "SELECT pg_terminate_backend(%(pid)s)"
 
 def heard_at(connection: psycopg2.extensions.connection, now: float) -> float:
     """When the last byte came in, if the operating system tells; otherwise 0. Times are of ``time.monotonic``."""
-    with suppress(OSError, psycopg2.Error, struct.error):
+    # A connection that ends at this moment has the number -1, which is a ValueError.
+    with suppress(OSError, ValueError, psycopg2.Error, struct.error):
         number = connection.fileno()
         (unread,) = struct.unpack("i", fcntl.ioctl(number, termios.FIONREAD, b"\0" * 4))
         if unread:

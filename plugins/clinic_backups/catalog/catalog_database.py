@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, create_engine, event, func, select
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -153,6 +153,13 @@ def _errors_made_ours(doing: str, source: SqlOrigin) -> Iterator[None]:
         raise TransientError(
             f"All connections to the catalog are in use: {doing} would have waited too long.",
             hint="Try again in a moment.",
+        ) from None
+    except InvalidRequestError as error:
+        # The pool's words after a second connection has ended while it was taken.
+        if str(error) != "This connection is closed":
+            raise
+        raise TransientError(
+            f"The catalog ended the connection while {doing}.", hint="Try again in a moment."
         ) from None
     except DBAPIError as error:
         if not isinstance(error.orig, psycopg2.Error):

@@ -129,13 +129,20 @@ class Outbox:
         return (row.facts, row.created_at) if row else None
 
     def unaddressed(self, clinics: Collection[ClinicId] | None = None) -> list[Unaddressed]:
-        """Notices without recipients yet, oldest first. :param clinics: only those about these clinics."""
+        """Notices without recipients yet: the operator's first, then one of each clinic, and so on.
+
+        :param clinics: only those about these clinics.
+        """
         columns = (notification.c.id, notification.c.clinic_id, notification.c.to_approvers)
         statement = select(*columns).where(notification.c.addressed_at.is_(None))
         if clinics is not None:
             statement = statement.where(notification.c.clinic_id == any_clinic(clinics))
         with self._database.transaction("reading the outbox") as db:
-            rows = db.execute(statement.order_by(notification.c.id).limit(10_000))
+            # One notice of each clinic, then the second of each: those of a clinic that cannot be addressed must not
+            # stand before all others.
+            place = func.row_number().over(partition_by=notification.c.clinic_id, order_by=notification.c.id)
+            first = (notification.c.clinic_id.is_not(None), place, notification.c.id)
+            rows = db.execute(statement.order_by(*first).limit(10_000))
             return [Unaddressed(row.id, row.clinic_id, row.to_approvers) for row in rows]
 
     def address(self, found: Mapping[int, Sequence[Recipient]], *, domain: str, now: datetime) -> None:
@@ -246,6 +253,12 @@ class Outbox:
                 update(delivery)
                 .where(delivery.c.state == "waiting", delivery.c.notification_id.in_(old))
                 .values(state="expired", settled_at=now)
+            )
+            # Also those that nobody could be found for. They would come all at once when that is mended.
+            db.execute(
+                update(notification)
+                .where(notification.c.addressed_at.is_(None), notification.c.created_at < now - GIVEN_UP_AFTER)
+                .values(addressed_at=now)
             )
 
     def undelivered(self, waiting_since: datetime, refused_since: datetime) -> list[dict[str, Any]]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError, to_record
 from clinic_backups.catalog.outbox import Letter, Outbox, Recipient, Settle
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.mime import ADDRESS, message, split_sender
 from clinic_backups.notify.smtp import MailServer, RecipientRefused, ServerUnavailable
 from clinic_backups.notify.templates import Templates
 
-Admins = Callable[[Sequence[ClinicId]], Mapping[ClinicId, Sequence[Recipient]]]
+Admins = Callable[[Sequence[ClinicId]], Generator[tuple[ClinicId, Sequence[Recipient]]]]
+"""Gives each of the clinics with its recipients, one by one. An error is about the first one that was not given."""
 PAUSE = timedelta(minutes=1)
 """After the server failed for one process, the others do not use it for this time."""
 
@@ -53,7 +55,7 @@ class Post:
         """Send the due letters. Letters that cannot be sent wait for a later call.
 
         :param clinics: only those about these clinics. Then the mail server is left alone for a while if it failed.
-        :param limit_seconds: no letter is begun after this time.
+        :param limit_seconds: nobody is asked for recipients and no letter is begun after this time.
         :raises ClinicBackupsError: the catalog cannot be used. No letter is lost then.
         """
         done = Delivered()
@@ -67,12 +69,12 @@ class Post:
         except SettingsError as error:
             done.problem = str(error)
             return done
+        deadline = time.monotonic() + limit_seconds
         with connected as server:
-            self._address(clinics, domain, now, done)
+            self._address(clinics, domain, now, done, deadline)
             if clinics is not None and self._outbox.server_failed_since(now - PAUSE):
                 done.problem = "The mail server failed a moment ago. A later task will try again."
                 return done
-            deadline = time.monotonic() + limit_seconds
             while time.monotonic() < deadline and self._send_next(server, clinics, now, done):
                 pass
         return done
@@ -81,10 +83,12 @@ class Post:
         """Give up letters that have waited for a week."""
         self._outbox.expire(self._now())
 
-    def _address(self, clinics: Collection[ClinicId] | None, domain: str, now: datetime, done: Delivered) -> None:
+    def _address(
+        self, clinics: Collection[ClinicId] | None, domain: str, now: datetime, done: Delivered, deadline: float
+    ) -> None:
         notices = self._outbox.unaddressed(clinics)
         asked = [each.clinic_id for each in notices if each.clinic_id is not None and not each.to_approvers]
-        admins = self._admins_of(list(dict.fromkeys(asked)), done)
+        admins = self._admins_of(list(dict.fromkeys(asked)), done, deadline)
         found = dict[int, Sequence[Recipient]]()
         for notice in notices:
             if notice.to_approvers:
@@ -95,19 +99,44 @@ class Post:
                 found[notice.id] = admins[notice.clinic_id]
         self._outbox.address(found, domain=domain, now=now)
 
-    def _admins_of(self, clinics: Sequence[ClinicId], done: Delivered) -> Mapping[ClinicId, Sequence[Recipient]]:
-        """Look up the recipients. If the clinics' database does not answer, use those of the last mail."""
-        if not clinics:
-            return {}
+    def _admins_of(
+        self, clinics: Sequence[ClinicId], done: Delivered, deadline: float
+    ) -> dict[ClinicId, Sequence[Recipient]]:
+        """Look up the recipients. A clinic for which there is no answer has those of its last mail.
+
+        Clinics that are not asked about before the deadline wait for a later call.
+        """
+        found, left, failures = dict[ClinicId, Sequence[Recipient]](), list(clinics), 0
+        while left and time.monotonic() < deadline:
+            answered = dict[ClinicId, Sequence[Recipient]]()
+            error = self._ask(left, answered, deadline)
+            found |= answered
+            left = [clinic for clinic in left if clinic not in found]
+            if error is None:
+                break
+            done.problem = to_record(error)[0]
+            failures = 1 if answered else failures + 1
+            # The first without an answer is the one that failed. After two failures in a row none would be answered.
+            is_down = failures > 1 and isinstance(error, TransientError)
+            silent, left = (left, []) if is_down else (left[:1], left[1:])
+            for clinic in silent:
+                if last := self._outbox.last_recipients(clinic):
+                    found[clinic] = last
+        return found
+
+    def _ask(
+        self, clinics: Sequence[ClinicId], answered: dict[ClinicId, Sequence[Recipient]], deadline: float
+    ) -> Exception | None:
+        """Ask about clinics until the deadline or an error, which is returned."""
         try:
-            return self._admins(clinics)
-        except ClinicBackupsError as error:
-            if len(clinics) > 1 and not isinstance(error, TransientError):
-                # The fault may be of one clinic alone, for instance of its SQL. The others get their mails.
-                return {id_: each for clinic in clinics for id_, each in self._admins_of([clinic], done).items()}
-            done.problem = error.message
-            last = {clinic: self._outbox.last_recipients(clinic) for clinic in clinics}
-            return {clinic: recipients for clinic, recipients in last.items() if recipients}
+            with closing(self._admins(clinics)) as answers:
+                for clinic, recipients in answers:
+                    answered[clinic] = recipients
+                    if time.monotonic() >= deadline:
+                        break
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one clinic's list keeps no mail from others
+            return error
+        return None
 
     def _send_next(
         self, server: MailServer, clinics: Collection[ClinicId] | None, now: datetime, done: Delivered

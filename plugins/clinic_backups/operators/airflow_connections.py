@@ -123,6 +123,9 @@ def log_delivery(log: Any, deliver: Callable[[], Delivered]) -> None:
     except ClinicBackupsError as error:
         log.warning("No mail was sent: %s", error)
         return
+    except Exception as error:  # noqa: BLE001 - no fault of a mail is one of the backups
+        log.warning("No mail was sent: %s", to_record(error)[0])
+        return
     if done.sent or done.refused:
         log.info("%s mails were sent, %s were refused.", done.sent, done.refused)
     if done.problem:

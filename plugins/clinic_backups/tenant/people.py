@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -20,6 +20,8 @@ from clinic_backups.tenant.strangers import Mentions, refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
 
 _SHOWN = 40
+ADMINS_SECONDS = 20
+"""The longest time for the recipients of one clinic's mails. Whoever asks is a task that has backed up."""
 
 
 @dataclass(frozen=True)
@@ -164,27 +166,37 @@ def admins(
     *,
     trusted_owners: Sequence[str] = (),
     kept: KeptConnections | None = None,
-) -> dict[ClinicId, list[tuple[str, str]]]:
-    """By clinic, the addresses and names of those who get its mails, from ``clinic_admins.sql``.
+) -> Generator[tuple[ClinicId, list[tuple[str, str]]]]:
+    """Each clinic with the addresses and names of those who get its mails, from ``clinic_admins.sql``.
+
+    The answers come one by one, so that an error leaves those that were given before it: it is about the first clinic
+    without an answer.
 
     :param kept: opens the connection.
-    :raises PermanentError: the query would run code of a stranger.
+    :raises PermanentError: the query would run code of a stranger, or lacks a column.
     """
     if not clinics:
-        return {}
+        return
     file = "clinic_admins.sql"
-    found: dict[ClinicId, list[tuple[str, str]]] = {}
     checked = set[Mentions]()
-    with Snapshot(clinic_db, trusted_owners=trusted_owners, kept=kept) as snapshot:
+    with Snapshot(
+        clinic_db, trusted_owners=trusted_owners, kept=kept, statement_timeout_seconds=ADMINS_SECONDS
+    ) as snapshot:
         for clinic_id in clinics:
             query = folder.rendered(file, clinic_id)
             # What a query mentions decides whose code it runs. The queries of most clinics mention the same.
             if (mentions := Mentions.of(query)) not in checked:
                 _require_no_strangers(snapshot, folder, query, doing="The list of a clinic's administrators")
                 checked.add(mentions)
-            rows = snapshot.rows(query, None, f"running {file}", source="file")
-            found[clinic_id] = [(str(address), str(name or "")) for address, name in rows]
-    return found
+            # What one clinic's query sets must not be there for the next clinic's.
+            with snapshot.savepoint():
+                rows = snapshot.rows(admins_query(query), None, f"running {file}", source="file")
+            yield clinic_id, [(address, name) for address, name in rows if address]
+
+
+def admins_query(query: str) -> str:
+    """The columns of ``clinic_admins.sql`` by their names, as texts. The query may end with a comment."""
+    return f"SELECT btrim(r.email::text) AS email, COALESCE(r.name::text, '') AS name FROM (\n{ended(query)}\n) AS r"  # noqa: S608
 
 
 def _require_no_strangers(snapshot: Snapshot, folder: SqlFolder, *queries: str, doing: str) -> None:
