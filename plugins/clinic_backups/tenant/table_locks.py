@@ -23,6 +23,7 @@ from clinic_backups.base.database_errors import TRANSIENT_CLASSES, raise_databas
 from clinic_backups.base.errors import PermanentError, TransientError, afterwards
 from clinic_backups.base.search_path import IN_OWN_PATH
 from clinic_backups.tenant.definitions import Definitions
+from clinic_backups.tenant.function_tables import named_in_functions
 from clinic_backups.tenant.lock_errors import MISSING, definition_changed, require_exported, still_locked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import MEMORY, Version, shape_of
@@ -65,7 +66,8 @@ class TableLocks:
     :meth:`take` begins a transaction of ``db``. It takes the locks first and the snapshot second, so the snapshot shows
     each locked table as it is. While it waits for a lock of somebody else, it holds none, so a migration never has a
     deadlock with a backup. :meth:`prove` is for the end of reading. It checks what was read without a lock: tables that
-    a function reads, materialized views, functions and enums. They must be now as the snapshot shows them.
+    a function reads or may have read, materialized views, functions and enums. They must be now as the snapshot shows
+    them.
 
     The relations that the queries mention are looked up once for each version of the definitions. For the next clinic
     the same relations are locked at once. If the snapshot then shows another version, they are looked up again.
@@ -178,30 +180,40 @@ class TableLocks:
                 late, changed = cursor.fetchone()
                 if changed:
                     raise settings_changed(cursor, changed, "tables were read")
-                seen = Definitions.read(cursor, late, MEMORY.get(("unlocked", self._place), self.version))
+                read = sorted({*(late or ()), *self._named_in_functions(cursor)})
+                seen = Definitions.read(cursor, read, MEMORY.get(("unlocked", self._place), self.version))
             MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
             if self._names and not late:
                 # No other relation was read, so the kept list is complete.
                 MEMORY.keep(self._question, self.version, self._names)
             if another is None:
                 self._db.rollback()
-            if not late and not seen.unlocked:
+            if not read and not seen.unlocked:
                 return
             if another is None:
                 with afterwards(self._db.rollback):
-                    now = self._now(self._db, seen, late)
+                    now = self._now(self._db, seen, read)
             else:
                 with another() as other:
                     other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
-                    now = self._now(other, seen, late)
+                    now = self._now(other, seen, read)
         except psycopg2.Error as error:
             raise_database_error(error, "comparing the tables with the snapshot")
         seen.require_same(now)
 
-    def _now(self, db: Any, seen: Definitions, late: Sequence[int] | None) -> Definitions:
+    def _named_in_functions(self, cursor: Any) -> list[int]:
+        """Relations that functions may have read, whether a lock still shows it or not."""
+        question = ("named in functions", self._question)
+        known: list[int] | None = MEMORY.get(question, self.version)
+        if known is None:
+            known = named_in_functions(cursor, self._queries.values(), self._held)
+            MEMORY.keep(question, self.version, known)
+        return known
+
+    def _now(self, db: Any, seen: Definitions, read: Sequence[int]) -> Definitions:
         with db.cursor() as cursor:
             cursor.execute(session_settings(cursor, self._settings))
-            return seen.now(cursor, late)
+            return seen.now(cursor, read)
 
     def _mentioned(self) -> list[str]:
         """The relations that the queries mention, by their quoted names."""
