@@ -218,11 +218,33 @@ def test_what_a_masked_copy_holds_in_clear_is_said(annex: Annex, tmp_path: Path)
     assert "without a mask and so in clear here: etiquetas." in said["public.inventario_inventario"]
     assert "without a mask" not in said.get("public.citas_consulta", "")
     assert (
-        "Texts and JSON without a mask, so in clear: apellidos, cedula, sexo, telefono, correo, direccion, alergias,"
-        " contacto_emergencia."
+        "Without a mask, so in clear, are these columns that may hold texts: apellidos, cedula, sexo, telefono, correo,"
+        " direccion, alergias, contacto_emergencia."
     ) in said[PATIENTS]
     clear = notes(annex.into().run(source, "clara", masked=False))
     assert "in clear" not in str(clear)
+
+
+@pytest.mark.parametrize(
+    ("type_", "is_said"),
+    [
+        *((each, True) for each in ("tsvector", "xml", "name", "jsonpath", "inet", "public.etiqueta", "text[]")),
+        *((each, True) for each in ("public.texto_libre", "public.textos", "point")),
+        *((each, False) for each in ("interval(3)", "int4range", "public.cantidad", "numeric(10,2)", "bigint[]")),
+        ("timestamp(3) with time zone", False),
+    ],
+)  # fmt: skip
+def test_every_type_that_may_hold_a_text_is_said(annex: Annex, tmp_path: Path, type_: str, is_said: bool) -> None:
+    """A search vector holds the names that the mask has just hidden."""
+    annex.execute(
+        "CREATE TYPE public.etiqueta AS (nombre text); CREATE DOMAIN public.texto_libre AS text;"
+        " CREATE DOMAIN public.cantidad AS numeric(10, 2); CREATE TYPE public.textos AS RANGE (subtype = text)",
+        f"ALTER TABLE {PATIENTS} ADD COLUMN otra {type_}",
+    )
+    source = annex.source(annex.run(1))
+    with_masks(annex, tmp_path, f"{PATIENTS}.nombres: name\n")
+    said = str(notes(annex.into().run(source, "copia"))[PATIENTS])
+    assert ("otra" in said) == is_said
 
 
 def test_an_incremental_backup_of_a_chain(annex: Annex, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -113,9 +114,23 @@ def _type_of(table: Table, name: str) -> str:
     return next((column.type for column in table.columns if column.name == name), "")
 
 
+_ONLY_NUMBERS_AND_TIMES = frozenset(
+    {"smallint", "integer", "bigint", "numeric", "real", "double precision", "money", "oid", "boolean", "uuid", "date",
+     "time without time zone", "time with time zone", "timestamp without time zone", "timestamp with time zone",
+     "interval", "bit", "bit varying", "int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange",
+     "int4multirange", "int8multirange", "nummultirange", "datemultirange", "tsmultirange", "tstzmultirange", "pg_lsn",
+     "xid", "xid8", "cid", "tid"}
+)  # fmt: skip
+
+
 def is_free(column: Column, bases: Mapping[str, str]) -> bool:
-    """Whether a column may hold whatever people write: a text, JSON, bytes, or a list of such."""
-    return "empty" in _rules_for(spelled_type(bases.get(column.type, column.type))[0])
+    """Whether a column may hold what people write: every type but those that are known to hold none of it.
+
+    A search vector, XML, a composite value or the type of an extension holds texts as well as a text does.
+    """
+    element = column.type.removesuffix("[]")
+    base = bases.get(column.type) or bases.get(element) or element
+    return re.sub(r"\(.*?\)", "", base).removesuffix("[]") not in _ONLY_NUMBERS_AND_TIMES
 
 
 def spelled_type(type_: str) -> tuple[str, int | None]:

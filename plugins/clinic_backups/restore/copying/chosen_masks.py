@@ -92,4 +92,4 @@ def in_clear(table: Table, rules: Mapping[str, Rule], original: Original, folder
         bases = original.mask_facts.bases
         found = [each.name for each in open_columns if each.name not in keys and is_free(each, bases)]
         if found:
-            yield f"Texts and JSON without a mask, so in clear: {', '.join(found)}."
+            yield f"Without a mask, so in clear, are these columns that may hold texts: {', '.join(found)}."
