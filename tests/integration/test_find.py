@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.project import PROJECT_SQL
+from clinic_backups.cli.row_param import as_given, named_rows
 from clinic_backups.differences.record_history import folded
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.search_columns import parse
@@ -126,6 +128,70 @@ def test_what_cannot_be_looked_for_is_refused(life: Any, words: tuple[str, ...],
     done = life("find", "--clinic", "1", *words, code=2)
     assert said in " ".join(done.err.split())
     assert "HINT:" in done.err
+
+
+def test_a_record_that_lost_the_text_is_not_gone(life: Any, demo_database: DemoDatabase) -> None:
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(f"SELECT min(id) FROM {PATIENTS} WHERE clinica_id = 1")
+        ((patient,),) = cursor.fetchall()
+    change(demo_database, f"UPDATE {PATIENTS} SET apellidos = 'Mamani' WHERE id = {patient}")
+    first = backed_up(life)
+    change(demo_database, f"UPDATE {PATIENTS} SET apellidos = 'Quispezon' WHERE id = {patient}")
+    second = backed_up(life)
+    change(demo_database, f"UPDATE {PATIENTS} SET apellidos = 'Mamani' WHERE id = {patient}")
+    third = backed_up(life)
+    done = life("find", "--clinic", "1", "--text", "quispezon")
+    assert "gone" not in done.out
+    assert "To bring it back" not in done.out + done.err
+    (found,) = life("find", "--clinic", "1", "--text", "quispezon", "--json").json()
+    assert [(event["what"], event["backup_id"]) for event in found["events"]] == [
+        ("there", first), ("changed", second), ("changed", third),
+    ]  # fmt: skip
+    assert not found["is_gone"]
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("43", "s.p:43"), ("a,b", """'s.p:["a,b"]'"""), ("[x", """'s.p:["[x"]'"""),
+        ("O'Neil x", """'s.p:O'"'"'Neil x'"""), ("$(id)", "'s.p:$(id)'"),
+    ],
+)  # fmt: skip
+def test_a_printed_key_names_the_row_when_it_is_copied(key: str, given: str) -> None:
+    assert as_given("s.p", key) == given
+    assert named_rows(shlex.split(given)) == {"s.p": [key]}
+
+
+def test_a_table_that_was_renamed_is_found_under_both_names(
+    life: Any, demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "renamed"
+    shutil.copytree(PROJECT_SQL, folder)
+    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(folder))
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+        cursor.execute(f"SELECT max(id) FROM {STOCK} WHERE clinica_id = 1")
+        ((item,),) = cursor.fetchall()
+    first = backed_up(life)
+    change(demo_database, f"ALTER TABLE {STOCK} RENAME TO inventario_articulo")
+    renamed = "public.inventario_articulo"
+    old = folder / "extract" / f"{STOCK.removeprefix('public.')}.sql"
+    (folder / "extract" / "inventario_articulo.sql").write_text(
+        old.read_text().replace("inventario_inventario", "inventario_articulo")
+    )
+    old.unlink()
+    (folder / "drift.txt").write_text(f"{STOCK} -> {renamed}\n")
+    second = backed_up(life, "--kind", "full")
+    change(demo_database, f"DELETE FROM {renamed} WHERE id = {item}")
+    third = backed_up(life)
+    for name in (STOCK, renamed):
+        (found,) = life("find", "--clinic", "1", "--rows", f"{name}:{item}", "--json").json()
+        assert [(event["what"], event["backup_id"]) for event in found["events"]] == [("there", first), ("gone", third)]
+        assert found["last_in"] == second
+    life("forget", "--clinic", "1", "--rows", f"{renamed}:{item}", "--reason", "lo pidio")
+    ((places,),) = [[each["may_lie_in"]] for each in life("forget", "--list", "--json").json()]
+    assert {each["backup_id"] for each in places} >= {first, second}
+    (found,) = life("find", "--clinic", "1", "--rows", f"{STOCK}:{item}", "--json").json()
+    assert found["is_forgotten"]
 
 
 def test_search_columns() -> None:

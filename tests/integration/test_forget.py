@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import psycopg2
 import pytest
 
 from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.restore.clinic_restore import ClinicChanged, ClinicRestore
 from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.restore.request import Wish
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import run as run
+from tests.integration.test_diff import change
 from tests.integration.test_diff import life as life
 from tests.integration.test_find import backed_up
 from tests.integration.test_restore import PATIENTS, PAYMENTS, STOCK, VISITS, Ward, by_table
@@ -338,3 +341,33 @@ def test_a_row_stays_forgotten_if_the_tables_key_changes(ward: Forgetting, state
     plan = ward.plan(record)
     assert [refusal.message for refusal in plan.refusals] == []
     assert by_table(plan).get(STOCK) is None, "the forgotten row would come back"
+
+
+@pytest.mark.parametrize("key", ["abc", "43/44", "43-45", "*", "43,", "1.5"])
+def test_what_cannot_be_a_key_is_not_recorded(life: Any, key: str) -> None:
+    """Otherwise somebody would be told that it is done, and it cannot be taken back."""
+    backed_up(life)
+    done = life("forget", "--clinic", "1", "--rows", f"{PATIENTS}:{key}", "--reason", "lo pidio", code=2)
+    assert "is not named by a key of that table" in done.err
+    assert life("forget", "--list", "--json").json() == []
+
+
+def test_rows_that_cannot_be_told_apart_are_not_recorded(
+    life: Any, demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(PROJECT_SQL, folder)
+    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(folder))
+    table = "public.usuarios_suelta"
+    change(
+        demo_database,
+        f"CREATE TABLE {table} (clinica_id bigint NOT NULL REFERENCES public.comun_clinica, texto text);"
+        f" INSERT INTO {table} VALUES (1, 'a'); GRANT SELECT ON {table} TO {demo_database.roles.reader}",
+    )
+    (folder / "extract" / "usuarios_suelta.sql").write_text(
+        f"SELECT * FROM {table} WHERE clinica_id = {{{{ clinic_id }}}}"
+    )
+    backed_up(life)
+    for rows, said in ((f"{table}:a", "has no primary key"), ("public.comun_clinica:1", "are the clinics themselves")):
+        assert said in life("forget", "--clinic", "1", "--rows", rows, "--reason", "lo pidio", code=1).err
+    assert life("forget", "--list", "--json").json() == []

@@ -13,6 +13,7 @@ from clinic_backups.cli.backups import replicate_now
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_json
 from clinic_backups.maintenance.forgotten_places import places_of
+from clinic_backups.tenant.extract import SqlFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +40,8 @@ def consolidate(
         return
     size = human_size(record.size_bytes)
     print(f"{record.backup_id} is a full backup with the content of {backup_id}: {record.rows_total:,} rows, {size}.")
-    if held := [each for each in with_parts.forgotten.find(record.clinic_id) if places_of(each, [record])]:
+    drift = SqlFolder(with_parts.settings.sql_dir).drift()
+    if held := [each for each in with_parts.forgotten.find(record.clinic_id) if places_of(each, [record], drift)]:
         end = f"until {iso(record.expires_at.replace(microsecond=0))}" if record.expires_at else "as long as it is kept"
         print(
             f"It may hold rows of {len(held):,} erasure requests, as the backup before did, {end}. Restores leave them"

@@ -113,10 +113,11 @@ def _placed(with_parts: Parts, clinic: ClinicId | None) -> list[tuple[ForgottenR
     """The requests, each with the backups that may still hold its row."""
     found: list[tuple[ForgottenRecord, list[Place]]] = []
     backups: dict[ClinicId, list[BackupRecord]] = {}
+    drift = SqlFolder(with_parts.settings.sql_dir).drift()
     for each in with_parts.forgotten.find(clinic):
         if each.clinic_id not in backups:
             backups[each.clinic_id] = with_parts.catalog.find(clinic_id=each.clinic_id, state="completed")
-        found.append((each, places_of(each, backups[each.clinic_id])))
+        found.append((each, places_of(each, backups[each.clinic_id], drift)))
     return found
 
 

@@ -134,7 +134,7 @@ class RecordHistory:
 
     :param archives: reads them.
     :param forgotten: says which rows of a clinic must not come back.
-    :param drift: the tables that were renamed. It is asked only if there are such rows.
+    :param drift: the tables that were renamed. A backup may have a table under another name.
     :ivar unread: the backups that could not be read, with the errors. They say nothing about any record.
     """
 
@@ -216,13 +216,18 @@ class RecordHistory:
             if not forgotten.tables:
                 return
             fetched = self._archives.fetch(source_of(backup))
-            left_out = looked_for(
-                self._archives, fetched, forgotten, self._drift(), tables={table for table, _ in found}
-            )
+            drift = self._drift()
+            names = {
+                table: [name for name in fetched.manifest.tables if drift.is_same_table(name, table)]
+                for table, _ in found
+            }
+            here = {name for each in names.values() for name in each}
+            left_out = looked_for(self._archives, fetched, forgotten, drift, tables=here)
             for place, record in found.items() if left_out is not None else ():
-                if left_out is None or record.last_in != backup_id or place[0] not in left_out.concerned:
+                if left_out is None or record.last_in != backup_id:
                     continue
-                if left_out.stays_out(place[0], fields_of(last[place])):
+                concerned = [name for name in names[place[0]] if name in left_out.concerned]
+                if any(left_out.stays_out(name, fields_of(last[place])) for name in concerned):
                     record.is_forgotten, record.values = True, {}
 
     def _event(
@@ -244,9 +249,17 @@ class RecordHistory:
     def _rows_in(self, backup: BackupRecord, sought: Sought) -> tuple[set[str], list[_Found]]:
         """Which of the tables the backup has, and the records in it."""
         fetched = self._archives.fetch(source_of(backup))
-        contents = {name: each for name, each in fetched.manifest.tables.items() if name in sought.tables}
-        self._tables |= fetched.manifest.tables.keys()
-        looks = {name: _Look(content.table, name, sought) for name, content in contents.items()}
+        drift = self._drift()
+        asked_as = {
+            name: next((each for each in sorted(sought.tables) if drift.is_same_table(name, each)), None)
+            for name in fetched.manifest.tables
+        }
+        wanted_as = {
+            name: name if name in sought.tables else asked for name, asked in asked_as.items() if asked is not None
+        }
+        contents = {name: fetched.manifest.tables[name] for name in wanted_as}
+        self._tables |= {*fetched.manifest.tables, *wanted_as.values()}
+        looks = {name: _Look(content.table, wanted_as[name], sought) for name, content in contents.items()}
         self._misfit = next((look.misfit for look in looks.values() if look.misfit is not None), self._misfit)
         missing = {
             name: Counter(
@@ -262,8 +275,8 @@ class RecordHistory:
         wanted = MissingBlocks({name: content.blocks for name, content in contents.items()}, missing, use)
         self._archives.read(fetched, wanted)
         wanted.require_all()
-        return set(contents), [
-            ((name, key), (content.table, row))
+        return set(wanted_as.values()), [
+            ((wanted_as[name], key), (content.table, row))
             for name, content in contents.items()
             for block in content.blocks
             for key, row in self._seen[name, looks[name].place, block.digest]

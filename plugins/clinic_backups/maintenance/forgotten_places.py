@@ -10,6 +10,7 @@ from typing import Any
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.forgotten import ForgottenRecord
 from clinic_backups.base.plain import iso
+from clinic_backups.tenant.drift import Drift
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,19 @@ class Place:
                 "stores": list(self.stores)}  # fmt: skip
 
 
-def places_of(request: ForgottenRecord, backups: Sequence[BackupRecord]) -> list[Place]:
+def places_of(request: ForgottenRecord, backups: Sequence[BackupRecord], drift: Drift) -> list[Place]:
     """The stored backups of the clinic that have rows of the table, and are not younger than the request.
 
-    Which of them has the row, only its archive says. A younger one has it only if the application still had it.
+    They may have it under another name, as ``drift.txt`` says. Which of them has the row, only its archive says. A
+    younger one has it only if the application still had it.
     """
     found, built_on = [], dict[str, list[BackupRecord]]()
     for record in backups:
         for archive in record.chain:
             built_on.setdefault(archive.backup_id, []).append(record)
     for record in backups:
-        if not record.rows.get(request.table) or record.data_time > request.at:
+        has_rows = any(rows and drift.is_same_table(name, request.table) for name, rows in record.rows.items())
+        if not has_rows or record.data_time > request.at:
             continue
         needing = built_on.get(record.backup_id, [])
         is_held = any(each.hold_reason is not None for each in (record, *needing))

@@ -112,6 +112,10 @@ class Drift:
                 names.append(new)
         return names
 
+    def is_same_table(self, one: str, other: str) -> bool:
+        """Whether both are names of one table, at different times."""
+        return one == other or other in self.path(one) or one in self.path(other)
+
     def events(self, tables: Collection[str], since: int = 0) -> list[tuple[str, str]]:
         """The events of the columns of tables with these names, in order: see :func:`event`.
 
