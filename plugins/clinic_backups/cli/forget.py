@@ -185,7 +185,7 @@ def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]]) -> None:
         raise PermanentError(
             f"The rows of {clinics} are the clinics themselves: everything of the clinic would stay away from every"
             " restore.",
-            hint="Nothing was recorded. If a whole clinic is to be erased, use `clinic-backups erase-clinic`.",
+            hint="Nothing was recorded. If all of the clinic is to be erased, use `clinic-backups erase-clinic`.",
         )
     try:
         with Snapshot(with_parts.clinic_db, **with_parts.settings.timeouts) as snapshot:
