@@ -142,9 +142,10 @@ def _conversions(workspace: Workspace, shape: Shape, name: str, types: Types) ->
     known = types.has(then)
     # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
     yield Conversion(f"{{}}::{now}", f"concat(concat({{}})::{then})" if known else "concat({})")
-    there = f"({{}}::{then})::{now}"
-    if known and then != now and _understands(workspace, there.replace("{}", "NULL")):
-        yield Conversion(there, f"concat({{}}::{then})")
+    cast = Conversion(f"({{}}::{then})::{now}", f"concat({{}}::{then})")
+    # Without a cast back, as from time to timestamp, nothing shows that a value came over whole.
+    if known and then != now and _understands(workspace, cast.back.replace("{}", "NULL")):
+        yield cast
 
 
 def _understands(workspace: Workspace, expression: str) -> bool:
