@@ -172,13 +172,22 @@ ATTRIBUTES = {
     "one renamed, another dropped earlier": (
         ("CREATE TYPE s.c AS (x int, z int, y int); ALTER TYPE s.c DROP ATTRIBUTE z;", "s.c", PAIRS), ("ALTER TYPE s.c RENAME ATTRIBUTE y TO q",), "",
     ),
+    "one dropped and made again under its name": (PAIR, ("ALTER TYPE s.c DROP ATTRIBUTE y; ALTER TYPE s.c ADD ATTRIBUTE y int; UPDATE s.t SET v.y = 7",), "another y in that of y"),
+    "another table's column, made again": (ADDRESS, ("ALTER TABLE s.addr DROP y; ALTER TABLE s.addr ADD y int",), "another y in that of y"),
     "one renamed": (PAIR, ("ALTER TYPE s.c RENAME ATTRIBUTE y TO q",), ""),
     "another table's column renamed": (ADDRESS, ("ALTER TABLE s.addr RENAME y TO zip",), ""),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("is_older", [False, True], ids=["", "older"])
-@pytest.mark.parametrize("case", ATTRIBUTES)
+@pytest.mark.parametrize(
+    ("case", "is_older"),
+    [
+        pytest.param(case, is_older, id=f"{case}{', older' * is_older}")
+        for case in ATTRIBUTES
+        for is_older in (False, True)
+        if not is_older or "made again" not in case  # an older manifest does not tell that
+    ],
+)
 def test_an_attribute_in_the_place_of_one_that_is_gone(
     demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, is_older: bool
 ) -> None:
@@ -198,7 +207,7 @@ def test_an_attribute_in_the_place_of_one_that_is_gone(
         return
     (refusal,) = rig.plan(record).refusals
     assert f"are gone, and others are in their places: {said}, and column v of s.t has this type" in refusal.message
-    assert "If they were only renamed, give them their former names" in refusal.hint
+    assert "former names for the time of the restore, if they were only renamed. Otherwise" in refusal.hint
 
 
 def test_another_databases_numbers_prove_no_rename(

@@ -39,15 +39,18 @@ def changed_meaning(then: Column, now: Column, *, same_database: bool) -> Change
         if moved := _differ(_places(before), _places(type_)):
             return ChangedMeaning(f"{moved} attributes of the type {name} are in other places {than}", _NAMES)
         if replaced := _replaced(before, type_, same_database=same_database):
-            shown = ", ".join(f"{one_line(new)} in that of {one_line(old)}" for old, new in replaced)
+            shown = ", ".join(
+                f"{'another ' * (new == old)}{one_line(new)} in that of {one_line(old)}" for old, new in replaced
+            )
             return ChangedMeaning(
                 f"attributes that the type {name} had in the backup are gone, and others are in their places: {shown}",
-                "If they were only renamed, give them their former names",
+                f"{_NAMES}, if they were only renamed. Otherwise restore into another schema and take the values over"
+                " by hand",
             )
     return None
 
 
-_NAMES = "Give them their former names"
+_NAMES = "Give them their former names for the time of the restore"
 
 
 def is_same_type(then: Column, now: Column) -> bool | None:
@@ -80,18 +83,17 @@ def _places(type_: dict[str, Any]) -> dict[str, int]:
 
 
 def _replaced(before: dict[str, Any], now: dict[str, Any], *, same_database: bool) -> list[tuple[str, str]]:
-    """Each attribute that is gone, with the one that is in its place. A rename keeps an attribute's number."""
-    renamed = set[tuple[str, str]]()
+    """Each attribute that is gone, with the one that is in its place, which may have its name.
+
+    A rename keeps an attribute's number, and no later attribute of the type gets it.
+    """
+    pairs = list(zip(before["attributes"], now["attributes"], strict=False))
     if same_database and before["oid"] == now["oid"]:
-        by_number = dict(zip(now["numbers"], now["attributes"], strict=False))
         numbers = before["numbers"] or _numbers(before["attributes"], now)
-        renamed = {
-            (old, by_number[number])
-            for number, old in zip(numbers, before["attributes"], strict=False)
-            if number in by_number
-        }
-    pairs = zip(before["attributes"], now["attributes"], strict=False)
-    return [(old, new) for old, new in pairs if old not in now["attributes"] and (old, new) not in renamed]
+        if len(numbers) == len(before["attributes"]) and len(now["numbers"]) == len(now["attributes"]):
+            by_place = zip(pairs, numbers, now["numbers"], strict=False)
+            return [pair for pair, number, present in by_place if number != present]
+    return [(old, new) for old, new in pairs if old not in now["attributes"]]
 
 
 def _numbers(attributes: Sequence[str], now: dict[str, Any]) -> Sequence[int]:

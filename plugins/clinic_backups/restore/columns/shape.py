@@ -349,7 +349,7 @@ def _other_meaning(now: Table, name: str, found: ChangedMeaning) -> Refusal:
         now.name,
         f"{capitalised(found.message)}, and column {name} of {now.name} has this type."
         " Values would come back with another meaning.",
-        f"{found.hint} for the time of the restore, or restore without this table.",
+        f"{found.hint}, or restore without this table.",
     )
 
 
