@@ -85,3 +85,32 @@ def test_values_are_compared_without_the_applications_cast(
         assert IntoRestore(restore).run(rig.source(record), "a_copy").rows == 41
     finally:
         rig.execute(f"REVOKE SET ON PARAMETER session_replication_role FROM {role}")
+
+
+ONE_WAY = {
+    "timestamp to time": ("timestamp", "'2024-01-01 10:00'", "time", "time without time zone"),
+    "timestamptz to timetz": ("timestamptz", "'2024-01-01 10:00'", "timetz", "time with time zone"),
+    "int to money": ("int", "7", "money", "money"),
+    "a cast of the application": ("int", "7", "s.c USING v::s.c", "s.c"),
+}
+
+
+@pytest.mark.parametrize("case", ONE_WAY)
+def test_a_cast_without_a_way_back_is_refused_in_plain_words(
+    demo_database: DemoDatabase, tmp_path: Path, case: str
+) -> None:
+    type_, value, becomes, shown = ONE_WAY[case]
+    ddl = f"""
+        CREATE TYPE s.c AS (x int, y int); CREATE FUNCTION s.mk(int) RETURNS s.c IMMUTABLE LANGUAGE sql AS 'SELECT ROW($1, 1)::s.c'; CREATE CAST (int AS s.c) WITH FUNCTION s.mk(int);
+        CREATE TABLE s.note (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic); INSERT INTO s.note VALUES (1, 1), (2, 2);
+        CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, v {type_}); INSERT INTO s.t SELECT k, 1 + k / 4, {value} FROM generate_series(1, 5) AS k
+    """
+    rig = shaped(demo_database, tmp_path, ddl, {"t": OWN, "note": OWN})
+    record, before = rig.run(1), rig.everything()
+    rig.execute(f"ALTER TABLE s.t ALTER v TYPE {becomes}", "DELETE FROM s.note WHERE id = 1")
+    (refusal,) = rig.plan(record).refusals
+    assert refusal.table == "s.t"
+    assert "3 values of s.t.v would change: the column was " in refusal.message
+    assert f"and is {shown} now" in refusal.message
+    rig.bring_back(record, tables=("s.note",))
+    assert rig.everything()["s.note"] == before["s.note"]

@@ -14,6 +14,7 @@ from clinic_backups.backup.preflight import run
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
 from clinic_backups.catalog.restores import RestoreMode
+from clinic_backups.restore.clinic_restore import ClinicChanged
 from clinic_backups.restore.request import Wish
 from clinic_backups.stores.configured import Stores
 from tests.postgres_fixtures import DemoDatabase
@@ -444,6 +445,17 @@ def test_an_approval_is_of_the_columns_that_the_plan_showed(rig: Shaped, later: 
     with pytest.raises(PermanentError):
         rig.restore().apply(rig.source(record), wish, approved=plan.digest)
     assert rig.everything() == before
+
+
+@pytest.mark.parametrize("mode", ["exact", "missing", "live"])
+def test_a_column_that_was_added_after_the_plan_is_named(rig: Shaped, mode: str) -> None:
+    record = rig.run()
+    # The mode exact deletes this row, with the new column.
+    rig.execute(DAMAGE, "INSERT INTO s.person VALUES (9, 1, 'new@x', 1)")
+    plan = rig.plan(record, mode=mode)
+    rig.execute("ALTER TABLE s.person ADD x text")
+    with pytest.raises(ClinicChanged, match=r"this has changed since the plan was made: the columns of s\.person"):
+        rig.restore().apply(rig.source(record), Wish(mode=mode), approved=plan.digest, plan=plan)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,10 @@ class Column:
     generated: Code | None
     """The expression of a generated column. Its values are not in the blocks; a restore computes them again."""
     definition: documents.Definition | None = None
-    """The column's enums and composite types, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
+    """The column's type, and the enums and composite types in it, as JSON (``pg_catalog/tables.sql``).
+
+    None for PostgreSQL's own types, and in older manifests. Some of these have only the enums and composite types.
+    """
     number: documents.ColumnNumber | None = None
     """PostgreSQL's column number. A rename keeps it, and no later column of the table gets it."""
     base_type: Code | None = None

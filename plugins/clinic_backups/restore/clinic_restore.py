@@ -51,6 +51,7 @@ PARTS_IN_WORDS = {
     "target": "the database to which restore_db leads (target)",
     "forgotten": "which rows must not come back (forgotten)",
 }
+_SHAPE = "shape "
 TRIES = 3
 """How often a restore compares again after somebody else wrote the same rows at the same moment."""
 
@@ -367,6 +368,8 @@ def _changed(clinic_id: ClinicId, now: RestorePlan, plan: RestorePlan | None) ->
         tables = [table.table for table in now.tables if table.table in found]
         if {"target", "forgotten"} & {*found} or (found and not tables):
             return _otherwise(clinic_id, found)
+        if columns := [part for part in found if part.startswith(_SHAPE)]:
+            return _otherwise(clinic_id, columns)  # what else differs may be a consequence
         where = f", in {', '.join(tables)}" if tables else ""
     return ClinicChanged(
         f"Clinic {clinic_id} has changed since the plan was made{where}: {_summary(now)} now.",
@@ -377,7 +380,7 @@ def _changed(clinic_id: ClinicId, now: RestorePlan, plan: RestorePlan | None) ->
 
 def _otherwise(clinic_id: ClinicId, parts: Sequence[str]) -> ClinicChanged:
     parts = [
-        PARTS_IN_WORDS.get(part, part.replace("shape ", "the columns of ", 1) if part.startswith("shape ") else part)
+        PARTS_IN_WORDS.get(part, part.replace(_SHAPE, "the columns of ", 1) if part.startswith(_SHAPE) else part)
         for part in parts
     ]
     more = f", and {len(parts) - SHOWN_PARTS} more" if len(parts) > SHOWN_PARTS else ""

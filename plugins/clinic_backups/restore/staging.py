@@ -116,7 +116,8 @@ class Staging:
         present = self._workspace.stage(f"present_{index}", [(name, shape.typed(name)) for name in shape.columns])
         query = self._queries[shape.name]
         digests = content.blocks.counted()
-        if not shape.same or content.outside or whole:
+        # Whether a type is the one of before is seen from the rows that did not change.
+        if not shape.same or content.outside or whole or shape.namesakes.keys() - shape.confirmed:
             # A row in a block that both sides have may be one that the extract no longer returns after the restore.
             self._workspace.stage_extract(present, shape.now, shape.columns, query)
             self._workspace.seals.keep(present)

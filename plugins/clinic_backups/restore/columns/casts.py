@@ -44,6 +44,7 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
     """
     shape, refusals, chosen, notes = staged.shape, list[Refusal](), dict[str, Conversion](), list[str]()
     retyped, types = _really_retyped(shape), Types(workspace)
+    in_doubt = (retyped | shape.namesakes.keys()) - shape.confirmed
     for name in shape.columns if as_text else shape.retyped:
         ways = list(_conversions(workspace, shape, name, types))
         counts = [_count_changed(workspace, staged, name, conversion) for conversion in ways]
@@ -51,11 +52,11 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
         if not safe:
             refusals.append(_refusal(shape, name, min(counts)))
             continue
-        if len(safe) == 1 and name not in retyped - shape.confirmed:
+        if len(safe) == 1 and name not in in_doubt:
             chosen[name] = safe[0]  # nothing is in doubt, so the present values need not be looked at
             continue
         unlike = [compare_values(workspace, staged, name, way) for way in safe]
-        doubted: Doubt = doubt(workspace, staged, name, min(unlike)) if name in retyped - shape.confirmed else ""
+        doubted: Doubt = doubt(workspace, staged, name, min(unlike)) if name in in_doubt else ""
         if doubted == "refused":
             refusals.append(_another_meaning(shape, name, min(unlike)))
             continue
@@ -142,9 +143,10 @@ def _conversions(workspace: Workspace, shape: Shape, name: str, types: Types) ->
     known = types.has(then)
     # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
     yield Conversion(f"{{}}::{now}", f"concat(concat({{}})::{then})" if known else "concat({})")
-    there = f"({{}}::{then})::{now}"
-    if known and then != now and _understands(workspace, there.replace("{}", "NULL")):
-        yield Conversion(there, f"concat({{}}::{then})")
+    cast = Conversion(f"({{}}::{then})::{now}", f"concat({{}}::{then})")
+    # Without a cast back, as from time to timestamp, nothing shows that a value came over whole.
+    if known and then != now and _understands(workspace, cast.back.replace("{}", "NULL")):
+        yield cast
 
 
 def _understands(workspace: Workspace, expression: str) -> bool:
@@ -197,6 +199,7 @@ def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: 
 def _another_meaning(shape: Shape, name: str, evidence: Evidence) -> Refusal:
     """The refusal if no known conversion gives the present values: the migration computed them in another way."""
     then, now = shown_types_of(shape, name)
+    column = f"{shape.name}.{name}"
     if evidence.values:
         found = f"{evidence.unlike_rows:,} rows of {evidence.rows:,} have other values than a conversion gives"
     else:
@@ -206,19 +209,37 @@ def _another_meaning(shape: Shape, name: str, evidence: Evidence) -> Refusal:
             else ""
         )
         found = f"there is no row to show whether the migration kept the values{anew}"
+    if name in shape.namesakes:
+        return Refusal(
+            shape.name,
+            f"{column} has the type {now}, {_namesake(shape, name)}: {found}.",
+            f"If the values were kept, add `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the"
+            " types. Otherwise give the column its type and its values of before for the time of the restore, or"
+            " restore without this table.",
+        )
     return Refusal(
         shape.name,
-        f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
+        f"{column} was {then} in the backup and is {now} now: {found}.",
         "If the migration kept the values, add"
         f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Otherwise:"
         f" {_type_of_before(shape, name)} for the time of the restore, or restore without this table.",
     )
 
 
+def _namesake(shape: Shape, name: str) -> str:
+    """What is known about a type that has the name of the backup's one."""
+    if shape.namesakes[name]:
+        return "which was dropped since the backup and created again"
+    return "which may be another one than that of this name in the backup"
+
+
 def _unshown(shape: Shape, name: str) -> str:
     then, now = shown_types_of(shape, name)
+    types = f"was {then} and is {now} now"
+    if name in shape.namesakes:
+        types = f"has the type {now}, {_namesake(shape, name)}"
     return (
-        f"Column {name} was {then} and is {now} now, and no row is left to show whether the migration kept its values."
+        f"Column {name} {types}, and no row is left to show whether the migration kept its values."
         " They come back as they are in the backup. If the migration changed them, do not approve this. If it kept"
         f" them: `{kept_column(shape.name, name, then, now)}` in include/sql/{FILE} ends this note."
     )

@@ -51,6 +51,17 @@ def family(type_: str) -> str:
     return "text" if name == "character varying" else name
 
 
+def is_same_family(shape: Shape, name: str) -> bool:
+    """Whether a column's type differs from that of the backup by its length or precision at most.
+
+    A domain that has the name of before may be made of another type.
+    """
+    then, now = _both(shape, name)
+    if name in shape.namesakes:
+        return then.base_type is None or now.base_type is None or then.base_type == now.base_type
+    return family(then.type) == family(now.type)
+
+
 def filled(template: str, value: sql.Composable) -> sql.Composed:
     """A conversion with a column or variable in place of its value.
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from psycopg2 import sql
 
-from clinic_backups.restore.columns.conversion import Conversion, family, filled, types_of
+from clinic_backups.restore.columns.conversion import Conversion, filled, is_same_family
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 
@@ -81,11 +81,11 @@ def doubt(workspace: Workspace, staged: Staged, name: str, found: Evidence) -> D
     If there is no value to compare, it may, unless the column has no values. If the table's file is another one, all
     rows were written anew. If it is the same, PostgreSQL changed the type in place, as it does to give a column more
     room. But a migration may have changed values afterwards, so the plan says that nothing shows it. It says the same
-    if nobody knows the file, and only a length or a precision has changed.
+    if nobody knows the file, and only a length or a precision has changed. It says nothing of a type with the same name
+    if nothing tells it from the one of before: each restore into another database would say so.
     """
     shape = staged.shape
-    then, now = types_of(shape, name)
-    same_family = family(then) == family(now)
+    same_family = is_same_family(shape, name)
     if found.values:
         other = 2 * found.unlike > found.values or (2 * found.unlike == found.values and not same_family)
         return "refused" if other else ""
@@ -95,6 +95,8 @@ def doubt(workspace: Workspace, staged: Staged, name: str, found: Evidence) -> D
     )
     ((has_values,),) = workspace.rows(query, None, f"looking at {shape.name}.{name}")
     if not has_values:
+        return ""
+    if shape.rewritten is None and same_family and not shape.namesakes.get(name, True):
         return ""
     if shape.rewritten is None:
         return "unshown" if same_family else "refused"

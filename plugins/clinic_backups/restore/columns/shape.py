@@ -11,7 +11,12 @@ from psycopg2 import sql
 
 from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import capitalised, in_sql, table_in_sql
-from clinic_backups.restore.columns.changed_meaning import changed_meaning
+from clinic_backups.restore.columns.changed_meaning import (
+    ChangedMeaning,
+    changed_meaning,
+    is_of_application,
+    is_same_type,
+)
 from clinic_backups.restore.columns.identity import was_rewritten, what, what_column
 from clinic_backups.restore.columns.proposals import proposed_columns
 from clinic_backups.restore.plan import Refusal
@@ -52,6 +57,8 @@ class Shape:
     """Columns that a line declares to have kept their values, whatever their type is now."""
     rewritten: bool | None = None
     """Whether a command wrote all rows of the table anew since the backup; none if that is not known."""
+    namesakes: Mapping[str, bool] = field(default_factory=dict)
+    """Columns whose type has the name of before and may be another type. True: it is another one."""
 
     @property
     def name(self) -> str:
@@ -239,6 +246,10 @@ def fit(
             for column in added
         ),
     ]
+    meanings = {
+        name: found for name in shared if (found := changed_meaning(old[name], new[name], same_database=same_database))
+    }
+    rewritten = was_rewritten(then, now) if same_database else None
     return Shape(
         then=then,
         now=now,
@@ -252,14 +263,20 @@ def fit(
         on_insert=_unfillable(now, [column for column in added if column.name not in values]),
         on_write=(
             *(_no_longer_generated(now, name) for name in no_longer),
-            *(_other_meaning(now, name, said) for name in shared if (said := changed_meaning(old[name], new[name]))),
+            *(_other_meaning(now, name, found) for name, found in meanings.items()),
         ),
         rules=rules,
         computed=tuple(generated[name] for name in now.primary_key if name in generated),
         filled=tuple((column.name, values[column.name]) for column in added if column.name in values),
         unnulled=tuple((name, values[name]) for name in unnulled),
         confirmed=frozenset(confirmed),
-        rewritten=was_rewritten(then, now) if same_database else None,
+        rewritten=rewritten,
+        namesakes={
+            name: bool(is_another)
+            for name in retyped
+            if name not in meanings
+            and (is_another := _is_namesake(old[name], new[name], rewritten, same_database=same_database)) is not False
+        },
     )
 
 
@@ -274,6 +291,17 @@ def _is_kept(then: Column, now: Column, lines: Collection[ColumnLine], *, by_num
     if not by_number:
         pairs += [(what(then), what(now)), *([("", "")] if then.number is None else [])]
     return any(line.new == now.name and (line.was, line.becomes) in pairs for line in lines)
+
+
+def _is_namesake(then: Column, now: Column, rewritten: bool | None, *, same_database: bool) -> bool | None:
+    """Whether a column's type is another one than in the backup, with the same name; none if that is not known."""
+    if then.type != now.type or not is_of_application(now):
+        return False
+    is_same = is_same_type(then, now) if same_database else None
+    if is_same is None:
+        # Another type whose values are computed from those of before has all rows written anew.
+        return False if rewritten is False else None
+    return not is_same
 
 
 def _made_again(now: Table, columns: Sequence[tuple[Column, Column]]) -> Refusal:
@@ -316,12 +344,12 @@ def _no_longer_generated(now: Table, name: str) -> Refusal:
     )
 
 
-def _other_meaning(now: Table, name: str, said: str) -> Refusal:
+def _other_meaning(now: Table, name: str, found: ChangedMeaning) -> Refusal:
     return Refusal(
         now.name,
-        f"{capitalised(said)} than when the backup was made, and column {name} of {now.name} has this type."
+        f"{capitalised(found.message)}, and column {name} of {now.name} has this type."
         " Values would come back with another meaning.",
-        "Give them their former names for the time of the restore, or restore without this table.",
+        f"{found.hint}, or restore without this table.",
     )
 
 

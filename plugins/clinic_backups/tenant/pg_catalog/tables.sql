@@ -10,8 +10,8 @@ SELECT n.nspname || '.' || c.relname AS name,
                        pg_get_expr(d.adbin, d.adrelid), (SELECT t.typdefault FROM pg_type t WHERE t.oid = a.atttypid AND t.typtype = 'd')) END,
                    'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' ELSE '' END,
                    'generated', CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
-                   -- The enums and composite types in the column's type, with their labels or attributes. Only types of the
-                   -- application (from FirstNormalObjectId on) have such a definition.
+                   -- The column's type, and the enums and composite types in it, with their labels or attributes. Only types of
+                   -- the application (from FirstNormalObjectId on) have such a definition. "kind" is an array's elements' one.
                    'definition', CASE WHEN a.atttypid >= 16384 THEN (
                        WITH RECURSIVE reached (oid) AS (
                            SELECT a.atttypid
@@ -33,17 +33,23 @@ SELECT n.nspname || '.' || c.relname AS name,
                        SELECT json_agg(json_build_object(
                                   'type', format_type(t.oid, NULL),
                                   'oid', t.oid::bigint,
+                                  'kind', COALESCE((SELECT e.typtype FROM pg_type e WHERE t.typcategory = 'A' AND e.oid = t.typelem),
+                                                   t.typtype)::text,
                                   'labels', (SELECT json_agg(json_build_array(e.enumlabel, e.oid::bigint)
                                                              ORDER BY e.enumsortorder)
                                                FROM pg_enum e WHERE e.enumtypid = t.oid),
                                   'attributes', (SELECT json_agg(x.attname ORDER BY x.attnum)
                                                    FROM pg_attribute x
                                                   WHERE t.typtype = 'c' AND x.attrelid = t.typrelid AND x.attnum > 0
-                                                    AND NOT x.attisdropped)
+                                                    AND NOT x.attisdropped),
+                                  'numbers', (SELECT json_agg(x.attnum ORDER BY x.attnum)
+                                                FROM pg_attribute x
+                                               WHERE t.typtype = 'c' AND x.attrelid = t.typrelid AND x.attnum > 0
+                                                 AND NOT x.attisdropped)
                               ) ORDER BY t.oid)::text
                          FROM reached r
                          JOIN pg_type t ON t.oid = r.oid
-                        WHERE t.typtype IN ('e', 'c') AND t.oid >= 16384) END,
+                        WHERE (t.typtype IN ('e', 'c') OR t.oid = a.atttypid) AND t.oid >= 16384) END,
                    -- A domain may be made of another one.
                    'base_type', CASE WHEN a.atttypid >= 16384 THEN (
                        WITH RECURSIVE made_of (oid) AS (
