@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from clinic_backups.archive.blocks import Block
+from clinic_backups.archive.manifest import TableContent
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore import table_notes
-from clinic_backups.restore.archives import Archives, Fetched
-from clinic_backups.restore.left_out import LeftOut, under_names_of
+from clinic_backups.restore.archives import Archives, Fetched, Wanted
+from clinic_backups.restore.left_out import LeftOut, Read, under_names_of
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.row_sets import RowSet
 from clinic_backups.tenant.drift import Drift
@@ -69,11 +70,24 @@ def looked_for(
     named = under_names_of(contents, forgotten.tables, drift or Drift())
     if not named:
         return None
-    left_out = LeftOut(contents, named)
+    left_out = LeftOut({name: content.table for name, content in contents.items()}, named)
     if tables and not left_out.concerned & {*tables}:
         return None
-    left_out.find(lambda wanted: archives.read(backup, wanted))
+    left_out.find(reader_of(contents, lambda wanted: archives.read(backup, wanted)))
     return left_out
+
+
+def reader_of(contents: Mapping[str, TableContent], read: Callable[[Wanted], object]) -> Read:
+    """Reads the tables of a backup. :param read: gives the blocks of the archives, as ``Archives.read``."""
+
+    def read_tables(names: Collection[str], use: Callable[[str, bytes], object]) -> None:
+        wanted = MissingBlocks.every(
+            {name: contents[name] for name in names}, lambda table, _block, data, _times: use(table, data)
+        )
+        read(wanted)
+        wanted.require_all()
+
+    return read_tables
 
 
 def leaving_out(
