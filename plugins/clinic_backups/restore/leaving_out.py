@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from clinic_backups.archive.blocks import Block
@@ -12,8 +12,10 @@ from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.archives import Archives, Fetched, Wanted
 from clinic_backups.restore.left_out import LeftOut, Read, under_names_of
+from clinic_backups.restore.links_now import under_old_names
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.row_sets import RowSet
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.drift import Drift
 
 
@@ -57,20 +59,23 @@ class Leaving:
 
 def looked_for(
     archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None, *,
-    tables: Collection[str] = (),
+    tables: Collection[str] = (), links: Sequence[Reference] = (),
 ) -> LeftOut | None:  # fmt: skip
     """Tells the rows of a backup that must not come back; none if no table of it has requests.
 
     :param drift: the tables that were renamed. Somebody may have named a row by another name than the backup's.
     :param tables: only these are asked about. By default all are.
+    :param links: further links, by the present names of tables and columns.
     :raises PermanentError: it cannot be told which rows of a table stay out.
     :raises ClinicBackupsError: see :meth:`Archives.read`.
     """
     contents = backup.manifest.tables
-    named = under_names_of(contents, forgotten.tables, drift or Drift())
+    renamed = drift or Drift()
+    named = under_names_of(contents, forgotten.tables, renamed)
     if not named:
         return None
-    left_out = LeftOut({name: content.table for name, content in contents.items()}, named)
+    described = {name: content.table for name, content in contents.items()}
+    left_out = LeftOut(described, named, under_old_names(links, contents, renamed))
     if tables and not left_out.concerned & {*tables}:
         return None
     left_out.find(reader_of(contents, lambda wanted: archives.read(backup, wanted)))
@@ -92,13 +97,13 @@ def reader_of(contents: Mapping[str, TableContent], read: Callable[[Wanted], obj
 
 def leaving_out(
     archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None, *,
-    tables: Collection[str] = (),
+    tables: Collection[str] = (), links: Sequence[Reference] = (),
 ) -> Leaving | None:  # fmt: skip
     """What stays out of a backup; none if it has no such row. Reads the tables that may have one, twice or more.
 
     The parameters and errors are those of :func:`looked_for`.
     """
-    left_out = looked_for(archives, backup, forgotten, drift, tables=tables)
+    left_out = looked_for(archives, backup, forgotten, drift, tables=tables, links=links)
     if left_out is None:
         return None
     contents = backup.manifest.tables

@@ -31,6 +31,10 @@ Read = Callable[[Collection[str], Callable[[str, bytes], object]], object]
 Values = Sequence[bytes | None]
 
 
+class CannotTell(PermanentError):
+    """It cannot be told which rows must not come back."""
+
+
 @dataclass(frozen=True)
 class _Link:
     """A link by the places of its columns in a row.
@@ -100,7 +104,18 @@ class LeftOut:
     @property
     def not_followed(self) -> list[Reference]:
         """Links to tables with such rows over columns that the backup does not hold, such as generated ones."""
-        return [link for link in self._every if link.parent in self.concerned and link not in self._usable]
+        there = {name: {column.name for column in table.columns} for name, table in self._tables.items()}
+        return [
+            link
+            for link in self._every
+            if link.parent in self.concerned and link not in self._usable
+            if {*link.columns} <= there[link.child] and {*link.parent_columns} <= there[link.parent]
+        ]
+
+    @property
+    def below_not_followed(self) -> frozenset[str]:
+        """The tables that have such links, and those that refer to them: any row may belong to a forgotten one."""
+        return frozenset(concerned({link.child for link in self.not_followed}, self._usable) & self._tables.keys())
 
     @cached_property
     def _links(self) -> dict[str, list[_Link]]:
@@ -145,12 +160,12 @@ class LeftOut:
     def find(self, read: Read) -> None:
         """Read the concerned tables, as often as rows belong to rows that were only found later.
 
-        :raises PermanentError: it cannot be told which rows are forgotten, because a table with such rows has no key,
+        :raises CannotTell: it cannot be told which rows are forgotten, because a table with such rows has no key,
             or which rows refer to them.
         """
         for name in sorted(self._forgotten):
             if self._key_places(name) is None:
-                raise PermanentError(
+                raise CannotTell(
                     f"Rows of {name} were forgotten, and the backup has no primary key of it. So it cannot be told"
                     " which rows must not come back.",
                     hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
@@ -213,7 +228,7 @@ class LeftOut:
                     targets.settle()
 
     def _require_clear(self, read: Read) -> None:
-        """:raises PermanentError: a row may refer to one that stays out, and only the server could tell."""
+        """:raises CannotTell: a row may refer to one that stays out, and only the server could tell."""
         unclear = {
             name: [link for link in links if link.is_promised and not link.targets.is_known and link.targets.gone[0]]
             for name, links in self._links.items()
@@ -224,7 +239,7 @@ class LeftOut:
                 for link in unclear[table]:
                     value = link.value(values)
                     if value is not None and link.targets.is_unclear(value) and not self.stays_out(table, values):
-                        raise PermanentError(
+                        raise CannotTell(
                             f"Rows of {link.parent} were forgotten. Which rows of {table} belong to them cannot be told"
                             f" without the database: {', '.join(link.columns)} has values that no row of {link.parent}"
                             " has as a text, and only PostgreSQL knows which values of these types are equal.",
