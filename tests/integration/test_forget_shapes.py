@@ -282,6 +282,20 @@ def test_tables_alone_are_refused_over_a_foreign_key_that_was_dropped(
     assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.p ")
 
 
+def test_tables_alone_are_refused_over_a_column_that_is_named_like_a_foreign_key(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    shape = SPELLED["named, citext"]
+    rig = shaped(demo_database, tmp_path, shape.ddl, dict.fromkeys(shape.tables, OWN))
+    rig.__class__ = Forgetting
+    rig.execute(*shape.rows)
+    record = rig.run(1)
+    Forgotten(rig.catalog.database).add(1, shape.forgotten, by="ana", reason="Art. 17")
+    rig.execute(*shape.gone)
+    (refusal,) = rig.plan(record, tables=("s.nota",)).refusals
+    assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.persona ")
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_the_archives_alone_leave_out_the_same(demo_database: DemoDatabase, tmp_path: Path, shape: Shape) -> None:
     """As exports and recoveries do: without the database."""

@@ -165,7 +165,8 @@ class Comparison:
         self._require_no_strangers = choice.require_no_strangers
         others = (*self._ways.named, *self._between.former(self._references))
         self._links = self._between.followed(self._references, self._shapes)
-        self._for_forgotten = self._between.for_forgotten(self._links, self._shapes)
+        if self._forgetting.parts:
+            self._for_forgotten = self._between.for_forgotten(self._links, self._shapes)
         named = (*others, *self._for_forgotten)
         self._refusals += self._forgetting.look(self.workspace, self._shapes, named)
 

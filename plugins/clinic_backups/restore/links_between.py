@@ -69,7 +69,10 @@ class LinksBetween:
         tables = {name: content.table for name, content in self._contents.items()}
         more = []
         for link in (*self.former(followed), *named_links(tables)):
-            if (link.child, link.columns, link.parent) in there or not {link.child, link.parent} <= shapes.keys():
+            if (link.child, link.columns, link.parent) in there:
+                continue
+            if not {link.child, link.parent} <= shapes.keys():
+                more.append(link)  # it cannot be followed, and says that one table is not restored without the other
                 continue
             sides = (_types(shapes[link.child], link.columns), _types(shapes[link.parent], link.parent_columns))
             # PostgreSQL has compared the types of a former foreign key, if they are its own and still the same.

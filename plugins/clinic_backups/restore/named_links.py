@@ -39,17 +39,16 @@ def named_links(tables: Mapping[str, Table]) -> Iterator[Reference]:
 
     So is a column with the name of foreign keys that all lead to one table.
     """
-    learned = _learned(tables)
+    learned, by_noun = _learned(tables), dict[str, set[tuple[str, str]]]()
+    for name, table in tables.items():
+        for noun in nouns(name) if len(table.primary_key) == 1 else ():
+            by_noun.setdefault(noun, set()).add((name, table.primary_key[0]))
     for name, table in tables.items():
         held = {column for key in table.foreign_keys if key.references in tables for column in key.columns}
         for column in table.stored_columns:
             if column.name in held or not (said := stems(column.name)):
                 continue
-            meant = learned.get(plain(column.name), set()) or {
-                (parent, other.primary_key[0])
-                for parent, other in tables.items()
-                if said & nouns(parent) and len(other.primary_key) == 1
-            }
+            meant = learned.get(plain(column.name)) or {each for noun in said for each in by_noun.get(noun, ())}
             others = {each for each in meant if each[0] != name}
             if len(others) == 1:
                 ((parent, key),) = others
