@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +79,99 @@ def linked(link: str, *migrations: str, **more: Mapping[str, str]) -> Shape:
     )
 
 
+def spelled(parent: str, value: str, child: str, same: str, key: str, *others: str, before: str = "") -> Shape:
+    """A foreign key whose values have other texts than those that they refer to, over two tables.
+
+    :param value, same: one value as each table writes it.
+    :param others: values of rows that stay, as both tables write them.
+    """
+    kept = [(number, each) for number, each in enumerate(others, 10)]
+    return Shape(
+        f"CREATE EXTENSION IF NOT EXISTS citext SCHEMA public; {before}"
+        f" CREATE TABLE s.p (id {parent} PRIMARY KEY, {OF}, n text);"
+        f" CREATE TABLE s.k (id int PRIMARY KEY, {OF}, p {child} NOT NULL REFERENCES s.p ON DELETE CASCADE, q text);"
+        f" CREATE TABLE s.g (id int PRIMARY KEY, {OF}, k int NOT NULL REFERENCES s.k ON DELETE CASCADE, q text)",
+        (
+            f"INSERT INTO s.p VALUES ({value}, 1, '{MARK}')",
+            f"INSERT INTO s.k VALUES (1, 1, {same}, '{MARK}')",
+            f"INSERT INTO s.g VALUES (1, 1, 1, '{MARK}')",
+            *(f"INSERT INTO s.p VALUES ({each}, 1, 'b')" for _, each in kept),
+            *(f"INSERT INTO s.k VALUES ({number}, 1, {each}, 'x')" for number, each in kept),
+            *(f"INSERT INTO s.g VALUES ({number}, 1, {number}, 'x')" for number, _ in kept),
+        ),
+        {"s.p": [key]},
+        ("p", "k", "g"),
+        (f"DELETE FROM s.g WHERE q = '{MARK}'", f"DELETE FROM s.k WHERE q = '{MARK}'",
+         f"DELETE FROM s.p WHERE n = '{MARK}'"),
+    )  # fmt: skip
+
+
+def called(parent: str, value: str, child: str, same: str, key: str) -> Shape:
+    """A column that is named like a foreign key and has none."""
+    return Shape(
+        "CREATE EXTENSION IF NOT EXISTS citext SCHEMA public;"
+        f" CREATE TABLE s.persona (id {parent} PRIMARY KEY, {OF}, n text);"
+        f" CREATE TABLE s.nota (id int PRIMARY KEY, {OF}, persona_id {child} NOT NULL, q text)",
+        (f"INSERT INTO s.persona VALUES ({value}, 1, '{MARK}')", f"INSERT INTO s.nota VALUES (1, 1, {same}, '{MARK}')"),
+        {"s.persona": [key]},
+        ("persona", "nota"),
+        (f"DELETE FROM s.nota WHERE q = '{MARK}'", f"DELETE FROM s.persona WHERE n = '{MARK}'"),
+    )
+
+
+def dropped(shape: Shape) -> Shape:
+    """The foreign key is dropped after the backup."""
+    return replace(shape, migrations=("ALTER TABLE s.k DROP CONSTRAINT k_p_fkey",))
+
+
+CITEXT = spelled("public.citext", "'Ana'", "public.citext", "'ANA'", "ana", "'Ána'", "'Ana '", "'Eva'")
+MOMENTS = spelled("date", "'2024-01-05'", "timestamp", "'2024-01-05 00:00'", "2024-01-05", "'2024-01-06'")
+SPELLED = {
+    "citext": CITEXT,
+    "numeric": spelled("numeric", "43", "numeric", "43.00", "43", "430", "4.3", "44.0"),
+    "numeric, int": spelled("numeric", "43.0", "int", "43", "43", "430"),
+    "int, bigint": spelled("int", "43", "bigint", "43", "43", "430"),
+    "float, int": spelled("float8", "1e16", "bigint", "10000000000000000", "1e+16", "43"),
+    "real, float": spelled("float8", "0.1::real", "real", "0.1", "0.10000000149011612", "0.5", "43"),
+    "0, -0": spelled("float8", "'0'", "float8", "'-0'", "0", "1"),
+    "char": spelled("char(5)", "'ab'", "char(8)", "'ab'", "ab", "'AB'", "'abc'"),
+    "char, text": spelled("char(5)", "'ab'", "text", "'ab'", "ab", "'AB'"),
+    "text": spelled("text", "'Ana'", "varchar(9)", "'Ana'", "Ana", "'ANA'", "'ana'", "'An-a'"),
+    "date, timestamp": MOMENTS,
+    "timestamp, timestamptz": spelled(
+        "timestamp", "'2024-01-05 00:00'", "timestamptz", "'2024-01-05 00:00+00'", "2024-01-05 00:00:00",
+        "'2024-01-06 08:00'",
+    ),
+    "interval": spelled("interval", "'1 month'", "interval", "'29 days 24:00:00'", "1 mon", "'1 day'", "'-1 day'"),
+    "interval, time": spelled("interval", "'8 hours'", "time", "'08:00'", "08:00:00", "'09:00'"),
+    "inet, cidr": spelled("inet", "'10.0.0.1'", "cidr", "'10.0.0.1'", "10.0.0.1", "'10.0.0.2'"),
+    "jsonb": spelled(
+        "jsonb", """'{"a": 1}'""", "jsonb", """'{"a": 1.00}'""", '{"a": 1}', """'{"a": 10}'""", "'1'"
+    ),
+    "an array of numbers": spelled("numeric[]", "'{1}'", "numeric[]", "'{1.0}'", "{1}", "'{10}'", "'{-1}'", "'{1,1}'"),
+    "an array of spans": spelled("interval[]", "'{1 day}'", "interval[]", "'{24:00}'", '{"1 day"}', "'{2 days}'"),
+    "an array of citext": spelled(
+        "public.citext[]", "'{Ana}'", "public.citext[]", "'{ANA}'", "{Ana}", "'{Ána}'", "'{Eva}'"
+    ),
+    "a range": spelled("numrange", "'[1,2)'", "numrange", "'[1.0,2)'", "[1,2)", "'[1,2]'", "'[10,20)'"),
+    "an enum": spelled("s.e", "'a'", "s.e", "'a'", "a", "'b'", before="CREATE TYPE s.e AS ENUM ('a', 'b');"),
+    "a domain of citext": spelled(
+        "s.d", "'Ana'", "s.d", "'ANA'", "Ana", "'Eva'", before="CREATE DOMAIN s.d AS public.citext;"
+    ),
+    "a domain of numeric": spelled(
+        "s.d", "43", "numeric", "43.00", "43", "430", before="CREATE DOMAIN s.d AS numeric;"
+    ),
+    "citext, and the foreign key was dropped": dropped(CITEXT),
+    "date, timestamp, and the foreign key was dropped": dropped(MOMENTS),
+    "named, int, text": called("int", "43", "text", "'43'", "43"),
+    "named, numeric, text": called("numeric", "43.0", "text", "'43.00'", "43"),
+    "named, citext": called("public.citext", "'Ana'", "public.citext", "'ANA'", "ana"),
+    "named, uuid, text": called(
+        "uuid", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "text", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'",
+        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+    ),
+}  # fmt: skip
+
 SHAPES = {
     "a link that may be NULL, and ON DELETE CASCADE": linked("int REFERENCES s.p ON DELETE CASCADE"),
     "a tree with ON DELETE CASCADE": Shape(
@@ -138,6 +231,7 @@ SHAPES = {
         (f"DELETE FROM s.p WHERE n = '{MARK}'",),
     ),
 }  # fmt: skip
+SHAPES |= {f"other texts: {name}": shape for name, shape in SPELLED.items()}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -186,6 +280,20 @@ def test_tables_alone_are_refused_over_a_foreign_key_that_was_dropped(
     rig.execute(*shape.gone, *shape.migrations)
     (refusal,) = rig.plan(record, tables=("s.k",)).refusals
     assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.p ")
+
+
+def test_tables_alone_are_refused_over_a_column_that_is_named_like_a_foreign_key(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    shape = SPELLED["named, citext"]
+    rig = shaped(demo_database, tmp_path, shape.ddl, dict.fromkeys(shape.tables, OWN))
+    rig.__class__ = Forgetting
+    rig.execute(*shape.rows)
+    record = rig.run(1)
+    Forgotten(rig.catalog.database).add(1, shape.forgotten, by="ana", reason="Art. 17")
+    rig.execute(*shape.gone)
+    (refusal,) = rig.plan(record, tables=("s.nota",)).refusals
+    assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.persona ")
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

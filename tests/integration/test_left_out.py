@@ -11,6 +11,7 @@ from clinic_backups.archive.blocks import Block
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.restore.leaving_out import reader_of
 from clinic_backups.restore.left_out import LeftOut
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.stores.file import FileStore
@@ -36,8 +37,8 @@ def kept(ward: Forgetting, record: BackupRecord) -> tuple[Sets, LeftOut]:
     archives, found = ward.restore().archives, dict[str, bytes]()
     fetched = archives.fetch(ward.source(record))
     contents = fetched.manifest.tables
-    left_out = LeftOut(contents, ward.forgotten.of_clinic(1).tables)
-    left_out.find(lambda wanted: archives.read(fetched, wanted))
+    left_out = LeftOut({name: content.table for name, content in contents.items()}, ward.forgotten.of_clinic(1).tables)
+    left_out.find(reader_of(contents, lambda wanted: archives.read(fetched, wanted)))
 
     def use(table: str, _: Block, data: bytes, times: int) -> None:
         found[table] = found.get(table, b"") + left_out.kept(table, data, times) * times

@@ -55,6 +55,7 @@ from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.copy_runner import CopyRunner
 from clinic_backups.restore.find_backup import choose_backup, require_completed
 from clinic_backups.restore.into_schema import IntoRestore
+from clinic_backups.restore.links_now import LinksNow, links_now
 from clinic_backups.restore.point_in_time import PointInTime
 from clinic_backups.restore.rehearse_clinics import rehearse
 from clinic_backups.restore.request import LONGEST_BACKUP_ID, RestoreRequest, moment_of
@@ -240,13 +241,19 @@ class Parts(Shared):
             listed=self.row_changes.listed,
             forgotten=self.forgotten.of_clinic,
             drift=self._drift,
+            links=self._links_now,
             **listening,
         )
 
     def record_history(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RecordHistory:
         """Looks for records in backups. :raises SettingsError: see :meth:`archives`."""
         archives = self._noting_archives(identity_file, **listening)
-        return RecordHistory(archives, forgotten=self.forgotten.of_clinic, drift=self._drift)
+        return RecordHistory(archives, forgotten=self.forgotten.of_clinic, drift=self._drift, links=self._links_now)
+
+    @property
+    def _links_now(self) -> LinksNow:
+        """The links in the clinics' database, which need not be there."""
+        return links_now(lambda: self.connection("clinic_db"), self.settings)
 
     def _drift(self) -> Drift:
         """What migrations changed since older backups."""
@@ -257,7 +264,13 @@ class Parts(Shared):
         return self._export_of(self._noting_archives(identity_file, **listening))
 
     def _export_of(self, archives: Archives) -> Export:
-        return Export(archives, self.settings.operator_language, forgotten=self._forgotten_of, drift=self._drift)
+        return Export(
+            archives,
+            self.settings.operator_language,
+            forgotten=self._forgotten_of,
+            drift=self._drift,
+            links=self._links_now,
+        )
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
         """Makes full backups from incremental ones, without using the clinics' database."""

@@ -126,6 +126,8 @@ def _show(found: Difference) -> None:
         for note in notes_of(table):
             print(one_line(f"{table.table}: {note}"))
     print(f"{found.rows:,} rows differ.")
+    for note in found.notes:
+        print(note)
 
 
 def _cells(table: TableDifference) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import in_shell
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.load_settings import in_words
@@ -19,7 +20,7 @@ from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table, require_terminal
 from clinic_backups.cli.row_param import as_given, named_rows
-from clinic_backups.differences.record_history import FoundRecord, Sought
+from clinic_backups.differences.record_history import FoundRecord, RecordHistory, Sought
 from clinic_backups.restore.request import moment_of
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.search_columns import FILE
@@ -81,10 +82,7 @@ def find(
         found = history.find(
             backups, Sought(keys, text.strip(), {name: list(each) for name, each in columns.items()})
         )  # fmt: skip
-    for backup, error in history.unread:
-        errors.print(f"[yellow]{escape(backup.backup_id)} was not looked through:[/] {escape(in_words(error.message))}")
-    if len(history.unread) == len(backups):
-        raise history.unread[0][1]
+    _warn(history, backups)
     if json:
         print_json([each.to_json() for each in found])
         return
@@ -102,6 +100,16 @@ def find(
                 f"To bring it back: clinic-backups restore --clinic {escape(in_shell(clinic))} --backup"
                 f" {escape(record.last_in)} --rows {escape(one_line(as_given(record.table, record.shown_key)))}"
             )
+
+
+def _warn(history: RecordHistory, backups: Sequence[BackupRecord]) -> None:
+    """Say what is not known. :raises ClinicBackupsError: no backup could be read."""
+    for note in history.notes:
+        errors.print(f"[yellow]{escape(in_words(note))}[/]")
+    for backup, error in history.unread:
+        errors.print(f"[yellow]{escape(backup.backup_id)} was not looked through:[/] {escape(in_words(error.message))}")
+    if len(history.unread) == len(backups):
+        raise history.unread[0][1]
 
 
 def _show_values(found: Iterable[FoundRecord]) -> None:

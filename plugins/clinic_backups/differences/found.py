@@ -68,6 +68,7 @@ class RowDifference:
 
     :param columns: of a changed row: the columns that differ.
     :param is_forgotten: it must not come back, or it belongs to such a row. Neither key nor values are given.
+    :param is_hidden: nor are they of this row, because it may belong to such a row.
     """
 
     table: str
@@ -76,6 +77,7 @@ class RowDifference:
     after: dict[str, str | None] | None
     columns: tuple[str, ...] = ()
     is_forgotten: bool = False
+    is_hidden: bool = False
 
     @property
     def turned(self) -> RowDifference:
@@ -86,6 +88,8 @@ class RowDifference:
         """Plain JSON types. Of a changed row: only the columns that differ."""
         if self.is_forgotten:
             return {"table": self.table, "forgotten": True}
+        if self.is_hidden:
+            return {"table": self.table, "hidden": True}
         before, after = self.before, self.after
         if before is not None and after is not None:
             before, after = ({name: side[name] for name in self.columns} for side in (before, after))

@@ -34,6 +34,7 @@ from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.leaving_out import looked_for
+from clinic_backups.restore.links_now import NOT_ASKED, LinksNow, nobody_knows
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.picked_rows import no_key
@@ -135,14 +136,17 @@ class RecordHistory:
     :param archives: reads them.
     :param forgotten: says which rows of a clinic must not come back.
     :param drift: the tables that were renamed. A backup may have a table under another name.
+    :param links: the links of now. They are asked for only if there are such rows.
+    :ivar notes: what is not known of such rows, as sentences.
     :ivar unread: the backups that could not be read, with the errors. They say nothing about any record.
     """
 
     def __init__(
         self, archives: Archives, *, forgotten: Callable[[ClinicId], ForgottenOfClinic],
-        drift: Callable[[], Drift] = Drift,
+        drift: Callable[[], Drift] = Drift, links: LinksNow = nobody_knows,
     ) -> None:  # fmt: skip
-        self._archives, self._forgotten, self._drift = archives, forgotten, drift
+        self._archives, self._forgotten, self._drift, self._links = archives, forgotten, drift, links
+        self.notes: list[str] = []
         self.unread: list[tuple[BackupRecord, ClinicBackupsError]] = []
         self._seen: dict[tuple[str, tuple[tuple[str, ...], tuple[int, ...]], bytes], tuple[_Row, ...]] = {}
         self._tables = set[str]()
@@ -216,13 +220,15 @@ class RecordHistory:
             if not forgotten.tables:
                 return
             fetched = self._archives.fetch(source_of(backup))
-            drift = self._drift()
+            drift, links = self._drift(), self._links(backup.clinic_id)
+            if links is None:
+                self.notes = [NOT_ASKED]
             names = {
                 table: [name for name in fetched.manifest.tables if drift.is_same_table(name, table)]
                 for table, _ in found
             }
             here = {name for each in names.values() for name in each}
-            left_out = looked_for(self._archives, fetched, forgotten, drift, tables=here)
+            left_out = looked_for(self._archives, fetched, forgotten, drift, tables=here, links=links or ())
             for place, record in found.items() if left_out is not None else ():
                 if left_out is None or record.last_in != backup_id:
                     continue

@@ -22,6 +22,7 @@ from clinic_backups.differences.hidden_rows import HiddenRows
 from clinic_backups.differences.sides import BackupSide, DatabaseSide, Known, Side
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.find_backup import source_of
+from clinic_backups.restore.links_now import LinksNow, nobody_knows
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.unit_sql import unit_sql
 from clinic_backups.tenant.drift import Drift
@@ -59,6 +60,8 @@ class Difference:
     first: str
     second: str
     tables: tuple[TableDifference, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    """What of the rows was not given, as sentences."""
 
     @property
     def rows(self) -> int:
@@ -69,7 +72,7 @@ class Difference:
         """Plain JSON types."""
         return {
             "clinic_id": self.clinic_id, "first": self.first, "second": self.second, "rows": self.rows,
-            "tables": [table.to_json() for table in self.tables],
+            "tables": [table.to_json() for table in self.tables], "notes": list(self.notes),
         }  # fmt: skip
 
 
@@ -84,6 +87,7 @@ class States:
     :param listed: the digests of a backup's blocks by table, as far as the catalog knows them.
     :param forgotten: says which rows of a clinic must not come back. Their values are not given.
     :param drift: the tables that were renamed. It is asked only if there are such rows.
+    :param links: the links of now, likewise.
     """
 
     def __init__(
@@ -98,9 +102,10 @@ class States:
         listed: Callable[[BackupRecord], Known],
         forgotten: Callable[[ClinicId], ForgottenOfClinic],
         drift: Callable[[], Drift] = Drift,
+        links: LinksNow = nobody_knows,
         listener: Listener = NOBODY,
     ) -> None:
-        self._forgotten, self._drift = forgotten, drift
+        self._forgotten, self._drift, self._links = forgotten, drift, links
         self._settings, self._listener = settings, listener
         self._backup_of, self._backup_at, self._connection_of = backup_of, backup_at, connection_of
         self._moment_of, self._archives, self._listed = moment_of, archives, listed
@@ -158,25 +163,16 @@ class States:
             else:
                 one, other = (open_sides.enter_context(self._side(state, clinic_id)) for state in (first, second))
             require_known(tables, {*one.tables, *other.tables})
-            tell = None if on_row is None else self._telling(clinic_id, (first, second), tables, on_row)
-            told = (lambda row: tell(row.turned)) if tell is not None and turned else tell
+            hidden, tell = HiddenRows(), None
+            if on_row is not None:
+                hidden = HiddenRows.of(clinic_id, (one, other), self._forgotten, self._drift, tables, self._links)
+                tell = _telling(hidden, on_row, turned=turned)
             sides = (other, one) if turned else (one, other)
             found = compare(
-                *sides, tables, on_row=told, on_pass=lambda number: self._listener.step(f"comparing, pass {number}")
+                *sides, tables, on_row=tell, on_pass=lambda number: self._listener.step(f"comparing, pass {number}")
             )
         found = [each.turned for each in found] if turned else found
-        return Difference(clinic_id, first.said, second.said, tuple(found))
-
-    def _telling(
-        self,
-        clinic_id: ClinicId,
-        states: Sequence[State],
-        tables: Sequence[str],
-        on_row: Callable[[RowDifference], object],
-    ) -> Callable[[RowDifference], object]:
-        sources = [source_of(state.backup) for state in states if state.backup is not None]
-        hidden = HiddenRows.of(clinic_id, sources, self._archives, self._forgotten, self._drift, tables)
-        return lambda row: on_row(hidden.shown(row))
+        return Difference(clinic_id, first.said, second.said, tuple(found), tuple(hidden.notes))
 
     @contextmanager
     def _side(self, state: State, clinic_id: ClinicId) -> Iterator[Side]:
@@ -193,3 +189,9 @@ class States:
                 snapshot, queries, frozenset(folder.parents()), lambda name: self._listener.step(f"reading {name}")
             )
             snapshot.prove()
+
+
+def _telling(
+    hidden: HiddenRows, on_row: Callable[[RowDifference], object], *, turned: bool
+) -> Callable[[RowDifference], object]:
+    return lambda row: on_row(hidden.shown(row.turned if turned else row))

@@ -26,6 +26,7 @@ from clinic_backups.export.xlsx import XlsxFile
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.leaving_out import leaving_out
+from clinic_backups.restore.links_now import NOT_ASKED, LinksNow, nobody_knows
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.tenant.drift import Drift
@@ -58,14 +59,15 @@ class Export:
     :param language: that of the readme.
     :param forgotten: says which rows of a clinic must not come back.
     :param drift: the tables that were renamed. It is asked only if there are such rows.
+    :param links: the links of now, likewise.
     """
 
     def __init__(
         self, archives: Archives, language: str, *, forgotten: Callable[[ClinicId], ForgottenOfClinic],
-        drift: Callable[[], Drift] = Drift,
+        drift: Callable[[], Drift] = Drift, links: LinksNow = nobody_knows,
     ) -> None:  # fmt: skip
         self._archives, self._language = archives, language_of(language)
-        self._forgotten, self._drift = forgotten, drift
+        self._forgotten, self._drift, self._links = forgotten, drift, links
 
     def run(
         self,
@@ -101,11 +103,13 @@ class Export:
         manifest = fetched.manifest
         require_known(chosen, manifest.tables)
         contents = {name: each for name, each in manifest.tables.items() if not chosen or name in chosen}
-        leaving = None
+        leaving, links = None, None
         if forgotten.tables:
-            leaving = leaving_out(self._archives, fetched, forgotten, self._drift(), tables=chosen)
+            links = self._links(backup.clinic_id)
+            leaving = leaving_out(self._archives, fetched, forgotten, self._drift(), tables=chosen, links=links or ())
         left_out = {name: n for name, n in (leaving.rows if leaving else {}).items() if name in contents}
         notes = [*forgotten.notes, *(leaving.notes if leaving else ())]
+        notes += [NOT_ASKED] if forgotten.tables and links is None else []
         notes += [said for name, said in (leaving.said if leaving else {}).items() if name in contents]
         tables = {
             name: Exported(content.table, content.rows - left_out.get(name, 0)) for name, content in contents.items()

@@ -123,6 +123,8 @@ class Comparison:
         self._between = LinksBetween(workspace, migrated.manifest.tables, ways)
         self._links: tuple[Reference, ...] = ()
         """Foreign keys of the chosen tables, those that they had in the backup, and columns named like one."""
+        self._for_forgotten: tuple[Reference, ...] = ()
+        """Further links, which count only for rows that must not come back."""
         self._former: former_parts.Former = {}
         self._derived: list[Derived] = []
         self._sequences = find_sequences.FoundSequences()
@@ -162,8 +164,11 @@ class Comparison:
                 self._note(name, note)
         self._require_no_strangers = choice.require_no_strangers
         others = (*self._ways.named, *self._between.former(self._references))
-        self._refusals += self._forgetting.look(self.workspace, self._shapes, others)
         self._links = self._between.followed(self._references, self._shapes)
+        if self._forgetting.parts:
+            self._for_forgotten = self._between.for_forgotten(self._links, self._shapes)
+        named = (*others, *self._for_forgotten)
+        self._refusals += self._forgetting.look(self.workspace, self._shapes, named)
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load the rows that differ, or all of them."""
@@ -188,7 +193,8 @@ class Comparison:
     def compare(self) -> None:
         """Compute the operations and the obstacles."""
         converted = self._convert()
-        self._forgetting.take_out(self.workspace, converted, self._links, self._note)
+        links = (*self._links, *self._for_forgotten)
+        self._forgetting.take_out(self.workspace, converted, links, self._note)
         if any(self._forgetting.left_out.values()):
             self._note_generic(converted, table_notes.FORGET_TOO)
         sides = [(side, each.shape.key) for each in converted.values() for side in (each.wanted, each.present)]

@@ -22,9 +22,9 @@ from clinic_backups.restore.copying.into_report import IntoReport
 from clinic_backups.restore.copying.original import Original, clinics_tables, read_original
 from clinic_backups.restore.copying.sending import Sending
 from clinic_backups.restore.copying.whole_copy import WholeCopy
+from clinic_backups.restore.links_now import links_of_now
 from clinic_backups.restore.manifest_tables import is_possible
 from clinic_backups.restore.named_tables import require_known
-from clinic_backups.restore.ownership.ways import links_in
 from clinic_backups.restore.plan import Target
 from clinic_backups.restore.request import require_schema_name
 from clinic_backups.restore.staging import WantedLoader
@@ -133,7 +133,7 @@ class IntoRestore:
                 original = read_original(snapshot, names, types, self._folder)
                 if original.problem or not intent.forgotten.tables or is_shared(manifest.clinic.id):
                     return original
-                return replace(original, links=links_in(snapshot, self._folder, manifest.clinic.id))
+                return replace(original, links=links_of_now(snapshot, self._folder, manifest.clinic.id))
         except ClinicBackupsError as error:
             return Original(problem=f"The clinics' database could not be asked: {error.message}")
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from clinic_backups.archive.blocks import Block
+from clinic_backups.archive.manifest import TableContent
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore import table_notes
-from clinic_backups.restore.archives import Archives, Fetched
-from clinic_backups.restore.left_out import LeftOut, under_names_of
+from clinic_backups.restore.archives import Archives, Fetched, Wanted
+from clinic_backups.restore.left_out import LeftOut, Read, under_names_of
+from clinic_backups.restore.links_now import under_old_names
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.row_sets import RowSet
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.drift import Drift
 
 
@@ -56,35 +59,51 @@ class Leaving:
 
 def looked_for(
     archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None, *,
-    tables: Collection[str] = (),
+    tables: Collection[str] = (), links: Sequence[Reference] = (),
 ) -> LeftOut | None:  # fmt: skip
     """Tells the rows of a backup that must not come back; none if no table of it has requests.
 
     :param drift: the tables that were renamed. Somebody may have named a row by another name than the backup's.
     :param tables: only these are asked about. By default all are.
+    :param links: further links, by the present names of tables and columns.
     :raises PermanentError: it cannot be told which rows of a table stay out.
     :raises ClinicBackupsError: see :meth:`Archives.read`.
     """
     contents = backup.manifest.tables
-    named = under_names_of(contents, forgotten.tables, drift or Drift())
+    renamed = drift or Drift()
+    named = under_names_of(contents, forgotten.tables, renamed)
     if not named:
         return None
-    left_out = LeftOut(contents, named)
+    described = {name: content.table for name, content in contents.items()}
+    left_out = LeftOut(described, named, under_old_names(links, contents, renamed))
     if tables and not left_out.concerned & {*tables}:
         return None
-    left_out.find(lambda wanted: archives.read(backup, wanted))
+    left_out.find(reader_of(contents, lambda wanted: archives.read(backup, wanted)))
     return left_out
+
+
+def reader_of(contents: Mapping[str, TableContent], read: Callable[[Wanted], object]) -> Read:
+    """Reads the tables of a backup. :param read: gives the blocks of the archives, as ``Archives.read``."""
+
+    def read_tables(names: Collection[str], use: Callable[[str, bytes], object]) -> None:
+        wanted = MissingBlocks.every(
+            {name: contents[name] for name in names}, lambda table, _block, data, _times: use(table, data)
+        )
+        read(wanted)
+        wanted.require_all()
+
+    return read_tables
 
 
 def leaving_out(
     archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None, *,
-    tables: Collection[str] = (),
+    tables: Collection[str] = (), links: Sequence[Reference] = (),
 ) -> Leaving | None:  # fmt: skip
     """What stays out of a backup; none if it has no such row. Reads the tables that may have one, twice or more.
 
     The parameters and errors are those of :func:`looked_for`.
     """
-    left_out = looked_for(archives, backup, forgotten, drift, tables=tables)
+    left_out = looked_for(archives, backup, forgotten, drift, tables=tables, links=links)
     if left_out is None:
         return None
     contents = backup.manifest.tables

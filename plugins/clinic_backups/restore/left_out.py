@@ -3,7 +3,8 @@
 For everything that takes a backup's rows elsewhere than into the clinic: copies, exports, recoveries. The rules are
 those of :mod:`~clinic_backups.restore.forgotten_rows`: a row belongs to a forgotten one if it refers to it, directly or
 over others, by a link that may not be NULL or has ``ON DELETE CASCADE``. Another link that may be NULL becomes NULL.
-Links are foreign keys, and columns named like one. Values are compared as the texts that PostgreSQL has written.
+Links are foreign keys, and columns named like one. Values are compared as :mod:`~clinic_backups.restore.link_values`
+says, because equal values may have different texts.
 """
 
 from __future__ import annotations
@@ -13,34 +14,43 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 
-from clinic_backups.archive.blocks import Block
 from clinic_backups.archive.csv_rows import checked_rows, fields_of, raw_fields_of, row_of
-from clinic_backups.archive.manifest import TableContent
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.row_key import kind_of, readings_of
+from clinic_backups.base.row_key import readings_of
 from clinic_backups.base.table import Table
 from clinic_backups.catalog.forgotten import ForgottenTable
-from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.forgotten_rows import concerned
-from clinic_backups.restore.missing_blocks import MissingBlocks
+from clinic_backups.restore.link_values import Equality, Targets, equalities_of
+from clinic_backups.restore.named_links import named_links
 from clinic_backups.restore.table_rules import CASCADE, NO_ACTION, Reference
 from clinic_backups.tenant.drift import Drift
-from clinic_backups.tenant.key_names import nouns, stems
+
+Read = Callable[[Collection[str], Callable[[str, bytes], object]], object]
+"""Gives the blocks of tables, each with the table's name, as often as it is called."""
 
 Values = Sequence[bytes | None]
+
+
+class CannotTell(PermanentError):
+    """It cannot be told which rows must not come back."""
 
 
 @dataclass(frozen=True)
 class _Link:
     """A link by the places of its columns in a row.
 
+    :param columns: their names.
     :param loose: the places that may be NULL; none if a row cannot be without the link.
+    :param targets: what it may refer to and stays out.
+    :param is_promised: it is a foreign key of the tables, so each value is that of a row.
     """
 
     parent: str
-    parent_columns: tuple[str, ...]
+    columns: tuple[str, ...]
     places: tuple[int, ...]
     loose: tuple[int, ...]
+    targets: Targets
+    is_promised: bool
 
     def value(self, values: Values) -> tuple[bytes, ...] | None:
         """What a row refers to; none if it refers to nothing."""
@@ -50,7 +60,7 @@ class _Link:
 class LeftOut:
     """Which rows of a backup stay out. Call :meth:`find` first, then :meth:`kept` for each block.
 
-    :param contents: the tables of the backup, all of them: rows may belong to a forgotten one over any table.
+    :param tables: those of the backup, all of them: rows may belong to a forgotten one over any table.
     :param forgotten: by the table's name in this backup.
     :param links: further links by the backup's names, for instance columns that the database shows to be links.
     :ivar counts: by table, how many rows were left out so far.
@@ -59,17 +69,16 @@ class LeftOut:
 
     def __init__(
         self,
-        contents: Mapping[str, TableContent],
+        tables: Mapping[str, Table],
         forgotten: Mapping[str, ForgottenTable],
         links: Iterable[Reference] = (),
     ) -> None:
-        self._contents = contents
-        self._forgotten = {name: each for name, each in forgotten.items() if name in contents and each.hashes}
-        self._tables = {name: content.table for name, content in contents.items()}
+        self._forgotten = {name: each for name, each in forgotten.items() if name in tables and each.hashes}
+        self._tables = dict(tables)
         self._given = list(links)
         self.counts, self.emptied = Counter[str](), Counter[str]()
-        self._gone: dict[tuple[str, tuple[str, ...]], set[tuple[bytes, ...]]] = {}
-        """By table and columns that links refer to: their values in rows that stay out."""
+        self._targets: dict[tuple[str, tuple[str, ...]], dict[tuple[Equality, ...], Targets]] = {}
+        """By table and columns that links refer to, and by how they are compared: the values in rows that stay out."""
 
     @cached_property
     def concerned(self) -> frozenset[str]:
@@ -95,7 +104,18 @@ class LeftOut:
     @property
     def not_followed(self) -> list[Reference]:
         """Links to tables with such rows over columns that the backup does not hold, such as generated ones."""
-        return [link for link in self._every if link.parent in self.concerned and link not in self._usable]
+        there = {name: {column.name for column in table.columns} for name, table in self._tables.items()}
+        return [
+            link
+            for link in self._every
+            if link.parent in self.concerned and link not in self._usable
+            if {*link.columns} <= there[link.child] and {*link.parent_columns} <= there[link.parent]
+        ]
+
+    @property
+    def below_not_followed(self) -> frozenset[str]:
+        """The tables that have such links, and those that refer to them: any row may belong to a forgotten one."""
+        return frozenset(concerned({link.child for link in self.not_followed}, self._usable) & self._tables.keys())
 
     @cached_property
     def _links(self) -> dict[str, list[_Link]]:
@@ -109,9 +129,23 @@ class LeftOut:
                 loose = tuple(places[name] for name in link.columns if name not in fixed)
                 if link.on_delete == CASCADE or (link.match_full and len(loose) < len(link.columns)):
                     loose = ()  # such a row cannot be without the other one, or is not meant to be
-                made = _Link(link.parent, link.parent_columns, tuple(places[name] for name in link.columns), loose)
+                keys = {(key.columns, key.references, key.references_columns) for key in table.foreign_keys}
+                made = _Link(
+                    link.parent, link.columns, tuple(places[name] for name in link.columns), loose,
+                    self._targets_of(link), (link.columns, link.parent, link.parent_columns) in keys,
+                )  # fmt: skip
                 found.setdefault(link.child, []).append(made)
         return found
+
+    def _targets_of(self, link: Reference) -> Targets:
+        child, parent = (
+            {column.name: column for column in self._tables[name].columns} for name in (link.child, link.parent)
+        )
+        equalities = equalities_of(
+            [child[name] for name in link.columns], [parent[name] for name in link.parent_columns]
+        )
+        made = self._targets.setdefault((link.parent, link.parent_columns), {})
+        return made.setdefault(equalities, Targets(equalities))
 
     def _key_places(self, name: str) -> tuple[int, ...] | None:
         table = self._tables[name]
@@ -123,15 +157,15 @@ class LeftOut:
         """The columns whose values a row of a table has, in their order."""
         return [column.name for column in self._tables[name].stored_columns]
 
-    def find(self, read: Callable[[Wanted], object]) -> None:
+    def find(self, read: Read) -> None:
         """Read the concerned tables, as often as rows belong to rows that were only found later.
 
-        :param read: gives the blocks of the archives, as ``Archives.read``.
-        :raises PermanentError: a table with forgotten rows has no key, so nobody can tell which rows they are.
+        :raises CannotTell: it cannot be told which rows are forgotten, because a table with such rows has no key,
+            or which rows refer to them.
         """
         for name in sorted(self._forgotten):
             if self._key_places(name) is None:
-                raise PermanentError(
+                raise CannotTell(
                     f"Rows of {name} were forgotten, and the backup has no primary key of it. So it cannot be told"
                     " which rows must not come back.",
                     hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
@@ -140,33 +174,81 @@ class LeftOut:
         while tables:
             changed = set[str]()
 
-            def look(table: str, _: Block, data: bytes, times: int, changed: set[str] = changed) -> None:
+            def look(table: str, data: bytes, changed: set[str] = changed) -> None:
                 if self._look(table, data):
                     changed.add(table)
 
-            wanted = MissingBlocks.every({name: self._contents[name] for name in tables}, look)
-            read(wanted)
-            wanted.require_all()
+            read(tables, look)
+            self._settle(read)
             tables = {
                 child
                 for child, links in self._links.items()
                 if any(link.parent in changed and not link.loose for link in links)
             }
+        self._require_clear(read)
 
     def _look(self, name: str, data: bytes) -> bool:
         """Note the values of rows that stay out; returns whether there were new ones."""
-        referred = {link.parent_columns for links in self._links.values() for link in links if link.parent == name}
-        places, grew = _places(self._tables[name]), False
+        referred, grew = self._referred(name), False
         for _, values in self._rows(name, data):
-            if not self.stays_out(name, values):
-                continue
-            for columns in referred:
-                value = _present([places[column] for column in columns], values)
-                gone = self._gone.setdefault((name, columns), set())
-                grew |= value is not None and value not in gone
-                if value is not None:
-                    gone.add(value)
+            if referred and self.stays_out(name, values):
+                for places, targets in referred:
+                    value = _present(places, values)
+                    grew |= value is not None and targets.add(value)
         return grew
+
+    def _referred(self, name: str) -> list[tuple[list[int], Targets]]:
+        """What links to a table refer to, by the places of the columns."""
+        places = _places(self._tables[name])
+        _ = self._links
+        return [
+            ([places[column] for column in columns], targets)
+            for (parent, columns), by_equality in self._targets.items()
+            if parent == name
+            for targets in by_equality.values()
+        ]
+
+    def _settle(self, read: Read) -> None:
+        """Look which other rows have values that are like those of rows that stay out."""
+        open_ = {
+            name: [(places, targets, targets.like) for places, targets in self._referred(name) if targets.pending]
+            for name, _ in self._targets
+        }
+
+        def look(table: str, data: bytes) -> None:
+            for _, values in self._rows(table, data):
+                for places, targets, like in open_[table]:
+                    if (value := _present(places, values)) is not None:
+                        targets.look(value, like)
+
+        if names := {name for name, each in open_.items() if each}:
+            read(names, look)
+            for name in names:
+                for _, targets, _like in open_[name]:
+                    targets.settle()
+
+    def _require_clear(self, read: Read) -> None:
+        """:raises CannotTell: a row may refer to one that stays out, and only the server could tell."""
+        unclear = {
+            name: [link for link in links if link.is_promised and not link.targets.is_known and link.targets.gone[0]]
+            for name, links in self._links.items()
+        }
+
+        def look(table: str, data: bytes) -> None:
+            for _, values in self._rows(table, data):
+                for link in unclear[table]:
+                    value = link.value(values)
+                    if value is not None and link.targets.is_unclear(value) and not self.stays_out(table, values):
+                        raise CannotTell(
+                            f"Rows of {link.parent} were forgotten. Which rows of {table} belong to them cannot be told"
+                            f" without the database: {', '.join(link.columns)} has values that no row of {link.parent}"
+                            " has as a text, and only PostgreSQL knows which values of these types are equal.",
+                            hint=f"Leave out {table} and the tables that refer to it, if the command takes tables. Or"
+                            " use `clinic-backups restore`, which asks the server.",
+                        )
+
+        if names := {name for name, links in unclear.items() if links}:
+            read(names, look)
 
     def kept(self, name: str, data: bytes, times: int = 1) -> bytes:
         """A block without the rows that stay out, and with NULL where others refer to them.
@@ -195,8 +277,7 @@ class LeftOut:
         )
 
     def _refers(self, link: _Link, values: Values) -> bool:
-        gone = self._gone.get((link.parent, link.parent_columns))
-        return bool(gone) and link.value(values) in (gone or ())
+        return bool(link.targets.gone[0]) and (value := link.value(values)) is not None and link.targets.has(value)
 
     def _is_named(self, name: str, values: Values) -> bool:
         found, places = self._forgotten.get(name), self._keys.get(name)
@@ -230,14 +311,12 @@ class LeftOut:
 def links_of(tables: Mapping[str, Table]) -> Iterator[Reference]:
     """The foreign keys of a backup's tables, and the columns whose names are clearly those of one."""
     for name, table in tables.items():
-        held = set[str]()
         for key in table.foreign_keys:
-            held |= {*key.columns} if key.references in tables else set()
             yield Reference(
                 key.name, name, key.columns, key.references, key.references_columns, (),
                 on_delete=key.on_delete or NO_ACTION, match_full=bool(key.match_full),
             )  # fmt: skip
-        yield from _named(name, table, held, tables)
+    yield from named_links(tables)
 
 
 def under_names_of(
@@ -251,23 +330,6 @@ def under_names_of(
         if named:
             found[name] = ForgottenTable(tuple(pair for each in named for pair in each.by_secret))
     return found
-
-
-def _named(name: str, table: Table, held: set[str], tables: Mapping[str, Table]) -> Iterator[Reference]:
-    """``paciente_id``, if one table alone is called so and has a key of one column of this type."""
-    for column in table.stored_columns:
-        if column.name in held or not (said := stems(column.name)):
-            continue
-        meant = [
-            (parent, *other.primary_key)
-            for parent, other in tables.items()
-            if parent != name and said & nouns(parent) and len(other.primary_key) == 1
-        ]
-        if len(meant) == 1:
-            ((parent, key),) = meant
-            types = {each.name: each.type for each in tables[parent].columns}
-            if kind_of(types[key]) == kind_of(column.type):
-                yield Reference(f"column {column.name}", name, (column.name,), parent, (key,), ())
 
 
 def _places(table: Table) -> dict[str, int]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from clinic_backups.archive.reader import TableContent
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.generic_links import generic_pairs
+from clinic_backups.restore.named_links import SAME_TEXT, named_links
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.table_rules import Reference, read_references
 from clinic_backups.restore.workspace import Workspace
@@ -57,6 +59,32 @@ class LinksBetween:
         )  # fmt: skip
         return (*references, *self._ways.named, *former)
 
+    def for_forgotten(self, followed: Collection[Reference], shapes: Mapping[str, Shape]) -> tuple[Reference, ...]:
+        """Further links that count where a row must not come back, as they do for copies and exports.
+
+        These are former foreign keys whose types are not compared otherwise, and columns that are named like a foreign
+        key by the backup's tables alone.
+        """
+        there = {(link.child, link.columns, link.parent) for link in followed}
+        tables = {name: content.table for name, content in self._contents.items()}
+        more = []
+        for link in (*self.former(followed), *named_links(tables)):
+            if (link.child, link.columns, link.parent) in there:
+                continue
+            if not {link.child, link.parent} <= shapes.keys():
+                more.append(link)  # it cannot be followed, and says that one table is not restored without the other
+                continue
+            sides = (_types(shapes[link.child], link.columns), _types(shapes[link.parent], link.parent_columns))
+            # PostgreSQL has compared the types of a former foreign key, if they are its own and still the same.
+            is_key = link.operators != (SAME_TEXT,) and sides == tuple(
+                [_bare({column.name: column.type for column in tables[name].columns}.get(each, "")) for each in columns]
+                for name, columns in ((link.child, link.columns), (link.parent, link.parent_columns))
+            )
+            own = is_key and "." not in "".join((*sides[0], *sides[1]))
+            operator = EQUAL if own or _are_comparable(*sides) else SAME_TEXT
+            more.append(replace(link, operators=(operator,) * len(link.columns)))
+        return tuple(more)
+
     def reached(self, named: Collection[str], *, only: bool, parents: Collection[str]) -> tuple[str, ...]:
         """The tables that may have rows which hang on rows of the named tables, and those that these need.
 
@@ -90,8 +118,12 @@ class LinksBetween:
 
 
 def _types(shape: Shape, columns: Collection[str]) -> list[str]:
-    now = {column.name: re.sub(r"\(.*?\)", "", column.type) for column in shape.now.columns}
+    now = {column.name: _bare(column.type) for column in shape.now.columns}
     return [now.get(column, "") for column in columns]
+
+
+def _bare(type_: str) -> str:
+    return re.sub(r"\(.*?\)", "", type_)
 
 
 def _are_comparable(types: list[str], others: list[str]) -> bool:

@@ -17,6 +17,7 @@ from clinic_backups.restore.copying.chosen_masks import chosen_masks, in_clear
 from clinic_backups.restore.copying.intent import Intent
 from clinic_backups.restore.copying.masking import Masking
 from clinic_backups.restore.copying.original import Original
+from clinic_backups.restore.leaving_out import reader_of
 from clinic_backups.restore.left_out import LeftOut, under_names_of
 from clinic_backups.restore.row_sets import RowSet
 from clinic_backups.tenant.extract import SqlFolder
@@ -40,16 +41,15 @@ class Sending:
             for name, table in tables.items()
         }
         self._masking = Masking(tables, self._rules, original.mask_facts)
-        self._left_out = LeftOut(
-            manifest.tables, under_names_of(tables, intent.forgotten.tables, drift), original.links
-        )
+        self._contents = manifest.tables
+        self._left_out = LeftOut(tables, under_names_of(tables, intent.forgotten.tables, drift), original.links)
         self._sent = {name: RowSet() for name in {*self._rules, *self._left_out.concerned}}
 
     def look(self, read: Callable[[Wanted], object], listener: Listener) -> None:
         """Find the rows that must not come back. :param read: reads the archives."""
         if self._left_out.concerned:
             listener.step("looking for rows that must not come back")
-            self._left_out.find(read)
+            self._left_out.find(reader_of(self._contents, read))
 
     def changed(self, name: str, data: bytes, times: int) -> bytes:
         """A block as it is to be sent.
