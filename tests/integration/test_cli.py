@@ -21,6 +21,7 @@ from clinic_backups import cli
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.catalog.migrate import newest
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.cli import init
 from clinic_backups.stores.base import ByteSource, StoredObject
 from clinic_backups.stores.file import FileStore
 from include.demo.layout import CHECKOUT
@@ -372,6 +373,17 @@ def test_a_clinic_that_nobody_knows_is_an_error(run: Run, words: str) -> None:
 def test_an_unset_variable_of_a_shell_chooses_no_backup(run: Run, option: str) -> None:
     done = run("restore", "--clinic", "1", "--plan", option, "")
     assert (done.code, f"{option} is empty" in done.err) == (2, True)
+
+
+def test_init_writes_nothing_into_an_installed_package(
+    run: Run, demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(init, "PROJECT_SQL", tmp_path / "sql")
+    monkeypatch.setattr(init, "IS_CHECKOUT", False)
+    own = {"CLINIC_BACKUPS_SQL_DIR": str(tmp_path / "sql")}
+    refused = run("init", "--tenant", "public.comun_clinica", **own)
+    assert (refused.code, "init-project FOLDER" in " ".join(refused.err.split())) == (2, True)
+    assert not (tmp_path / "sql").exists()
 
 
 def test_init_writes_a_folder_for_the_demos_schema_and_check_only_says_what_a_migration_brought(

@@ -51,6 +51,8 @@ SECRET = "geheim"
         ("CLINIC_RECIPIENTS", '{"1.0": ["age1x"]}', "numbers of clinics"),
         ("CLINIC_RECIPIENTS", '{"1": []}', "no key is given for clinic 1"),
         ("OPERATOR_EMAILS", f"ana {SECRET}@x", "e-mail addresses"),
+        ("RESTORE_QUEUE", "restores,backups", "one name, without commas and blanks"),
+        ("EXECUTOR", "Celery Executor", "one name, without commas and blanks"),
         ("STORE_URL", "s3://bucket/prefix ", "begins or ends with a blank"),
         ("REPLICA_STORES", '{"two": " s3://b/p"}', "begins or ends with a blank"),
     ],

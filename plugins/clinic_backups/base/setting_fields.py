@@ -23,6 +23,7 @@ from clinic_backups.base.setting_types import (
     FurtherStores,
     Keys,
     Language,
+    OneName,
     Percent,
     Schedule,
     SomePath,
@@ -145,21 +146,21 @@ class SettingFields(BaseSettings):
     task_hours: int = Field(
         default=12, ge=1, le=167, description="The longest time of one task, in hours. Then Airflow ends it"
     )
-    queue: str = Field(
+    queue: OneName = Field(
         default="",
         max_length=250,
         description="Airflow's queue for the tasks that need no secret key. Empty: Airflow's default queue",
     )
-    restore_queue: str = Field(
+    restore_queue: OneName = Field(
         default="",
         max_length=250,
         description="Airflow's queue for the tasks that need the secret key: those of clinic_restore and "
         "clinic_restore_drill. Empty: Airflow's default queue",
     )
-    executor: str = Field(
+    executor: OneName = Field(
         default="", description="Name of Airflow's executor for the tasks that need no secret key, if it has several"
     )
-    restore_executor: str = Field(
+    restore_executor: OneName = Field(
         default="", description="Name of Airflow's executor for the tasks that need the secret key, if it has several"
     )
     restore_pod_template: str = Field(

@@ -91,6 +91,13 @@ def _none_without_key(value: dict[ClinicId, tuple[str, ...]]) -> dict[ClinicId, 
     return value
 
 
+def _one_name(value: str) -> str:
+    """Airflow's workers take a list of queues apart at its commas, so no worker would serve such a queue."""
+    if "," in value or any(map(str.isspace, value)):
+        raise ValueError("it is one name, without commas and blanks")
+    return value
+
+
 def _without_blanks(value: str) -> str:
     if value != value.strip():
         raise ValueError("it begins or ends with a blank")
@@ -199,6 +206,7 @@ Keys = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_keys)]
 """Public keys, separated by spaces, commas or line ends."""
 Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_mail_addresses)]
 StoreUrl = Annotated[str, AfterValidator(_without_blanks)]
+OneName = Annotated[str, AfterValidator(_one_name)]
 SomePath = Annotated[Path | None, BeforeValidator(_path_or_none)]
 NamedClinic = Annotated[ClinicId, PlainValidator(clinic_id_of)]
 ClinicKeys = Annotated[

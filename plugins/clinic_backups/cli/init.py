@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.project import IS_CHECKOUT, PROJECT_SQL
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_json, print_table
@@ -62,6 +63,13 @@ def init(
     """
     with_parts = parts()
     folder = with_parts.settings.sql_dir
+    if folder == PROJECT_SQL and not IS_CHECKOUT and not check_only:
+        raise SettingsError(
+            "CLINIC_BACKUPS_SQL_DIR is not set, so the SQL would be written into the installed package, and lost with"
+            " the next version.",
+            hint="Nothing was written. Make a folder with `clinic-backups init-project FOLDER`, and set"
+            " CLINIC_BACKUPS_SQL_DIR to its include/sql.",
+        )
     with Snapshot(with_parts.clinic_db) as snapshot:
         found = onboarding.plan(snapshot, folder, Wanted(tenant, key, name, active, tuple(parent or ())))
     if not check_only:
