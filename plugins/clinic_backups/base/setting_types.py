@@ -93,9 +93,10 @@ def _none_without_key(value: dict[ClinicId, tuple[str, ...]]) -> dict[ClinicId, 
 
 def _one_name(value: str) -> str:
     """Airflow's workers take a list of queues apart at its commas, so no worker would serve such a queue."""
-    if "," in value or any(map(str.isspace, value)):
+    name = value.strip()
+    if "," in name or any(map(str.isspace, name)):
         raise ValueError("it is one name, without commas and blanks")
-    return value
+    return name
 
 
 def _without_blanks(value: str) -> str:
