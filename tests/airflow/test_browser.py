@@ -229,7 +229,7 @@ def test_in_airflows_own_pages_it_works_in_a_frame_a_tab_and_behind_a_tasks_link
 ) -> None:
     with people.window(WEB_USER, locale="en-US") as page:
         page.goto("/")
-        page.get_by_role("link", name="Backups").click()
+        page.get_by_test_id("nav-sidebar").get_by_role("link", name="Backups").click()
         frame = framed(page)
         expect(frame.get_by_role("heading", name="Clinics' backups")).to_be_visible()
         background = "getComputedStyle(document.body).backgroundColor"

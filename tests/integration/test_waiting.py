@@ -371,9 +371,11 @@ def test_a_signal_ends_what_waits_for_somebody_who_is_silent(rig: Rig, tmp_path:
             uri = through(proxy, rig.database, rig.database.reader_uri)
             command = Started(words, variables | {"AIRFLOW_CONN_CLINIC_DB": uri})
             proxy.wait_for_silence()
+            under_way = 1 if words == "backup --clinic 1" else 4
+            wait_until(lambda: len(rig.catalog.find()) == under_way)
             command.stopped_by(signal.SIGTERM)
         records = rig.catalog.find()
-        assert len(records) == (1 if words == "backup --clinic 1" else 4)
+        assert len(records) == under_way
         assert ({record.state for record in records}, rig.objects()) == ({"failed"}, [])
     else:
         with closing(socket.create_server((HOST, 0))) as listener:

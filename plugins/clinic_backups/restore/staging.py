@@ -144,7 +144,9 @@ class Staging:
         Returns the number of rows in these, and the kept rows.
         """
         channel, matched = ByteChannel(), 0
-        kept = KeptRows(self._room, channel.write)
+        # If the key is another one now, two rows of the backup may have one key. All of them are looked at.
+        is_new_key = bool(shape.key) and shape.has_another_key
+        kept = KeptRows(Room(0) if is_new_key else self._room, channel.write)
 
         def read() -> None:
             nonlocal matched
