@@ -13,8 +13,8 @@ import pytest
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.project import PROJECT_SQL
+from clinic_backups.base.text import folded
 from clinic_backups.cli.row_param import as_given, named_rows
-from clinic_backups.differences.record_history import folded
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.search_columns import parse
 from tests.fleet import flip
@@ -29,6 +29,13 @@ PATIENTS, VISITS, STOCK = "public.usuarios_paciente", "public.citas_consulta", "
 def backed_up(life: Any, *words: str) -> str:
     (record,) = life("backup", "--clinic", "1", "--json", *words).json()
     return str(record["backup_id"])
+
+
+def own_sql(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the SQL folder that a test may change, and that commands use."""
+    folder = shutil.copytree(PROJECT_SQL, place / "own_sql")
+    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(folder))
+    return folder
 
 
 def test_the_nights_of_a_record(life: Any, demo_database: DemoDatabase) -> None:
@@ -165,9 +172,7 @@ def test_a_printed_key_names_the_row_when_it_is_copied(key: str, given: str) -> 
 def test_a_table_that_was_renamed_is_found_under_both_names(
     life: Any, demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "renamed"
-    shutil.copytree(PROJECT_SQL, folder)
-    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(folder))
+    folder = own_sql(tmp_path, monkeypatch)
     with closing(demo_database.connect()) as db, db.cursor() as cursor:
         cursor.execute(f"SELECT max(id) FROM {STOCK} WHERE clinica_id = 1")
         ((item,),) = cursor.fetchall()

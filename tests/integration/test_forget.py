@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import psycopg2
 import pytest
 
 from clinic_backups.base.backup_record import BackupRecord
-from clinic_backups.base.project import PROJECT_SQL
 from clinic_backups.catalog.forgotten import Forgotten
 from clinic_backups.restore.clinic_restore import ClinicChanged, ClinicRestore
 from clinic_backups.restore.plan import RestorePlan
@@ -20,7 +18,7 @@ from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import run as run
 from tests.integration.test_diff import change
 from tests.integration.test_diff import life as life
-from tests.integration.test_find import backed_up
+from tests.integration.test_find import backed_up, own_sql
 from tests.integration.test_restore import PATIENTS, PAYMENTS, STOCK, VISITS, Ward, by_table
 from tests.integration.test_restore_rows import BILLS, LEAVES, guardian, one, payment_of, rows_of
 from tests.postgres_fixtures import DemoDatabase
@@ -355,9 +353,7 @@ def test_what_cannot_be_a_key_is_not_recorded(life: Any, key: str) -> None:
 def test_rows_that_cannot_be_told_apart_are_not_recorded(
     life: Any, demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "more"
-    shutil.copytree(PROJECT_SQL, folder)
-    monkeypatch.setenv("CLINIC_BACKUPS_SQL_DIR", str(folder))
+    folder = own_sql(tmp_path, monkeypatch)
     table = "public.usuarios_suelta"
     change(
         demo_database,

@@ -268,32 +268,25 @@ def restore(rig: Shaped, record: BackupRecord, wish: Wish) -> None:
     rig.restore().apply(rig.source(record), wish, approved=plan.digest, plan=plan)
 
 
-def test_tables_alone_are_refused_over_a_foreign_key_that_was_dropped(
-    demo_database: DemoDatabase, tmp_path: Path
+@pytest.mark.parametrize(
+    ("shape", "alone", "without"),
+    [
+        (SHAPES["the foreign key was dropped since"], "s.k", "s.p"),
+        (SPELLED["named, citext"], "s.nota", "s.persona"),
+    ],
+    ids=["a foreign key that was dropped", "a column that is named like a foreign key"],
+)
+def test_tables_alone_are_refused_over(
+    demo_database: DemoDatabase, tmp_path: Path, shape: Shape, alone: str, without: str
 ) -> None:
-    shape = SHAPES["the foreign key was dropped since"]
     rig = shaped(demo_database, tmp_path, shape.ddl, dict.fromkeys(shape.tables, OWN))
     rig.__class__ = Forgetting
     rig.execute(*shape.rows)
     record = rig.run(1)
     Forgotten(rig.catalog.database).add(1, shape.forgotten, by="ana", reason="Art. 17")
     rig.execute(*shape.gone, *shape.migrations)
-    (refusal,) = rig.plan(record, tables=("s.k",)).refusals
-    assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.p ")
-
-
-def test_tables_alone_are_refused_over_a_column_that_is_named_like_a_foreign_key(
-    demo_database: DemoDatabase, tmp_path: Path
-) -> None:
-    shape = SPELLED["named, citext"]
-    rig = shaped(demo_database, tmp_path, shape.ddl, dict.fromkeys(shape.tables, OWN))
-    rig.__class__ = Forgetting
-    rig.execute(*shape.rows)
-    record = rig.run(1)
-    Forgotten(rig.catalog.database).add(1, shape.forgotten, by="ana", reason="Art. 17")
-    rig.execute(*shape.gone)
-    (refusal,) = rig.plan(record, tables=("s.nota",)).refusals
-    assert refusal.message.startswith("Rows of this clinic were forgotten. Without s.persona ")
+    (refusal,) = rig.plan(record, tables=(alone,)).refusals
+    assert refusal.message.startswith(f"Rows of this clinic were forgotten. Without {without} ")
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

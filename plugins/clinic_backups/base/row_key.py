@@ -29,10 +29,15 @@ def kind_of(type_: str) -> Kind:
     return "number" if type_ in _NUMBERS else "uuid" if type_ == "uuid" else "text"
 
 
+def bare_type(type_: str) -> str:
+    """A type without lengths and precisions. ``type_`` as ``format_type`` spells it."""
+    return re.sub(r"\(.*?\)", "", type_)
+
+
 @lru_cache(maxsize=1024)
 def read_as(type_: str) -> tuple[Reading, ...]:
     """The readings by which a value of a type is recognised, whatever spelling somebody chose for it."""
-    reading = _READ.get(re.sub(r"\(.*?\)", "", type_).rpartition(".")[2], "text")
+    reading = _READ.get(bare_type(type_).rpartition(".")[2], "text")
     return (reading,) if reading in {"text", "uuid"} or type_ in _NUMBERS else (reading, "text")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, insert, select
 
 from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.catalog.any_of import any_clinic
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.clinic_id_text import any_clinic
 from clinic_backups.catalog.paging import Slice, Visible
 from clinic_backups.catalog.tables import audit
 

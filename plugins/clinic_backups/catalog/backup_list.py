@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, any_, bindparam, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import BigInteger
 
 from clinic_backups.base.backup_facts import Kind
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.replica import Condition
+from clinic_backups.catalog.any_of import any_clinic, any_number
 from clinic_backups.catalog.backup_counts import Classes, Place, place_of, within
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.clinic_id_text import any_clinic
 from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible
 from clinic_backups.catalog.progress import RunningBackup, running
 from clinic_backups.catalog.replicas import READ
@@ -281,18 +279,16 @@ def _matches(db: SqlConnection, sought: Search) -> ColumnElement[bool]:
     if sought.number is not None:
         numbers.append(sought.number)
     in_clinics = backup.c.clinic_id == any_clinic(clinic_ids)
-    return or_(in_clinics, backup.c.id == _any(numbers)) if numbers else in_clinics
-
-
-def _any(numbers: Sequence[int]) -> Any:
-    return any_(bindparam(None, list(numbers), ARRAY(BigInteger)))
+    return or_(in_clinics, backup.c.id == any_number(numbers)) if numbers else in_clinics
 
 
 def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:
     """The backups with these numbers, in this order."""
     if not numbers:
         return []
-    rows = db.execute(select(backup.c.id, *COLUMNS, _ASKED_BY).where(backup.c.id == _any(numbers))).mappings().all()
+    rows = (
+        db.execute(select(backup.c.id, *COLUMNS, _ASKED_BY).where(backup.c.id == any_number(numbers))).mappings().all()
+    )
     replicas: dict[str, list[tuple[str, Condition]]] = {}
     statement = (
         select(backup_replica.c.backup_id, backup_replica.c.store_url, backup_replica.c.state)

@@ -5,10 +5,9 @@ Whether an id is a number follows from its text alone, so that there is no colum
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ARRAY, Dialect, Text, any_, bindparam
+from sqlalchemy import Dialect, Text
 from sqlalchemy.types import TypeDecorator
 
 from clinic_backups.base.clinic_id import ClinicId, clinic_id_of
@@ -27,11 +26,6 @@ class ClinicIdText(TypeDecorator[ClinicId]):
     def process_result_value(self, value: Any, dialect: Dialect) -> ClinicId | None:
         """:meta private:"""
         return None if value is None else clinic_id_of(value)
-
-
-def any_clinic(clinics: Collection[ClinicId]) -> Any:
-    """For a comparison with any of these ids: one value, so that the statement is the same for any number of them."""
-    return any_(bindparam(None, list(clinics), ARRAY(ClinicIdText)))
 
 
 def in_sql_order(clinics: str, *, descending: bool = False) -> str:

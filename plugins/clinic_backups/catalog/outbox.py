@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from email.utils import make_msgid
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, BigInteger, and_, any_, bindparam, exists, func, insert, or_, select, text, update
 from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.catalog.any_of import any_clinic, any_number
 from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.clinic_id_text import any_clinic
 from clinic_backups.catalog.shared_round_trips import later
 from clinic_backups.catalog.tables import clinic, delivery, notification
 
@@ -155,14 +155,13 @@ class Outbox:
         with self._database.transaction("addressing notices") as db:
             # In one order, so that two processes never wait for each other.
             locked = select(notification.c.id).where(
-                notification.c.id == any_(bindparam(None, list(found), ARRAY(BigInteger))),
+                notification.c.id == any_number(found),
                 notification.c.addressed_at.is_(None),
             )
             mine = list(db.execute(locked.order_by(notification.c.id).with_for_update(key_share=True)).scalars())
             if not mine:
                 return
-            those = any_(bindparam(None, mine, ARRAY(BigInteger)))
-            db.execute(update(notification).where(notification.c.id == those).values(addressed_at=now))
+            db.execute(update(notification).where(notification.c.id == any_number(mine)).values(addressed_at=now))
             letters = [
                 {
                     "notification_id": notice_id,

@@ -16,7 +16,6 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Setti
 from clinic_backups.base.forgotten import ForgottenRecord, ReasonClass, check_of
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
-from clinic_backups.base.row_key import key_parts
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
@@ -24,7 +23,7 @@ from clinic_backups.cli.output import errors, print_json, print_table
 from clinic_backups.cli.row_param import named_rows
 from clinic_backups.maintenance.forgotten_places import Place, last_until, places_of
 from clinic_backups.maintenance.holds import require_reason
-from clinic_backups.restore.picked_rows import no_key
+from clinic_backups.restore.picked_rows import named_key
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -205,7 +204,4 @@ def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]]) -> None:
             )
         types = {column.name: column.type for column in table.columns}
         for key in keys[name]:
-            try:
-                key_parts(key, [types[column] for column in table.primary_key])
-            except ValueError:
-                raise no_key(name, table.primary_key, [types[column] for column in table.primary_key]) from None
+            named_key(name, table.primary_key, [types[column] for column in table.primary_key], key)

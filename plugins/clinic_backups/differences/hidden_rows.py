@@ -11,8 +11,9 @@ from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.differences.found import RowDifference
 from clinic_backups.differences.sides import Side
-from clinic_backups.restore.left_out import CannotTell, LeftOut, Read, under_names_of
-from clinic_backups.restore.links_now import NOT_ASKED, LinksNow, nobody_knows, under_old_names
+from clinic_backups.restore.leaving_out import asked_about
+from clinic_backups.restore.left_out import CannotTell, LeftOut, Read
+from clinic_backups.restore.links_now import NOT_ASKED, LinksNow, nobody_knows
 from clinic_backups.tenant.drift import Drift
 
 
@@ -43,12 +44,8 @@ class HiddenRows:
             return cls()
         found, whole, renamed, now = list[LeftOut](), set[str](), drift(), links(clinic_id)
         for side in sides:
-            left_out = LeftOut(
-                side.tables,
-                under_names_of(side.tables, requests.tables, renamed),
-                under_old_names(now or (), side.tables, renamed),
-            )
-            if not left_out.concerned or (tables and not left_out.concerned & {*tables}):
+            left_out = asked_about(side.tables, requests, renamed, tables=tables, links=now or ())
+            if left_out is None:
                 continue
             try:
                 left_out.find(_reader(side))

@@ -5,9 +5,8 @@ Backups are looked through from the oldest to the newest. Each block is read onc
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -29,6 +28,7 @@ from clinic_backups.base.errors import (
 from clinic_backups.base.plain import iso
 from clinic_backups.base.row_key import PART, is_numeric, key_parts, read_as
 from clinic_backups.base.table import Table
+from clinic_backups.base.text import folded
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.columns.shape import has_plain_key
@@ -37,7 +37,7 @@ from clinic_backups.restore.leaving_out import looked_for
 from clinic_backups.restore.links_now import NOT_ASKED, LinksNow, nobody_knows
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.named_tables import require_known
-from clinic_backups.restore.picked_rows import no_key
+from clinic_backups.restore.picked_rows import named_key
 from clinic_backups.tenant.drift import Drift
 
 What = Literal["there", "changed", "gone", "back"]
@@ -117,7 +117,7 @@ class Sought:
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     text: str = ""
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    records: Mapping[str, frozenset[tuple[str, ...]]] = field(default_factory=dict)
+    records: Mapping[str, Set[tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def tables(self) -> set[str]:
@@ -157,18 +157,18 @@ class RecordHistory:
 
         :param backups: the oldest first.
         """
-        if sought.text:
-            sought = self._with_records(backups, sought)
+        looked = self._look_through(backups, sought)
+        if sought.text and any(rows.keys() != looked[0][2].keys() for _, _, rows in looked):
+            # A record that lacks the text in a backup need not be gone: its values may have been corrected.
+            records = dict[str, set[tuple[str, ...]]]()
+            for name, key in (place for _, _, rows in looked for place in rows):
+                records.setdefault(name, set()).add(key)
+            self._seen.clear()  # of these blocks only the rows with the text were kept
+            looked = self._look_through(backups, replace(sought, records=records))
         found: dict[tuple[str, tuple[str, ...]], FoundRecord] = {}
         known: dict[tuple[str, tuple[str, ...]], tuple[Table, bytes] | None] = {}
         last: dict[_Place, bytes] = {}
-        for backup in backups:
-            try:
-                tables, rows = self._rows_in(backup, sought)
-            except (ObjectNotFound, IntegrityError, TransientError) as error:
-                self.unread.append((backup, error))
-                continue
-            here = dict(rows)
+        for backup, tables, here in looked:
             for place, (table, row) in here.items():
                 record = found.setdefault(place, _record(place, table, sought))
                 event = self._event(backup, known.get(place), place in known, table, row)
@@ -188,27 +188,20 @@ class RecordHistory:
         self._mark({each.backup_id: each for each in backups}, found, last)
         return [found[place] for place in sorted(found)]
 
-    def _with_records(self, backups: Sequence[BackupRecord], sought: Sought) -> Sought:
-        """Look for the records in which the text was found in any backup, and not only where it is.
-
-        A record that lacks the text in a backup need not be gone: its values may have been corrected.
-        """
-        found, everywhere = dict[str, set[tuple[str, ...]]](), True
+    def _look_through(
+        self, backups: Sequence[BackupRecord], sought: Sought
+    ) -> list[tuple[BackupRecord, set[str], dict[_Place, tuple[Table, bytes]]]]:
+        """For each backup that can be read: which of the tables it has, and the records in it."""
+        looked = []
+        self.unread = []
         for backup in backups:
-            with suppress(
-                ObjectNotFound, IntegrityError, TransientError
-            ):  # said when the backup is read for the result
-                _, rows = self._rows_in(backup, sought)
-                here = dict[str, set[tuple[str, ...]]]()
-                for (table, key), _ in rows:
-                    here.setdefault(table, set()).add(key)
-                everywhere = everywhere and (not found or here == found)
-                for table, keys in here.items():
-                    found.setdefault(table, set()).update(keys)
-        if everywhere:
-            return sought
-        self._seen.clear()  # of these blocks only the rows with the text were kept
-        return replace(sought, records={table: frozenset(keys) for table, keys in found.items()})
+            try:
+                tables, rows = self._rows_in(backup, sought)
+            except (ObjectNotFound, IntegrityError, TransientError) as error:
+                self.unread.append((backup, error))
+                continue
+            looked.append((backup, tables, dict(rows)))
+        return looked
 
     def _mark(
         self, backups: Mapping[str, BackupRecord], found: Mapping[_Place, FoundRecord], last: Mapping[_Place, bytes]
@@ -307,9 +300,9 @@ class _Look:
         """Somebody named a key that cannot be one of the table, as this backup has it."""
         for each in sought.keys.get(name, ()):
             try:
-                self._keys.add(key_parts(each, types))
-            except ValueError:
-                self.misfit = no_key(name, [self.columns[place] for place in self._key], types)
+                self._keys.add(named_key(name, [self.columns[place] for place in self._key], types, each))
+            except SettingsError as misfit:
+                self.misfit = misfit
         self._text = folded(sought.text)
         self._searched = [places[column] for column in sought.columns.get(name, ()) if column in places]
 
@@ -350,9 +343,3 @@ def _is_plain(place: _Place, table: Table, sought: Sought) -> bool:
         with suppress(ValueError):  # another backup's table has such a key
             named.add(key_parts(each, [types[name] for name in table.primary_key]))
     return place[1] in named
-
-
-def folded(text: str) -> str:
-    """A text without case and accents."""
-    parts = unicodedata.normalize("NFKD", text)
-    return "".join(each for each in parts if not unicodedata.combining(each)).casefold()

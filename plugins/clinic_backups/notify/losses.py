@@ -13,7 +13,7 @@ from sqlalchemy import Connection as SqlConnection
 from clinic_backups.base.clinic_id import ClinicId, order_of
 from clinic_backups.base.plain import iso
 from clinic_backups.base.replica import Loss
-from clinic_backups.catalog.clinic_id_text import any_clinic
+from clinic_backups.catalog.any_of import any_clinic
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.replicas import PRESENT
 from clinic_backups.catalog.tables import backup, backup_replica, notification

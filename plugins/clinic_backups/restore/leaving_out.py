@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from clinic_backups.archive.blocks import Block
 from clinic_backups.archive.manifest import TableContent
+from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore import table_notes
@@ -57,6 +58,19 @@ class Leaving:
         return found
 
 
+def asked_about(
+    described: Mapping[str, Table], forgotten: ForgottenOfClinic, drift: Drift, *, tables: Collection[str],
+    links: Sequence[Reference],
+) -> LeftOut | None:  # fmt: skip
+    """What is to be looked for in one state; none if no table of it has requests. See :func:`looked_for`.
+
+    :param described: the tables of the state.
+    """
+    named = under_names_of(described, forgotten.tables, drift)
+    left_out = LeftOut(described, named, under_old_names(links, described, drift)) if named else None
+    return left_out if left_out is not None and (not tables or left_out.concerned & {*tables}) else None
+
+
 def looked_for(
     archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None, *,
     tables: Collection[str] = (), links: Sequence[Reference] = (),
@@ -70,13 +84,9 @@ def looked_for(
     :raises ClinicBackupsError: see :meth:`Archives.read`.
     """
     contents = backup.manifest.tables
-    renamed = drift or Drift()
-    named = under_names_of(contents, forgotten.tables, renamed)
-    if not named:
-        return None
     described = {name: content.table for name, content in contents.items()}
-    left_out = LeftOut(described, named, under_old_names(links, contents, renamed))
-    if tables and not left_out.concerned & {*tables}:
+    left_out = asked_about(described, forgotten, drift or Drift(), tables=tables, links=links)
+    if left_out is None:
         return None
     left_out.find(reader_of(contents, lambda wanted: archives.read(backup, wanted)))
     return left_out

@@ -18,8 +18,9 @@ from decimal import Decimal
 from functools import lru_cache
 
 from clinic_backups.archive.csv_rows import plain_number
-from clinic_backups.base.row_key import kind_of, read_as
+from clinic_backups.base.row_key import bare_type, kind_of, read_as
 from clinic_backups.base.table import Column
+from clinic_backups.base.text import folded
 
 Form = Callable[[bytes], Hashable]
 Value = tuple[bytes, ...]
@@ -65,7 +66,7 @@ def equality_of(child: Column, parent: Column) -> Equality:
 
 def _plain_type(column: Column) -> str:
     """The type without modifiers; of a domain, what it is made of."""
-    type_ = re.sub(r"\([^()]*\)", "", column.base_type or column.type)
+    type_ = bare_type(column.base_type or column.type)
     if type_.startswith("interval ") and not type_.endswith("[]"):
         return "interval"
     return "citext" if type_.rpartition(".")[2] == "citext" else type_
@@ -129,15 +130,14 @@ def _unpadded_case_less(value: bytes) -> str:
 
 
 def _folded(text: str) -> str:
-    """Without case and accents."""
-    parts = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(each for each in parts if not unicodedata.combining(each)).casefold().translate(_LETTERS)
+    """Without case and accents, and letters that are none of another letter's accents as it is written without them."""
+    return folded(text.casefold()).translate(_LETTERS)
 
 
 def _letters(value: bytes) -> str:
     """Its letters and digits alone, without case and accents. Texts without any are told apart."""
-    folded = _folded(_text(value))
-    return "".join(filter(str.isalnum, folded)) or folded
+    plain = _folded(_text(value))
+    return "".join(filter(str.isalnum, plain)) or plain
 
 
 def _tokens(value: bytes) -> str:

@@ -5,11 +5,12 @@ The rows of the backup still refer to each other by a foreign key that was dropp
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from clinic_backups.archive.reader import TableContent
+from clinic_backups.base.row_key import bare_type
+from clinic_backups.base.table import Table
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.generic_links import generic_pairs
 from clinic_backups.restore.named_links import SAME_TEXT, named_links
@@ -77,7 +78,7 @@ class LinksBetween:
             sides = (_types(shapes[link.child], link.columns), _types(shapes[link.parent], link.parent_columns))
             # PostgreSQL has compared the types of a former foreign key, if they are its own and still the same.
             is_key = link.operators != (SAME_TEXT,) and sides == tuple(
-                [_bare({column.name: column.type for column in tables[name].columns}.get(each, "")) for each in columns]
+                _types_in(tables[name], columns)
                 for name, columns in ((link.child, link.columns), (link.parent, link.parent_columns))
             )
             own = is_key and "." not in "".join((*sides[0], *sides[1]))
@@ -118,12 +119,13 @@ class LinksBetween:
 
 
 def _types(shape: Shape, columns: Collection[str]) -> list[str]:
-    now = {column.name: _bare(column.type) for column in shape.now.columns}
-    return [now.get(column, "") for column in columns]
+    return _types_in(shape.now, columns)
 
 
-def _bare(type_: str) -> str:
-    return re.sub(r"\(.*?\)", "", type_)
+def _types_in(table: Table, columns: Collection[str]) -> list[str]:
+    """Without lengths; empty for a column that the table does not have."""
+    types = {column.name: bare_type(column.type) for column in table.columns}
+    return [types.get(column, "") for column in columns]
 
 
 def _are_comparable(types: list[str], others: list[str]) -> bool:

@@ -291,16 +291,19 @@ def _key_text(shape: Shape) -> sql.Composable:
 def parts_of(shape: Shape, key: str) -> tuple[str, ...]:
     """The parts of a key as PostgreSQL writes them. :raises SettingsError: the key has other parts, or types."""
     types = {column.name: column.type for column in shape.now.columns}
+    return named_key(shape.name, shape.key, [types[name] for name in shape.key], key)
+
+
+def named_key(table: str, columns: Sequence[str], types: Sequence[str], key: str) -> tuple[str, ...]:
+    """The parts of a key that somebody named. :raises SettingsError: it cannot be one of the table; without its text.
+
+    :param columns: those of the table's key, with their types.
+    """
     try:
-        return key_parts(key, [types[name] for name in shape.key])
+        return key_parts(key, types)
     except ValueError:
-        raise no_key(shape.name, shape.key, [types[name] for name in shape.key]) from None
-
-
-def no_key(table: str, columns: Sequence[str], types: Sequence[str]) -> SettingsError:
-    """The error for a text that cannot be a key of that table. It does not repeat the text."""
-    return SettingsError(
-        f"A named row of {table} is not named by a key of that table.",
-        hint=f"Its key is {PART.join(map(one_line, columns))}, of the type {PART.join(types)}."
-        f" For instance: {table}:{example(types)}",
-    )
+        raise SettingsError(
+            f"A named row of {table} is not named by a key of that table.",
+            hint=f"Its key is {PART.join(map(one_line, columns))}, of the type {PART.join(types)}."
+            f" For instance: {table}:{example(types)}",
+        ) from None

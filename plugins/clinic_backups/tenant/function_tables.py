@@ -6,26 +6,26 @@ was taken inside a block whose exception was caught, so the locks at the end do 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.sql_tokens import names_in, signs_in, tokens
+from clinic_backups.tenant.sql_tokens import Mentions, tokens
 
 CAST = "::"
 """Stands for functions of casts, which a query may call without naming them."""
 
 
-def named_in_functions(cursor: Any, queries: Iterable[str], held: Sequence[int]) -> list[int]:
+def named_in_functions(cursor: Any, queries: Iterable[str], relations: Collection[int]) -> list[int]:
     """The relations that have a name in the text of a function that the queries may call, directly or through others.
 
-    :param held: the relations that are locked from the beginning. They cannot change, and are left out.
+    :param relations: those that the queries read. Views and computed columns among them call functions too.
     """
     cursor.execute(catalog_query("called_texts"))
     functions: list[tuple[str, str, list[str]]] = cursor.fetchall()
     if not functions:
         return []
-    cursor.execute(catalog_query("view_texts"), {"relations": list(held)})
+    cursor.execute(catalog_query("view_texts"), {"relations": list(relations)})
     words = {CAST}.union(*map(_words, queries), *(_words(text) for (text,) in cursor.fetchall() if text))
     named, waiting = set[str](), functions
     while True:
@@ -38,10 +38,10 @@ def named_in_functions(cursor: Any, queries: Iterable[str], held: Sequence[int])
     if not named:
         return []
     cursor.execute(catalog_query("named_relations"), {"names": sorted(named)})
-    return sorted({*(cursor.fetchone()[0] or ())} - {*held})
+    return list(cursor.fetchone()[0] or ())
 
 
 def _words(text: str) -> set[str]:
     """The names and operators in a text, and in the texts that it may run."""
-    within = (token.value for token in tokens(text) if token.kind == "text")
-    return {word for each in (text, *within) for word in (*names_in(each), *signs_in(each))}
+    mentions = Mentions.of(text, *(token.value for token in tokens(text) if token.kind == "text"))
+    return {*mentions.words, *mentions.signs}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from clinic_backups.base.row_key import bare_type
 from clinic_backups.base.table import Column, Table
 from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.masks import Rule
@@ -130,7 +130,7 @@ def is_free(column: Column, bases: Mapping[str, str]) -> bool:
     """
     element = column.type.removesuffix("[]")
     base = bases.get(column.type) or bases.get(element) or element
-    return re.sub(r"\(.*?\)", "", base).removesuffix("[]") not in _ONLY_NUMBERS_AND_TIMES
+    return bare_type(base).removesuffix("[]") not in _ONLY_NUMBERS_AND_TIMES
 
 
 def spelled_type(type_: str) -> tuple[str, int | None]:

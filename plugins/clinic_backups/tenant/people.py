@@ -16,7 +16,8 @@ from clinic_backups.base.shared_unit import key_of_clinic
 from clinic_backups.base.text import literal
 from clinic_backups.tenant.clinic_key import ClinicKey
 from clinic_backups.tenant.extract import SqlFolder, ended
-from clinic_backups.tenant.strangers import Mentions, refuse, strangers_code
+from clinic_backups.tenant.sql_tokens import Mentions
+from clinic_backups.tenant.strangers import refuse, strangers_code
 from clinic_backups.tenant.tenant_db import Snapshot
 
 _SHOWN = 40

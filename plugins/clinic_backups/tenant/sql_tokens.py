@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 _MORE = r"(?:(?:[^\S\n]|--[^\n]*)*\n\s*'(?:{0})*(?:'|\Z))*"
@@ -256,3 +257,17 @@ def name_of(text: str) -> tuple[str, ...] | None:
         for part in (piece[0] for piece in _NAME_PART.finditer(text))
     ]
     return tuple(part.encode(errors="replace")[:63].decode(errors="ignore") for part in parts)
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """What texts of SQL may mean: their words, and the signs that may be operators; sorted, each once."""
+
+    words: tuple[str, ...]
+    signs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, *texts: str) -> Mentions:
+        """Those of some texts together."""
+        words = {word for text in texts for word in names_in(text)}
+        return cls(tuple(sorted(words)), tuple(sorted({sign for text in texts for sign in signs_in(text)})))

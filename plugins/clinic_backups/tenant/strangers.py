@@ -16,7 +16,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import table_in_sql
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.sql_tokens import names_in, signs_in
+from clinic_backups.tenant.sql_tokens import Mentions
 from clinic_backups.tenant.tenant_db import Snapshot
 
 SHOWN = 20
@@ -56,20 +56,6 @@ class StrangersCode:
             f"ALTER {self.kind.upper()} {name} OWNER TO the owner of the clinics' tables. Or, if you trust the role"
             f" {self.owner} with the data of all clinics, add it to CLINIC_BACKUPS_TRUSTED_OWNERS."
         )
-
-
-@dataclass(frozen=True)
-class Mentions:
-    """What texts of SQL may mean: their words, and the signs that may be operators; sorted, each once."""
-
-    words: tuple[str, ...]
-    signs: tuple[str, ...]
-
-    @classmethod
-    def of(cls, *texts: str) -> Mentions:
-        """Those of some texts together."""
-        words = {word for text in texts for word in names_in(text)}
-        return cls(tuple(sorted(words)), tuple(sorted({sign for text in texts for sign in signs_in(text)})))
 
 
 def strangers_code(

@@ -180,7 +180,9 @@ class TableLocks:
                 late, changed = cursor.fetchone()
                 if changed:
                     raise settings_changed(cursor, changed, "tables were read")
-                read = sorted({*(late or ()), *self._named_in_functions(cursor)})
+                named = self._named_in_functions(cursor, late or ())
+                # What was locked from the beginning cannot have changed.
+                read = sorted({*(late or ()), *(set(named) - {*self._held})})
                 seen = Definitions.read(cursor, read, MEMORY.get(("unlocked", self._place), self.version))
             MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
             if self._names and not late:
@@ -201,12 +203,12 @@ class TableLocks:
             raise_database_error(error, "comparing the tables with the snapshot")
         seen.require_same(now)
 
-    def _named_in_functions(self, cursor: Any) -> list[int]:
+    def _named_in_functions(self, cursor: Any, late: Sequence[int]) -> list[int]:
         """Relations that functions may have read, whether a lock still shows it or not."""
         question = ("named in functions", self._question)
         known: list[int] | None = MEMORY.get(question, self.version)
         if known is None:
-            known = named_in_functions(cursor, self._queries.values(), self._held)
+            known = named_in_functions(cursor, self._queries.values(), {*self._held, *late})
             MEMORY.keep(question, self.version, known)
         return known
 

@@ -19,7 +19,7 @@ class ChangedMeaning(NamedTuple):
 
 
 def changed_meaning(then: Column, now: Column, *, same_database: bool) -> ChangedMeaning | None:
-    """Say why a column's values mean something else than in the backup; none if nothing is known.
+    """How a column's type differs from the backup's so that values mean something else; none if nothing is known.
 
     That is so if another value of the same enum has a label's name now, or if an attribute of a composite type has
     moved, or is gone and another one stands in its place. If the type was created again, its labels have other numbers

@@ -1,4 +1,4 @@
--- The texts of the given views, and the functions' names in default values and generated columns of the given relations.
+-- The texts of the given views, and of the columns of the given relations that are computed when they are read.
 SELECT pg_get_viewdef(c.oid) FROM pg_class c WHERE c.oid = ANY (%(relations)s::oid[]) AND c.relkind IN ('v', 'm')
  UNION ALL
 SELECT pg_get_expr(d.adbin, d.adrelid)
