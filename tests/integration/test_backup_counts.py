@@ -1,9 +1,10 @@
-"""The catalog's own counts of its backups stay right, whatever is done to the records and at the same time."""
+"""The catalog's own counts of its backups and replicas stay right, whatever is done to the records and at the same time."""
 
 # ruff: noqa: E501 - SQL reads best in long lines
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from clinic_backups.base import connections
 from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from tests.postgres_fixtures import DemoDatabase
 
 MIDNIGHT = datetime(2026, 11, 24, tzinfo=UTC)
@@ -42,6 +44,29 @@ COUNTED = """
     SELECT day, clinic_id, trigger, kind, state, sum(n)::bigint FROM clinic_backups.backup_count
      GROUP BY 1, 2, 3, 4, 5 HAVING sum(n) <> 0
 """
+REPLICAS = """
+    INSERT INTO clinic_backups.backup_replica (backup_id, store_url, state, stored_at)
+    SELECT b.backup_id, w.url, CASE WHEN %(all)s THEN 'present'
+               ELSE (ARRAY['present', 'present', 'lost', 'damaged'])[1 + (b.id + length(w.url)) %% 4] END, now()
+      FROM clinic_backups.backup AS b CROSS JOIN unnest('{s3://a,s3://further}'::text[]) AS w (url)
+     WHERE %(all)s OR b.id %% 9 > 1 OR w.url = 's3://a'
+        ON CONFLICT DO NOTHING
+"""
+TRUTH_OF_REPLICAS = """
+    SELECT (b.started_at AT TIME ZONE 'UTC')::date, r.store_url, count(*)
+      FROM clinic_backups.backup AS b JOIN clinic_backups.backup_replica AS r USING (backup_id)
+     WHERE b.state = 'completed' AND r.state = 'present' GROUP BY 1, 2
+"""
+COUNTED_REPLICAS = """
+    SELECT day, store_url, sum(n)::bigint FROM clinic_backups.replica_count GROUP BY 1, 2 HAVING sum(n) <> 0
+"""
+LACKING = """
+    SELECT b.clinic_id::bigint, b.backup_id, w.url
+      FROM clinic_backups.backup AS b CROSS JOIN unnest('{s3://a,s3://further,s3://new}'::text[]) AS w (url)
+     WHERE b.state = 'completed' AND NOT EXISTS (SELECT FROM clinic_backups.backup_replica AS r
+           WHERE r.backup_id = b.backup_id AND r.store_url = w.url AND r.state = 'present')
+"""
+STORES = ["s3://a", "s3://further"]
 CHANGES = {
     "nothing": "SELECT 1",
     "states": "UPDATE clinic_backups.backup SET state = 'completed' WHERE state IN ('running', 'failed')",
@@ -52,6 +77,13 @@ CHANGES = {
     "fewer": "DELETE FROM clinic_backups.backup WHERE clinic_id = '2' OR state = 'deleted'",
     "none": "DELETE FROM clinic_backups.backup",
     "truncated": "TRUNCATE clinic_backups.backup CASCADE",
+    "replicas lost": "UPDATE clinic_backups.backup_replica SET state = 'lost' WHERE stored_at IS NOT NULL AND backup_id < '5'",
+    "replicas found": "UPDATE clinic_backups.backup_replica SET state = 'present'",
+    "replicas elsewhere": "UPDATE clinic_backups.backup_replica SET store_url = 's3://elsewhere' WHERE store_url = 's3://a'",
+    "replicas fewer": "DELETE FROM clinic_backups.backup_replica WHERE backup_id < '7'",
+    "replicas truncated": "TRUNCATE clinic_backups.backup_replica",
+    "one backup without its replica": "DELETE FROM clinic_backups.backup_replica WHERE (backup_id, store_url) = ('109-x', 's3://a')",
+    "lost and found": "UPDATE clinic_backups.backup SET state = CASE state WHEN 'lost' THEN 'completed' WHEN 'completed' THEN 'lost' ELSE state END",
 }
 
 
@@ -59,6 +91,7 @@ CHANGES = {
 def catalog(demo_database: DemoDatabase) -> Iterator[Catalog]:
     with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
         cursor.execute(ANYTHING_GOES + INSERT, {"from": MIDNIGHT, "first": 1, "last": 200})
+        cursor.execute(REPLICAS, {"all": False})
     yield Catalog(connections.parse("backup_catalog", demo_database.catalog_uri))
 
 
@@ -74,28 +107,51 @@ def test_they_are_those_of_the_records(catalog: Catalog, demo_database: DemoData
         cursor.execute(CHANGES[what])
     counts = BackupCounts(catalog.database)
     assert rows(demo_database, COUNTED) == rows(demo_database, TRUTH)
-    counts.compact()
-    assert rows(demo_database, "SELECT * FROM clinic_backups.backup_count") == rows(demo_database, TRUTH)
-    counts.recount()
-    assert rows(demo_database, "SELECT * FROM clinic_backups.backup_count") == rows(demo_database, TRUTH)
+    assert rows(demo_database, COUNTED_REPLICAS) == rows(demo_database, TRUTH_OF_REPLICAS)
+    for make_small in (counts.compact, counts.recount):
+        make_small()
+        assert rows(demo_database, "SELECT * FROM clinic_backups.backup_count") == rows(demo_database, TRUTH)
+        assert rows(demo_database, "SELECT * FROM clinic_backups.replica_count") == rows(demo_database, TRUTH_OF_REPLICAS)
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_stores_lack_is_as_the_records_say(catalog: Catalog, demo_database: DemoDatabase, what: str) -> None:
+    replicas = Replicas(catalog.database)
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("DELETE FROM clinic_backups.backup_replica")
+        cursor.execute(REPLICAS, {"all": True})
+    assert replicas.backlog(STORES) == replicas.waiting(STORES) == []
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute(CHANGES[what])
+    for stores in (STORES, STORES[:1], [*STORES, "s3://new"]):
+        truth = [row for row in rows(demo_database, LACKING) if row[2] in stores]
+        assert sorted(replicas.waiting(stores), key=str) == truth
+        assert {each.store_url: each.missing for each in replicas.backlog(stores)} == Counter(row[2] for row in truth)
+        of_clinic = [row for row in truth if row[0] == 3]
+        assert sorted(replicas.waiting(stores, clinic_id=3), key=str) == of_clinic
 
 
 @pytest.mark.parametrize("how", ["compact", "recount"])
 def test_what_others_write_meanwhile_is_counted_too(catalog: Catalog, demo_database: DemoDatabase, how: str) -> None:
     with closing(demo_database.connect()) as db, db.cursor() as cursor:
         cursor.execute(INSERT, {"from": MIDNIGHT, "first": 201, "last": 260})
+        cursor.execute(REPLICAS, {"all": False})
         cursor.execute("DELETE FROM clinic_backups.backup WHERE clinic_id = '3'")
         getattr(BackupCounts(catalog.database), how)()  # waits for nobody
         db.commit()
     assert rows(demo_database, COUNTED) == rows(demo_database, TRUTH)
+    assert rows(demo_database, COUNTED_REPLICAS) == rows(demo_database, TRUTH_OF_REPLICAS)
 
 
 def test_a_count_that_went_wrong_is_mended(catalog: Catalog, demo_database: DemoDatabase) -> None:
     with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
         cursor.execute("DELETE FROM clinic_backups.backup_count WHERE day > '2026-11-25' OR clinic_id = '1'")
+        cursor.execute("DELETE FROM clinic_backups.replica_count WHERE day > '2026-11-25'")
     assert rows(demo_database, COUNTED) != rows(demo_database, TRUTH)
+    assert rows(demo_database, COUNTED_REPLICAS) != rows(demo_database, TRUTH_OF_REPLICAS)
     BackupCounts(catalog.database).recount()
     assert rows(demo_database, COUNTED) == rows(demo_database, TRUTH)
+    assert rows(demo_database, COUNTED_REPLICAS) == rows(demo_database, TRUTH_OF_REPLICAS)
 
 
 @pytest.mark.parametrize("oldest_first", [False, True])

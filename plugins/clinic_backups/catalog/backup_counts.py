@@ -1,7 +1,8 @@
 """How many backups there are, by day and by clinic, as the catalog itself counts them (migration 0029).
 
 Each change of a record appends rows with +1 and -1, so that no backup waits for another one. Running backups are not
-counted: they are few, and are asked for each time.
+counted: they are few, and are asked for each time. The replicas of completed backups are counted in the same way, by
+day and by store (migration 0039).
 """
 
 from __future__ import annotations
@@ -31,24 +32,35 @@ from sqlalchemy import (
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_count
 
-_COMPACT = text("""
+_COMPACT = """
     WITH several AS (
-        SELECT ctid, count(*) OVER (PARTITION BY day, clinic_id, trigger, kind, state) AS rows
-          FROM clinic_backups.backup_count),
+        SELECT ctid, count(*) OVER (PARTITION BY {columns}) AS rows
+          FROM clinic_backups.{table}),
     gone AS (
-        DELETE FROM clinic_backups.backup_count
+        DELETE FROM clinic_backups.{table}
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM several WHERE rows > 1))
-        RETURNING day, clinic_id, trigger, kind, state, n)
-    INSERT INTO clinic_backups.backup_count (day, clinic_id, trigger, kind, state, n)
-    SELECT day, clinic_id, trigger, kind, state, sum(n) FROM gone GROUP BY 1, 2, 3, 4, 5 HAVING sum(n) <> 0""")
-_FORGET = text("DELETE FROM clinic_backups.backup_count")
-_RECOUNT = text("""
+        RETURNING {columns}, n)
+    INSERT INTO clinic_backups.{table} ({columns}, n)
+    SELECT {columns}, sum(n) FROM gone GROUP BY {columns} HAVING sum(n) <> 0"""
+_COUNTED = {"backup_count": "day, clinic_id, trigger, kind, state", "replica_count": "day, store_url"}
+"""The tables, and what each counts by."""
+_COMPACTED = [text(_COMPACT.format(table=table, columns=columns)) for table, columns in _COUNTED.items()]
+_RECOUNTED = [text(statement) for statement in (
+    "DELETE FROM clinic_backups.backup_count",
+    """
     INSERT INTO clinic_backups.backup_count (day, clinic_id, trigger, kind, state, n)
     SELECT (started_at AT TIME ZONE 'UTC')::date, NULL, trigger, kind, state, count(*)
       FROM clinic_backups.backup WHERE state <> 'running' GROUP BY 1, trigger, kind, state
      UNION ALL
     SELECT NULL, clinic_id, trigger, kind, state, count(*)
-      FROM clinic_backups.backup WHERE state <> 'running' GROUP BY clinic_id, trigger, kind, state""")
+      FROM clinic_backups.backup WHERE state <> 'running' GROUP BY clinic_id, trigger, kind, state""",
+    "DELETE FROM clinic_backups.replica_count",
+    """
+    INSERT INTO clinic_backups.replica_count (day, store_url, n)
+    SELECT (b.started_at AT TIME ZONE 'UTC')::date, r.store_url, count(*)
+      FROM clinic_backups.backup AS b JOIN clinic_backups.backup_replica AS r ON r.backup_id = b.backup_id
+     WHERE b.state = 'completed' AND r.state = 'present' GROUP BY 1, 2""",
+)]  # fmt: skip
 DAY = timedelta(days=1)
 Classes = Sequence[tuple[str, str, str]]
 """Trigger, kind and state of backups that are counted together."""
@@ -77,15 +89,16 @@ class BackupCounts:
 
     def compact(self) -> None:
         """Add up the rows of equal backups. Those that others add meanwhile stay as they are."""
-        with self._database.transaction("adding up the counts of backups") as db:
-            db.execute(_COMPACT)
+        for statement in _COMPACTED:
+            with self._database.transaction("adding up the counts of backups") as db:
+                db.execute(statement)
 
     def recount(self) -> None:
         """Count all records again, in one snapshot: after a restore of the catalog the counts might be others."""
         with self._database.transaction("counting the backups again") as db:
             db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            db.execute(_FORGET)
-            db.execute(_RECOUNT)
+            for statement in _RECOUNTED:
+                db.execute(statement)
 
 
 def place_of(

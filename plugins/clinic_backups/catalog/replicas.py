@@ -15,6 +15,7 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.replica import Condition, Loss, ReplicaProblem
 from clinic_backups.catalog.catalog_database import CatalogDatabase
+from clinic_backups.catalog.lacking import lacking
 from clinic_backups.catalog.shared_round_trips import later
 from clinic_backups.catalog.tables import backup, backup_replica, store, store_identity
 
@@ -135,11 +136,12 @@ class Replicas:
         statement = select(backup.c.clinic_id, backup.c.backup_id, missing.c.store_url).select_from(
             backup.join(missing, _lacks(missing))
         )
-        if clinic_id is not None:
-            statement = statement.where(backup.c.clinic_id == clinic_id)
         with self._database.transaction("reading which replicas are missing") as db:
-            rows = db.execute(statement.order_by(backup.c.started_at.desc(), missing.c.store_url))
-            return [(row.clinic_id, row.backup_id, row.store_url) for row in rows]
+            where = backup.c.clinic_id == clinic_id if clinic_id is not None else lacking(db, store_urls)
+            if where is None:
+                return []
+            statement = statement.where(where).order_by(backup.c.started_at.desc(), missing.c.store_url)
+            return [(row.clinic_id, row.backup_id, row.store_url) for row in db.execute(statement)]
 
     def backlog(self, store_urls: Sequence[str]) -> list[Backlog]:
         """The number of replicas that each store lacks. Stores that lack none are left out."""
@@ -159,7 +161,8 @@ class Replicas:
             .order_by(missing.c.store_url)
         )
         with self._database.transaction("reading which replicas are missing") as db:
-            return [Backlog(*row) for row in db.execute(statement)]
+            where = lacking(db, store_urls)
+            return [] if where is None else [Backlog(*row) for row in db.execute(statement.where(where))]
 
     def count_in(self, store_url: str) -> int:
         """The number of backups in a store, according to the catalog."""

@@ -91,6 +91,15 @@ backup_count = Table(
     Column("n", BigInteger, nullable=False),
 )
 
+# How many replicas of completed backups each store has, of the backups of each day in UTC.
+replica_count = Table(
+    "replica_count",
+    metadata,
+    Column("day", Date, nullable=False),
+    Column("store_url", Text, nullable=False),
+    Column("n", BigInteger, nullable=False),
+)
+
 # What the preflight of a run compared, so that its backups need not compare it again.
 comparison = Table(
     "comparison",
