@@ -12,7 +12,7 @@ from pathlib import Path
 
 LIMIT_SECONDS = 240
 _FENCE = re.compile(r"^```(\w*)$")
-_MARK = re.compile(r"^<!-- (not run: (?P<reason>.+)|exit (?P<code>\d+)) -->$")
+_MARK = re.compile(r"^<!-- (not run: (?P<reason>.+)|exit (?P<code>\d+)|(?P<airflow>with Airflow)) -->$")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Block:
     :ivar part: number of its section, and of its heading below it; 0 before the first.
     :ivar kind: ``sh`` for commands, ``text`` for what the commands before it print.
     :ivar reason: why a test cannot run it; empty if one can.
+    :ivar in_airflow: it needs a running Airflow. Then a text is what the tasks' logs print.
     """
 
     part: tuple[int, int]
@@ -29,6 +30,7 @@ class Block:
     text: str
     reason: str = ""
     code: int = 0
+    in_airflow: bool = False
 
 
 def blocks(page: Path) -> list[Block]:
@@ -42,7 +44,8 @@ def blocks(page: Path) -> list[Block]:
         if inside is not None:
             if fence:
                 reason, code = (mark["reason"] or "", int(mark["code"] or 0)) if mark else ("", 0)
-                found.append(Block((section, heading), kind, "\n".join(inside), reason, code))
+                is_in_airflow = mark is not None and bool(mark["airflow"])
+                found.append(Block((section, heading), kind, "\n".join(inside), reason, code, is_in_airflow))
                 inside, mark = None, None
             else:
                 inside.append(line)
@@ -76,6 +79,11 @@ class Shell:
     def last(self, pattern: str) -> str:
         """What a pattern's group found last in all that was printed."""
         return re.findall(pattern, self.printed)[-1]
+
+    def saw(self, text: str) -> None:
+        """The reader read this elsewhere, for instance in a log."""
+        self.printed += text
+        self._unread += text
 
     def run(self, block: Block) -> None:
         """Run commands, or look whether those since the last look printed these lines."""

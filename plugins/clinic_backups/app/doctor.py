@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from clinic_backups.app.held import held
 from clinic_backups.app.runbook import PAGE, Section
 from clinic_backups.app.work import Parts
 from clinic_backups.archive.encryption import parse_recipients, public_keys
-from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
-from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.board import Board, Counts
-from clinic_backups.stores import condition
 from clinic_backups.stores.marker import read_marker
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -64,6 +62,8 @@ class Doctor:
     def __init__(self, parts: Parts) -> None:
         self._parts, self._found = parts, Diagnosis()
         self._stored = 0
+        self._elsewhere = ""
+        """The further store that has most backups."""
         self._list_is_wrong = ""
         """The clinics' database answers, but not with a list of clinics that can all be backed up: the remedy."""
         self._counts: Counts | None = None
@@ -73,6 +73,8 @@ class Doctor:
         self._see("SQL folder", self._folder)
         self._see("public keys", self._recipients)
         self._see("store", self._store)
+        if self._parts.settings.store_url and self._parts.settings.replica_stores:
+            self._see("further stores", self._further)
         self._see("catalog", self._catalog)
         self._see("clinics' database", self._clinic_db)
         self._see("secret key", self._identity)
@@ -113,14 +115,22 @@ class Doctor:
             marker = read_marker(store)
         except PlaceMissing as error:
             return "missing", error.message
-        keys = condition.by_archive(store.list(ROOT))
-        whole = [key for key, objects in keys.items() if condition.is_whole(objects)]
-        self._stored = len(whole)
-        if marker is None and not whole:
+        self._stored, said = held(store)
+        if marker is None and not self._stored:
             return "missing", f"{store.url} answers and is empty: no marker and no backup."
-        began = [at for key in whole if (parts := parse_key(key)) and (at := parts.began_at)]
-        newest = f", the newest of {iso(max(began))}" if began else ""
-        return "ok", f"{store.url} holds {len(whole):,} backups{newest}."
+        return "ok", said
+
+    def _further(self) -> tuple[SightState, str]:
+        said, failed, most = list[str](), False, 0
+        for url in self._parts.bare_stores.urls[1:]:
+            try:
+                count, text = held(self._parts.bare_stores.at(url))
+            except ClinicBackupsError as error:
+                failed, count, text = True, 0, error.message
+            said.append(text)
+            if count > most:
+                most, self._elsewhere = count, url
+        return "error" if failed else "ok", " ".join(said)
 
     def _catalog(self) -> tuple[SightState, str]:
         # Only now: Alembic takes 0.2 s to import, and no other command needs it.
@@ -227,11 +237,7 @@ class Doctor:
                 "Set CLINIC_BACKUPS_RECIPIENTS to the line that it prints.",
             )  # fmt: skip
         elif self._is_store_away(at):
-            self._say(
-                "The store does not answer, or is not set. Nothing can be backed up or restored without it.",
-                "Correct CLINIC_BACKUPS_STORE_URL and its connection. Then run clinic-backups doctor again.",
-                section=Section.BUCKET,
-            )
+            self._of_lost_store()
         elif self._is_server_lost(at):
             self._of_lost_server(at)
         elif at["catalog"] == "lost":
@@ -289,6 +295,24 @@ class Doctor:
         """The clinics are gone, or nothing on their server answers, and the store has backups to make it again."""
         is_silent = at["clinics' database"] == "error" and not self._list_is_wrong
         return self._stored > 0 and (at["clinics' database"] == "lost" or (is_silent and at["catalog"] == "error"))
+
+    def _of_lost_store(self) -> None:
+        correct = "Correct CLINIC_BACKUPS_STORE_URL and its connection. Then run clinic-backups doctor again."
+        if not self._elsewhere:
+            self._say(
+                "The store does not answer, or is not set. Nothing can be backed up or restored without it.",
+                correct, section=Section.BUCKET,
+            )  # fmt: skip
+            return
+        self._say(
+            f"The store does not answer, or is not set. Its backups are in {self._elsewhere}, too. Nothing can"
+            " be backed up until that is mended.",
+            correct,
+            "To restore meanwhile, without a safety backup: clinic-backups bucket --clinic ID, then clinic-backups"
+            " restore --clinic ID --archive KEY. clinic-backups recover reads that store by itself.",
+            f"If the store is lost: make {self._elsewhere} the first store, as the runbook says.",
+            section=Section.BUCKET,
+        )
 
     def _of_lost_server(self, at: Mapping[str, SightState]) -> None:
         is_gone = at["clinics' database"] == "lost"

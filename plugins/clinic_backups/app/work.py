@@ -61,6 +61,7 @@ from clinic_backups.restore.rehearse_clinics import rehearse
 from clinic_backups.restore.request import LONGEST_BACKUP_ID, RestoreRequest, moment_of
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
+from clinic_backups.restore.stores_read import StoresRead
 from clinic_backups.tenant.data_time import AskTime
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
@@ -129,7 +130,13 @@ class Parts(Shared):
         file = identity_file or self.settings.identity_file
         if file is None:
             raise self._without_identity()
-        return Archives(self.stores, load_identities(file), unpack_ratio=self.settings.unpack_ratio, **options)
+        ratio, notes = self.settings.unpack_ratio, self.stores_read
+        return Archives(self.stores, load_identities(file), unpack_ratio=ratio, notes=notes, **options)
+
+    @cached_property
+    def stores_read(self) -> StoresRead:
+        """Which stores archives were read from."""
+        return StoresRead()
 
     def _without_identity(self) -> SettingsError:
         return SettingsError(
@@ -324,7 +331,7 @@ class Parts(Shared):
         settings = self._with_recipients(identity_file)
         # The restore's own mail names the safety backup.
         backup = self.backup(announcer=Announcer("never"), clinic_db=self.restore_db, settings=settings)
-        return SafetyBackup(settings=settings, backup=backup, restore_db=self.restore_db)
+        return SafetyBackup(settings=settings, backup=backup, restore_db=self.restore_db, store=self.store)
 
     def _with_recipients(self, identity_file: Path | None) -> Settings:
         """The settings; without recipients in them, those of the keys that open the backups."""

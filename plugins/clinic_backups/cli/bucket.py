@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.base.clock import machine_now
+from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
@@ -47,19 +48,27 @@ def bucket(
     """List what a store holds, from the store alone: no catalog, no secret key and no database are needed.
 
     A backup is complete if all archives that it needs are there, in the sizes that its envelope says. `clinic-backups
-    verify` reads them too.
+    verify` reads them too. A store that cannot be read is named, and the others are listed. The exit code is then 1.
     """
     with_parts = parts()
     urls = (store,) if store else with_parts.bare_stores.urls
     steps, found, requests = Steps(), [], []
+    failures = dict[str, ClinicBackupsError]()
     with steps:
         for url in urls:
-            opened = with_parts.bare_store(url, connection)
-            found.append(read_contents(opened, machine_now(), steps.listener, clinic_id=clinic))
-            requests.append(read_requests(opened, clinic))
+            try:
+                opened = with_parts.bare_store(url, connection)
+                contents = read_contents(opened, machine_now(), steps.listener, clinic_id=clinic)
+                requests.append(read_requests(opened, clinic))
+                found.append(contents)
+            except ClinicBackupsError as error:
+                failures[url] = error
+    if not found:
+        raise next(iter(failures.values()))
     if json:
-        print_json([_as_json(each, of) for each, of in zip(found, requests, strict=True)])
-        return
+        away = [{"store": url, "error": each.message, "hint": each.hint} for url, each in failures.items()]
+        print_json([*(_as_json(each, of) for each, of in zip(found, requests, strict=True)), *away])
+        raise typer.Exit(1 if failures else 0)
     for each, of in zip(found, requests, strict=True):
         _show(each, each_backup=clinic is not None)
         _show_requests(of)
@@ -70,6 +79,10 @@ def bucket(
             " service back in an empty database: `clinic-backups recover`. To make the catalog anew:"
             " `clinic-backups catalog migrate`, then `clinic-backups catalog rebuild`."
         )
+    for url, failed in failures.items():
+        errors.print(f"[red]{escape(url)} cannot be read:[/] {escape(failed.message)}\nHINT: {escape(failed.hint)}")
+    if failures:
+        raise typer.Exit(1)
 
 
 def _show(found: StoreContents, *, each_backup: bool) -> None:

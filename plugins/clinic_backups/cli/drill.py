@@ -14,7 +14,7 @@ from clinic_backups.catalog.proofs import ProofRecord
 from clinic_backups.cli.certificate import COLUMNS, cells
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
-from clinic_backups.cli.output import Steps, errors, print_json, print_table
+from clinic_backups.cli.output import Steps, errors, print_json, print_table, show_stores
 from clinic_backups.drill.unit import Drilled
 
 
@@ -59,6 +59,7 @@ def drill(
         print_json([proof.to_json() | {"sums": amounts[proof.backup_id]} for proof in done])
     else:
         print_table("Drills", COLUMNS, [cells(proof) for proof in done])
+    show_stores(with_parts.stores_read, only_if_bad=True)
     failed = [proof for proof in done if not proof.is_good]
     for proof in failed:
         errors.print(f"[red]{escape(named(proof.clinic_id))}:[/] {escape(proof.error or '')}")

@@ -30,6 +30,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.load_settings import in_words, words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
+from clinic_backups.restore.stores_read import StoresRead
 
 FAILED, WRONG_CALL, TRY_AGAIN = 1, 2, 75
 STYLES = {
@@ -218,6 +219,16 @@ class Bars:
             yield show
         finally:
             bars.remove_task(task)
+
+
+def show_stores(read: StoresRead, *, only_if_bad: bool = False) -> None:
+    """Say which stores archives were read from, and which could not be used."""
+    if only_if_bad and not read.problems:
+        return
+    for text in read.problems:
+        errors.print(f"[yellow]{escape(one_line(text))}[/]")
+    for text in read.said:
+        errors.print(escape(one_line(text)))
 
 
 class Steps:

@@ -20,7 +20,7 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
-from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table
+from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table, show_stores
 from clinic_backups.recovery.choice import Chooser, Doubt, Plan
 from clinic_backups.recovery.recovery import Recovery
 from clinic_backups.recovery.report import Report
@@ -80,12 +80,8 @@ def recover(
     doubt, belief = _belief(with_parts)
     forgotten = _forgotten(with_parts, identity)
     file = identity or with_parts.settings.identity_file
-    steps, bad = Steps(), list[str]()
-
-    def replica(source: Any, url: str, error: ClinicBackupsError) -> None:
-        bad.append(f"{url}: {error.message}")
-
-    archives = with_parts.archives(identity, on_bad_replica=replica)
+    steps = Steps()
+    archives = with_parts.archives(identity)
     keys = public_keys(file) if file is not None else ()
     chooser = Chooser(with_parts.stores, machine_now(), keys=keys, doubt=doubt)
     with steps:
@@ -114,11 +110,10 @@ def recover(
         with steps:
             report = recovery.run(made, chooser, only=clinics, allow_missing=allow_missing)
     if json:
-        print_json(report.to_json() | {"bad_replicas": bad})
+        print_json(report.to_json() | with_parts.stores_read.to_json())
     else:
-        for text in bad:
-            errors.print(f"[yellow]A replica was not used:[/] {escape(text)}")
         _show(report)
+        show_stores(with_parts.stores_read)
     raise typer.Exit(0 if report.is_whole else 1)
 
 
@@ -126,7 +121,7 @@ def _planned(
     chooser: Chooser, until: Any, clinics: Any, belief: str, kept: dict[str, str] | None = None
 ) -> Plan:  # fmt: skip
     made = chooser.plan(until or machine_now(), clinics, kept)
-    made.belief = belief
+    made.belief, made.sources = belief, chooser.read_from(made)
     return made
 
 
@@ -185,6 +180,8 @@ def _show_plan(plan: Plan, forgotten: Forgetful, *, json: bool) -> None:
             errors.print(f"[yellow]{escape(str(choice.unit))}:[/] {escape(in_words(one_line(text)))}")
     for text in plan.stores:
         errors.print(f"[yellow]{escape(one_line(text))}[/]")
+    for text in plan.sources:
+        errors.print(escape(text))
     errors.print(f"The moments of the backups are {_span(plan.apart_seconds)} apart.")
     errors.print(escape(plan.belief))
     for text in forgotten.said:

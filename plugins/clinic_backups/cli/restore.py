@@ -19,7 +19,7 @@ from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
-from clinic_backups.cli.output import Steps, errors, print_json
+from clinic_backups.cli.output import Steps, errors, print_json, show_stores
 from clinic_backups.cli.row_param import named_rows
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore, refused
@@ -110,6 +110,7 @@ def restore(
     with steps:
         made = runner.plan(request)
     _show_plan(made, json=json and plan)
+    show_stores(with_parts.stores_read, only_if_bad=True)
     if plan:
         raise typer.Exit(1 if made.refusals else 0)
     if made.refusals:
@@ -152,6 +153,7 @@ def _without_catalog(
     with steps:
         made = service.plan(source, request)
     _show_plan(made, json=json)
+    show_stores(with_parts.stores_read, only_if_bad=True)
     say_requests(forgotten)
     if only_plan:
         raise typer.Exit(1 if made.refusals else 0)

@@ -190,7 +190,8 @@ class UnitDrill:
         if not requests.tables:
             return
         try:
-            leaving = leaving_out(self._archives, fetched, requests, self._folder.drift())
+            keys = self._definition.foreign_keys()
+            leaving = leaving_out(self._archives, fetched, requests, self._folder.drift(), links=keys)
         except PermanentError as error:
             drilled.checks.append(Check("forgotten rows", "not possible", error.message))
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -66,12 +67,15 @@ class Plan:
 
     :param as_of: no backup has rows that are later.
     :param belief: how far the archives are believed, as a sentence.
+    :param stores: what is wrong with stores, as sentences.
+    :param sources: which stores have the backups, as sentences.
     """
 
     as_of: datetime
     choices: list[Choice]
     belief: str = ""
     stores: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
 
     @property
     def shared(self) -> Choice:
@@ -116,7 +120,8 @@ class Plan:
         """Plain JSON types."""
         return {
             "as_of": iso(self.as_of), "apart_seconds": self.apart_seconds, "belief": self.belief,
-            "stores": self.stores, "units": [choice.to_json() for choice in self.choices], "missing": self.missing(),
+            "stores": self.stores,
+            "sources": self.sources, "units": [choice.to_json() for choice in self.choices], "missing": self.missing(),
         }  # fmt: skip
 
 
@@ -129,12 +134,12 @@ def data_at(envelope: Envelope) -> datetime:
 class _Stored:
     """One backup in the stores.
 
-    :param sizes: the sizes that its archive has there.
+    :param sizes: the sizes that its archive has, by store, the primary first.
     :param stores: the stores with an envelope of it, the primary first. Without one it is no backup.
     """
 
     archive_key: str
-    sizes: set[int] = field(default_factory=set)
+    sizes: dict[str, int] = field(default_factory=dict)
     stores: list[ObjectStore] = field(default_factory=list)
 
     @property
@@ -176,7 +181,7 @@ class Chooser:
                 assert known is not None  # noqa: S101 - only such keys were listed
                 each = self._units.setdefault(known.clinic_id, {}).setdefault(key, _Stored(key))
                 if "archive" in parts:
-                    each.sizes.add(parts["archive"].size_bytes)
+                    each.sizes[store.url] = parts["archive"].size_bytes
                 if "envelope" in parts:
                     each.stores.append(store)
 
@@ -211,6 +216,18 @@ class Chooser:
                     f"The backup is {(newest - at).days} days older than the newest of all. Has this clinic left?"
                 )
         return plan
+
+    def read_from(self, plan: Plan) -> list[str]:
+        """From which stores the chosen backups would be read first, as sentences."""
+        first = Counter[str]()
+        for choice in plan.taken:
+            assert choice.envelope is not None  # noqa: S101 - it is taken
+            of = choice.envelope.archive
+            sizes = self._units[choice.unit][of.key].sizes
+            first[next(url for url, size in sizes.items() if size == of.size_bytes)] += 1
+        return [
+            f"{count:,} backup{'' if count == 1 else 's'} would be read from {url}." for url, count in first.items()
+        ]
 
     def next_best(self, plan: Plan, choice: Choice, problem: str) -> None:
         """Give up the backup that was chosen, because of a problem, and choose the next older one."""
@@ -299,7 +316,7 @@ class Chooser:
     def _problem(self, unit: ClinicId, envelope: Envelope) -> str:
         for archive in (envelope.archive, *envelope.chain):
             known = self._units.get(unit, {}).get(archive.key)
-            sizes = known.sizes if known else set()
+            sizes = {*known.sizes.values()} if known else set()
             if not sizes:
                 return f"the archive {archive.key} is missing."
             if archive.size_bytes not in sizes:

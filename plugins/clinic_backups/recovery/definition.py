@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from clinic_backups.base.database_errors import refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.base.shared_unit import DEFINITION, ROLES, SEQUENCES, UNDUMPED
 from clinic_backups.base.text import in_sql, quoted_table
-from clinic_backups.recovery import roles
+from clinic_backups.recovery import old_rows, roles
 from clinic_backups.recovery.dump_text import Dump, Item, dump_in
+from clinic_backups.recovery.keys_in_dump import foreign_keys_in
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.session import Session, Unfinished
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.positions import SequenceFacts, sequences
 
 _EVERYWHERE = ("42P06", "42710")
@@ -28,6 +30,7 @@ _EVERYWHERE = ("42P06", "42710")
 _THERE = ("42P07", "42710", "42P16")
 """SQLSTATEs of indexes and constraints that an interrupted run has made, or the other sessions of this one."""
 _NOT_UNIQUE = "23505"
+_EXCLUDED = "23P01"
 _FOREIGN_KEY_BROKEN = "23503"
 _SQL_SHOWN = 8000
 _RIGHTS = ("ACL", "DEFAULT ACL", "COMMENT", "")
@@ -97,6 +100,11 @@ class Definition:
                 left.append(_unfinished(failed))
         rights = self.dump.database_rights(in_sql(database))
         return [*left, *_others(session, rights)]
+
+    def foreign_keys(self) -> list[Reference]:
+        """All foreign keys of the database. A backup from before a migration does not know those that it made."""
+        made = [item.sql for item in self.dump.after() if item.kind == "FK CONSTRAINT"]
+        return foreign_keys_in([*made, *(text for _, each in self._undumped("after") for text in each)])
 
     def make_after(self, target: Connection, jobs: int) -> list[Unfinished]:
         """Make indexes, constraints, triggers and the rest, over the rows. It may be called again after a failure.
@@ -258,7 +266,7 @@ def _made_after_all(session: Session, item: Item) -> list[Unfinished]:
     if code == _FOREIGN_KEY_BROKEN and item.kind == "FK CONSTRAINT":
         code = _tried(session, item.sql.rstrip().removesuffix(";").rstrip() + " NOT VALID;")
     if code is not None and code not in _THERE:
-        left.append(_unfinished(item, code))
+        left.append(_unmet(session, item, code))
     else:
         left += _others(session, item.owners)
     session.commit("making indexes and constraints")
@@ -272,6 +280,17 @@ def _loose(session: Session, table: str, name: str, query: str) -> Unfinished:
         " that was restored. It counts for new rows.",
         f"{query}; ALTER TABLE {quoted_table(table)} VALIDATE CONSTRAINT {in_sql(name)};",
     )
+
+
+def _unmet(session: Session, item: Item, code: str) -> Unfinished:
+    """An item that was not made. If the rows do not meet it, it is named with its table and their number."""
+    left, said, query = _unfinished(item, code), None, ""
+    if code == _NOT_UNIQUE:
+        with suppress(PermanentError), session.savepoint():
+            said, query = old_rows.not_unique(session, item.sql)
+    elif code == _EXCLUDED:
+        said = old_rows.excluding(item.sql)
+    return left if said is None else replace(left, what=said, sql=f"{query}{left.sql}")
 
 
 def _unfinished(item: Item, code: str = "") -> Unfinished:

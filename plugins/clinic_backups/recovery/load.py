@@ -21,6 +21,10 @@ from clinic_backups.restore.archives import Archives, Fetched
 from clinic_backups.restore.leaving_out import Leaving
 from clinic_backups.restore.missing_blocks import MissingBlocks
 
+MIGRATED = (
+    "A migration lies between the two backups. Run the same command with --allow-missing: it goes on without this unit,"
+    " and says how to restore it afterwards. Or make a new database and choose another moment with --as-of."
+)
 WAITING_BYTES = 4 * 1024 * 1024
 OnLoaded = Callable[[str, int], object]
 
@@ -33,9 +37,12 @@ class Loaded:
     transaction: int
 
 
+OnDone = Callable[[Session, Loaded], object]
+
+
 def load(
     target: Connection, archives: Archives, fetched: Fetched, *,
-    note: Callable[[Session, Loaded], object] = nobody, on_loaded: OnLoaded = nobody, leaving: Leaving | None = None,
+    note: OnDone = nobody, on_loaded: OnLoaded = nobody, leaving: Leaving | None = None,
 ) -> Loaded:  # fmt: skip
     """Load all rows of a backup. The tables have no indexes, foreign keys and triggers yet.
 
@@ -138,9 +145,7 @@ def _require_columns(session: Session, manifest: Manifest) -> None:
             what = f"the table {name}" if name not in there else f"the column {lacking[0]} of {name}"
             raise PermanentError(
                 f"Backup {manifest.backup_id} has rows of {what}, which the definition of the database does not have.",
-                hint="A migration lies between the two backups. Run the same command with --allow-missing: it goes on"
-                " without this unit, and says how to restore it afterwards. Or make a new database and choose another"
-                " moment with --as-of.",
+                hint=MIGRATED,
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +22,12 @@ from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SEQUENCES, SQL, is_shared, named
 from clinic_backups.base.table import Table
-from clinic_backups.recovery import duplicates, finishing, notes, target
+from clinic_backups.recovery import duplicates, finishing, notes, old_rows, target
 from clinic_backups.recovery.choice import Choice, Chooser, Plan
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.duplicates import Replaced
 from clinic_backups.recovery.files import deleted_before, require_usable, without_backup
-from clinic_backups.recovery.load import Loaded, load
+from clinic_backups.recovery.load import Loaded
 from clinic_backups.recovery.proof import sql_folder
 from clinic_backups.recovery.proofs import Proof
 from clinic_backups.recovery.report import Report
@@ -36,6 +36,7 @@ from clinic_backups.recovery.work import Work
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.leaving_out import Leaving, leaving_out
 from clinic_backups.restore.requests_in_stores import NOTHING, Forgetful
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlFolder
 
@@ -64,6 +65,7 @@ class Recovery:
         self._listener, self._forgotten = listener, forgotten
         self._leaving: dict[ClinicId, Leaving] = {}
         self._drift = Drift()
+        self._keys: Sequence[Reference] = ()
         self._manifests: dict[ClinicId, Manifest] = {}
         self._positions: dict[ClinicId, bytes] = {}
         self._known_tables: dict[Table, Table] = {}
@@ -123,6 +125,7 @@ class Recovery:
             no_folder = SQL not in files and self._sql_dir is not None
             folder = SqlFolder(self._sql_dir) if no_folder and self._sql_dir else stack.enter_context(sql_folder(files))
             self._drift = folder.drift()
+            self._keys = definition.foreign_keys() if self._forgotten.records else ()
             report = self._recover(plan, definition, folder, [str(unit) for unit in only], missing, allow_missing)
             report.left += [Unfinished(text) for text in deleted_before(files, plan)]
             return report
@@ -139,7 +142,10 @@ class Recovery:
         self._work.timed(_ROWS, lambda: self._rows(plan, allow_missing))
         report.replaced = self._work.timed("rows that came twice", self._duplicates)
         left += self._work.step(
-            "indexes and constraints", lambda session: _json(definition.make_after(self._connection, self._jobs))
+            "indexes and constraints",
+            lambda session: _json(
+                [*definition.make_after(self._connection, self._jobs), *old_rows.make_again(session)]
+            ),
         )
         report.sequences = self._work.step(
             "sequences", lambda session: definition.set_sequences(session, self._positions.values())
@@ -251,11 +257,12 @@ class Recovery:
             )  # fmt: skip
 
         try:
-            leaving = leaving_out(self._archives, fetched, self._forgotten.of_clinic(choice.unit), self._drift)
+            requests = self._forgotten.of_clinic(choice.unit)
+            leaving = leaving_out(self._archives, fetched, requests, self._drift, links=self._keys)
             if leaving is not None:
                 self._leaving[choice.unit] = leaving
             if not is_done:
-                load(self._connection, self._archives, fetched, note=note, leaving=leaving)
+                old_rows.load_as_far(self._connection, self._archives, fetched, note=note, leaving=leaving)
         except PermanentError as error:
             if not allow_missing:
                 raise

@@ -15,6 +15,7 @@ from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
 from clinic_backups.base.listening import NOBODY, Listener, nobody
+from clinic_backups.restore.stores_read import StoresRead
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.condition import require_intact
 from clinic_backups.stores.configured import Stores
@@ -96,6 +97,7 @@ class Archives:
     :param bound_of: returns by their ids how much the backups of the chain hold; none if that is not known.
     :param unpack_ratio: an archive may unpack to this many times its size if nothing is known of its backup.
     :param on_bad_replica: called with the source, a store's URL and its error before the next store is tried.
+    :param notes: keeps which store was read.
     """
 
     def __init__(
@@ -105,12 +107,14 @@ class Archives:
         *,
         listener: Listener = NOBODY,
         on_bad_replica: OnBadReplica = nobody,
+        notes: StoresRead | None = None,
         bound_of: Callable[[str], Bound | None] = _unknown,
         unpack_ratio: int = RATIO,
     ) -> None:
         self._bound_of, self._unpack_ratio = bound_of, unpack_ratio
         self._stores, self.identities = stores, identities
         self.listener, self._on_bad_replica = listener, on_bad_replica
+        self._notes = notes if notes is not None else StoresRead()
 
     def fetch(self, source: Source, *, keep: bool = True, only: Choice | None = None) -> Fetched:
         """Read the backup's own archive to its end, before anything else, because the manifest is its last member.
@@ -237,12 +241,15 @@ class Archives:
 
         def pass_over(url: str, error: ClinicBackupsError) -> None:
             failures.append(error)
+            self._notes.bad(source.backup_id, url, error)
             self._on_bad_replica(source, url, error)
             if url != self._stores.urls[-1]:
                 self.listener.step(f"{what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
 
         try:
-            return self._stores.first(check, pass_over)
+            found = self._stores.first(check, pass_over)
+            self._notes.good(source.backup_id, found[0].url)
+            return found
         except ObjectNotFound as error:
             if not all(isinstance(failure, ObjectNotFound) for failure in failures):
                 raise

@@ -69,7 +69,9 @@ def requests_in(stores: Stores, identities: Sequence[Any], clinic_id: ClinicId |
             )
     records = sorted((each.record for each in genuine.values()), key=lambda each: (each.at, each.table))
     marks = [each.mark for each in genuine.values()]
-    return Forgetful(records, secrets, (*_said(records, marks), *notes), _problems(found, secrets, genuine))
+    return Forgetful(
+        records, secrets, (*_said(records, marks, are_all=not failures), *notes), _problems(found, secrets, genuine)
+    )
 
 
 def in_catalog(
@@ -97,7 +99,9 @@ def in_catalog(
     return Forgetful([*records, *lost.values()], secrets, tuple(said))
 
 
-def _said(records: Sequence[ForgottenRecord], marks: Sequence[bytes]) -> list[str]:
+def _said(records: Sequence[ForgottenRecord], marks: Sequence[bytes], *, are_all: bool) -> list[str]:
+    if not records and not are_all:
+        return ["The stores that answer hold no erasure requests, so no row is left out. Others may hold some."]
     if not records:
         return ["The stores hold no erasure requests, so no row is left out. If there were some, they are lost."]
     lines = [

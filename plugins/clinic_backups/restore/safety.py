@@ -12,11 +12,12 @@ from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import IntegrityError
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.unit_sql import unit_sql
+from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant.tenant_db import Snapshot
 
 
@@ -25,10 +26,13 @@ class SafetyBackup:
 
     :param backup: reads through the restore's own connection.
     :param restore_db: that connection.
+    :param store: where the backups go to.
     """
 
-    def __init__(self, *, settings: Settings, backup: ClinicBackup, restore_db: Connection) -> None:
-        self._settings, self._backup, self._restore_db = settings, backup, restore_db
+    def __init__(
+        self, *, settings: Settings, backup: ClinicBackup, restore_db: Connection, store: ObjectStore | None = None
+    ) -> None:  # fmt: skip
+        self._settings, self._backup, self._restore_db, self._store = settings, backup, restore_db, store
 
     def take(
         self,
@@ -51,6 +55,7 @@ class SafetyBackup:
         """
         if not any(present.rows.values()) and self._is_empty(clinic.id, present.snapshot):
             return None
+        self._require_store()
         # Without the run's id. A backup with that id would continue one of an earlier attempt, which holds another
         # moment's state.
         only = f", of {', '.join(tables)} only" if tables else ""
@@ -69,6 +74,20 @@ class SafetyBackup:
                     hint="Nothing was changed. Check that each extract gives the same rows every time it runs.",
                 )
         return saved
+
+    def _require_store(self) -> None:
+        """:raises ClinicBackupsError: the store that backups go to does not answer, or is another one."""
+        try:
+            if self._store is not None:
+                self._store.identified()
+        except ClinicBackupsError as error:
+            kind = TransientError if isinstance(error, TransientError) else PermanentError
+            raise kind(
+                f"The state before the restore cannot be backed up, so nothing was restored. {error.message}",
+                hint=f"{error.hint} If that store is lost and a further one has the backups, make that one the first"
+                " store (docs/runbook.md, section 4), and restore again. To restore without a safety backup:"
+                " `clinic-backups bucket --clinic ID`, then `clinic-backups restore --clinic ID --archive KEY`.",
+            ) from error
 
     def _is_empty(self, clinic_id: ClinicId, snapshot: str) -> bool:
         """Whether no table has a row of the clinic, including tables that the plan does not compare."""
