@@ -35,6 +35,7 @@ TESTS = (
     "tests/integration/test_drift_by_number.py",
     "tests/integration/test_refused_rightly.py",
     "tests/integration/test_collations.py",
+    "tests/integration/test_collations_told.py",
     "tests/integration/test_strangers.py",
     "tests/integration/test_parents_shapes.py",
     "tests/integration/test_shared_unit.py",

@@ -11,10 +11,12 @@ from clinic_backups.archive.blocks import Block
 from clinic_backups.archive.same_blocks import rows_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.restore.heirs import requests_for
 from clinic_backups.restore.leaving_out import reader_of
 from clinic_backups.restore.left_out import LeftOut
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant.drift import Drift
 from tests.integration.test_forget import Forgetting, without
 from tests.integration.test_restore import PATIENTS, PAYMENTS, STOCK, VISITS
 from tests.integration.test_restore_rows import guardian, payment_of
@@ -37,7 +39,8 @@ def kept(ward: Forgetting, record: BackupRecord) -> tuple[Sets, LeftOut]:
     archives, found = ward.restore().archives, dict[str, bytes]()
     fetched = archives.fetch(ward.source(record))
     contents = fetched.manifest.tables
-    left_out = LeftOut({name: content.table for name, content in contents.items()}, ward.forgotten.of_clinic(1).tables)
+    tables = {name: content.table for name, content in contents.items()}
+    left_out = LeftOut(tables, requests_for(tables, ward.forgotten.of_clinic(1).tables, Drift()))
     left_out.find(reader_of(contents, lambda wanted: archives.read(fetched, wanted)))
 
     def use(table: str, _: Block, data: bytes, times: int) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from clinic_backups.archive.encryption import ENCRYPTION, parse_recipients
+from clinic_backups.base import unfinished
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.pipeline import ByteChannel, Cancelled
+from clinic_backups.base.unfinished import uninterrupted
 
 
 @contextmanager
@@ -29,11 +31,21 @@ def sealed_file(path: Path, recipients: Sequence[str]) -> Iterator[ByteChannel]:
         )
     parse_recipients(recipients)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be made: {error.strerror}.", hint="Give the path of a file that does not exist yet."
-        ) from None
+        yield from _written(path, recipients)
+        unfinished.finished(path)
+    finally:
+        unfinished.remove(path)
+
+
+def _written(path: Path, recipients: Sequence[str]) -> Iterator[ByteChannel]:
+    with uninterrupted():
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise SettingsError(
+                f"{path} cannot be made: {error.strerror}.", hint="Give the path of a file that does not exist yet."
+            ) from None
+        unfinished.note(path)
     channel, failures = ByteChannel(), list[BaseException]()
 
     def seal() -> None:
@@ -49,8 +61,9 @@ def sealed_file(path: Path, recipients: Sequence[str]) -> Iterator[ByteChannel]:
             channel.cancel()
 
     thread = threading.Thread(target=seal, name="sealing", daemon=True)
-    thread.start()
     try:
+        with uninterrupted():
+            thread.start()
         with suppress(Cancelled):  # then the failure of the other thread says why
             yield channel
         channel.close()
@@ -59,9 +72,8 @@ def sealed_file(path: Path, recipients: Sequence[str]) -> Iterator[ByteChannel]:
             raise _failed(path, failures[0]) from None
     except BaseException as error:
         channel.fail(error)
-        thread.join()
-        with suppress(OSError):
-            path.unlink()
+        if thread.is_alive():
+            thread.join()
         raise
 
 

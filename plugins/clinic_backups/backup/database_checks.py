@@ -32,7 +32,7 @@ from clinic_backups.tenant.clinic_key_check import require_key
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.every_clinic import number_type, of_type
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
-from clinic_backups.tenant.mask_rules import mask_facts, mask_problems
+from clinic_backups.tenant.mask_rules import mask_facts, mask_problems, of_a_part
 from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.strangers import strangers_of_folder
@@ -258,8 +258,12 @@ class DatabaseChecks:
         with self._report.check("masks"), self._snapshot.savepoint():
             known = {table.name: table for table in self._tables}
             known |= self._snapshot.tables(sorted((rules.keys() & there.keys()) - known.keys()))
-            for said in mask_problems(rules, known, mask_facts(self._snapshot, rules)):
+            facts, extracted = mask_facts(self._snapshot, rules), {table.name for table in self._tables}
+            for said in mask_problems(rules, known, facts):
                 self._report.warn("masks", said, hint)
+            for name in rules.keys() - extracted:
+                if said := of_a_part(name, rules[name], rules, extracted & {*facts.wholes.get(name, ())}):
+                    self._report.warn("masks", said, hint)
 
     def check_indexes(self) -> None:
         """Check that each foreign key to the clinic has an index. Without one, every backup reads the whole table."""

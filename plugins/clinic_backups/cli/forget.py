@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -74,8 +74,10 @@ def forget(
         )
     reason, by = require_reason(reason), f"{getpass.getuser()} (command line)"
     require_known_clinic(with_parts, clinic)
-    _require_known_tables(with_parts, clinic, list(keys))
-    _require_keys(with_parts, keys)
+    known = {name for record in with_parts.catalog.find(clinic_id=clinic, state="completed") for name in record.rows}
+    parts_of = _require_keys(with_parts, keys, known)
+    _require_known_tables(clinic, list(keys), known, parts_of)
+    keys = _with_parts(keys, known, parts_of)
     numbers = with_parts.forgotten.add(clinic, keys, by=by, reason=reason, reason_class=reason_class)
     _write(with_parts, clinic)
     if json:
@@ -161,10 +163,21 @@ def _until(places: list[Place]) -> str:
     return iso(end.replace(microsecond=0))
 
 
-def _require_known_tables(with_parts: Parts, clinic: ClinicId, tables: list[str]) -> None:
-    """:raises PermanentError: no backup has such a table, so nothing would ever be left out."""
-    known = {name for record in with_parts.catalog.find(clinic_id=clinic, state="completed") for name in record.rows}
+def _require_known_tables(
+    clinic: ClinicId, tables: list[str], known: Collection[str], parts_of: Mapping[str, Collection[str]]
+) -> None:
+    """:raises PermanentError: no backup has such a table, so nothing would ever be left out.
+
+    :param parts_of: by table of the database, its partitions and heirs.
+    """
     for name in tables:
+        whole = next((table for table, names in parts_of.items() if name in names and table in known), None)
+        if name not in known and whole is not None:
+            raise PermanentError(
+                f"No backup of clinic {clinic} has a table {one_line(name)[:120]}: its rows are backed up as rows of"
+                f" {one_line(whole)[:120]}.",
+                hint=f"Nothing was recorded. Name the rows there: --rows {one_line(whole)[:120]}:KEY",
+            )
         if name not in known:
             raise PermanentError(
                 f"No backup of clinic {clinic} has a table {one_line(name)[:120]}.",
@@ -173,8 +186,31 @@ def _require_known_tables(with_parts: Parts, clinic: ClinicId, tables: list[str]
             )
 
 
-def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]]) -> None:
+def _with_parts(
+    keys: Mapping[str, Sequence[str]], known: Collection[str], parts_of: Mapping[str, Collection[str]]
+) -> dict[str, list[str]]:
+    """The same rows in partitions and heirs that a backup has as tables of their own: one was attached since."""
+    found = {name: list(each) for name, each in keys.items()}
+    for name, each in keys.items():
+        for part in sorted({*parts_of.get(name, ())} & {*known}):
+            new = [key for key in each if key not in found.setdefault(part, [])]
+            found[part] += new
+            if new:
+                errors.print(
+                    escape(
+                        in_words(
+                            f"{one_line(part)} is a part of {one_line(name)}, and backups have it as a table of its"
+                            " own: its rows with these keys are recorded too."
+                        )
+                    )
+                )
+    return found
+
+
+def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]], known: Collection[str]) -> dict[str, list[str]]:
     """Ask the clinics' database whether the keys can be those of rows, because a request cannot be taken back.
+
+    Returns, by table, its partitions and heirs.
 
     :raises PermanentError: a table has no key, or its rows are the clinics themselves.
     :raises SettingsError: a text cannot be a key of its table.
@@ -188,14 +224,16 @@ def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]]) -> None:
         )
     try:
         with Snapshot(with_parts.clinic_db, **with_parts.settings.timeouts) as snapshot:
-            there = sorted(keys.keys() & snapshot.relations().keys())
-            tables = snapshot.tables(there)
+            there = snapshot.relations().keys()
+            tables = snapshot.tables(sorted(keys.keys() & there))
+            missing = keys.keys() & there - {*known}
+            others = snapshot.tables(sorted({*known} & there - tables.keys())) if missing else {}
     except ClinicBackupsError as error:
         errors.print(
             "[yellow]Whether these texts can be keys was not checked, because the clinics' database did not answer:[/]"
             f" {escape(in_words(error.message))}"
         )
-        return
+        return {}
     for name, table in tables.items():
         if not table.primary_key:
             raise PermanentError(
@@ -205,3 +243,4 @@ def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]]) -> None:
         types = {column.name: column.type for column in table.columns}
         for key in keys[name]:
             named_key(name, table.primary_key, [types[column] for column in table.primary_key], key)
+    return {name: [part.name for part in table.parts or ()] for name, table in {**tables, **others}.items()}

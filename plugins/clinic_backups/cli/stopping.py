@@ -10,6 +10,8 @@ import time
 from contextlib import suppress
 from types import FrameType
 
+from clinic_backups.base import unfinished
+
 EXIT_CODE = 130
 GRACE_SECONDS = 20
 """Longest time for aborting an upload and updating the catalog. After that the process ends as in a crash."""
@@ -50,7 +52,8 @@ def finished() -> None:
 
 
 def leave() -> None:
-    """End the program with one sentence."""
+    """End the program with one sentence. No unfinished file of it stays."""
+    unfinished.remove_all()
     name = _received[0] if _received else "an interrupt"
     print(f"Stopped by {name}. Unfinished work does not count: run the command again.", file=sys.stderr)
     waiting = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
@@ -65,7 +68,7 @@ def leave() -> None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     _received.append(signal.Signals(number).name)
     if len(_received) == 1 and not _finished.is_set():
-        raise KeyboardInterrupt
+        unfinished.interrupt()
 
 
 def _wake(read_end: int) -> None:
@@ -83,6 +86,7 @@ def _wake(read_end: int) -> None:
 
 def _end_now() -> None:
     """End the process without waiting for blocked threads."""
+    unfinished.remove_all()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -7,12 +7,14 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
 from clinic_backups.archive.sealed_file import sealed_file
+from clinic_backups.base import unfinished
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.unfinished import uninterrupted
 
 COPY_BYTES = 1024 * 1024
 ZIP = ".zip"
@@ -44,20 +46,16 @@ def new_place(
                 with place.open("rb") as file:
                     shutil.copyfileobj(file, sealed, COPY_BYTES)
         return
-    _claim(output, is_folder=is_folder)
     try:
+        _claim(output, is_folder=is_folder)
         with _working_place(output, is_folder=is_folder) as place:
             yield place
             if not is_folder:
                 place.chmod(0o600)
             place.rename(output)  # over what was claimed, which is empty
-    except BaseException:
-        with suppress(OSError):
-            if is_folder:
-                output.rmdir()
-            else:
-                output.unlink()
-        raise
+            unfinished.finished(output)
+    finally:
+        unfinished.remove(output)
 
 
 def _zip(place: Path, packed: Path, password: str) -> None:
@@ -82,26 +80,32 @@ def _nameless(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _claim(output: Path, *, is_folder: bool) -> None:
-    try:
-        if is_folder:
-            output.mkdir(0o700)
-        else:
-            os.close(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        raise SettingsError(
-            f"{output} cannot be made: {error.strerror}.",
-            hint="Give the path of something that does not exist yet, in a folder that exists.",
-        ) from None
+    with uninterrupted():
+        try:
+            if is_folder:
+                output.mkdir(0o700)
+            else:
+                os.close(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as error:
+            raise SettingsError(
+                f"{output} cannot be made: {error.strerror}.",
+                hint="Give the path of something that does not exist yet, in a folder that exists.",
+            ) from None
+        unfinished.note(output)
 
 
 @contextmanager
 def _working_place(output: Path, *, is_folder: bool) -> Iterator[Path]:
     """In a folder on the same disk that only this user may open. It is gone afterwards."""
-    work = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
-    place = work / output.name
+    work: Path | None = None
     try:
+        with uninterrupted():
+            work = Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
+            unfinished.note(work)
+        place = work / output.name
         if is_folder:
             place.mkdir(0o700)
         yield place
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if work is not None:
+            unfinished.remove(work)

@@ -25,6 +25,7 @@ from clinic_backups.restore.table_rules import (
     read_references,
     read_rules,
 )
+from clinic_backups.restore.unit_sql import SharedFolder
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import FILE, renamed_table
 from clinic_backups.tenant.extract import PARENTS, SqlFolder, file_of
@@ -95,7 +96,8 @@ class ChosenTables:
         self._refuse_gone(gone, there)
         for name in sorted(set(self._queries) - set(contents)):
             if not self._wish.tables:
-                since = "is a parent table now, and is not in" if name in self._folder.parents() else "was added since"
+                is_parent = name in self._folder.parents() and not isinstance(self._folder, SharedFolder)
+                since = "is a parent table now, and is not in" if is_parent else "was added since"
                 self.notes.setdefault(name, []).append(f"{name} {since} the backup. Its rows are left as they are.")
         wanted = [name for name in wanted if name in there and name in self._queries]
         self.references = read_references(self._workspace, wanted)

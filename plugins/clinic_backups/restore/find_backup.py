@@ -44,8 +44,8 @@ def require_told(backup: BackupRecord, is_told: Callable[[str], bool]) -> None:
 def only_taken_back(tables: Sequence[str]) -> str:
     """A sentence about a safety backup of a restore of some tables: it brings back only these tables."""
     return (
-        f"It was made before a restore of {', '.join(tables)}: only that is taken back. To restore other tables of it,"
-        " name them."
+        f"It was made before a restore of {', '.join(tables)}: only that is taken back. What people changed in these"
+        " tables since is taken back too. To restore other tables of it, name them."
     )
 
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from psycopg2 import sql
 
 from clinic_backups.base.row_key import Reading, read_as
-from clinic_backups.catalog.forgotten import ForgottenOfClinic, ForgottenTable, prefix_of
+from clinic_backups.catalog.forgotten import ForgottenOfClinic, prefix_of
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.heirs import Request, links_with_heirs, requests_for
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged, joining_links
 from clinic_backups.restore.table_rules import CASCADE, Reference, read_references
@@ -59,7 +60,7 @@ def apart(chosen: Collection[str], forgotten: Collection[str], links: Sequence[R
     return refusals
 
 
-def without_key(shapes: Mapping[str, Shape], forgotten: Collection[str]) -> list[Refusal]:
+def without_key(shapes: Mapping[str, Shape], forgotten: Mapping[str, Collection[Request]]) -> list[Refusal]:
     """The refusals of tables whose forgotten rows cannot be told from the others."""
     return [
         Refusal(
@@ -69,13 +70,13 @@ def without_key(shapes: Mapping[str, Shape], forgotten: Collection[str]) -> list
             f"Restore without {name} and the tables that refer to it.",
         )
         for name in sorted(forgotten)
-        if name in shapes and not _keys_of(shapes[name])
+        if name in shapes and not all(_keys_of(shapes[name], each) for each in forgotten[name])
     ]
 
 
-def _keys_of(shape: Shape) -> list[tuple[str, ...]]:
+def _keys_of(shape: Shape, request: Request) -> list[tuple[str, ...]]:
     """The keys by which somebody may have named a row."""
-    keys = dict.fromkeys((shape.now.primary_key, shape.then.primary_key, shape.key))
+    keys = dict.fromkeys([request.key] if request.key else (shape.now.primary_key, shape.then.primary_key, shape.key))
     return [key for key in keys if key and shape.has(key)]
 
 
@@ -89,11 +90,10 @@ class Forgetting:
 
     def __init__(self, forgotten: ForgottenOfClinic, migrated: Migrated) -> None:
         self._digest, self._in_backup = forgotten.digest, migrated.manifest.tables.keys()
-        self._tables: dict[str, list[ForgottenTable]] = {}
-        """By present name. Requests before and after a renaming have different names, and each name has its own key."""
-        for name, each in forgotten.tables.items():
-            for now in {migrated.now([name])[0], *migrated.drift.path(name)} & self._in_backup:
-                self._tables.setdefault(now, []).append(each)
+        self._described = {name: content.table for name, content in migrated.manifest.tables.items()}
+        self._then = lambda name: migrated.names.get(name, name)
+        # Requests before and after a renaming have different names, and each name has its own key.
+        self._tables = requests_for(self._described, forgotten.tables, migrated.drift, self._then)
         self.concerned: set[str] = set()
         self.left_out: dict[str, int] = {}
         self.unlinked: set[str] = set()
@@ -105,7 +105,7 @@ class Forgetting:
         """
         if not self._tables:
             return []
-        links = [*read_references(workspace, list(self._in_backup)), *named]
+        links = self._with_heirs((*read_references(workspace, list(self._in_backup)), *named))
         links = [link for link in links if {link.child, link.parent} <= self._in_backup]
         self.concerned = concerned(self._tables, links)
         return [*without_key(chosen, self._tables), *apart(chosen, self._tables, links)]
@@ -119,8 +119,11 @@ class Forgetting:
     ) -> None:
         """Take these rows out of those that are wanted of the backup."""
         if self.concerned & staged.keys():
-            rows = ForgottenRows(workspace, staged, links)
+            rows = ForgottenRows(workspace, staged, self._with_heirs(links))
             self.left_out, self.unlinked = rows.take_out(self._tables, note)
+
+    def _with_heirs(self, links: Iterable[Reference]) -> list[Reference]:
+        return links_with_heirs(links, self._described, self._then)
 
     @property
     def parts(self) -> dict[str, str]:
@@ -151,7 +154,7 @@ class ForgottenRows:
         self._out: dict[str, sql.Identifier] = {}
 
     def take_out(
-        self, forgotten: Mapping[str, Sequence[ForgottenTable]], note: Callable[[str, str], object]
+        self, forgotten: Mapping[str, Sequence[Request]], note: Callable[[str, str], object]
     ) -> tuple[dict[str, int], set[str]]:
         """Returns, by table, how many rows were taken out, and the tables some of whose links became NULL.
 
@@ -177,12 +180,12 @@ class ForgottenRows:
             self._out[name] = self._workspace.stage(f"forgotten_{self._staged[name].index}", [("place", "tid")])
         return self._out[name]
 
-    def _name(self, name: str, forgotten: ForgottenTable) -> int:
+    def _name(self, name: str, forgotten: Request) -> int:
         """Find the forgotten rows by each key of the table, that of now and that of the backup."""
-        keys = list(self._read(self._staged[name].shape, self._staged[name].wanted))
+        keys = list(self._read(self._staged[name].shape, self._staged[name].wanted, forgotten))
         if not keys:
             return 0  # the plan is refused
-        return sum(self._named_with(name, keys, *each) for each in forgotten.by_secret)
+        return sum(self._named_with(name, keys, *each) for each in forgotten.rows.by_secret)
 
     def _named_with(
         self, name: str, keys: Sequence[tuple[tuple[Reading, ...], tuple[sql.Composable, ...]]], secret: bytes,
@@ -209,7 +212,7 @@ class ForgottenRows:
         )  # fmt: skip
 
     def _read(
-        self, shape: Shape, wanted: sql.Identifier
+        self, shape: Shape, wanted: sql.Identifier, request: Request
     ) -> Iterator[tuple[tuple[Reading, ...], tuple[sql.Composable, ...]]]:
         """Each way to read a key of the row ``w``: the readings of its parts, and what PostgreSQL writes for them."""
         now = dict(self._workspace.rows(
@@ -217,7 +220,7 @@ class ForgottenRows:
             f"reading the types of {shape.name}",
         ))  # fmt: skip
         then = {column.name: column.type for column in shape.then.columns}
-        for key in _keys_of(shape):
+        for key in _keys_of(shape, request):
             parts = []
             for name in key:
                 both = read_as(now[name]) + read_as(then.get(name, "text"))

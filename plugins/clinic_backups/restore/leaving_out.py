@@ -12,7 +12,8 @@ from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.archives import Archives, Fetched, Wanted
-from clinic_backups.restore.left_out import LeftOut, Read, under_names_of
+from clinic_backups.restore.heirs import requests_for
+from clinic_backups.restore.left_out import LeftOut, Read
 from clinic_backups.restore.links_now import under_old_names
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.row_sets import RowSet
@@ -66,7 +67,7 @@ def asked_about(
 
     :param described: the tables of the state.
     """
-    named = under_names_of(described, forgotten.tables, drift)
+    named = requests_for(described, forgotten.tables, drift)
     left_out = LeftOut(described, named, under_old_names(links, described, drift)) if named else None
     return left_out if left_out is not None and (not tables or left_out.concerned & {*tables}) else None
 

@@ -20,10 +20,10 @@ from clinic_backups.base.row_key import readings_of
 from clinic_backups.base.table import Table
 from clinic_backups.catalog.forgotten import ForgottenTable
 from clinic_backups.restore.forgotten_rows import concerned
+from clinic_backups.restore.heirs import Request, links_with_heirs
 from clinic_backups.restore.link_values import Equality, Targets, equalities_of
 from clinic_backups.restore.named_links import named_links
 from clinic_backups.restore.table_rules import CASCADE, NO_ACTION, Reference
-from clinic_backups.tenant.drift import Drift
 
 Read = Callable[[Collection[str], Callable[[str, bytes], object]], object]
 """Gives the blocks of tables, each with the table's name, as often as it is called."""
@@ -61,7 +61,7 @@ class LeftOut:
     """Which rows of a backup stay out. Call :meth:`find` first, then :meth:`kept` for each block.
 
     :param tables: those of the backup, all of them: rows may belong to a forgotten one over any table.
-    :param forgotten: by the table's name in this backup.
+    :param forgotten: by the table's name in this backup, see :func:`~clinic_backups.restore.heirs.requests_for`.
     :param links: further links by the backup's names, for instance columns that the database shows to be links.
     :ivar counts: by table, how many rows were left out so far.
     :ivar emptied: by table, how many rows got NULL for a link so far.
@@ -70,10 +70,11 @@ class LeftOut:
     def __init__(
         self,
         tables: Mapping[str, Table],
-        forgotten: Mapping[str, ForgottenTable],
+        forgotten: Mapping[str, Iterable[Request]],
         links: Iterable[Reference] = (),
     ) -> None:
-        self._forgotten = {name: each for name, each in forgotten.items() if name in tables and each.hashes}
+        every = {name: [each for each in found if each.rows.hashes] for name, found in forgotten.items()}
+        self._forgotten = {name: each for name, each in every.items() if name in tables and each}
         self._tables = dict(tables)
         self._given = list(links)
         self.counts, self.emptied = Counter[str](), Counter[str]()
@@ -89,7 +90,7 @@ class LeftOut:
 
     @cached_property
     def _every(self) -> list[Reference]:
-        every = dict.fromkeys((*links_of(self._tables), *self._given))
+        every = links_with_heirs((*links_of(self._tables), *self._given), self._tables)
         return [link for link in every if {link.child, link.parent} <= self._tables.keys()]
 
     @cached_property
@@ -147,11 +148,10 @@ class LeftOut:
         made = self._targets.setdefault((link.parent, link.parent_columns), {})
         return made.setdefault(equalities, Targets(equalities))
 
-    def _key_places(self, name: str) -> tuple[int, ...] | None:
+    def _key_places(self, name: str, request: Request) -> tuple[int, ...] | None:
         table = self._tables[name]
-        places = _places(table)
-        is_stored = bool(table.primary_key) and {*table.primary_key} <= places.keys()
-        return tuple(places[column] for column in table.primary_key) if is_stored else None
+        key, places = request.key or table.primary_key, _places(table)
+        return tuple(places[column] for column in key) if key and {*key} <= places.keys() else None
 
     def columns_of(self, name: str) -> list[str]:
         """The columns whose values a row of a table has, in their order."""
@@ -164,7 +164,7 @@ class LeftOut:
             or which rows refer to them.
         """
         for name in sorted(self._forgotten):
-            if self._key_places(name) is None:
+            if any(self._key_places(name, each) is None for each in self._forgotten[name]):
                 raise CannotTell(
                     f"Rows of {name} were forgotten, and the backup has no primary key of it. So it cannot be told"
                     " which rows must not come back.",
@@ -280,27 +280,25 @@ class LeftOut:
         return bool(link.targets.gone[0]) and (value := link.value(values)) is not None and link.targets.has(value)
 
     def _is_named(self, name: str, values: Values) -> bool:
-        found, places = self._forgotten.get(name), self._keys.get(name)
-        if found is None or places is None:
-            return False
-        key = _present(places, values)
-        if key is None:
-            return False
-        types = zip(key, self._types[name], strict=True)
-        return found.names([readings_of(part.decode(), *type_) for part, type_ in types])
+        for rows, places, types in self._keys.get(name, ()):
+            key = _present(places, values)
+            if key is not None and rows.names(
+                [readings_of(part.decode(), *type_) for part, type_ in zip(key, types, strict=True)]
+            ):
+                return True
+        return False
 
     @cached_property
-    def _keys(self) -> dict[str, tuple[int, ...]]:
-        return {name: places for name in self._forgotten if (places := self._key_places(name)) is not None}
-
-    @cached_property
-    def _types(self) -> dict[str, list[tuple[str, str | None]]]:
-        """The types of the keys' columns, and what domains are made of."""
-        columns = {name: self._tables[name].stored_columns for name in self._keys}
-        return {
-            name: [(columns[name][place].type, columns[name][place].base_type) for place in places]
-            for name, places in self._keys.items()
-        }
+    def _keys(self) -> dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[tuple[str, str | None]]]]]:
+        """By table, each request with the places of the key's columns, their types, and what domains are made of."""
+        found: dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[tuple[str, str | None]]]]] = {}
+        for name, requests in self._forgotten.items():
+            columns = self._tables[name].stored_columns
+            for each in requests:
+                if places := self._key_places(name, each):
+                    types = [(columns[place].type, columns[place].base_type) for place in places]
+                    found.setdefault(name, []).append((each.rows, places, types))
+        return found
 
     def _rows(self, name: str, data: bytes) -> Iterator[tuple[bytes, list[bytes | None]]]:
         """:raises IntegrityError: a row has other columns than the manifest says."""
@@ -317,19 +315,6 @@ def links_of(tables: Mapping[str, Table]) -> Iterator[Reference]:
                 on_delete=key.on_delete or NO_ACTION, match_full=bool(key.match_full),
             )  # fmt: skip
     yield from named_links(tables)
-
-
-def under_names_of(
-    tables: Collection[str], forgotten: Mapping[str, ForgottenTable], drift: Drift
-) -> dict[str, ForgottenTable]:
-    """Requests by the names in a backup, where ``drift.txt`` says that a table was renamed before or since."""
-    found = dict[str, ForgottenTable]()
-    for name in tables:
-        later = drift.path(name)
-        named = [each for recorded, each in forgotten.items() if recorded in later or name in drift.path(recorded)]
-        if named:
-            found[name] = ForgottenTable(tuple(pair for each in named for pair in each.by_secret))
-    return found
 
 
 def _places(table: Table) -> dict[str, int]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from psycopg2 import sql
 
 from clinic_backups.base.table import Column, Table
+from clinic_backups.restore.heirs import heirs_of
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.key_names import nouns, stems
 from clinic_backups.tenant.operators import EQUAL, Operator
@@ -39,7 +40,7 @@ def named_links(tables: Mapping[str, Table]) -> Iterator[Reference]:
 
     So is a column with the name of foreign keys that all lead to one table.
     """
-    learned, by_noun = _learned(tables), dict[str, set[tuple[str, str]]]()
+    learned, by_noun, heirs = _learned(tables), dict[str, set[tuple[str, str]]](), heirs_of(tables)
     for name, table in tables.items():
         for noun in nouns(name) if len(table.primary_key) == 1 else ():
             by_noun.setdefault(noun, set()).add((name, table.primary_key[0]))
@@ -50,6 +51,7 @@ def named_links(tables: Mapping[str, Table]) -> Iterator[Reference]:
                 continue
             meant = learned.get(plain(column.name)) or {each for noun in said for each in by_noun.get(noun, ())}
             others = {each for each in meant if each[0] != name}
+            others -= {each for each in others if any(each[0] in heirs.get(above, ()) for above, _ in others)}
             if len(others) == 1:
                 ((parent, key),) = others
                 there = {each.name: each for each in tables[parent].columns}

@@ -27,6 +27,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
+from clinic_backups.restore.rows_beside import RowsBeside
 from clinic_backups.restore.staging import Staged, joining_links
 from clinic_backups.restore.stand_ins import StandIns
 from clinic_backups.restore.table_rules import Reference
@@ -75,14 +76,14 @@ class PickedRows:
         for link in self._blind if not only else ():
             if self._counts[link.parent]:
                 note(link.child, table_notes.not_followed(link.parent, link.columns))
-        for name, count in self._elsewhere() if not only else ():
-            note(name, table_notes.refer_elsewhere(count))
         self._spread(self._links, self._up, towards_parent=True)
         found = {name: staged for name, staged in self._staged.items() if self._counts[name]}
+        beside = RowsBeside(self._workspace, self._staged, self._links, self._picked, WHOLE, self._parents)
+        self.parts = beside.tell(found, only=only, note=note)
         for name, staged in found.items():
             self._workspace.seals.keep(self._picked[name])
             self._reduce(name, staged, note)
-        self.parts = self._stand_ins.link(found, note)
+        self.parts |= self._stand_ins.link(found, note)
         return found, refusals
 
     def _name(self, name: str, keys: Sequence[str]) -> Iterator[Refusal]:
@@ -187,21 +188,6 @@ class PickedRows:
             return sql.SQL("true")
         there = sql.SQL("false") if self._is_loose(link) else self._still_refers(link)
         return sql.SQL("(p.ctid IS NULL OR {} OR {} OR {})").format(there, self._lost_link(link), self._follows(link))
-
-    def _elsewhere(self) -> Iterator[tuple[str, int]]:
-        """By table, the number of rows that referred to a picked row and refer to another one now."""
-        for link in self._links:
-            keyed = self._staged[link.child].shape.key
-            if link.child in self._parents or not keyed or not self._counts[link.parent]:
-                continue
-            columns = sql.SQL(", ").join(sql.Identifier("p", column) for column in link.columns)
-            query = sql.SQL(
-                "SELECT count(DISTINCT w.ctid) FROM {} WHERE p.ctid IS NOT NULL AND num_nulls({}) = 0 AND NOT {}"
-                " AND NOT EXISTS (SELECT FROM {} AS k WHERE k.place = w.ctid)"
-            ).format(self._referring(link), columns, self._still_refers(link), self._picked[link.child])
-            ((count,),) = self._workspace.rows(query, None, f"looking for rows of {link.child} that refer elsewhere")
-            if count:
-                yield link.child, int(count)
 
     def _up(self, link: Reference) -> int:
         """Pick missing rows to which a picked row refers. A parent table is compared by key later."""

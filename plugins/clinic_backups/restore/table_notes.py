@@ -162,6 +162,52 @@ def refer_elsewhere(count: int) -> str:
     )
 
 
+def refer_to_changed(count: int, parent: str, keys: Sequence[str], columns: Sequence[str]) -> str:
+    """About rows that come back and refer to a row that is not what it was. :param columns: those that differ."""
+    one = count == 1
+    return (
+        f"{rows(count, ' that comes back refers', ' that come back refer')} to rows of {parent}{_keys(keys)} that are"
+        f" there with other values than in the backup ({', '.join(columns)}): they were changed, or are other rows now."
+        f" {'It' if one else 'They'} will refer to them as they are now. If these belong to somebody else by now, do"
+        f" not approve. Naming the rows of {parent} as well gives them their former values."
+    )
+
+
+def belong_to_now(count: int, parent: str, keys: Sequence[str]) -> str:
+    """About rows that are not in the backup, or not so, and refer to a row that gets its former values."""
+    one = count == 1
+    return (
+        f"{rows(count, ' came or changed since, and refers', ' came or changed since, and refer')} to rows of"
+        f" {parent}{_keys(keys)} that get their former values: {'it stays, and belongs' if one else 'they stay, and'}"
+        f"{'' if one else ' belong'} to these from then on. If these rows are somebody else's now, do not approve."
+    )
+
+
+def not_looked_at(count: int) -> str:
+    """For `only`: about rows that are there with other values. Tables that refer to them are not loaded."""
+    one = count == 1
+    return (
+        f"{rows(count, ' is there with other values, and gets its', ' are there with other values, and get their')}"
+        f" former ones. Rows that refer to {'it' if one else 'them'} now were not looked at, because of `only`: if"
+        f" {'it is' if one else 'they are'} somebody else's now, these become another one's."
+    )
+
+
+def stay_away(count: int, parent: str, table: str, keys: Sequence[str]) -> str:
+    """About rows that are gone and belonged to a row that stays as it is now."""
+    one = count == 1
+    return (
+        f"{rows(count, ' is gone, and belonged', ' are gone, and belonged')} to rows of {parent} that stay as they are"
+        f" now: {'it does' if one else 'they do'} not come back. Name {'it' if one else 'them'} as well to bring"
+        f" {'it' if one else 'them'} back{': ' + table + ':' + ','.join(keys) if keys else ''}"
+        f"{', …' if len(keys) < count and keys else ''}."
+    )
+
+
+def _keys(keys: Sequence[str]) -> str:
+    return f" ({', '.join(keys)})" if keys else ""
+
+
 def forgotten(count: int) -> str:
     """About rows of the backup that must not come back. Empty: there is none."""
     if not count:

@@ -31,6 +31,8 @@ class MaskFacts:
     bases: Mapping[str, str] = field(default_factory=dict)
     never_null: frozenset[str] = frozenset()
     """Domains that are NOT NULL themselves."""
+    wholes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By table, those that it is a partition or an heir of."""
 
 
 def mask_facts(snapshot: Snapshot, names: Iterable[str]) -> MaskFacts:
@@ -39,9 +41,10 @@ def mask_facts(snapshot: Snapshot, names: Iterable[str]) -> MaskFacts:
     found = snapshot.rows(catalog_query("mask_facts"), {"names": sorted(names)}, doing)
     domains = snapshot.rows(catalog_query("domain_bases"), None, doing)
     return MaskFacts(
-        {name: frozenset(columns or ()) for name, columns in found},
+        {name: frozenset(columns or ()) for name, columns, _ in found},
         {name: base for name, base, _ in domains},
         frozenset(name for name, _, never_null in domains if never_null),
+        {name: tuple(wholes) for name, _, wholes in found if wholes},
     )
 
 
@@ -88,6 +91,22 @@ def mask_problems(
             if said := misfit(tables[name], column, rule, facts):
                 yield f"{spelled(name, column)}, {rule}: {said}."
     yield from unequal_keys(tables, rules)
+
+
+def of_a_part(
+    name: str, columns: Mapping[str, Rule], rules: Mapping[str, Mapping[str, Rule]], wholes: Iterable[str]
+) -> str:
+    """Why lines of a table without an extract mask nothing: its rows are read as those of another; empty if they do.
+
+    :param wholes: the tables with an extract that this one is a partition or an heir of.
+    """
+    for whole in wholes:
+        if open_columns := [column for column in columns if column not in rules.get(whole, {})]:
+            return (
+                f"{name}: its rows are backed up as rows of {whole}, so its lines mask nothing. Write them for"
+                f" {', '.join(spelled(whole, column) for column in open_columns)}."
+            )
+    return ""
 
 
 def unequal_keys(tables: Mapping[str, Table], rules: Mapping[str, Mapping[str, Rule]]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.restore.copying.original import Original
 from clinic_backups.tenant import drift
 from clinic_backups.tenant.drift import Drift, reached
-from clinic_backups.tenant.mask_rules import is_free, mask_problems
+from clinic_backups.tenant.mask_rules import is_free, mask_problems, of_a_part
 from clinic_backups.tenant.masks import Masks, Rule
 
 _ANYWAY = "Nothing was made. Correct the lines, or make a copy with the values in clear: --no-masks."
@@ -24,15 +24,20 @@ def chosen_masks(
 
     A column that was renamed since must not come in clear, so a name that the backup lacks has to be explained.
 
+    A line of a table holds for its partitions and heirs, wherever the backup has their rows.
+
     :param tables: all tables of the backup.
     :param original: the tables of the database, those of the masks too.
     :param outside: tables that no clinic's backup holds, as the SQL folder says.
     :raises SettingsError: a table or column does not exist, or a rule does not fit. It names all of them.
     """
     rules, problems = Rules(), list[str]()
+    wholes = _wholes(tables, original)
     for name, columns in masks.tables.items():
         held = [table for table in tables if name in folder_drift.path(table)]
         if not held and (said := _absent(name, tables, original, outside)):
+            problems.append(said)
+        if not held and (said := of_a_part(name, columns, masks.tables, wholes.get(name, ()))):
             problems.append(said)
         for table in held:
             events = folder_drift.events(folder_drift.path(table))
@@ -44,10 +49,26 @@ def chosen_masks(
                         f" include/sql/{drift.FILE} must say so."
                     )
                 rules.setdefault(table, {}).update(dict.fromkeys(found, rule))
+    for table, above in wholes.items():
+        # A line of the table itself counts more.
+        for whole in above if table in tables else ():
+            events = folder_drift.events(folder_drift.path(table))
+            for column, rule in (*rules.get(whole, {}).items(), *masks.tables.get(whole, {}).items()):
+                for then in _names_then(column, tables[table], events):
+                    rules.setdefault(table, {}).setdefault(then, rule)
     problems += mask_problems(rules, tables, original.mask_facts)
     if problems:
         raise SettingsError("\n- ".join(["The masks cannot be followed:", *map(one_line, problems)]), hint=_ANYWAY)
     return {table: by_column for table, by_column in rules.items() if by_column}
+
+
+def _wholes(tables: Mapping[str, Table], original: Original) -> dict[str, list[str]]:
+    """By table: those that it was a partition or an heir of when the backup was made, and those of now."""
+    found = {name: list(above) for name, above in original.mask_facts.wholes.items()}
+    for name, table in tables.items():
+        for part in table.parts or ():
+            found.setdefault(part.name, []).append(name)
+    return found
 
 
 def _absent(name: str, tables: Collection[str], original: Original, outside: Collection[str]) -> str:

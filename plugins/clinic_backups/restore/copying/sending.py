@@ -17,8 +17,9 @@ from clinic_backups.restore.copying.chosen_masks import chosen_masks, in_clear
 from clinic_backups.restore.copying.intent import Intent
 from clinic_backups.restore.copying.masking import Masking
 from clinic_backups.restore.copying.original import Original
+from clinic_backups.restore.heirs import requests_for
 from clinic_backups.restore.leaving_out import reader_of
-from clinic_backups.restore.left_out import LeftOut, under_names_of
+from clinic_backups.restore.left_out import LeftOut
 from clinic_backups.restore.row_sets import RowSet
 from clinic_backups.tenant.extract import SqlFolder
 
@@ -42,7 +43,7 @@ class Sending:
         }
         self._masking = Masking(tables, self._rules, original.mask_facts)
         self._contents = manifest.tables
-        self._left_out = LeftOut(tables, under_names_of(tables, intent.forgotten.tables, drift), original.links)
+        self._left_out = LeftOut(tables, requests_for(tables, intent.forgotten.tables, drift), original.links)
         self._sent = {name: RowSet() for name in {*self._rules, *self._left_out.concerned}}
 
     def look(self, read: Callable[[Wanted], object], listener: Listener) -> None:
