@@ -17,7 +17,7 @@ from functools import cached_property
 from clinic_backups.archive.csv_rows import checked_rows, fields_of, raw_fields_of, row_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.row_key import readings_of
-from clinic_backups.base.table import Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.catalog.forgotten import ForgottenTable
 from clinic_backups.restore.forgotten_rows import concerned
 from clinic_backups.restore.link_values import Equality, Targets, equalities_of
@@ -298,7 +298,7 @@ class LeftOut:
         """The types of the keys' columns, and what domains are made of."""
         columns = {name: self._tables[name].stored_columns for name in self._keys}
         return {
-            name: [(columns[name][place].type, columns[name][place].base_type) for place in places]
+            name: [(columns[name][place].type, _made_of(columns[name][place])) for place in places]
             for name, places in self._keys.items()
         }
 
@@ -330,6 +330,11 @@ def under_names_of(
         if named:
             found[name] = ForgottenTable(tuple(pair for each in named for pair in each.by_secret))
     return found
+
+
+def _made_of(column: Column) -> str | None:
+    """What a domain is made of, or the type itself; none if an older manifest does not say."""
+    return column.base_type or (column.type if column.definition is not None else None)
 
 
 def _places(table: Table) -> dict[str, int]:
