@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.key_text import MOST_WAYS, as_written, ways_of
 from clinic_backups.base.span import justified
+from clinic_backups.base.table import Column
+from clinic_backups.restore.named_keys import KeyColumns, PythonKeys
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,11 @@ def test_what_only_the_server_reads_stays_as_it_is(type_: str) -> None:
     assert as_written(type_, " x ") == " x "
     with pytest.raises(ValueError, match="no text"):
         as_written(type_, "a\0b")
+
+
+def test_an_error_says_how_a_key_with_a_comma_is_written() -> None:
+    key = KeyColumns("s.p", (Column("id", "integer", True, None, "", None),))
+    with pytest.raises(SettingsError) as caught:
+        PythonKeys(key).read(["{1"])
+    assert "'{1' is no value of id (integer)" in str(caught.value)
+    assert """'s.p:["{1,2}"]'""" in str(caught.value)

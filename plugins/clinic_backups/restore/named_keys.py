@@ -48,6 +48,8 @@ class KeyColumns:
     def misread(self, column: Column, part: str, more: str = "") -> SettingsError:
         """The error for a part that is no value of a column."""
         why = f"{one_line(part)[:60]!r} is no value of {one_line(column.name)} ({column.shown_type})."
+        if set(part) & set("{}[]()"):
+            more += f"A key with a comma is written as JSON: '{self.table}:[\"{{1,2}}\"]'. "
         return self._error(why, more)
 
     def _error(self, why: str, more: str = "") -> SettingsError:
