@@ -111,7 +111,9 @@ def test_they_are_those_of_the_records(catalog: Catalog, demo_database: DemoData
     for make_small in (counts.compact, counts.recount):
         make_small()
         assert rows(demo_database, "SELECT * FROM clinic_backups.backup_count") == rows(demo_database, TRUTH)
-        assert rows(demo_database, "SELECT * FROM clinic_backups.replica_count") == rows(demo_database, TRUTH_OF_REPLICAS)
+        assert rows(demo_database, "SELECT * FROM clinic_backups.replica_count") == rows(
+            demo_database, TRUTH_OF_REPLICAS
+        )
 
 
 @pytest.mark.parametrize("what", CHANGES)

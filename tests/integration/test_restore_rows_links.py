@@ -8,7 +8,8 @@ import pyrage
 import pytest
 
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
-from clinic_backups.differences.record_history import RecordHistory, Sought
+from clinic_backups.differences.record_history import RecordHistory
+from clinic_backups.differences.record_look import Sought
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.clinic_restore import ClinicChanged
 from clinic_backups.restore.plan import RestorePlan

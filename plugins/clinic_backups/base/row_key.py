@@ -11,16 +11,23 @@ from functools import lru_cache
 from typing import Literal
 from uuid import UUID
 
+from clinic_backups.base.span import justified
+
 PART = "/"
 """Between the parts of a key of several columns."""
 _NUMBERS = ("smallint", "integer", "bigint")
 Kind = Literal["text", "number", "uuid"]
-Reading = Literal["text", "number", "uuid", "padded", "anycase", "date", "time", "timestamp", "timestamptz"]
+Reading = Literal["text", "number", "uuid", "padded", "anycase", "date", "time", "timestamp", "timestamptz", "span"]
 """How a part of a key can be read. ``padded``: spaces at its end do not count; ``anycase``: its case does not."""
+_DECIMAL = re.compile(
+    r"[+-]?([0-9]{1,200}(\.[0-9]{0,400})?|\.[0-9]{1,400})(e[+-]?[0-4]?[0-9]{1,2})?", re.ASCII | re.IGNORECASE
+)
+_NOT_FINITE = re.compile(r"(?P<nan>nan)|[+-]?inf(inity)?", re.IGNORECASE)
 _READ: dict[str, Reading] = {
     "smallint": "number", "integer": "number", "bigint": "number", "oid": "number", "numeric": "number", "uuid": "uuid",
     "character": "padded", "citext": "anycase", "date": "date", "time without time zone": "time",
     "timestamp without time zone": "timestamp", "timestamp with time zone": "timestamptz",
+    "real": "number", "double precision": "number", "interval": "span",
 }  # fmt: skip
 
 
@@ -37,7 +44,9 @@ def bare_type(type_: str) -> str:
 @lru_cache(maxsize=1024)
 def read_as(type_: str) -> tuple[Reading, ...]:
     """The readings by which a value of a type is recognised, whatever spelling somebody chose for it."""
-    reading = _READ.get(bare_type(type_).rpartition(".")[2], "text")
+    bare = bare_type(type_).rpartition(".")[2]
+    is_span = bare.startswith("interval ") and not bare.endswith("[]")
+    reading = _READ.get("interval" if is_span else bare, "text")
     return (reading,) if reading in {"text", "uuid"} or type_ in _NUMBERS else (reading, "text")
 
 
@@ -76,8 +85,11 @@ def readings(part: str) -> Iterator[tuple[Reading, str]]:
             yield reading, write(part.strip())
 
 
-def _number(text: str) -> str:
-    if not re.fullmatch(r"[+-]?[0-9]{1,200}(\.[0-9]{0,200})?", text, re.ASCII):
+def plain_decimal(text: str) -> str:
+    """A number without an exponent and without zeros at its end. :raises ValueError: it is none, or a huge one."""
+    if found := _NOT_FINITE.fullmatch(text):
+        return "NaN" if found["nan"] else "-Infinity" if text.startswith("-") else "Infinity"
+    if not _DECIMAL.fullmatch(text):
         raise ValueError("no number")
     if text.isdecimal() and text[0] != "0":
         return text
@@ -111,26 +123,14 @@ def _timestamptz(text: str) -> str:
 
 
 _WRITTEN: dict[Reading, Callable[[str], str]] = {
-    "number": _number,
+    "number": plain_decimal,
     "uuid": lambda text: str(UUID(text)),
     "date": lambda text: date.fromisoformat(text).isoformat(),
     "time": _time,
     "timestamp": _timestamp,
     "timestamptz": _timestamptz,
+    "span": justified,
 }
-
-
-def key_parts(key: str, types: Sequence[str]) -> tuple[str, ...]:
-    """The parts of a key as PostgreSQL writes them. A ``numeric`` is written without zeros at its end.
-
-    :param types: the types of the key's columns, as ``format_type`` spells them.
-    :raises ValueError: it has another number of parts, or a part cannot be of its type.
-    """
-    parts = key.split(PART) if len(types) > 1 else [key]
-    return tuple(
-        _number(part.strip()) if is_numeric(type_) else written(kind_of(type_), part)
-        for type_, part in zip(types, parts, strict=True)
-    )
 
 
 def is_numeric(type_: str) -> bool:
@@ -138,13 +138,9 @@ def is_numeric(type_: str) -> bool:
     return type_ == "numeric" or type_.startswith("numeric(")
 
 
-def written(kind: Kind, text: str) -> str:
-    """One part of a key as PostgreSQL writes it. :raises ValueError: the part cannot be of that kind."""
-    if kind == "number":
-        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text.strip(), re.ASCII):
-            raise ValueError("no whole number")
-        return str(int(text))
-    return str(UUID(text)) if kind == "uuid" else text
+def is_exact_number(type_: str) -> bool:
+    """Whether it is a whole number or a ``numeric``. ``type_`` as ``format_type`` spells it."""
+    return bare_type(type_) in {*_NUMBERS, "oid", "numeric"}
 
 
 def example(types: Sequence[str]) -> str:

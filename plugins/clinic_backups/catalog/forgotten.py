@@ -27,6 +27,8 @@ from clinic_backups.base.row_key import PART, readings
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import forgotten, forgotten_key, forgotten_sealed
 
+NamedKey = str | tuple[tuple[str, ...], ...]
+"""A key that somebody named, as it was written; or the ways in which the server writes it, each by its parts."""
 MOST_HASHES = 100_000
 """Of one key: a part can be read in several ways."""
 _QUOTED = re.compile(r'["\\(),\s]', re.ASCII)
@@ -83,7 +85,7 @@ class Forgotten:
         self._database = database
 
     def add(
-        self, clinic_id: ClinicId, rows: Mapping[str, Sequence[str]], *, by: str, reason: str,
+        self, clinic_id: ClinicId, rows: Mapping[str, Sequence[NamedKey]], *, by: str, reason: str,
         reason_class: ReasonClass = "other",
     ) -> list[int]:  # fmt: skip
         """Record that rows must not come back, all or none. Returns the numbers of the records.
@@ -219,9 +221,11 @@ def prefix_of(kinds: Sequence[str]) -> str:
     return ",".join(kinds) + ":"
 
 
-def _hashes(secret: bytes, key: str) -> set[bytes]:
+def _hashes(secret: bytes, key: NamedKey) -> set[bytes]:
     """The hashes of a key, for each way to read it."""
-    ways = [[list(readings(part)) for part in parts] for parts in ([key], key.split(PART))[: 2 if PART in key else 1]]
+    if isinstance(key, str):
+        key = ((key,), tuple(key.split(PART)))[: 2 if PART in key else 1]
+    ways = [[list(readings(part)) for part in parts] for parts in key]
     if sum(math.prod(map(len, way)) for way in ways) > MOST_HASHES:
         raise SettingsError(
             "A key has too many parts.", hint=f"Its parts stand between {PART}. Write it as `clinic-backups find` does."

@@ -17,13 +17,14 @@ from clinic_backups.base.forgotten import ForgottenRecord, ReasonClass, check_of
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
+from clinic_backups.catalog.forgotten import NamedKey
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import errors, print_json, print_table
 from clinic_backups.cli.row_param import named_rows
 from clinic_backups.maintenance.forgotten_places import Place, last_until, places_of
 from clinic_backups.maintenance.holds import require_reason
-from clinic_backups.restore.picked_rows import named_key
+from clinic_backups.restore.forgotten_keys import read_forgotten
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -75,10 +76,10 @@ def forget(
     reason, by = require_reason(reason), f"{getpass.getuser()} (command line)"
     require_known_clinic(with_parts, clinic)
     known = {name for record in with_parts.catalog.find(clinic_id=clinic, state="completed") for name in record.rows}
-    parts_of = _require_keys(with_parts, keys, known)
+    read, parts_of = _read(with_parts, keys, known)
     _require_known_tables(clinic, list(keys), known, parts_of)
-    keys = _with_parts(keys, known, parts_of)
-    numbers = with_parts.forgotten.add(clinic, keys, by=by, reason=reason, reason_class=reason_class)
+    read = _with_parts(read, known, parts_of)
+    numbers = with_parts.forgotten.add(clinic, read, by=by, reason=reason, reason_class=reason_class)
     _write(with_parts, clinic)
     if json:
         print_json([each for each in _plain(with_parts, clinic) if each["number"] in numbers])
@@ -187,8 +188,8 @@ def _require_known_tables(
 
 
 def _with_parts(
-    keys: Mapping[str, Sequence[str]], known: Collection[str], parts_of: Mapping[str, Collection[str]]
-) -> dict[str, list[str]]:
+    keys: Mapping[str, Sequence[NamedKey]], known: Collection[str], parts_of: Mapping[str, Collection[str]]
+) -> dict[str, list[NamedKey]]:
     """The same rows in partitions and heirs that a backup has as tables of their own: one was attached since."""
     found = {name: list(each) for name, each in keys.items()}
     for name, each in keys.items():
@@ -207,11 +208,14 @@ def _with_parts(
     return found
 
 
-def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]], known: Collection[str]) -> dict[str, list[str]]:
-    """Ask the clinics' database whether the keys can be those of rows, because a request cannot be taken back.
+def _read(
+    with_parts: Parts, keys: Mapping[str, Sequence[str]], known: Collection[str]
+) -> tuple[Mapping[str, Sequence[NamedKey]], dict[str, list[str]]]:
+    """Ask the clinics' database what the keys are, because a request cannot be taken back.
 
-    Returns, by table, its partitions and heirs.
+    Returns them by table, and the partitions and heirs of tables.
 
+    :param known: the tables that backups of the clinic have.
     :raises PermanentError: a table has no key, or its rows are the clinics themselves.
     :raises SettingsError: a text cannot be a key of its table.
     """
@@ -224,23 +228,30 @@ def _require_keys(with_parts: Parts, keys: Mapping[str, Sequence[str]], known: C
         )
     try:
         with Snapshot(with_parts.clinic_db, **with_parts.settings.timeouts) as snapshot:
-            there = snapshot.relations().keys()
-            tables = snapshot.tables(sorted(keys.keys() & there))
-            missing = keys.keys() & there - {*known}
-            others = snapshot.tables(sorted({*known} & there - tables.keys())) if missing else {}
+            found, unsure = read_forgotten(snapshot, keys)
+            parts_of = _parts_of(snapshot, keys, known)
+    except SettingsError:
+        raise
     except ClinicBackupsError as error:
+        if isinstance(error, PermanentError) and error.hint.startswith("Nothing was recorded."):
+            raise
         errors.print(
             "[yellow]Whether these texts can be keys was not checked, because the clinics' database did not answer:[/]"
             f" {escape(in_words(error.message))}"
         )
-        return {}
-    for name, table in tables.items():
-        if not table.primary_key:
-            raise PermanentError(
-                f"{name} has no primary key, so that no restore could tell which of its rows is meant.",
-                hint="Nothing was recorded. Forget the row that these rows belong to: they stay away with it.",
-            )
-        types = {column.name: column.type for column in table.columns}
-        for key in keys[name]:
-            named_key(name, table.primary_key, [types[column] for column in table.primary_key], key)
-    return {name: [part.name for part in table.parts or ()] for name, table in {**tables, **others}.items()}
+        return keys, {}
+    for name in unsure:
+        errors.print(
+            f"[yellow]{escape(one_line(name))} has no row with such a key now, and equal keys of its type may be"
+            " written differently.[/] Look at the next plan: it says how many rows it leaves out."
+        )
+    return found, parts_of
+
+
+def _parts_of(snapshot: Snapshot, names: Collection[str], known: Collection[str]) -> dict[str, list[str]]:
+    """The partitions and heirs of the named tables; if a name is in no backup, those of all tables that are."""
+    there = {*snapshot.relations()}
+    asked = {*names} & there
+    if asked - {*known}:
+        asked |= {*known} & there
+    return {name: [part.name for part in table.parts or ()] for name, table in snapshot.tables(sorted(asked)).items()}

@@ -17,7 +17,7 @@ from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.csv_rows import fields_of, plain_number, text_of, texts_of
 from clinic_backups.archive.whole_rows import rows_of
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.row_key import read_as
+from clinic_backups.base.row_key import is_exact_number
 from clinic_backups.base.table import Table
 from clinic_backups.differences.found import RowDifference, TableDifference
 from clinic_backups.differences.sides import Side, TakeBlock, is_same
@@ -156,7 +156,7 @@ class _Table:
         both = [(name, types[0][name], types[1][name]) for name, _, _ in self.shared]
         self.difference.retyped = tuple(each for each in both if each[1] != each[2])
         # Of one type, other digits are another value, as for a restore. Keys are told apart as PostgreSQL does.
-        numbers = {name for name, *both_types in both if all(read_as(each)[0] == "number" for each in both_types)}
+        numbers = {name for name, *both_types in both if all(is_exact_number(each) for each in both_types)}
         self.numbers = frozenset(numbers & {name for name, _, _ in self.difference.retyped})
         key = other.primary_key if set(other.primary_key) <= before.keys() & after.keys() else ()
         self.difference.is_keyed = bool(key)

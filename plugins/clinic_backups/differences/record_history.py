@@ -6,38 +6,37 @@ Backups are looked through from the oldest to the newest. Each block is read onc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from clinic_backups.archive.blocks import Block
-from clinic_backups.archive.csv_rows import fields_of, plain_number, text_of, texts_of
-from clinic_backups.archive.whole_rows import rows_of
+from clinic_backups.archive.csv_rows import fields_of, plain_number, texts_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import (
     ClinicBackupsError,
     IntegrityError,
     ObjectNotFound,
+    PermanentError,
     SettingsError,
     TransientError,
 )
 from clinic_backups.base.plain import iso
-from clinic_backups.base.row_key import PART, is_numeric, key_parts, read_as
+from clinic_backups.base.row_key import PART, is_exact_number
 from clinic_backups.base.table import Table
-from clinic_backups.base.text import folded
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
+from clinic_backups.differences.record_look import Look, LookPlace, Seen, Sought
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.find_backup import source_of
+from clinic_backups.restore.keys_now import KeysNow, no_server
 from clinic_backups.restore.leaving_out import looked_for
 from clinic_backups.restore.links_now import NOT_ASKED, LinksNow, nobody_knows
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.named_tables import require_known
-from clinic_backups.restore.picked_rows import named_key
 from clinic_backups.tenant.drift import Drift
 
 What = Literal["there", "changed", "gone", "back"]
@@ -104,30 +103,9 @@ class FoundRecord:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Sought:
-    """What is looked for.
-
-    :param keys: the keys of records by table, as a request for named rows has them.
-    :param text: a part of a value of one of ``columns``, whatever its case and its accents are.
-    :param columns: by table: the columns in which the text is looked for.
-    :param records: by table: keys of records that are looked for whatever their values are.
-    """
-
-    keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    text: str = ""
-    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    records: Mapping[str, Set[tuple[str, ...]]] = field(default_factory=dict)
-
-    @property
-    def tables(self) -> set[str]:
-        return {*self.keys, *(self.columns if self.text else ())}
-
-
 _Place = tuple[str, tuple[str, ...]]
 _Found = tuple[_Place, tuple[Table, bytes]]
-_Row = tuple[tuple[str, ...], bytes]
-"""The key of a found row, and the row."""
+_NamedKey = tuple[str, str]
 
 
 class RecordHistory:
@@ -137,20 +115,25 @@ class RecordHistory:
     :param forgotten: says which rows of a clinic must not come back.
     :param drift: the tables that were renamed. A backup may have a table under another name.
     :param links: the links of now. They are asked for only if there are such rows.
+    :param server: reads the keys that somebody named, if the database answers.
     :ivar notes: what is not known of such rows, as sentences.
     :ivar unread: the backups that could not be read, with the errors. They say nothing about any record.
     """
 
     def __init__(
         self, archives: Archives, *, forgotten: Callable[[ClinicId], ForgottenOfClinic],
-        drift: Callable[[], Drift] = Drift, links: LinksNow = nobody_knows,
+        drift: Callable[[], Drift] = Drift, links: LinksNow = nobody_knows, server: KeysNow = no_server,
     ) -> None:  # fmt: skip
         self._archives, self._forgotten, self._drift, self._links = archives, forgotten, drift, links
+        self._server = server
         self.notes: list[str] = []
         self.unread: list[tuple[BackupRecord, ClinicBackupsError]] = []
-        self._seen: dict[tuple[str, tuple[tuple[str, ...], tuple[int, ...]], bytes], tuple[_Row, ...]] = {}
+        self._seen: dict[tuple[str, LookPlace, bytes], Seen] = {}
         self._tables = set[str]()
-        self._misfit: SettingsError | None = None
+        self._misfits: dict[_NamedKey, SettingsError] = {}
+        self._fitting = set[_NamedKey]()
+        self._named: dict[_NamedKey, tuple[str, ...]] = {}
+        """Under which key a named record is shown. Another backup may have an equal key with another text."""
 
     def find(self, backups: Sequence[BackupRecord], sought: Sought) -> list[FoundRecord]:
         """All records that fit in at least one of the backups, by table and key.
@@ -158,19 +141,22 @@ class RecordHistory:
         :param backups: the oldest first.
         """
         looked = self._look_through(backups, sought)
-        if sought.text and any(rows.keys() != looked[0][2].keys() for _, _, rows in looked):
+        if misfits := [error for key, error in self._misfits.items() if key not in self._fitting]:
+            raise misfits[0]  # in no backup it can be a key
+        if sought.text and any(rows.keys() != looked[0].rows.keys() for _, _, rows, _ in looked):
             # A record that lacks the text in a backup need not be gone: its values may have been corrected.
             records = dict[str, set[tuple[str, ...]]]()
-            for name, key in (place for _, _, rows in looked for place in rows):
+            for name, key in (place for _, _, rows, _ in looked for place in rows):
                 records.setdefault(name, set()).add(key)
             self._seen.clear()  # of these blocks only the rows with the text were kept
             looked = self._look_through(backups, replace(sought, records=records))
         found: dict[tuple[str, tuple[str, ...]], FoundRecord] = {}
         known: dict[tuple[str, tuple[str, ...]], tuple[Table, bytes] | None] = {}
         last: dict[_Place, bytes] = {}
-        for backup, tables, here in looked:
+        named = {(name, key) for (name, _), key in self._named.items()}
+        for backup, tables, here, unclear in looked:
             for place, (table, row) in here.items():
-                record = found.setdefault(place, _record(place, table, sought))
+                record = found.setdefault(place, _record(place, table, is_named=place in named))
                 event = self._event(backup, known.get(place), place in known, table, row)
                 if event is not None:
                     record.events.append(event)
@@ -178,30 +164,43 @@ class RecordHistory:
                 record.values = texts_of(table, row)
             for place, before in known.items():
                 # A table that this backup does not have, or has under another name, says nothing about its rows.
-                if place not in here and before is not None and place[0] in tables:
+                if place not in here and before is not None and place[0] in tables and place not in unclear:
                     found[place].events.append(Event("gone", backup.backup_id, backup.data_time))
                     known[place] = None
         if backups and len(self.unread) < len(backups):
             require_known(sought.keys.keys(), self._tables)
-            if not found and self._misfit is not None:
-                raise self._misfit
+            self._require_clear({each for looked_in in looked for each in looked_in.unclear}, found)
         self._mark({each.backup_id: each for each in backups}, found, last)
         return [found[place] for place in sorted(found)]
 
-    def _look_through(
-        self, backups: Sequence[BackupRecord], sought: Sought
-    ) -> list[tuple[BackupRecord, set[str], dict[_Place, tuple[Table, bytes]]]]:
-        """For each backup that can be read: which of the tables it has, and the records in it."""
+    def _look_through(self, backups: Sequence[BackupRecord], sought: Sought) -> list[_Looked]:
+        """For each backup that can be read, what it says."""
         looked = []
         self.unread = []
         for backup in backups:
             try:
-                tables, rows = self._rows_in(backup, sought)
+                looked.append(self._rows_in(backup, sought))
             except (ObjectNotFound, IntegrityError, TransientError) as error:
                 self.unread.append((backup, error))
-                continue
-            looked.append((backup, tables, dict(rows)))
         return looked
+
+    def _require_clear(self, unclear: Set[_Place], found: Mapping[_Place, FoundRecord]) -> None:
+        """Say of which records it is not known whether they are gone.
+
+        :raises PermanentError: of none of the records more is known.
+        """
+        if not unclear:
+            return
+        tables = ", ".join(sorted({name for name, _ in unclear}))
+        said = (
+            f"Whether some backups have the named rows of {tables} cannot be told without the clinics' database: only"
+            " PostgreSQL knows which values of such keys are equal."
+        )
+        if not found:
+            raise PermanentError(
+                said, hint="Run this where clinic_db answers, or write the keys exactly as PostgreSQL shows them."
+            )
+        self.notes.append(said)
 
     def _mark(
         self, backups: Mapping[str, BackupRecord], found: Mapping[_Place, FoundRecord], last: Mapping[_Place, bytes]
@@ -214,8 +213,8 @@ class RecordHistory:
                 return
             fetched = self._archives.fetch(source_of(backup))
             drift, links = self._drift(), self._links(backup.clinic_id)
-            if links is None:
-                self.notes = [NOT_ASKED]
+            if links is None and NOT_ASKED not in self.notes:
+                self.notes.append(NOT_ASKED)
             names = {
                 table: [name for name in fetched.manifest.tables if drift.is_same_table(name, table)]
                 for table, _ in found
@@ -245,7 +244,7 @@ class RecordHistory:
         )  # fmt: skip
         return Event("changed", backup.backup_id, backup.data_time, columns) if columns else None
 
-    def _rows_in(self, backup: BackupRecord, sought: Sought) -> tuple[set[str], list[_Found]]:
+    def _rows_in(self, backup: BackupRecord, sought: Sought) -> _Looked:
         """Which of the tables the backup has, and the records in it."""
         fetched = self._archives.fetch(source_of(backup))
         drift = self._drift()
@@ -258,8 +257,13 @@ class RecordHistory:
         }
         contents = {name: fetched.manifest.tables[name] for name in wanted_as}
         self._tables |= {*fetched.manifest.tables, *wanted_as.values()}
-        looks = {name: _Look(content.table, wanted_as[name], sought) for name, content in contents.items()}
-        self._misfit = next((look.misfit for look in looks.values() if look.misfit is not None), self._misfit)
+        looks = {
+            name: Look(content.table, wanted_as[name], sought, self._server(wanted_as[name], content.table))
+            for name, content in contents.items()
+        }
+        for name, look in looks.items():
+            self._misfits |= {(wanted_as[name], key): error for key, error in look.misfits.items()}
+            self._fitting |= {(wanted_as[name], key) for key in look.named}
         missing = {
             name: Counter(
                 block.digest for block in content.blocks if (name, looks[name].place, block.digest) not in self._seen
@@ -269,77 +273,48 @@ class RecordHistory:
 
         def use(table: str, block: Block, data: bytes, times: int) -> None:
             look = looks[table]
-            self._seen[table, look.place, block.digest] = tuple(look.found(data))
+            self._seen[table, look.place, block.digest] = look.found(data)
 
         wanted = MissingBlocks({name: content.blocks for name, content in contents.items()}, missing, use)
         self._archives.read(fetched, wanted)
         wanted.require_all()
-        return set(wanted_as.values()), [
-            ((wanted_as[name], key), (content.table, row))
-            for name, content in contents.items()
-            for block in content.blocks
-            for key, row in self._seen[name, looks[name].place, block.digest]
-        ]
+        rows, unclear, seen_named = dict[_Place, tuple[Table, bytes]](), set[_NamedKey](), set[_NamedKey]()
+        for name, content in contents.items():
+            asked = wanted_as[name]
+            for block in content.blocks:
+                seen = self._seen[name, looks[name].place, block.digest]
+                unclear |= {(asked, each) for each in seen.unclear}
+                for key, row, named in seen.rows:
+                    if named is not None:
+                        seen_named.add((asked, named))
+                        key = self._named.setdefault((asked, named), key)
+                    rows[asked, key] = (content.table, row)
+        left = {(name, self._named.get((name, key), (key,))) for name, key in unclear - seen_named}
+        return _Looked(backup, set(wanted_as.values()), rows, left)
 
 
-class _Look:
-    """Looks for records in blocks of one table, as a backup describes it."""
+class _Looked(NamedTuple):
+    """What one backup says.
 
-    def __init__(self, table: Table, name: str, sought: Sought) -> None:
-        self.columns = tuple(column.name for column in table.stored_columns)
-        places = {column: place for place, column in enumerate(self.columns)}
-        key = [places[column] for column in table.primary_key if column in places]
-        # Without a key a record is told apart by all of its values.
-        self._key = key if key and len(key) == len(table.primary_key) else list(places.values())
-        self.place = (self.columns, tuple(self._key))
-        types = [table.stored_columns[place].type for place in self._key]
-        numbers = (place for place, type_ in zip(self._key, types, strict=True) if is_numeric(type_))
-        self._numbers = frozenset(numbers if self._key == key else ())
-        self._keys = set[tuple[str, ...]](sought.records.get(name, ()))
-        self.misfit: SettingsError | None = None
-        """Somebody named a key that cannot be one of the table, as this backup has it."""
-        for each in sought.keys.get(name, ()):
-            try:
-                self._keys.add(named_key(name, [self.columns[place] for place in self._key], types, each))
-            except SettingsError as misfit:
-                self.misfit = misfit
-        self._text = folded(sought.text)
-        self._searched = [places[column] for column in sought.columns.get(name, ()) if column in places]
+    :param tables: which of the tables it has.
+    :param unclear: named records of which nobody can tell whether it has them.
+    """
 
-    def found(self, data: bytes) -> Iterator[_Row]:
-        for row in rows_of(data):
-            values = fields_of(row)
-            for place in self._numbers:
-                values[place] = plain_number(values[place])
-            key = tuple(text_of(values[place]) or "" for place in self._key)
-            if key in self._keys or (self._text and self._fits(values)):
-                yield key, row
-
-    def _fits(self, values: Sequence[bytes | None]) -> bool:
-        return any(self._text in folded(text_of(values[place]) or "") for place in self._searched)
+    backup: BackupRecord
+    tables: set[str]
+    rows: dict[_Place, tuple[Table, bytes]]
+    unclear: set[_Place]
 
 
-def _record(place: _Place, table: Table, sought: Sought) -> FoundRecord:
-    is_named = PART.join(place[1]) in sought.keys.get(place[0], ())
-    return FoundRecord(*place, is_plain=_is_plain(place, table, sought), is_named=is_named)
+def _record(place: _Place, table: Table, *, is_named: bool) -> FoundRecord:
+    # A key that whoever asks has named may be shown.
+    return FoundRecord(*place, is_plain=has_plain_key(table) or is_named, is_named=is_named)
 
 
 def _is_same_number(types: Sequence[str], before: str | None, after: str | None) -> bool:
     """Whether two values differ only because the column has another type of numbers."""
     if types[0] == types[1] or before is None or after is None:
         return False
-    return all(read_as(each)[0] == "number" for each in types) and plain_number(before.encode()) == plain_number(
+    return all(is_exact_number(each) for each in types) and plain_number(before.encode()) == plain_number(
         after.encode()
     )
-
-
-def _is_plain(place: _Place, table: Table, sought: Sought) -> bool:
-    """Whether the key may be shown: it cannot be a person's, or whoever asks has named it."""
-    if has_plain_key(table) or not table.primary_key:
-        return has_plain_key(table)
-    types = {column.name: column.type for column in table.columns}
-    named = set[tuple[str, ...]]()
-    for each in sought.keys.get(place[0], ()):
-        with suppress(ValueError):  # another backup's table has such a key
-            named.add(key_parts(each, [types[name] for name in table.primary_key]))
-    return place[1] in named

@@ -24,6 +24,7 @@ from clinic_backups.restore.table_rules import CASCADE, Reference, read_referenc
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 
+_FLOATS = {"real": "float4", "double precision": "float8"}
 _BLOCK = 64
 """Bytes of a block of SHA-256, which HMAC fills the key up to."""
 
@@ -136,6 +137,11 @@ def _written(reading: Reading, column: str, type_: str) -> sql.Composable:
     value = sql.Identifier("w", column)
     if reading == "number" and type_ == "numeric":
         return sql.SQL("trim_scale({}::pg_catalog.numeric)").format(value)
+    if reading == "number" and type_ in _FLOATS:
+        # A cast to numeric would round it. 0 and -0 are equal.
+        return sql.SQL("trim_scale(numeric_in({}out({}), 0, -1))").format(sql.SQL(_FLOATS[type_]), value)
+    if reading == "span" and type_ == "interval":
+        return sql.SQL("justify_interval({}::pg_catalog.interval)").format(value)
     if reading == "anycase":
         return sql.SQL("lower({}::pg_catalog.text)").format(value)
     return sql.SQL("rtrim({}::pg_catalog.text, ' ')").format(value) if reading == "padded" else value

@@ -17,7 +17,7 @@ from functools import cached_property
 from clinic_backups.archive.csv_rows import checked_rows, fields_of, raw_fields_of, row_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.row_key import readings_of
-from clinic_backups.base.table import Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.catalog.forgotten import ForgottenTable
 from clinic_backups.restore.forgotten_rows import concerned
 from clinic_backups.restore.heirs import Request, links_with_heirs
@@ -296,7 +296,7 @@ class LeftOut:
             columns = self._tables[name].stored_columns
             for each in requests:
                 if places := self._key_places(name, each):
-                    types = [(columns[place].type, columns[place].base_type) for place in places]
+                    types = [(columns[place].type, _made_of(columns[place])) for place in places]
                     found.setdefault(name, []).append((each.rows, places, types))
         return found
 
@@ -315,6 +315,11 @@ def links_of(tables: Mapping[str, Table]) -> Iterator[Reference]:
                 on_delete=key.on_delete or NO_ACTION, match_full=bool(key.match_full),
             )  # fmt: skip
     yield from named_links(tables)
+
+
+def _made_of(column: Column) -> str | None:
+    """What a domain is made of, or the type itself; none if an older manifest does not say."""
+    return column.base_type or (column.type if column.definition is not None else None)
 
 
 def _places(table: Table) -> dict[str, int]:

@@ -18,7 +18,8 @@ from decimal import Decimal
 from functools import lru_cache
 
 from clinic_backups.archive.csv_rows import plain_number
-from clinic_backups.base.row_key import bare_type, kind_of, read_as
+from clinic_backups.base.row_key import bare_type, is_exact_number, kind_of
+from clinic_backups.base.span import micros_of
 from clinic_backups.base.table import Column
 from clinic_backups.base.text import folded
 
@@ -34,11 +35,6 @@ _EXACT = {
 }  # fmt: skip
 """Types whose equal values have equal texts. See :func:`_certain` for those with other texts."""
 _LETTERS = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ı": "i"})
-_SPAN = re.compile(
-    r"(?=.)(?:(?P<years>[+-]?\d+) years? ?)?(?:(?P<months>[+-]?\d+) mons? ?)?(?:(?P<days>[+-]?\d+) days? ?)?"
-    r"(?:(?P<sign>[+-]?)(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?",
-    re.ASCII,
-)  # fmt: skip
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,3}(?![0-9]))?|[^\W_]")
 _BETWEEN = re.compile(r'[{}\[\](),"]+')
 
@@ -93,7 +89,7 @@ def _certain(both: set[str]) -> Form | None:
     """The form of these types in which exactly the equal values are equal."""
     if all(kind_of(each) == "number" for each in both):
         return _same
-    numbers = {each for each in both if read_as(each)[0] == "number"}
+    numbers = {each for each in both if is_exact_number(each)}
     if numbers == both:
         return plain_number
     if "real" in both and both - {"real"} <= numbers | {"double precision"}:
@@ -144,7 +140,7 @@ def _tokens(value: bytes) -> str:
     """Its numbers as numbers, its spans of time as spans, and the letters of all else."""
     found = []
     for piece in filter(None, map(str.strip, _BETWEEN.split(_folded(_text(value))))):
-        span = _microseconds(piece)
+        span = micros_of(piece)
         found.append(f"span {span}" if span is not None else "".join(map(_token, _TOKEN.findall(piece))))
     return ",".join(filter(None, found))
 
@@ -179,20 +175,9 @@ def _moment(value: bytes) -> bytes:
     return plain.removesuffix(b"+00").removesuffix(b" 00:00:00") + era
 
 
-def _microseconds(text: str) -> int | None:
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        return None
-    part = {name: int(found[name] or 0) for name in ("years", "months", "days", "hours", "minutes", "seconds")}
-    seconds = (part["hours"] * 60 + part["minutes"]) * 60 + part["seconds"]
-    micros = seconds * 1_000_000 + int((found["fraction"] or "").ljust(6, "0"))
-    days = (part["years"] * 12 + part["months"]) * 30 + part["days"]
-    return days * 86_400_000_000 + (-micros if found["sign"] == "-" else micros)
-
-
 def _span(value: bytes) -> Hashable:
     """https://www.postgresql.org/docs/current/datatype-datetime.html: a month equals 30 days, a day 24 hours."""
-    found = _microseconds(_text(value))
+    found = micros_of(_text(value))
     return value if found is None else found
 
 

@@ -18,20 +18,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.row_key import PART, example, is_numeric, key_parts
-from clinic_backups.base.text import one_line
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.named_keys import KeyColumns, ServerKeys
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rows_beside import RowsBeside
 from clinic_backups.restore.staging import Staged, joining_links
 from clinic_backups.restore.stand_ins import StandIns
 from clinic_backups.restore.table_rules import Reference
-from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.restore.workspace import Workspace
 
 WHOLE = 0
 """In ``picked``: the row comes back as it was. Another number is that of the only link that comes back."""
@@ -95,26 +94,35 @@ class PickedRows:
                 "Name a row that these rows refer to, or restore the table with --table.",
             )
             return
-        wanted = sorted({parts_of(shape, key) for key in keys})
-        values = sql.SQL(", ").join(
-            sql.SQL("(ROW({})::pg_catalog.text)").format(
-                sql.SQL(", ").join(sql.SQL("{}::pg_catalog.text").format(sql.Literal(part)) for part in parts)
-            )
-            for parts in wanted
-        )
-        count = self._insert(
+        reader = self._reader(shape)
+        wanted, there = reader.read(sorted(set(keys))), self._staged[name].wanted
+        values, same = reader.values(wanted), reader.same("w")
+        query = sql.SQL("SELECT count(*) FROM {} WHERE NOT EXISTS (SELECT FROM {} AS w WHERE {})")
+        ((missing,),) = self._workspace.rows(query.format(values, there, same), None, f"picking rows of {name}")
+        self._insert(
             name,
-            sql.SQL("SELECT w.ctid, {} FROM {} AS w WHERE {} IN (SELECT v.key FROM (VALUES {}) AS v (key))").format(
-                sql.Literal(WHOLE), self._staged[name].wanted, _key_text(shape), values
+            sql.SQL("SELECT DISTINCT w.ctid, {} FROM {} AS w JOIN {} ON {}").format(
+                sql.Literal(WHOLE), there, values, same
             ),
         )
-        if count < len(wanted):
+        if missing:
             yield Refusal(
                 name,
-                f"{len(wanted) - count:,} of the {len(wanted):,} named rows of {name} are not in this backup.",
+                f"{missing:,} of the {len(wanted):,} named rows of {name} are not in this backup.",
                 "Choose a backup in which they were: `clinic-backups find` lists them. Or correct the keys. If the"
                 " plan says that rows were forgotten, they may be these.",
             )
+
+    def _reader(self, shape: Shape) -> ServerKeys:
+        """Reads the keys as values of the present columns."""
+        columns = {column.name: column for column in shape.now.columns}
+
+        def ask(query: sql.Composable, _: None, doing: str) -> list[tuple[Any, ...]]:
+            with self._workspace.savepoint():
+                return self._workspace.rows(query, None, doing)
+
+        key = KeyColumns(shape.name, tuple(columns[name] for name in shape.key))
+        return ServerKeys(ask, key, shape.rules.equals, shape.rules.collations)
 
     def _spread(
         self, links: Sequence[Reference], step: Callable[[Reference], int], *, towards_parent: bool = False
@@ -260,36 +268,3 @@ class PickedRows:
             staged.wanted, sql.SQL(", ").join(settings), self._picked[name], sql.Literal(WHOLE), staged.present,
             staged.shape.same_key("w", "p"),
         )  # fmt: skip
-
-
-def _key_text(shape: Shape) -> sql.Composable:
-    """SQL: the key of the row ``w`` as one text, in which numbers have no zeros at their end."""
-    types = {column.name: column.type for column in shape.now.columns}
-    if not any(is_numeric(types[name]) for name in shape.key):
-        return row_text(shape.key, "w")
-    parts = (
-        sql.SQL("trim_scale({})" if is_numeric(types[name]) else "{}").format(sql.Identifier("w", name))
-        for name in shape.key
-    )
-    return sql.SQL("ROW({})::pg_catalog.text").format(sql.SQL(", ").join(parts))
-
-
-def parts_of(shape: Shape, key: str) -> tuple[str, ...]:
-    """The parts of a key as PostgreSQL writes them. :raises SettingsError: the key has other parts, or types."""
-    types = {column.name: column.type for column in shape.now.columns}
-    return named_key(shape.name, shape.key, [types[name] for name in shape.key], key)
-
-
-def named_key(table: str, columns: Sequence[str], types: Sequence[str], key: str) -> tuple[str, ...]:
-    """The parts of a key that somebody named. :raises SettingsError: it cannot be one of the table; without its text.
-
-    :param columns: those of the table's key, with their types.
-    """
-    try:
-        return key_parts(key, types)
-    except ValueError:
-        raise SettingsError(
-            f"A named row of {table} is not named by a key of that table.",
-            hint=f"Its key is {PART.join(map(one_line, columns))}, of the type {PART.join(types)}."
-            f" For instance: {table}:{example(types)}",
-        ) from None

@@ -1,4 +1,4 @@
-"""The catalog counts the replicas of completed backups too, by day and store: so it knows the days on which some lack."""
+"""The catalog counts the replicas of completed backups too, by day and store."""
 
 from alembic import op
 
