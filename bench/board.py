@@ -16,6 +16,7 @@ from typing import Any
 from bench.figures import Figure, Spread, percentile
 from bench.world import World
 from clinic_backups.base.connections import Connection
+from clinic_backups.catalog.backup_counts import BackupCounts
 from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import SORTS, Board
 from clinic_backups.catalog.catalog_database import CatalogDatabase
@@ -203,11 +204,16 @@ def _load(world: World, size: Size) -> Connection:
     with closing(server.connect(DATABASE)) as db, db.cursor() as cursor:
         db.autocommit = True
         cursor.execute(Path(__file__).with_name("board.sql").read_text(), {"clinics": size.clinics})
-        for night in range(size.nights - 1, -1, -1):
-            if night == 0:
-                cursor.execute("SELECT pg_temp.replicas()")
-                cursor.execute("VACUUM ANALYZE")
+        # Counted once and not row by row, which takes a third of the time and gives what each night's run leaves.
+        cursor.execute("SET session_replication_role = replica")
+        for night in range(size.nights - 1, 0, -1):
             cursor.execute("SELECT pg_temp.night(%s)", (night,))
+        cursor.execute("SELECT pg_temp.replicas()")
+        cursor.execute("SELECT pg_temp.proofs(%s)", (size.nights,))
+        cursor.execute("SET session_replication_role = origin")
+        BackupCounts(CatalogDatabase(connection)).recount()
+        cursor.execute("VACUUM ANALYZE")
+        cursor.execute("SELECT pg_temp.night(0)")
         cursor.execute("SELECT pg_temp.replicas()")
         cursor.execute("SELECT pg_temp.morning()")
     return connection

@@ -75,3 +75,15 @@ INSERT INTO clinic_backups.restore
 SELECT 'r-' || clinic_id, clinic_id, name, 'x', 'exact', 'completed', '{}', 'ab', now() - interval '9 days', now()
   FROM clinic_backups.clinic WHERE clinic_number %% 20 = 0
 $$;
+
+-- Each clinic is proven once a week. A drill fails now and then.
+CREATE FUNCTION pg_temp.proofs(nights integer) RETURNS void LANGUAGE sql AS $$
+INSERT INTO clinic_backups.proof
+       (clinic_id, clinic_name, backup_id, outcome, data_time, finished_at, seconds, place, certificate, error)
+SELECT c.clinic_id, c.name, 'x', CASE WHEN failed THEN 'failed' ELSE 'proven' END, at, at + interval '3 hours', 2,
+       'embedded', '{}', CASE WHEN failed THEN 'One block differs.' END
+  FROM generate_series(nights - 1, 0, -1) AS night
+ CROSS JOIN LATERAL (SELECT now() - interval '6 hours' - interval '1 day' * night AS at) AS drawn
+  JOIN clinic_backups.clinic AS c ON c.active AND (c.clinic_number + night) %% 7 = 0
+ CROSS JOIN LATERAL (SELECT (c.clinic_number + night * 31) %% 900 = 0 AS failed) AS fate
+$$;

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
@@ -33,6 +34,8 @@ def test_migrations_make_the_tables_that_the_code_names(catalog: Connection) -> 
     with pytest.raises(PermanentError, match="version none"):
         migrate.require_newest(catalog)
     assert migrate.upgrade(catalog) == migrate.upgrade(catalog) == migrate.newest()
+    assert migrate.newest() == ScriptDirectory.from_config(migrate._config()).get_current_head()
+    assert migrate.current(catalog) == migrate.newest()
     migrate.require_newest(catalog)
     for table in metadata.sorted_tables:
         found = {column["name"]: column for column in inspect(catalog).get_columns(table.name, SCHEMA)}

@@ -56,6 +56,21 @@ def test_while_nobody_knows_how_long_they_take_all_tasks_are_used() -> None:
     assert worthwhile(clinics(3000), 64, {}) == 64
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "tasks"),
+    [
+        (60, 10_000_000, 64),
+        (999, 80_000_000, 16),
+        (9_999, 500_000_000, 16),
+        (9_999, 20_000_000_000, 42),
+        (999, 10**12, 64),
+    ],
+)
+def test_the_first_run_goes_by_the_size_of_the_database(count: int, size: int, tasks: int) -> None:
+    assert worthwhile(clinics(count), 64, {}, size) == tasks
+    assert worthwhile(clinics(count), 5, {}, size) == 5
+
+
 @given(
     st.integers(1, 400),
     st.integers(1, 40),

@@ -12,7 +12,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import SettingsError, TransientError
+from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.shared_unit import is_shared, shared_clinic
@@ -35,6 +35,7 @@ from clinic_backups.stores.connect import open_store
 from clinic_backups.stores.identified import IdentifiedStore
 from clinic_backups.tenant import people
 from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.tenant_db import Snapshot
 
 FindConnection = Callable[[str], Connection | None]
 
@@ -146,6 +147,15 @@ class Shared:
         return people.clinics(
             self.clinic_db, SqlFolder(self.settings.sql_dir), trusted_owners=self.settings.trusted_owners
         )
+
+    def database_bytes(self) -> int | None:
+        """The size of the clinics' database; none if the role may not ask for it."""
+        try:
+            with Snapshot(self.clinic_db, **self.settings.timeouts) as snapshot:
+                ((size,),) = snapshot.rows("SELECT pg_database_size(current_database())", None, "asking for the size")
+        except PermanentError:
+            return None
+        return int(size)
 
     def admins(self, clinics: Sequence[ClinicId]) -> Generator[tuple[ClinicId, Sequence[Recipient]]]:
         """Each clinic with the recipients of the mails about it. See :func:`people.admins`."""

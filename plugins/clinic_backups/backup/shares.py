@@ -47,17 +47,28 @@ SHARE_SECONDS = 60
 """What the clinics of a share took one by one. Several are backed up at once, so the task ends sooner than that."""
 LEAST_TASKS = 16
 """So that the slots of the pool are in use until the end."""
+_EMPTY_SECONDS = 0.05
+"""What a clinic without rows takes."""
+_BYTES_PER_SECOND = 10_000_000
+"""Of a database's files, with their indexes. A full backup reads faster, so there are rather too many tasks."""
 
 
-def worthwhile(clinics: Sequence[Clinic], most: int, seconds: Mapping[ClinicId, float]) -> int:
+def worthwhile(
+    clinics: Sequence[Clinic], most: int, seconds: Mapping[ClinicId, float], database_bytes: int | None = None
+) -> int:
     """How many tasks to use, at most ``most``: one more costs about 0.3 s of CPU, as much as three small clinics.
 
-    :param seconds: as for :func:`divide`. Without any, in the first run, it is ``most``.
+    :param seconds: as for :func:`divide`.
+    :param database_bytes: in the first run, which knows no seconds, the size of the clinics' database. If nobody knows
+        that either, it is ``most``.
     """
-    if not seconds or len(clinics) <= most:
+    if len(clinics) <= most or not (seconds or database_bytes):
         return most
-    usual = median(seconds.values())
-    total = sum(seconds.get(clinic.id, usual) for clinic in clinics)
+    if seconds:
+        usual = median(seconds.values())
+        total = sum(seconds.get(clinic.id, usual) for clinic in clinics)
+    else:
+        total = len(clinics) * _EMPTY_SECONDS + (database_bytes or 0) / _BYTES_PER_SECOND
     return min(most, max(LEAST_TASKS, ceil(total / SHARE_SECONDS)))
 
 

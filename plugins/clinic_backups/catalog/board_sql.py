@@ -27,7 +27,8 @@ _STANDING = f"""CASE WHEN {{0}} IS NULL THEN 'never' WHEN {{0}} < {_OBJECTIVE} T
                      WHEN {_IS_UNPROVEN} THEN 'unproven' ELSE 'ok' END"""
 _RECENT = f"""
     recent AS MATERIALIZED (
-        SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.finished_at, b.data_time, b.size_bytes
+        SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.finished_at, b.data_time, b.size_bytes,
+               b.rows_total
           FROM clinic_backups.backup AS b
          WHERE b.good AND b.started_at BETWEEN :recent AND :until AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)"""  # noqa: S608 - our own words only, here and below
@@ -40,7 +41,7 @@ _DRILLED = f"""
 _CLINICS_AND_GOOD = """clinic_backups.clinic AS c
     LEFT JOIN recent ON recent.clinic_id = c.clinic_id
     LEFT JOIN LATERAL (
-        SELECT b.started_at, b.finished_at, b.data_time, b.size_bytes
+        SELECT b.started_at, b.finished_at, b.data_time, b.size_bytes, b.rows_total
           FROM clinic_backups.backup AS b
          WHERE recent.clinic_id IS NULL AND b.clinic_id = c.clinic_id AND b.good AND b.started_at <= :until
          ORDER BY b.started_at DESC, b.id DESC
@@ -49,7 +50,8 @@ _CLINICS_AND_GOOD = """clinic_backups.clinic AS c
         SELECT coalesce(recent.started_at, older.started_at) AS started_at,
                coalesce(recent.finished_at, older.finished_at) AS finished_at,
                coalesce(recent.data_time, older.data_time) AS data_time,
-               coalesce(recent.size_bytes, older.size_bytes) AS size_bytes) AS good"""
+               coalesce(recent.size_bytes, older.size_bytes) AS size_bytes,
+               coalesce(recent.rows_total, older.rows_total) AS rows_total) AS good"""
 _PROOF = """LEFT JOIN LATERAL (
           SELECT p.id, p.finished_at, p.seconds
             FROM clinic_backups.proof AS p
@@ -125,6 +127,7 @@ COUNTS = text(f"""
       LEFT JOIN drilled ON drilled.clinic_id = c.clinic_id
      WHERE c.active AND {_SEEN.format("c")}""")  # noqa: S608
 
+# As with backups, almost every clinic's newest proof is one of the last weeks. Failed drills are few.
 METRICS = text(f"""
     WITH {_RECENT},
     made AS MATERIALIZED (
@@ -137,22 +140,30 @@ METRICS = text(f"""
         SELECT r.clinic_id, max(r.finished_at) AS finished_at
           FROM clinic_backups.restore AS r
          WHERE r.state = 'completed' AND {_SEEN.format("r")}
-         GROUP BY r.clinic_id)
+         GROUP BY r.clinic_id),
+    proven AS MATERIALIZED (
+        SELECT DISTINCT ON (p.clinic_id) p.clinic_id, p.id, p.finished_at, p.seconds
+          FROM clinic_backups.proof AS p
+         WHERE p.outcome = 'proven' AND p.finished_at BETWEEN :since AND :until AND {_SEEN.format("p")}
+         ORDER BY p.clinic_id, p.id DESC),
+    failed AS MATERIALIZED (
+        SELECT f.clinic_id, array_agg(f.id) AS ids
+          FROM clinic_backups.proof AS f
+         WHERE f.outcome = 'failed' AND {_SEEN.format("f")}
+         GROUP BY f.clinic_id)
     SELECT c.clinic_id, c.name, good.data_time,
            extract(epoch FROM good.finished_at - good.started_at)::double precision,
-           good.size_bytes, last.rows_total, coalesce(made.completed, 0)::bigint, coalesce(made.failed, 0)::bigint,
-           restored.finished_at, proof.finished_at, proof.seconds,
-           (SELECT count(*) FROM clinic_backups.proof AS f
-             WHERE f.clinic_id = c.clinic_id AND f.outcome = 'failed' AND f.id > coalesce(proof.id, 0))
+           good.size_bytes, good.rows_total, coalesce(made.completed, 0)::bigint, coalesce(made.failed, 0)::bigint,
+           restored.finished_at, coalesce(proven.finished_at, proof.finished_at),
+           coalesce(proven.seconds, proof.seconds),
+           CASE WHEN failed.ids IS NULL THEN 0 ELSE
+               (SELECT count(*) FROM unnest(failed.ids) AS f (id) WHERE f.id > coalesce(proven.id, proof.id, 0)) END
       FROM {_CLINICS_AND_GOOD}
-      LEFT JOIN LATERAL (
-          SELECT b.rows_total
-            FROM clinic_backups.backup AS b
-           WHERE b.clinic_id = c.clinic_id AND b.started_at = good.started_at AND b.good
-           ORDER BY b.id DESC LIMIT 1) AS last ON true
       LEFT JOIN made ON made.clinic_id = c.clinic_id
       LEFT JOIN restored ON restored.clinic_id = c.clinic_id
-      {_PROOF}
+      LEFT JOIN proven ON proven.clinic_id = c.clinic_id
+      LEFT JOIN failed ON failed.clinic_id = c.clinic_id
+      {_PROOF.replace("WHERE p.clinic_id", "WHERE proven.clinic_id IS NULL AND p.clinic_id")}
      WHERE c.active AND {_SEEN.format("c")}
      ORDER BY {in_sql_order("c")}""")  # noqa: S608
 

@@ -63,7 +63,9 @@ def active_clinics() -> list[dict[str, Any]]:
         seconds = {} if len(chosen.clinics) <= tasks else parts.known_clinics.seconds()
         spread = bool(scheduled and settings.start_window_minutes)
         if not spread:  # many tasks spread better
-            tasks = worthwhile(chosen.clinics, tasks, seconds)
+            is_first = len(chosen.clinics) > tasks and not seconds
+            size = parts.database_bytes() if is_first else None
+            tasks = worthwhile(chosen.clinics, tasks, seconds, size)
         shares = divide(chosen.clinics, tasks, seconds)
     log.info("%s backups will be made, in %s tasks.", len(chosen.clinics), len(shares))
     if not shares:
