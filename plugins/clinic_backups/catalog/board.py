@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import Connection as SqlConnection
 
@@ -26,6 +26,8 @@ Sort = Literal["standing", "name", "age", "size", "id"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
 TREND_DAYS = 30
 FAILED_DRILL_DAYS = 30
+_PROVEN_LATELY_DAYS = 8
+"""Almost every clinic has a proof in so many days. The others' proofs are looked up one by one."""
 """How long a failed drill counts where proofs may have any age."""
 RECENT_HOURS = 26
 """A little more than a day: see :mod:`clinic_backups.catalog.board_sql`."""
@@ -104,8 +106,7 @@ class Counts:
     failed: int
 
 
-@dataclass(frozen=True)
-class ClinicMetrics:
+class ClinicMetrics(NamedTuple):
     """Figures of one active clinic for a monitoring system. Totals count the records in the catalog.
 
     :param drills_failed: how many drills failed since the newest one that did not.
@@ -194,7 +195,7 @@ class Board:
         """Every active clinic, in id order."""
         # All rows are read before the first is returned, so that a slow client keeps no transaction open.
         with self._database.transaction("reading the metrics") as db:
-            rows = db.execute(sql.METRICS, _values(visible, now, 0, 0)).all()
+            rows = db.execute(sql.METRICS, _values(visible, now, 0, _PROVEN_LATELY_DAYS)).all()
         return (ClinicMetrics(clinic_id_of(row[0]), *row[1:]) for row in rows)
 
 

@@ -89,11 +89,12 @@ def page(sort: Literal["standing", "name", "age", "size", "id"], descending: boo
                     OR c.clinic_id = ANY(CAST(:sought_ids AS text[])))
                AND (NOT :running_only
                     OR c.clinic_id IN (SELECT r.clinic_id FROM clinic_backups.backup AS r WHERE r.state = 'running'))
+               -- CASE, because AND would look for the newest backup of every clinic first.
                AND (NOT :failed_only
-                    OR ((recent.clinic_id IS NULL
-                         OR c.clinic_id IN (SELECT b.clinic_id FROM clinic_backups.backup AS b
-                                             WHERE b.state = 'failed' AND b.started_at BETWEEN :recent AND :until))
-                        AND {_NEWEST_FAILED}))
+                    OR CASE WHEN recent.clinic_id IS NULL
+                              OR c.clinic_id IN (SELECT b.clinic_id FROM clinic_backups.backup AS b
+                                                  WHERE b.state = 'failed' AND b.started_at BETWEEN :recent AND :until)
+                            THEN {_NEWEST_FAILED} ELSE false END)
         ),
         fitting AS MATERIALIZED (
             SELECT * FROM found WHERE CAST(:standing AS text) IS NULL OR standing = CAST(:standing AS text))
@@ -127,7 +128,7 @@ COUNTS = text(f"""
       LEFT JOIN drilled ON drilled.clinic_id = c.clinic_id
      WHERE c.active AND {_SEEN.format("c")}""")  # noqa: S608
 
-# As with backups, almost every clinic's newest proof is one of the last weeks. Failed drills are few.
+# As with backups, almost every clinic's newest proof is one of the last days. Failed drills are few.
 METRICS = text(f"""
     WITH {_RECENT},
     made AS MATERIALIZED (
@@ -144,7 +145,7 @@ METRICS = text(f"""
     proven AS MATERIALIZED (
         SELECT DISTINCT ON (p.clinic_id) p.clinic_id, p.id, p.finished_at, p.seconds
           FROM clinic_backups.proof AS p
-         WHERE p.outcome = 'proven' AND p.finished_at BETWEEN :since AND :until AND {_SEEN.format("p")}
+         WHERE p.outcome = 'proven' AND p.finished_at BETWEEN :proven_since AND :until AND {_SEEN.format("p")}
          ORDER BY p.clinic_id, p.id DESC),
     failed AS MATERIALIZED (
         SELECT f.clinic_id, array_agg(f.id) AS ids
