@@ -1,103 +1,149 @@
-"""Transactions of the catalog whose statements share round trips: they are one transaction like any other."""
+"""The rows of many clinics compared at once: nothing that differs in one of them may pass."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
-from sqlalchemy import text
 
-from clinic_backups.base.backup_record import BackupRecord
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError
-from clinic_backups.catalog.catalog_database import CatalogDatabase
-from clinic_backups.catalog.shared_round_trips import MAX_WAITING, later
-from clinic_backups.stores.file import FileStore
-from tests.postgres_fixtures import DemoDatabase
-from tests.rig import Rig
+from clinic_backups.archive.reader import Manifest
+from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.recovery import together
+from clinic_backups.recovery.proof import differences
+from clinic_backups.recovery.together import Group, Together
+from clinic_backups.restore.archives import Archives
+from clinic_backups.restore.find_backup import source_of
+from clinic_backups.stores.configured import Stores
+from clinic_backups.tenant.extract import SqlFolder
+from tests.postgres_fixtures import DemoDatabase, copy_of
+from tests.shapes import Shaped, shaped
 
-WRITE = later(
-    text("INSERT INTO clinic_backups.store (store_url, failed_at, error) VALUES (:url, now(), :error)").bindparams(
-        error="100 % full; DROP"
-    )
-)
-READ = text("SELECT error FROM clinic_backups.store WHERE store_url LIKE 's3://%' ORDER BY store_url")
+DDL = """
+    CREATE TABLE s.patient (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, name text);
+    CREATE TABLE s.visit (id int PRIMARY KEY, patient_id int NOT NULL REFERENCES s.patient, note text);
+    CREATE TABLE s.keyless (clinic_id int NOT NULL REFERENCES s.clinic, note text);
+    INSERT INTO s.clinic SELECT n, 'c' || n FROM generate_series(3, 9) AS n;
+    INSERT INTO s.patient SELECT n, 1 + n / 200, 'p' || n FROM generate_series(0, 1599) AS n;
+    INSERT INTO s.visit SELECT n, n / 3, 'v' || n FROM generate_series(0, 4799) AS n;
+    INSERT INTO s.keyless SELECT 1 + n / 50, 'k' || n FROM generate_series(0, 399) AS n
+"""
+EXTRACTS = {
+    "patient": "clinic_id = {{ clinic_id }}",
+    "visit": "patient_id IN (SELECT p.id FROM s.patient AS p WHERE p.clinic_id = {{ clinic_id }})",
+    "keyless": "clinic_id = {{ clinic_id }}",
+}
+CLINICS = range(1, 10)
+"""The last one has no rows."""
+CHANGES = {
+    "a value": ("UPDATE s.patient SET name = 'x' WHERE id = 777", {"s.patient"}),
+    # In the order of ids the bytes of all clinics are the same.
+    "the last row of a clinic is the next one's first": (
+        "UPDATE s.patient SET clinic_id = 2 WHERE id = 199", {"s.patient", "s.visit"},
+    ),
+    "the first row of a clinic is the last one's": (
+        "UPDATE s.patient SET clinic_id = 1 WHERE id = 200", {"s.patient", "s.visit"},
+    ),
+    "a row of a clinic without rows": ("UPDATE s.patient SET clinic_id = 9 WHERE id = 1599", {"s.patient", "s.visit"}),
+    "a row is gone": ("DELETE FROM s.visit WHERE id = 0", {"s.visit"}),
+    "the last row is gone": ("DELETE FROM s.visit WHERE id = 4799", {"s.visit"}),
+    "all rows of a clinic are gone": ("DELETE FROM s.visit WHERE patient_id BETWEEN 400 AND 599", {"s.visit"}),
+    "a row more": ("INSERT INTO s.visit VALUES (9999, 1599, 'v')", {"s.visit"}),
+    "a row without a key twice": ("INSERT INTO s.keyless SELECT * FROM s.keyless WHERE note = 'k7'", {"s.keyless"}),
+    "rows change places": (
+        "UPDATE s.patient SET name = CASE id WHEN 5 THEN 'p6' ELSE 'p5' END WHERE id IN (5, 6)", {"s.patient"},
+    ),
+    "no table": ("ALTER TABLE s.keyless RENAME TO other", {"s.keyless"}),
+}  # fmt: skip
+
+
+class Backed:
+    """Backups of all clinics of one database, which is compared with them."""
+
+    def __init__(self, rig: Shaped) -> None:
+        self.rig = rig
+        archives = Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
+        self.manifests: dict[ClinicId, Manifest] = {
+            clinic: archives.fetch(source_of(rig.run(clinic))).manifest for clinic in CLINICS
+        }
+        self.folder = SqlFolder(rig.settings.sql_dir)
+
+    @property
+    def together(self) -> Together:
+        return Together(self.rig.clinic_db, self.folder, self.manifests)
+
+    def unlike(self) -> set[str]:
+        """The tables of which some clinic by itself is not as in its backup."""
+        every = (differences(self.rig.clinic_db, manifest, self.folder) for manifest in self.manifests.values())
+        return {each.table for found in every for each in found}
 
 
 @pytest.fixture
-def rig(demo_database: DemoDatabase, tmp_path: Path) -> Rig:
-    return Rig(demo_database, FileStore(tmp_path / "store"))
+def backed(demo_template: DemoDatabase, tmp_path: Path) -> Iterator[Backed]:
+    with copy_of(demo_template) as database:
+        yield Backed(shaped(database, tmp_path, DDL, EXTRACTS))
 
 
-def written(database: CatalogDatabase) -> list[str]:
-    with database.transaction("reading") as db:
-        return list(db.execute(READ).scalars())
+def held(backed: Backed, groups: list[Group]) -> dict[str, bool]:
+    found: dict[str, list[bool]] = {}
+    for group in groups:
+        found.setdefault(group.table.name, []).append(backed.together.holds(group))
+    return {name: all(each) for name, each in found.items()}
 
 
-def pid_of(rig: Rig) -> int:
-    """The process of the server that the catalog's connection leads to."""
-    with rig.catalog.database.statement("asking") as db:
-        return int(db.execute(text("SELECT pg_backend_pid()")).scalar_one())
+@pytest.mark.parametrize("size", [together.GROUP_BYTES, 20_000])
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_differs_in_one_clinic_is_seen(
+    backed: Backed, what: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "GROUP_BYTES", size)
+    groups = backed.together.groups()
+    assert {group.table.name for group in groups} >= {"s.patient", "s.visit", "s.keyless"}
+    assert (len(groups) > 4) == (size == 20_000)
+    assert held(backed, groups) == dict.fromkeys(held(backed, groups), True)
+    assert backed.unlike() == set()
+    change, tables = CHANGES[what]
+    backed.rig.execute(change)
+    assert {name for name, is_same in held(backed, groups).items() if not is_same} == tables == backed.unlike()
 
 
-def test_what_waits_is_done_before_the_next_statement_and_at_the_end(rig: Rig) -> None:
-    database = rig.catalog.database
-    with database.short_transaction("writing") as db:
-        db.execute(WRITE, {"url": "s3://a"})
-        assert list(db.execute(READ).scalars()) == ["100 % full; DROP"]
-        assert written(Rig(rig.database, rig.store).catalog.database) == []
-        db.execute(WRITE, {"url": "s3://b", "error": "x" * MAX_WAITING})
-        db.execute(WRITE, {"url": "s3://c", "error": "the last one"})
-    assert written(database) == ["100 % full; DROP", "x" * MAX_WAITING, "the last one"]
+def test_a_clinic_that_differs_is_left_out(backed: Backed) -> None:
+    backed.rig.execute("UPDATE s.patient SET name = 'x' WHERE clinic_id IN (3, 4)")
+    assert not held(backed, backed.together.groups(without=[3]))["s.patient"]
+    assert held(backed, backed.together.groups(without=[3, 4]))["s.patient"]
+    assert all({3, 4}.isdisjoint(group.clinics) for group in backed.together.groups(without=[3, 4]))
 
 
-@pytest.mark.parametrize("at_the_end", [True, False])
-def test_a_failure_of_what_waited_undoes_all_and_the_connection_goes_on(rig: Rig, at_the_end: bool) -> None:
-    database, before = rig.catalog.database, pid_of(rig)
-    with pytest.raises(ClinicBackupsError, match="while writing"), database.short_transaction("writing") as db:
-        db.execute(WRITE, {"url": "s3://a"})
-        db.execute(READ)
-        db.execute(WRITE, {"url": "s3://a"})  # the same key
-        if not at_the_end:
-            db.execute(READ)
-    assert pid_of(rig) == before
-    assert written(database) == []
-    with database.short_transaction("writing") as db:
-        db.execute(WRITE, {"url": "s3://b"})
-    assert len(written(database)) == 1
+def test_each_clinic_is_in_one_group_of_backups_with_the_same_columns(backed: Backed) -> None:
+    other = backed.manifests[5]
+    table = other.tables["s.patient"].table
+    changed = replace(other.tables["s.patient"], table=replace(table, columns=table.columns[:2]))
+    backed.manifests[5] = replace(other, tables=dict(other.tables) | {"s.patient": changed})
+    groups = [group.clinics for group in backed.together.groups() if group.table.name == "s.patient"]
+    assert sorted(groups) == [(1, 2, 3, 4), (6, 7, 8, 9)]
 
 
-def test_an_error_of_the_caller_undoes_all(rig: Rig) -> None:
-    database = rig.catalog.database
-    with pytest.raises(KeyboardInterrupt), database.short_transaction("writing") as db:
-        db.execute(WRITE, {"url": "s3://a"})
-        db.execute(READ)
-        db.execute(WRITE, {"url": "s3://b"})
-        raise KeyboardInterrupt
-    assert written(database) == []
+@pytest.mark.parametrize(
+    ("template", "is_known"),
+    [
+        ("SELECT t.* FROM s.patient AS t WHERE t.clinic_id = {{ clinic_id }}", True),
+        ("SELECT t.* FROM s.patient AS t WHERE t.clinic_id = {{ clinic_id + 0 }}", False),
+        ("SELECT t.* FROM s.patient AS t WHERE t.clinic_id::text = '{{ clinic_id }}'", False),
+    ],
+)
+def test_an_extract_whose_meaning_is_not_known_is_left_to_each_clinic(
+    backed: Backed, template: str, is_known: bool
+) -> None:
+    (backed.rig.settings.sql_dir / "extract" / "s.patient.sql").write_text(template)
+    backed.folder = SqlFolder(backed.rig.settings.sql_dir)
+    assert ("s.patient" in {group.table.name for group in backed.together.groups()}) == is_known
 
 
-def test_a_connection_that_is_lost_meanwhile_is_not_used_again(rig: Rig) -> None:
-    database = rig.catalog.database
-    with pytest.raises(ClinicBackupsError), database.short_transaction("writing") as db:
-        db.execute(WRITE, {"url": "s3://a"})
-        pid = db.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        rig.execute(f"SELECT pg_terminate_backend({pid})")
-        db.execute(WRITE, {"url": "s3://b"})
-    assert written(database) == []
-
-
-def test_a_backup_whose_mail_cannot_be_written_is_not_completed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The record, its blocks, its store and its mail are written together or not at all."""
-    rig.execute(
-        "ALTER TABLE clinic_backups.notification ADD CONSTRAINT no_success CHECK (kind <> 'success') NOT VALID",
-    )
-    with pytest.raises(PermanentError):
-        rig.run(1)
-    found: list[Any] = rig.execute_rows("SELECT 1 FROM clinic_backups.backup_blocks")
-    found += rig.execute_rows("SELECT 1 FROM clinic_backups.backup_replica")
-    record: BackupRecord = rig.catalog.find()[0]
-    assert (record.state, found) == ("running", [])
-    rig.execute("ALTER TABLE clinic_backups.notification DROP CONSTRAINT no_success")
-    assert rig.run(1).state == "completed"
-    assert [record.state for record in rig.catalog.find()] == ["completed", "completed"]
+def test_one_clinic_alone_and_none_have_no_groups(backed: Backed) -> None:
+    everything: dict[ClinicId, Any] = backed.manifests
+    for clinics in ([], [4]):
+        backed.manifests = {clinic: everything[clinic] for clinic in clinics}
+        assert backed.together.groups() == []

@@ -55,6 +55,13 @@ class BlockList:
         self._sizes.append(block.size_bytes)
         self._archives.append(archive)
 
+    def extend(self, other: BlockList) -> None:
+        """Add all blocks of another list. Its archives may be those of another chain."""
+        self._digests += other._digests
+        self._rows += other._rows
+        self._sizes += other._sizes
+        self._archives += other._archives
+
     @property
     def archives(self) -> bytes:
         """The archive of each block."""

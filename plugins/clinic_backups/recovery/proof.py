@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -85,18 +85,23 @@ def queries_of(snapshot: Snapshot, folder: SqlFolder, unit: ClinicId) -> Mapping
 
 
 def differences(
-    target: Connection, manifest: Manifest, folder: SqlFolder, leaving: Leaving | None = None
-) -> list[Difference]:
+    target: Connection, manifest: Manifest, folder: SqlFolder, leaving: Leaving | None = None,
+    proven: Collection[str] = (),
+) -> list[Difference]:  # fmt: skip
     """Read a unit in one snapshot, and compare the digests of all its blocks. None are left out.
 
+    :param proven: tables that were compared already, see :mod:`~clinic_backups.recovery.together`.
     :param leaving: what was not loaded, because it must not come back. Of such tables each row of the rest is compared.
     :raises ClinicBackupsError: a query failed.
     """
-    found = []
+    found = list[Difference]()
+    left = {name: content for name, content in manifest.tables.items() if name not in proven}
+    if not left:
+        return found
     with Snapshot(target) as snapshot:
         snapshot.rows(_PLANNING, None, "preparing the proof")
         queries = queries_of(snapshot, folder, manifest.clinic.id)
-        for name, content in manifest.tables.items():
+        for name, content in left.items():
             if name not in queries:
                 problem = "the backed-up SQL folder has no query for it"
                 found.append(Difference(name, 0, content.rows, problem))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clinic_backups.archive.reader import Manifest
 from clinic_backups.base.clinic_id import ClinicId
@@ -16,8 +17,11 @@ from clinic_backups.recovery.choice import Choice
 from clinic_backups.recovery.duplicates import Replaced
 from clinic_backups.recovery.proof import Difference, differences
 from clinic_backups.recovery.report import UnitReport
+from clinic_backups.recovery.together import Group, Proven, Together
 from clinic_backups.restore.leaving_out import Leaving
 from clinic_backups.tenant.extract import SqlFolder
+
+AtOnce = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,27 @@ class Proof:
     leaving: Mapping[ClinicId, Leaving]
     listener: Listener
 
-    def of(self, choice: Choice) -> UnitReport:
-        """Read one unit back."""
+    def of_all(self, choices: Sequence[Choice], at_once: AtOnce) -> list[UnitReport]:
+        """Read all units back: clinics together, as far as that can be done, then each by itself.
+
+        :param at_once: does work for all items, some of them at once.
+        """
+        together = Together(self.connection, self.folder, self.manifests)
+        differing = {each.unit for each in self.replaced if each.differing}
+        without = [unit for unit in self.manifests if unit in self.failed or unit in self.leaving
+                   or str(unit) in differing]  # fmt: skip
+
+        def compare(group: Group) -> Proven:
+            found = group.proven if together.holds(group) else frozenset()
+            many = f"{group.table.name} of {len(group.clinics):,} clinics"
+            self.listener.step(f"{many} is as in the backups" if found else f"{many} is compared for each by itself")
+            return found
+
+        proven = frozenset[tuple[ClinicId, str]]().union(*at_once(compare, together.groups(without)))
+        return list(at_once(lambda choice: self.of(choice, proven), choices))
+
+    def of(self, choice: Choice, proven: Proven = frozenset()) -> UnitReport:
+        """Read one unit back. :param proven: what was read already."""
         manifest = self.manifests[choice.unit]
         found = UnitReport(choice, sum(content.rows for content in manifest.tables.values()))
         if choice.unit in self.failed:
@@ -50,7 +73,8 @@ class Proof:
             found.rows -= sum(leaving.rows.values())
             found.left_out, found.emptied = dict(leaving.rows), dict(leaving.emptied)
         try:
-            different = differences(self.connection, manifest, self.folder, leaving)
+            known = [name for name in manifest.tables if (choice.unit, name) in proven]
+            different = differences(self.connection, manifest, self.folder, leaving, known)
         except ClinicBackupsError as error:
             found.problems.append(f"It could not be read back: {error.message}")
             return found

@@ -164,7 +164,7 @@ class Recovery:
         proof = Proof(
             self._connection, folder, self._manifests, report.replaced, self._failed, self._leaving, self._listener
         )
-        report.units = self._work.timed("proof", lambda: self._work.at_once(proof.of, plan.taken))
+        report.units = self._work.timed("proof", lambda: proof.of_all(plan.taken, self._work.at_once))
         for unit in report.units:
             unit.seconds = loaded.get(str(unit.choice.unit), 0.0)
         report.empty, report.problems = proof.empty(name for name, is_view in kinds.items() if not is_view)

@@ -17,16 +17,19 @@ PIECE_BYTES = 256 * 1024
 Take = Callable[[bytes, Block], object]
 
 
-def read_blocks(snapshot: Snapshot, table: Table, query: str, backup: BlockList, take: Take) -> None:
+def read_blocks(
+    snapshot: Snapshot, table: Table, query: str, backup: BlockList, take: Take, *, first: str = ""
+) -> None:  # fmt: skip
     """Call ``take`` with the bytes and the identity of each block, in order. An error of ``take`` is raised unchanged.
 
     :param backup: the blocks that a backup has of the table. Reading is fast as far as the rows are the same.
+    :param first: see :meth:`Snapshot.copy`.
     """
     pieces = _Pieces(snapshot, SameBlocks(backup), take)
     # It is the driver that calls it for each row, and it runs no Python until a piece is full.
     collected = io.BufferedWriter(pieces, PIECE_BYTES)
     try:
-        snapshot.copy(table, query, collected.write)
+        snapshot.copy(table, query, collected.write, first=first)
         collected.flush()
         pieces.finish()
     finally:
@@ -85,11 +88,11 @@ def read_other_blocks(
     return matched
 
 
-def blocks_of(snapshot: Snapshot, table: Table, query: str, backup: BlockList) -> BlockList:
+def blocks_of(snapshot: Snapshot, table: Table, query: str, backup: BlockList, *, first: str = "") -> BlockList:
     """Only their identities.
 
-    :param backup: see :func:`read_blocks`.
+    :param backup, first: see :func:`read_blocks`.
     """
     found = BlockList()
-    read_blocks(snapshot, table, query, backup, lambda data, block: found.append(block))
+    read_blocks(snapshot, table, query, backup, lambda data, block: found.append(block), first=first)
     return found

@@ -18,13 +18,17 @@ _WANTED = re.compile(r'"?r"?\."(?P<name>(?:[^"]|"")+)"')
 """A column of the rows that an extract gives, as the statements around it name them."""
 
 
-def copy_statement(table: Table, extract: str) -> str:
+def copy_statement(table: Table, extract: str, *, first: str = "") -> str:
     """``COPY`` of one table's rows of one clinic as CSV in primary-key order.
 
     Text keys are ordered by code point, since a collation's order may change with the operating system. A table
     without primary key is ordered by its whole rows.
+
+    :param first: a column of the extract that they are ordered by before.
     """
     columns, order = _columns_and_order(table)
+    if first:
+        order = f'"r".{first}, {order}'
     return f"COPY (SELECT {columns} FROM (\n{extract}\n) AS r ORDER BY {order}) TO STDOUT (FORMAT csv)"  # noqa: S608 - the extract is trusted, names are quoted
 
 

@@ -321,9 +321,12 @@ class Snapshot:
         text: str = statement.as_string(self._db)
         return text
 
-    def copy(self, table: Table, extract: str, write: RowSink) -> None:
-        """Call ``write`` with each CSV row of one table. An error of ``write`` is raised unchanged."""
-        statement = str(self._as_sent(copy_statement(table, extract)))
+    def copy(self, table: Table, extract: str, write: RowSink, *, first: str = "") -> None:
+        """Call ``write`` with each CSV row of one table. An error of ``write`` is raised unchanged.
+
+        :param first: a column of the extract that the rows are ordered by before, quoted.
+        """
+        statement = str(self._as_sent(copy_statement(table, extract, first=first)))
         try:
             with self._db.cursor() as cursor:
                 cursor.copy_expert(statement, _Writer(write), size=1 << 16)
