@@ -22,6 +22,20 @@ def _without_store(database: DemoDatabase, folder: Path) -> dict[str, str | None
     return {}
 
 
+def _without(pattern: str, *stores: str) -> Break:
+    """The files of such a name are gone from these stores, and nothing else is."""
+
+    def breaks(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
+        for store in stores:
+            files = list((folder / store).rglob(pattern))
+            assert files
+            for file in files:
+                file.unlink()
+        return {}
+
+    return breaks
+
+
 def _other_key(database: DemoDatabase, folder: Path) -> dict[str, str | None]:
     return {"CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "another")}
 
@@ -49,6 +63,8 @@ SITUATIONS: dict[str, tuple[Break, str, str, Section | None]] = {
         variable(CLINIC_BACKUPS_STORE_URL=None), "store does not answer, or is not set", "STORE_URL", Section.BUCKET,
     ),
     "store gone": (_without_store, "store does not answer, or is not set", "STORE_URL", Section.BUCKET),
+    "archives gone": (_without("*.age", "store"), "not in the store", "catalog verify", Section.BUCKET),
+    "envelopes gone": (_without("backup_*.json", "store"), "not in the store", "replicate", Section.BUCKET),
     "catalog lost": (
         statement("DROP SCHEMA clinic_backups CASCADE"), "catalog is lost", "catalog rebuild", Section.CATALOG,
     ),

@@ -26,8 +26,11 @@ from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.backup.service_files import ServiceFiles
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.errors import TransientError
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.base.shared_unit import SHARED
+from clinic_backups.recovery import finishing
+from clinic_backups.recovery.session import Session
 from clinic_backups.stores.file import FileStore
 from include.demo.database import dropping
 from include.demo.postgres import EmbeddedPostgres
@@ -544,6 +547,63 @@ class TestRefused:
         (unit,) = [unit for unit in plan["units"] if unit["unit"] == 3]
         assert unit["backup_id"] == old.backup_id
         assert unit["notes"] == [f"{new.backup_id} is not taken: the catalog does not know it."]
+
+
+class TestCatalogKnowsMore:
+    """A store that shows less than the catalog knows: an older backup is not taken without a word."""
+
+    @pytest.mark.parametrize("what", ["newest gone", "all gone", "another archive", "none"])
+    def test_what_no_store_has_is_missing(self, rig: Rig, target: Target, what: str) -> None:
+        rig.initialise()
+        records = {record.clinic_id: record for record in back_up_all(rig)}
+        newest = rig.run(3)
+        gone = {"newest gone": [newest], "all gone": [records[3], newest]}.get(what, [])
+        for record in gone:
+            for key in (record.archive_key, envelope_key_of(record.archive_key)):
+                rig.store.delete(key)
+        if what == "another archive":
+            write_envelope(rig, newest, rows={})
+            forged = "sha256 = repeat('0', 64)"
+            rig.execute(f"UPDATE clinic_backups.backup SET {forged} WHERE backup_id = '{newest.backup_id}'")
+        catalog = {
+            "AIRFLOW_CONN_CLINIC_DB": rig.database.reader_uri,
+            "AIRFLOW_CONN_BACKUP_CATALOG": rig.database.catalog_uri,
+        }
+        code, out, err = target.recover("--json", **catalog)
+        if what == "none":
+            assert code == 0, err
+            assert newest.backup_id in {unit["backup_id"] for unit in json.loads(out)["units"]}
+            return
+        assert code == 1
+        assert f"By the catalog, {newest.backup_id}" in " ".join(err.split())
+        assert "Nothing was changed" in err
+        assert target.rows("SELECT FROM pg_namespace WHERE nspname = 'clinic_backups_recovery'") == []
+        code, out, _ = target.recover("--plan", "--json", "--clinic", "2", **catalog)
+        assert (code, json.loads(out)["missing"]) == (0, [])
+        code, out, err = target.recover("--json", "--allow-missing", **catalog)
+        assert code == 1
+        report = json.loads(out)
+        assert any(newest.backup_id in text for text in report["missing"])
+        taken = {unit["unit"]: unit["backup_id"] for unit in report["units"]}
+        assert taken.get(3) == (None if what == "all gone" else records[3].backup_id)
+
+    def test_an_archive_that_is_gone_after_it_was_loaded(
+        self, rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records = back_up_all(rig)
+        with monkeypatch.context() as patch:
+            patch.setattr(finishing, "refresh_views", interrupted)
+            assert target.recover()[0] != 0
+        rig.store.delete(records[2].archive_key)
+        for words in ((), ("--plan",), ("--allow-missing",)):
+            code, out, err = target.recover(*words)
+            assert code == 1
+            assert f"{records[2].backup_id} of clinic {records[2].clinic_id} is loaded already" in " ".join(err.split())
+            assert "Traceback" not in out + err
+
+
+def interrupted(session: Session) -> None:
+    raise TransientError("The server went away.")
 
 
 def damage(rig: Rig, record: BackupRecord) -> None:

@@ -1,17 +1,44 @@
-"""How many backups a store holds, without a catalog."""
+"""Which backups a store holds, asked of the store itself."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
+
 from clinic_backups.archive.object_keys import ROOT, parse_key
+from clinic_backups.base.clinic_id import order_of
 from clinic_backups.base.plain import iso
+from clinic_backups.base.shared_unit import named
+from clinic_backups.catalog.newest import NewestBackup
 from clinic_backups.stores import condition
 from clinic_backups.stores.base import ObjectStore
 
+NAMED = 10
+"""The most units that a sentence names."""
 
-def held(store: ObjectStore) -> tuple[int, str]:
-    """How many whole backups a store has, and a sentence about them."""
+
+def held(store: ObjectStore) -> tuple[frozenset[str], str]:
+    """The archives of the whole backups that a store has, and a sentence about them."""
     keys = condition.by_archive(store.list(ROOT))
     whole = [key for key, objects in keys.items() if condition.is_whole(objects)]
     began = [at for key in whole if (parts := parse_key(key)) and (at := parts.began_at)]
     newest = f", the newest of {iso(max(began))}" if began else ""
-    return len(whole), f"{store.url} holds {len(whole):,} backups{newest}."
+    return frozenset(whole), f"{store.url} holds {len(whole):,} backups{newest}."
+
+
+def absent(newest: Iterable[NewestBackup], there: Mapping[str, Collection[str]]) -> list[str]:
+    """What stores do not have of the newest backups, although the catalog says that they do, as sentences.
+
+    :param there: the archives of the whole backups, by store. Only these stores are looked at.
+    """
+    known, said = sorted(newest, key=lambda each: order_of(each.clinic_id)), list[str]()
+    for url, keys in there.items():
+        units = [
+            named(each.clinic_id) for each in known if url in each.stores and not all(key in keys for key in each.keys)
+        ]
+        if units:
+            more = f" and {len(units) - NAMED:,} more" if len(units) > NAMED else ""
+            said.append(
+                f"{url} does not have the newest backup of {', '.join(units[:NAMED])}{more}, which the catalog says"
+                " that it has."
+            )
+    return said

@@ -18,6 +18,7 @@ from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
+from clinic_backups.catalog.newest import newest_good
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table, show_stores
@@ -87,7 +88,7 @@ def recover(
     with steps:
         chooser.read(steps.listener)
     if plan and not target:
-        made = _planned(chooser, until, clinics, belief)
+        made = _planned(with_parts, chooser, until, clinics, belief)
         _show_plan(made, forgotten, json=json)
         raise typer.Exit(1 if made.missing() or forgotten.problems else 0)
     if not target:
@@ -102,7 +103,7 @@ def recover(
         before = moment_of(begun.as_of, with_parts.settings.zone) if begun else None
         # An interrupted run goes on with its own moment: newer backups may have come since.
         kept = recovery.loaded() if until in (None, before) else {}
-        made = _planned(chooser, until or before, clinics, belief, kept)
+        made = _planned(with_parts, chooser, until or before, clinics, belief, kept)
         if plan or not json:
             _show_plan(made, forgotten, json=json)
         if plan:
@@ -118,9 +119,11 @@ def recover(
 
 
 def _planned(
-    chooser: Chooser, until: Any, clinics: Any, belief: str, kept: dict[str, str] | None = None
+    with_parts: Parts, chooser: Chooser, until: Any, clinics: Any, belief: str, kept: dict[str, str] | None = None
 ) -> Plan:  # fmt: skip
     made = chooser.plan(until or machine_now(), clinics, kept)
+    if with_parts.has_catalog:
+        chooser.compare(made, newest_good(with_parts.catalog.database, made.as_of), clinics)
     made.belief, made.sources = belief, chooser.read_from(made)
     return made
 

@@ -161,9 +161,15 @@ class Drills:
                 return fetched, damaged
             except PermanentError as error:
                 damaged[record.backup_id] = error
+        if damaged:
+            raise PermanentError(
+                "No drill is possible: no backup of the shared data can be read, and it holds the definition of the"
+                " database." + "".join(f" {backup_id}: {error.message}" for backup_id, error in damaged.items()),
+                hint=next(iter(damaged.values())).hint or "Make a new one: clinic-backups backup --shared",
+            )
         raise PermanentError(
             "No drill is possible: there is no good backup of the shared data, which holds the definition of the"
-            " database." + "".join(f" {backup_id}: {error.message}" for backup_id, error in damaged.items()),
+            " database.",
             hint="Make one: clinic-backups backup --shared",
         )
 

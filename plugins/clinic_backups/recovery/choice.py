@@ -18,6 +18,7 @@ from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SHARED_ID, is_shared, named
 from clinic_backups.base.text import capitalised, one_line
+from clinic_backups.catalog.newest import NewestBackup
 from clinic_backups.stores import condition, envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
@@ -217,6 +218,28 @@ class Chooser:
                 )
         return plan
 
+    def compare(self, plan: Plan, known: Iterable[NewestBackup], only: Collection[ClinicId] = ()) -> None:
+        """Name what a catalog knows to be newer than what is taken, and what no store shows: it is missing.
+
+        :param known: of each unit the newest good backup that is not later than the plan's moment.
+        """
+        choices = {choice.unit: choice for choice in plan.choices}
+        for each in known:
+            choice = choices.get(each.clinic_id)
+            if choice is None and not (only and each.clinic_id not in only):
+                choice = Choice(each.clinic_id)
+                plan.choices.append(choice)
+            if choice is None or (choice.envelope is not None and choice.envelope.backup_id == each.backup_id):
+                continue
+            is_newer = choice.data_at is None or each.data_time > choice.data_at
+            if is_newer and not any(each.backup_id in text or each.keys[0] in text for text in choice.damage):
+                is_doubted = any(each.backup_id in text for text in choice.notes)
+                why = "what the stores have of it is not that" if is_doubted else "no store that answers has it"
+                choice.damage.append(
+                    f"By the catalog, {each.backup_id} of {iso(each.data_time)} is the newest backup of"
+                    f" {named(each.clinic_id)}, and {why}."
+                )
+
     def read_from(self, plan: Plan) -> list[str]:
         """From which stores the chosen backups would be read first, as sentences."""
         first = Counter[str]()
@@ -224,7 +247,9 @@ class Chooser:
             assert choice.envelope is not None  # noqa: S101 - it is taken
             of = choice.envelope.archive
             sizes = self._units[choice.unit][of.key].sizes
-            first[next(url for url, size in sizes.items() if size == of.size_bytes)] += 1
+            # None has it: it was loaded before, and is named elsewhere.
+            if url := next((url for url, size in sizes.items() if size == of.size_bytes), None):
+                first[url] += 1
         return [
             f"{count:,} backup{'' if count == 1 else 's'} would be read from {url}." for url, count in first.items()
         ]
@@ -243,6 +268,12 @@ class Chooser:
             envelope = self._envelope(each)
             if isinstance(envelope, Envelope) and envelope.backup_id == kept and data_at(envelope) <= as_of:
                 choice.envelope = envelope
+                if problem := self._problem(unit, envelope):
+                    raise PermanentError(
+                        f"{kept} of {named(unit)} is loaded already, and cannot be proven: {problem}",
+                        hint="Bring the archive back into a store, and run the same command again. Or begin anew in"
+                        " another empty database: it takes the next older backup with --allow-missing.",
+                    )
                 break
         else:
             self._choose(choice, as_of, self._candidates(unit, as_of))
