@@ -17,6 +17,8 @@ OF_REPLICA = """
                 INSERT INTO clinic_backups.replica_count (day, store_url, n)
                 SELECT {day}, {row}.store_url, {n} FROM clinic_backups.backup AS b
                  WHERE b.backup_id = {row}.backup_id AND b.state = 'completed';"""
+CLINIC = "CREATE INDEX backup_clinic ON clinic_backups.backup (clinic_id, started_at DESC, id DESC) INCLUDE ({})"
+OF_CLINIC = "state, good, data_time, finished_at, size_bytes, rows_total"
 STARTED = "CREATE INDEX backup_started ON clinic_backups.backup (started_at DESC, id DESC) INCLUDE ({})"
 COLUMNS = "clinic_id, state, good, data_time, kind, trigger, finished_at, size_bytes"
 FUNCTION = """
@@ -80,11 +82,16 @@ def upgrade() -> None:
     # The metrics name the rows of each clinic's newest backup, and must not look for each of them in the table.
     op.execute("DROP INDEX clinic_backups.backup_started")
     op.execute(STARTED.format(f"{COLUMNS}, rows_total"))
+    # The board looks for the newest regular backup of each clinic, in vain where there is none.
+    op.execute("DROP INDEX clinic_backups.backup_clinic")
+    op.execute(CLINIC.format(f"{OF_CLINIC}, regular"))
     op.execute("CREATE INDEX proof_failed ON clinic_backups.proof (clinic_id, id) WHERE outcome = 'failed'")
 
 
 def downgrade() -> None:
     op.execute("DROP INDEX clinic_backups.proof_failed")
+    op.execute("DROP INDEX clinic_backups.backup_clinic")
+    op.execute(CLINIC.format(OF_CLINIC))
     op.execute("DROP INDEX clinic_backups.backup_started")
     op.execute(STARTED.format(COLUMNS))
     for name in ("replicas_are_gone", "replicas_are_counted_again"):
