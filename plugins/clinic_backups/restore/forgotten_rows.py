@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from psycopg2 import sql
 
+from clinic_backups.base.meant_key import are_alike, type_of
 from clinic_backups.base.row_key import Reading, read_as
 from clinic_backups.catalog.forgotten import ForgottenOfClinic, prefix_of
 from clinic_backups.restore import table_notes
@@ -45,11 +46,7 @@ def apart(chosen: Collection[str], forgotten: Collection[str], links: Sequence[R
     """
     refusals, of_forgotten = [], concerned(forgotten, links)
     for name in sorted(of_forgotten & set(chosen)):
-        needed, looked = {name}, set[str]()
-        while new := needed - looked:
-            looked |= new
-            needed |= {link.parent for link in links if link.child in new} & of_forgotten
-        if lacking := sorted(needed - set(chosen)):
+        if lacking := sorted(_needed([name], forgotten, links) - set(chosen)):
             refusals.append(
                 Refusal(
                     name,
@@ -61,24 +58,44 @@ def apart(chosen: Collection[str], forgotten: Collection[str], links: Sequence[R
     return refusals
 
 
+def _needed(tables: Collection[str], forgotten: Collection[str], links: Sequence[Reference]) -> set[str]:
+    """These tables, and those over which their rows may belong to forgotten ones."""
+    of_forgotten, needed, looked = concerned(forgotten, links), {*tables}, set[str]()
+    while new := needed - looked:
+        looked |= new
+        needed |= {link.parent for link in links if link.child in new} & of_forgotten
+    return needed
+
+
 def without_key(shapes: Mapping[str, Shape], forgotten: Mapping[str, Collection[Request]]) -> list[Refusal]:
     """The refusals of tables whose forgotten rows cannot be told from the others."""
     return [
         Refusal(
             name,
-            f"Rows of {name} were forgotten, and it has no primary key, neither now nor in the backup. So it cannot be"
-            " told which rows must not come back.",
+            f"Rows of {name} were forgotten{_lacking(lacking)}. So it cannot be told which rows must not come back.",
             f"Restore without {name} and the tables that refer to it.",
         )
-        for name in sorted(forgotten)
-        if name in shapes and not all(_keys_of(shapes[name], each) for each in forgotten[name])
-    ]
+        for name in sorted(forgotten) if name in shapes
+        for lacking in [each for each in forgotten[name] if not _keys_of(shapes[name], each)][:1]
+    ]  # fmt: skip
+
+
+def _lacking(request: Request) -> str:
+    if request.said:
+        return f" by values of columns ({request.said}) that table and backup do not both have as they were then"
+    return ", and it has no primary key, neither now nor in the backup"
 
 
 def _keys_of(shape: Shape, request: Request) -> list[tuple[str, ...]]:
     """The keys by which somebody may have named a row."""
+    if request.key is None:
+        return []
     keys = dict.fromkeys([request.key] if request.key else (shape.now.primary_key, shape.then.primary_key, shape.key))
-    return [key for key in keys if key and shape.has(key)]
+    now = {column.name: type_of(column) for column in shape.now.columns}
+    return [
+        key for key in keys if key and shape.has(key)
+        and all(are_alike(now[name], type_) for name, type_ in zip(key, request.types, strict=False))
+    ]  # fmt: skip
 
 
 class Forgetting:
@@ -94,10 +111,17 @@ class Forgetting:
         self._described = {name: content.table for name, content in migrated.manifest.tables.items()}
         self._then = lambda name: migrated.names.get(name, name)
         # Requests before and after a renaming have different names, and each name has its own key.
-        self._tables = requests_for(self._described, forgotten.tables, migrated.drift, self._then)
+        self._tables = requests_for(
+            self._described, forgotten.tables, migrated.drift, self._then, migrated.manifest.database
+        )
         self.concerned: set[str] = set()
         self.left_out: dict[str, int] = {}
         self.unlinked: set[str] = set()
+
+    def with_needed(self, chosen: Collection[str], links: Iterable[Reference]) -> tuple[str, ...]:
+        """These tables, and those without which it cannot be told which of their rows belong to forgotten ones."""
+        links = [link for link in self._with_heirs(links) if {link.child, link.parent} <= self._in_backup]
+        return tuple({**dict.fromkeys(chosen), **dict.fromkeys(sorted(_needed(chosen, self._tables, links)))})
 
     def look(self, workspace: Workspace, chosen: Mapping[str, Shape], named: Sequence[Reference]) -> list[Refusal]:
         """Find the concerned tables. Returns why some of the chosen ones cannot be restored.
@@ -228,8 +252,8 @@ class ForgottenRows:
         then = {column.name: column.type for column in shape.then.columns}
         for key in _keys_of(shape, request):
             parts = []
-            for name in key:
-                both = read_as(now[name]) + read_as(then.get(name, "text"))
+            for name, named in itertools.zip_longest(key, request.types[: len(key)], fillvalue="text"):
+                both = read_as(now[name]) + read_as(then.get(name, "text")) + read_as(named)
                 parts.append([(each, _written(each, name, now[name])) for each in dict.fromkeys(both)])
             for found in itertools.product(*parts):
                 yield tuple(kind for kind, _ in found), tuple(value for _, value in found)

@@ -16,6 +16,7 @@ from functools import cached_property
 
 from clinic_backups.archive.csv_rows import checked_rows, fields_of, raw_fields_of, row_of
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.meant_key import are_alike, type_of
 from clinic_backups.base.row_key import readings_of
 from clinic_backups.base.table import Column, Table
 from clinic_backups.catalog.forgotten import ForgottenTable
@@ -29,6 +30,8 @@ Read = Callable[[Collection[str], Callable[[str, bytes], object]], object]
 """Gives the blocks of tables, each with the table's name, as often as it is called."""
 
 Values = Sequence[bytes | None]
+_Type = tuple[str, str | None]
+"""A column's type, and what it is made of if it is a domain."""
 
 
 class CannotTell(PermanentError):
@@ -149,9 +152,14 @@ class LeftOut:
         return made.setdefault(equalities, Targets(equalities))
 
     def _key_places(self, name: str, request: Request) -> tuple[int, ...] | None:
+        """The places of the columns by which rows were named; none if the backup does not have them as they were."""
         table = self._tables[name]
-        key, places = request.key or table.primary_key, _places(table)
-        return tuple(places[column] for column in key) if key and {*key} <= places.keys() else None
+        key, places = table.primary_key if request.key == () else request.key, _places(table)
+        if not key or not {*key} <= places.keys():
+            return None
+        types = [type_of(table.stored_columns[places[column]]) for column in key]
+        are_known = all(map(are_alike, types, request.types)) if request.types else True
+        return tuple(places[column] for column in key) if are_known else None
 
     def columns_of(self, name: str) -> list[str]:
         """The columns whose values a row of a table has, in their order."""
@@ -164,12 +172,17 @@ class LeftOut:
             or which rows refer to them.
         """
         for name in sorted(self._forgotten):
-            if any(self._key_places(name, each) is None for each in self._forgotten[name]):
-                raise CannotTell(
-                    f"Rows of {name} were forgotten, and the backup has no primary key of it. So it cannot be told"
-                    " which rows must not come back.",
-                    hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
-                )
+            for each in self._forgotten[name]:
+                if self._key_places(name, each) is None:
+                    lacking = (
+                        f" by values of columns ({each.said}) that the backup does not have as they were then"
+                        if each.said
+                        else ", and the backup has no primary key of it"
+                    )
+                    raise CannotTell(
+                        f"Rows of {name} were forgotten{lacking}. So it cannot be told which rows must not come back.",
+                        hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
+                    )
         tables = set(self.concerned)
         while tables:
             changed = set[str]()
@@ -283,20 +296,25 @@ class LeftOut:
         for rows, places, types in self._keys.get(name, ()):
             key = _present(places, values)
             if key is not None and rows.names(
-                [readings_of(part.decode(), *type_) for part, type_ in zip(key, types, strict=True)]
+                [
+                    [way for type_ in both for way in readings_of(part.decode(), *type_)]
+                    for part, both in zip(key, types, strict=True)
+                ]
             ):
                 return True
         return False
 
     @cached_property
-    def _keys(self) -> dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[tuple[str, str | None]]]]]:
-        """By table, each request with the places of the key's columns, their types, and what domains are made of."""
-        found: dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[tuple[str, str | None]]]]] = {}
+    def _keys(self) -> dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[list[_Type]]]]]:
+        """By table, each request with the places of the key's columns, and their types: in the backup, and then."""
+        found: dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[list[_Type]]]]] = {}
         for name, requests in self._forgotten.items():
             columns = self._tables[name].stored_columns
             for each in requests:
                 if places := self._key_places(name, each):
-                    types = [(columns[place].type, _made_of(columns[place])) for place in places]
+                    types: list[list[_Type]] = [[(columns[place].type, _made_of(columns[place]))] for place in places]
+                    for both, type_ in zip(types, each.types, strict=False):
+                        both.append((type_, type_))
                     found.setdefault(name, []).append((each.rows, places, types))
         return found
 
