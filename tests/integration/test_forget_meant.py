@@ -23,6 +23,7 @@ class Case:
     :param before: the request is made before the migrations.
     :param after: statements after the request: the deletion.
     :param files: of include/sql, after the migrations, by name; an empty text removes one. :param first: before them.
+    :param again: there is a second backup after the migrations.
     :param code: of the restore of the older backup: without a line for the type it is refused, whatever was forgotten.
     """
 
@@ -35,6 +36,7 @@ class Case:
     first: dict[str, str] = field(default_factory=dict)
     before: bool = False
     code: int = 0
+    again: bool = True
 
 
 KEY = f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text);"
@@ -118,6 +120,21 @@ CASES = {
                "extract/s.gente.sql": "SELECT t.* FROM s.gente AS t WHERE " + OWN},
         before=True,
     ),
+    "the old table is a partition of the one that got its name": Case(
+        f"CREATE TABLE s.cita (id int PRIMARY KEY, y int NOT NULL, {OF}, n text);"
+        f"INSERT INTO s.cita VALUES (43, 2024, 1, '{MARK}'), (44, 2024, 1, '{KEPT}')",
+        "cita", ["s.cita:43/2024"],
+        ["ALTER TABLE s.cita RENAME TO cita_2024", "ALTER TABLE s.cita_2024 DROP CONSTRAINT cita_pkey",
+         f"CREATE TABLE s.cita (id int, y int NOT NULL, {OF}, n text, PRIMARY KEY (id, y)) PARTITION BY LIST (y)",
+         "ALTER TABLE s.cita ATTACH PARTITION s.cita_2024 FOR VALUES IN (2024)"],
+        ["DELETE FROM s.cita WHERE id = 43"], {"drift.txt": "s.cita -> s.cita_2024\n"},
+    ),
+    "a table was renamed since the last backup": Case(
+        HEIR + f"INSERT INTO s.persona VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}')", "persona", ["s.gente:43"],
+        ["ALTER TABLE s.persona RENAME TO gente"], ["DELETE FROM s.gente WHERE id = 43"],
+        {"drift.txt": "s.persona -> s.gente\n", "extract/s.persona.sql": "",
+         "extract/s.gente.sql": "SELECT t.* FROM s.gente AS t WHERE " + OWN}, again=False,
+    ),
     "a new table got the name": Case(
         HEIR + f"INSERT INTO s.persona VALUES (43, 1, '{KEPT}'), (44, 1, '{KEPT}')", "persona", ["s.persona:43"],
         ["ALTER TABLE s.persona RENAME TO gente", f"CREATE TABLE s.persona (id int PRIMARY KEY, {OF}, n text)",
@@ -143,7 +160,7 @@ def prepared(make: Callable[..., Site], case: Case) -> tuple[Site, list[str]]:
         site.forget(*case.named)
     site.rig.execute(*case.migrations, *grants(site.rig.database))
     write(case.files)
-    if case.migrations:
+    if case.migrations and case.again:
         backups.append(site.backup())
     if not case.before:
         site.forget(*case.named)

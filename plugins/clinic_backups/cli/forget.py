@@ -79,7 +79,10 @@ def forget(
     require_known_clinic(with_parts, clinic)
     known = {name for record in with_parts.catalog.find(clinic_id=clinic, state="completed") for name in record.rows}
     read = _read(with_parts, clinic, keys, known, is_moved=moved)
-    _require_known_tables(clinic, list(keys), known, read.parts_of)
+    drift = SqlFolder(with_parts.settings.sql_dir).drift()
+    # A table that was renamed since the last backup is in none by its present name.
+    renamed = [name for name in keys if any(drift.is_same_table(name, each) for each in known)]
+    _require_known_tables(clinic, [name for name in keys if name not in renamed], known, read.parts_of)
     for note in read.notes:
         errors.print(f"[yellow]{escape(in_words(note))}[/]")
     numbers = with_parts.forgotten.add(
@@ -89,10 +92,11 @@ def forget(
     if json:
         print_json([each for each in _plain(with_parts, clinic) if each["number"] in numbers])
         return
-    many = len(numbers) > 1
+    count = sum(len(dict.fromkeys(read.keys[name])) for name in keys)
+    many = count > 1
     print(
         in_words(
-            f"{len(numbers):,} {'rows' if many else 'row'} of clinic {clinic} will not come back in a restore, and"
+            f"{count:,} {'rows' if many else 'row'} of clinic {clinic} will not come back in a restore, and"
             f" nothing that belongs to {'them' if many else 'it'}. Plans that were made before are no longer valid."
         )
     )
