@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -283,3 +284,33 @@ def test_a_computed_key_is_refused_before_it_stops_every_export(make: Callable[.
     assert site("forget", "--list", "--json").json() == []
     site("export", "--backup", backup, "--format", "csv", "--output", str(tmp_path / "out"))
     assert "computed" in site("find", "--clinic", "1", "--rows", "s.p:1001", code=2).err
+
+
+@pytest.mark.parametrize("name", ["another person's foreign key has the heir's number", "the key became a uuid"])
+def test_a_recovery_of_an_older_backup_follows_the_request_of_the_store(make: Callable[..., Site], name: str) -> None:
+    case = CASES[name]
+    site = make(case.ddl, tables=case.tables)
+    for file, text in case.first.items():
+        (site.rig.settings.sql_dir / file).write_text(text)
+    site("backup", "--all", "--allow-gaps")
+    tables = [f"s.{table}" for table in case.tables.split()]
+    kept = [row for table in tables for row in site.rig.everything()[table] if MARK not in row]
+    site.rig.execute(*case.migrations, *grants(site.rig.database))
+    site.forget(*case.named)
+    postgres, target = site.rig.database.postgres, f"{site.rig.database.name}_new"
+    with closing(postgres.connect("postgres")) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(f"CREATE DATABASE {target} TEMPLATE template0")
+    try:
+        none = {"AIRFLOW_CONN_CLINIC_DB": None, "AIRFLOW_CONN_BACKUP_CATALOG": None}
+        site.run("recover", "--target", "new", **(site.variables | none | {"AIRFLOW_CONN_NEW": postgres.uri(target)}))
+        found = list[str]()
+        with closing(postgres.connect(target)) as connection, connection.cursor() as cursor:
+            for table in tables:
+                cursor.execute(f"SELECT t::text FROM ONLY {table} AS t ORDER BY 1")
+                found += [row for (row,) in cursor.fetchall()]
+    finally:
+        with closing(postgres.connect("postgres")) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f"DROP DATABASE {target} WITH (FORCE)")
+    assert sorted(found) == sorted(kept)
