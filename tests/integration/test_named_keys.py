@@ -27,6 +27,7 @@ from clinic_backups.restore.keys_now import keys_now
 from clinic_backups.restore.leaving_out import leaving_out
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.request import Wish
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.shapes import Shaped, shaped
@@ -304,15 +305,16 @@ def looked_for(life: Life, named: dict[str, str], *, server: bool) -> dict[str, 
 def forget(life: Life, *, late: bool = False) -> dict[tuple[str, str], Any]:
     """How ``forget`` reads each spelling; none if it refuses it."""
     found = dict[tuple[str, str], Any]()
+    folder = SqlFolder(life.rig.settings.sql_dir)
     with Snapshot(life.rig.clinic_db) as snapshot:
         for name, spelling in MATRIX:
             try:
-                keys, unsure = read_forgotten(snapshot, {CASES[name].table: [spelling]})
+                read = read_forgotten(snapshot, folder, 1, {CASES[name].table: [spelling]}, {CASES[name].table})
             except SettingsError:
                 found[name, spelling] = None
                 continue
-            found[name, spelling] = keys[CASES[name].table]
-            if unsure and late:
+            found[name, spelling] = read.keys[CASES[name].table]
+            if late and any("may be written differently" in note for note in read.notes):
                 life.unsure.add((name, spelling))
     return found
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.meant_key import MeantKey
 from clinic_backups.base.plain import iso
 
 FORMAT = 1
@@ -34,6 +35,7 @@ class ForgottenRecord:
     :param by: who recorded it.
     :param reason: a person's words. Stores do not have it, because it may hold a name.
     :param key_id: of the secret with which the hashes were made.
+    :param meant: the table and the columns of its key; none in requests of older versions, or if nobody knows.
     """
 
     number: int
@@ -45,6 +47,7 @@ class ForgottenRecord:
     hashes: tuple[bytes, ...] = field(repr=False)
     reason_class: ReasonClass = "other"
     key_id: str = ""
+    meant: MeantKey | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, without the hashes."""
@@ -53,11 +56,12 @@ class ForgottenRecord:
 
     def document(self) -> dict[str, Any]:
         """What stores hold of it, without the mark."""
+        meant = {} if self.meant is None else {"meant": self.meant.to_json()}
         return {
             "format": FORMAT, "key_id": self.key_id, "clinic_id": self.clinic_id, "table": self.table,
             "key_hashes": sorted(each.hex() for each in self.hashes), "forgotten_at": iso(self.at),
             "forgotten_by": self.by, "class": self.reason_class,
-        }  # fmt: skip
+        } | meant  # fmt: skip
 
 
 @dataclass(frozen=True)

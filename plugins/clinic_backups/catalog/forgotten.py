@@ -16,13 +16,16 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 
+from clinic_backups.base import documents
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.forgotten import ForgottenRecord, ForgottenSecret, ReasonClass
+from clinic_backups.base.meant_key import MEANT, MeantKey
 from clinic_backups.base.row_key import PART, readings
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import forgotten, forgotten_key, forgotten_sealed
@@ -40,9 +43,11 @@ class ForgottenTable:
 
     :param by_secret: the hashes, with the key with which they were made. There are several if the catalog took
         requests of another one over.
+    :param meant: which table and columns they are about; none if they do not say it.
     """
 
     by_secret: tuple[tuple[bytes, frozenset[bytes]], ...] = field(repr=False)
+    meant: MeantKey | None = None
 
     @property
     def hashes(self) -> frozenset[bytes]:
@@ -68,13 +73,17 @@ class ForgottenOfClinic:
     :param notes: what else whoever looks at the plan should know of the requests, as sentences.
     """
 
-    tables: dict[str, ForgottenTable]
+    tables: dict[str, tuple[ForgottenTable, ...]]
     notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """The same text for the same requests. It is empty if there are no requests."""
-        said = [[name, sorted(each.hex() for each in table.hashes)] for name, table in sorted(self.tables.items())]
+        said = sorted(
+            [name, sorted(each.hex() for each in table.hashes),
+             *([json.dumps(table.meant.to_json())] if table.meant else ())]
+            for name, tables in self.tables.items() for table in tables
+        )  # fmt: skip
         return hashlib.sha256(json.dumps(said).encode()).hexdigest() if said else ""
 
 
@@ -86,17 +95,18 @@ class Forgotten:
 
     def add(
         self, clinic_id: ClinicId, rows: Mapping[str, Sequence[NamedKey]], *, by: str, reason: str,
-        reason_class: ReasonClass = "other",
+        reason_class: ReasonClass = "other", meant: Mapping[str, MeantKey] | None = None,
     ) -> list[int]:  # fmt: skip
         """Record that rows must not come back, all or none. Returns the numbers of the records.
 
         :param rows: the keys by table.
+        :param meant: by table, what the keys are keys of, if the clinics' database said it.
         :raises SettingsError: a key has too many parts.
         """
         secret = self._own_secret()
         values = [
             {"clinic_id": clinic_id, "table_name": table, "forgotten_by": by, "reason": reason,
-             "reason_class": reason_class, "key_id": secret.key_id,
+             "reason_class": reason_class, "key_id": secret.key_id, "meant": _stored((meant or {}).get(table)),
              "key_hashes": sorted(_hashes(secret.of_table(clinic_id, table), key))}
             for table, keys in rows.items()
             for key in dict.fromkeys(keys)
@@ -110,13 +120,19 @@ class Forgotten:
         table = forgotten.c
         statement = select(
             table.id, table.clinic_id, table.table_name, table.forgotten_at, table.forgotten_by, table.reason,
-            table.key_hashes, table.reason_class, table.key_id,
+            table.key_hashes, table.reason_class, table.key_id, table.meant,
         ).order_by(table.forgotten_at, table.id)  # fmt: skip
         if clinic_id is not None:
             statement = statement.where(table.clinic_id == clinic_id)
         with self._database.statement("reading which rows must not come back") as db:
             return [
-                ForgottenRecord(*row[:6], tuple(map(bytes, row.key_hashes)), row.reason_class, row.key_id)
+                ForgottenRecord(
+                    *row[:6],
+                    tuple(map(bytes, row.key_hashes)),
+                    row.reason_class,
+                    row.key_id,
+                    None if row.meant is None else documents.read(MEANT, row.meant),
+                )
                 for row in db.execute(statement)
             ]
 
@@ -143,7 +159,7 @@ class Forgotten:
         values = [
             {"clinic_id": each.clinic_id, "table_name": each.table, "forgotten_at": each.at, "forgotten_by": each.by,
              "reason": each.reason, "reason_class": each.reason_class, "key_id": each.key_id,
-             "key_hashes": list(each.hashes)}
+             "key_hashes": list(each.hashes), "meant": _stored(each.meant)}
             for each in records
         ]  # fmt: skip
         with self._database.transaction("taking over which rows must not come back") as db:
@@ -198,7 +214,7 @@ def by_table(records: Iterable[ForgottenRecord], secrets: Mapping[str, Forgotten
 
     :raises PermanentError: the secret of one of them is not there, so its row would come back.
     """
-    hashes: dict[str, dict[bytes, list[bytes]]] = {}
+    hashes: dict[str, dict[MeantKey | None, dict[bytes, list[bytes]]]] = {}
     for record in records:
         if record.key_id not in secrets:
             raise PermanentError(
@@ -207,13 +223,20 @@ def by_table(records: Iterable[ForgottenRecord], secrets: Mapping[str, Forgotten
                 " the stores: `clinic-backups catalog rebuild`, with CLINIC_BACKUPS_IDENTITY_FILE set.",
             )
         secret = secrets[record.key_id].of_table(record.clinic_id, record.table)
-        hashes.setdefault(record.table, {}).setdefault(secret, []).extend(record.hashes)
+        hashes.setdefault(record.table, {}).setdefault(record.meant, {}).setdefault(secret, []).extend(record.hashes)
     return ForgottenOfClinic(
         {
-            name: ForgottenTable(tuple((secret, frozenset(each)) for secret, each in by_secret.items()))
-            for name, by_secret in hashes.items()
+            name: tuple(
+                ForgottenTable(tuple((secret, frozenset(each)) for secret, each in by_secret.items()), meant)
+                for meant, by_secret in by_meant.items()
+            )
+            for name, by_meant in hashes.items()
         }
     )
+
+
+def _stored(meant: MeantKey | None) -> dict[str, Any] | None:
+    return None if meant is None else meant.to_json()
 
 
 def prefix_of(kinds: Sequence[str]) -> str:

@@ -284,6 +284,8 @@ forgotten = Table(
     Column("reason", Text, nullable=False),
     Column("reason_class", Text, nullable=False),
     Column("key_id", Text, nullable=False),
+    # See :class:`~clinic_backups.base.meant_key.MeantKey`.
+    Column("meant", JSONB(none_as_null=True)),
 )
 
 forgotten_key = Table(

@@ -17,14 +17,13 @@ from clinic_backups.base.forgotten import ForgottenRecord, ReasonClass, check_of
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
-from clinic_backups.catalog.forgotten import NamedKey
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import errors, print_json, print_table
 from clinic_backups.cli.row_param import named_rows
 from clinic_backups.maintenance.forgotten_places import Place, last_until, places_of
 from clinic_backups.maintenance.holds import require_reason
-from clinic_backups.restore.forgotten_keys import read_forgotten
+from clinic_backups.restore.forgotten_keys import ReadKeys, read_forgotten
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -51,6 +50,9 @@ def forget(
             "--class", help="person: the person asks. authority: an authority or a law. mistake: a wrong entry."
         ),
     ] = "person",
+    moved: Annotated[
+        bool, typer.Option("--moved", help="The rows are another clinic's now, and were this one's before.")
+    ] = False,
     listed: Annotated[
         bool, typer.Option("--list", help="List what was forgotten, when, by whom, why, and where it may still lie.")
     ] = False,
@@ -68,26 +70,33 @@ def forget(
         _list(with_parts, clinic, json=json)
         return
     keys = named_rows(rows or [])
-    if clinic is None or not keys:
+    if clinic is None or not keys or not all(keys.values()):
         raise SettingsError(
-            "No row is named." if not keys else "No clinic is named.",
+            "No row is named." if not keys or not all(keys.values()) else "No clinic is named.",
             hint="For instance: --clinic 7 --rows public.usuarios_paciente:43 --reason TEXT. Or give --list.",
         )
     reason, by = require_reason(reason), f"{getpass.getuser()} (command line)"
     require_known_clinic(with_parts, clinic)
     known = {name for record in with_parts.catalog.find(clinic_id=clinic, state="completed") for name in record.rows}
-    read, parts_of = _read(with_parts, keys, known)
-    _require_known_tables(clinic, list(keys), known, parts_of)
-    read = _with_parts(read, known, parts_of)
-    numbers = with_parts.forgotten.add(clinic, read, by=by, reason=reason, reason_class=reason_class)
+    read = _read(with_parts, clinic, keys, known, is_moved=moved)
+    drift = SqlFolder(with_parts.settings.sql_dir).drift()
+    # A table that was renamed since the last backup is in none by its present name.
+    renamed = [name for name in keys if any(drift.is_same_table(name, each) for each in known)]
+    _require_known_tables(clinic, [name for name in keys if name not in renamed], known, read.parts_of)
+    for note in read.notes:
+        errors.print(f"[yellow]{escape(in_words(note))}[/]")
+    numbers = with_parts.forgotten.add(
+        clinic, read.keys, by=by, reason=reason, reason_class=reason_class, meant=read.meant
+    )
     _write(with_parts, clinic)
     if json:
         print_json([each for each in _plain(with_parts, clinic) if each["number"] in numbers])
         return
-    many = len(numbers) > 1
+    count = sum(len(dict.fromkeys(read.keys[name])) for name in keys)
+    many = count > 1
     print(
         in_words(
-            f"{len(numbers):,} {'rows' if many else 'row'} of clinic {clinic} will not come back in a restore, and"
+            f"{count:,} {'rows' if many else 'row'} of clinic {clinic} will not come back in a restore, and"
             f" nothing that belongs to {'them' if many else 'it'}. Plans that were made before are no longer valid."
         )
     )
@@ -187,71 +196,32 @@ def _require_known_tables(
             )
 
 
-def _with_parts(
-    keys: Mapping[str, Sequence[NamedKey]], known: Collection[str], parts_of: Mapping[str, Collection[str]]
-) -> dict[str, list[NamedKey]]:
-    """The same rows in partitions and heirs that a backup has as tables of their own: one was attached since."""
-    found = {name: list(each) for name, each in keys.items()}
-    for name, each in keys.items():
-        for part in sorted({*parts_of.get(name, ())} & {*known}):
-            new = [key for key in each if key not in found.setdefault(part, [])]
-            found[part] += new
-            if new:
-                errors.print(
-                    escape(
-                        in_words(
-                            f"{one_line(part)} is a part of {one_line(name)}, and backups have it as a table of its"
-                            " own: its rows with these keys are recorded too."
-                        )
-                    )
-                )
-    return found
-
-
 def _read(
-    with_parts: Parts, keys: Mapping[str, Sequence[str]], known: Collection[str]
-) -> tuple[Mapping[str, Sequence[NamedKey]], dict[str, list[str]]]:
+    with_parts: Parts, clinic: ClinicId, keys: Mapping[str, Sequence[str]], known: Collection[str], *, is_moved: bool
+) -> ReadKeys:
     """Ask the clinics' database what the keys are, because a request cannot be taken back.
 
-    Returns them by table, and the partitions and heirs of tables.
-
     :param known: the tables that backups of the clinic have.
-    :raises PermanentError: a table has no key, or its rows are the clinics themselves.
+    :raises PermanentError: a table has no key, its rows are the clinics themselves, or a row is another clinic's.
     :raises SettingsError: a text cannot be a key of its table.
     """
-    clinics = SqlFolder(with_parts.settings.sql_dir).clinic_table
-    if clinics in keys:
+    folder = SqlFolder(with_parts.settings.sql_dir)
+    if folder.clinic_table in keys:
         raise PermanentError(
-            f"The rows of {clinics} are the clinics themselves: everything of the clinic would stay away from every"
-            " restore.",
+            f"The rows of {folder.clinic_table} are the clinics themselves: everything of the clinic would stay away"
+            " from every restore.",
             hint="Nothing was recorded. If all of the clinic is to be erased, use `clinic-backups erase-clinic`.",
         )
     try:
         with Snapshot(with_parts.clinic_db, **with_parts.settings.timeouts) as snapshot:
-            found, unsure = read_forgotten(snapshot, keys)
-            parts_of = _parts_of(snapshot, keys, known)
+            return read_forgotten(snapshot, folder, clinic, keys, known, is_moved=is_moved)
     except SettingsError:
         raise
     except ClinicBackupsError as error:
         if isinstance(error, PermanentError) and error.hint.startswith("Nothing was recorded."):
             raise
-        errors.print(
-            "[yellow]Whether these texts can be keys was not checked, because the clinics' database did not answer:[/]"
-            f" {escape(in_words(error.message))}"
+        why = (
+            "Whether these texts can be keys was not checked, and the requests hold for the key that the table has in"
+            f" each backup, because the clinics' database did not answer: {error.message}"
         )
-        return keys, {}
-    for name in unsure:
-        errors.print(
-            f"[yellow]{escape(one_line(name))} has no row with such a key now, and equal keys of its type may be"
-            " written differently.[/] Look at the next plan: it says how many rows it leaves out."
-        )
-    return found, parts_of
-
-
-def _parts_of(snapshot: Snapshot, names: Collection[str], known: Collection[str]) -> dict[str, list[str]]:
-    """The partitions and heirs of the named tables; if a name is in no backup, those of all tables that are."""
-    there = {*snapshot.relations()}
-    asked = {*names} & there
-    if asked - {*known}:
-        asked |= {*known} & there
-    return {name: [part.name for part in table.parts or ()] for name, table in snapshot.tables(sorted(asked)).items()}
+        return ReadKeys({name: list(each) for name, each in keys.items()}, notes=[why])

@@ -44,7 +44,9 @@ class HiddenRows:
             return cls()
         found, whole, renamed, now = list[LeftOut](), set[str](), drift(), links(clinic_id)
         for side in sides:
-            left_out = asked_about(side.tables, requests, renamed, tables=tables, links=now or ())
+            left_out = asked_about(
+                side.tables, requests, renamed, tables=tables, links=now or (), database=side.database
+            )
             if left_out is None:
                 continue
             try:

@@ -11,7 +11,7 @@ from clinic_backups.archive.whole_rows import rows_of
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.row_key import is_numeric
 from clinic_backups.base.table import Table
-from clinic_backups.base.text import folded
+from clinic_backups.base.text import folded, one_line
 from clinic_backups.restore.named_keys import KeyColumns, NamedKeys, PythonKeys, Reads, ServerKeys
 
 LookPlace = tuple[tuple[str, ...], tuple[int, ...]]
@@ -71,7 +71,11 @@ class Look:
         """Keys that somebody named and that cannot be keys of the table, as this backup has it."""
         reader: Reads = server if server is not None else PythonKeys(columns)
         read = dict[str, tuple[str, ...]]()
+        computed = [column.name for column in table.columns if column.generated and column.name in table.primary_key]
         for each in sought.keys.get(name, ()):
+            if computed:
+                self.misfits[each] = _is_computed(name, computed)
+                continue
             try:
                 (read[each],) = reader.read([each])
             except SettingsError as misfit:
@@ -101,3 +105,11 @@ class Look:
 
     def _fits(self, values: Sequence[bytes | None]) -> bool:
         return any(self._text in folded(text_of(values[place]) or "") for place in self._searched)
+
+
+def _is_computed(name: str, columns: Sequence[str]) -> SettingsError:
+    return SettingsError(
+        f"No row of {one_line(name)} can be named: its key is computed ({one_line(', '.join(columns))}), and no backup"
+        " holds computed values.",
+        hint="Name a row that these rows refer to, or look for a text: clinic-backups find --text TEXT",
+    )

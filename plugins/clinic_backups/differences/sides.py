@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.missing_blocks import MissingBlocks
 from clinic_backups.restore.read_blocks import blocks_of, read_other_blocks
+from clinic_backups.tenant.source_database import identity_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 TakeBlock = Callable[[str, bytes, int], object]
@@ -45,6 +47,10 @@ class Side(Protocol):
     @property
     def parents(self) -> frozenset[str]:
         """Those whose rows are not this clinic's alone."""
+
+    @property
+    def database(self) -> str | None:
+        """The database that it is of, see ``source_database``; none if that is not known."""
 
     def rows(self, name: str) -> int | None:
         """How many rows a table has; none if that is not known without reading them."""
@@ -103,6 +109,10 @@ class BackupSide:
     def parents(self) -> frozenset[str]:
         return frozenset(name for name, content in self._contents.items() if content.is_parent)
 
+    @property
+    def database(self) -> str | None:
+        return self._backup.manifest.database
+
     def blocks(self, name: str) -> BlockList:
         """All blocks of a table."""
         return self._contents[name].blocks
@@ -152,6 +162,10 @@ class DatabaseSide:
     @property
     def parents(self) -> frozenset[str]:
         return self._parents
+
+    @cached_property
+    def database(self) -> str | None:
+        return identity_of(self._snapshot)
 
     def rows(self, name: str) -> int | None:
         return None

@@ -120,7 +120,7 @@ class Comparison:
         self._tables: dict[str, Table] = {}
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
-        self._between = LinksBetween(workspace, migrated.manifest.tables, ways)
+        self._between = LinksBetween(workspace, migrated.manifest.tables, ways, migrated.named)
         self._links: tuple[Reference, ...] = ()
         """Foreign keys of the chosen tables, those that they had in the backup, and columns named like one."""
         self._for_forgotten: tuple[Reference, ...] = ()
@@ -147,6 +147,8 @@ class Comparison:
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
         reached = self._between.reached(self._wish.rows, only=self._wish.only, parents=self._parents)
+        if reached and self._forgetting.parts:
+            reached = self._forgetting.with_needed(reached, self._between.every())
         wish = replace(self._wish, tables=self._wish.tables or reached)
         choice = ChosenTables(self.workspace, self._migrated, wish, self.queries, self._target, self._ways, self.folder)
         choice.choose()

@@ -17,6 +17,7 @@ from clinic_backups.catalog.forgotten import ForgottenOfClinic, prefix_of
 from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.forgotten_refusals import apart, concerned, keys_of, needed_tables, without_key
 from clinic_backups.restore.heirs import Request, links_with_heirs, requests_for
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged, joining_links
@@ -27,58 +28,6 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 _FLOATS = {"real": "float4", "double precision": "float8"}
 _BLOCK = 64
 """Bytes of a block of SHA-256, which HMAC fills the key up to."""
-
-
-def concerned(tables: Collection[str], links: Iterable[Reference]) -> set[str]:
-    """These tables and all that refer to them, over any number of links."""
-    found, every = set(tables), list(links)
-    while more := {link.child for link in every if link.parent in found} - found:
-        found |= more
-    return found
-
-
-def apart(chosen: Collection[str], forgotten: Collection[str], links: Sequence[Reference]) -> list[Refusal]:
-    """The refusals of chosen tables of which nobody can tell what belongs to forgotten rows.
-
-    :param chosen: the tables that the restore includes.
-    :param forgotten: the backup's tables of which rows are forgotten.
-    """
-    refusals, of_forgotten = [], concerned(forgotten, links)
-    for name in sorted(of_forgotten & set(chosen)):
-        needed, looked = {name}, set[str]()
-        while new := needed - looked:
-            looked |= new
-            needed |= {link.parent for link in links if link.child in new} & of_forgotten
-        if lacking := sorted(needed - set(chosen)):
-            refusals.append(
-                Refusal(
-                    name,
-                    f"Rows of this clinic were forgotten. Without {', '.join(lacking)} it cannot be told which rows of"
-                    f" {name} belong to them.",
-                    f"Restore these tables as well ({' '.join(f'--table {each}' for each in lacking)}), or all tables.",
-                )
-            )
-    return refusals
-
-
-def without_key(shapes: Mapping[str, Shape], forgotten: Mapping[str, Collection[Request]]) -> list[Refusal]:
-    """The refusals of tables whose forgotten rows cannot be told from the others."""
-    return [
-        Refusal(
-            name,
-            f"Rows of {name} were forgotten, and it has no primary key, neither now nor in the backup. So it cannot be"
-            " told which rows must not come back.",
-            f"Restore without {name} and the tables that refer to it.",
-        )
-        for name in sorted(forgotten)
-        if name in shapes and not all(_keys_of(shapes[name], each) for each in forgotten[name])
-    ]
-
-
-def _keys_of(shape: Shape, request: Request) -> list[tuple[str, ...]]:
-    """The keys by which somebody may have named a row."""
-    keys = dict.fromkeys([request.key] if request.key else (shape.now.primary_key, shape.then.primary_key, shape.key))
-    return [key for key in keys if key and shape.has(key)]
 
 
 class Forgetting:
@@ -94,10 +43,17 @@ class Forgetting:
         self._described = {name: content.table for name, content in migrated.manifest.tables.items()}
         self._then = lambda name: migrated.names.get(name, name)
         # Requests before and after a renaming have different names, and each name has its own key.
-        self._tables = requests_for(self._described, forgotten.tables, migrated.drift, self._then)
+        self._tables = requests_for(
+            self._described, forgotten.tables, migrated.drift, self._then, migrated.manifest.database
+        )
         self.concerned: set[str] = set()
         self.left_out: dict[str, int] = {}
         self.unlinked: set[str] = set()
+
+    def with_needed(self, chosen: Collection[str], links: Iterable[Reference]) -> tuple[str, ...]:
+        """These tables, and those without which it cannot be told which of their rows belong to forgotten ones."""
+        links = [link for link in self._with_heirs(links) if {link.child, link.parent} <= self._in_backup]
+        return tuple({**dict.fromkeys(chosen), **dict.fromkeys(sorted(needed_tables(chosen, self._tables, links)))})
 
     def look(self, workspace: Workspace, chosen: Mapping[str, Shape], named: Sequence[Reference]) -> list[Refusal]:
         """Find the concerned tables. Returns why some of the chosen ones cannot be restored.
@@ -226,10 +182,10 @@ class ForgottenRows:
             f"reading the types of {shape.name}",
         ))  # fmt: skip
         then = {column.name: column.type for column in shape.then.columns}
-        for key in _keys_of(shape, request):
+        for key in keys_of(shape, request):
             parts = []
-            for name in key:
-                both = read_as(now[name]) + read_as(then.get(name, "text"))
+            for name, named in itertools.zip_longest(key, request.types[: len(key)], fillvalue="text"):
+                both = read_as(now[name]) + read_as(then.get(name, "text")) + read_as(named)
                 parts.append([(each, _written(each, name, now[name])) for each in dict.fromkeys(both)])
             for found in itertools.product(*parts):
                 yield tuple(kind for kind, _ in found), tuple(value for _, value in found)

@@ -7,11 +7,12 @@ was attached and after it was detached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from clinic_backups.base.table import Table
 from clinic_backups.catalog.forgotten import ForgottenTable
+from clinic_backups.restore.meant_columns import columns_in, is_another, is_this_one
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.drift import Drift
 
@@ -20,11 +21,19 @@ from clinic_backups.tenant.drift import Drift
 class Request:
     """Forgotten rows of a table.
 
-    :param key: the columns that name them; empty for the table's own key. An heir need not have its parent's key.
+    :param key: the columns that name them; empty for the table's own key, and none if they are not in the backup, or
+        cannot be told. An heir need not have its parent's key.
+    :param types: of these columns, as the rows were named; empty if nobody knows.
     """
 
     rows: ForgottenTable
-    key: tuple[str, ...] = ()
+    key: tuple[str, ...] | None = ()
+    types: tuple[str, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """The columns by which the rows were named, for people; empty if nobody knows."""
+        return ", ".join(column.name for column in self.rows.meant.columns) if self.rows.meant else ""
 
 
 def same(name: str) -> str:
@@ -34,27 +43,48 @@ def same(name: str) -> str:
 
 def requests_for(
     tables: Mapping[str, Table],
-    forgotten: Mapping[str, ForgottenTable],
+    forgotten: Mapping[str, Iterable[ForgottenTable]],
     drift: Drift,
     then: Callable[[str], str] = same,
+    database: str | None = None,
 ) -> dict[str, list[Request]]:
     """The requests that hold for each table of a backup.
 
     Somebody may have named a table by another name, or by that of a partition whose rows it has or which it was.
 
     :param then: the name in the backup of a table that has another one in ``tables``.
+    :param database: the one that the backup was made of, see ``source_database``; none if that is not known.
     """
     found = dict[str, list[Request]]()
-    known = {then(name) for name in tables}
+    named = {recorded: [*_named(recorded, tables, drift, then)] for recorded in forgotten}
+    for recorded, requests in forgotten.items():
+        for each in requests:
+            meant = each.meant
+            itself = [name for name, table in tables.items() if meant and is_this_one(meant, table, database)]
+            alike = [tables[name] for name, is_part in named[recorded] if not is_part]
+            for name, is_part in dict([*((name, False) for name in itself), *named[recorded]]).items():
+                if meant is None:
+                    found.setdefault(name, []).append(Request(each))
+                elif is_part or not is_another(meant, tables[name], alike, database, recorded, then(name)):
+                    key = columns_in(meant, tables[name], database, drift, {name, then(name), recorded})
+                    types = tuple(column.type for column in meant.columns)
+                    found.setdefault(name, []).append(Request(each, key, types))
+    return with_heirs(found, tables, then)
+
+
+def _named(
+    recorded: str, tables: Mapping[str, Table], drift: Drift, then: Callable[[str], str]
+) -> Iterator[tuple[str, bool]]:
+    """The tables of a backup that a name may mean, and whether the named one is only a part of it."""
+    known, path = {then(name) for name in tables}, {*drift.path(recorded)}
     for name, table in tables.items():
         later, here = {*drift.path(name), *drift.path(then(name))}, {name, then(name)}
         # The rows of a part without a table of its own are in this one.
         parts = {each for part in table.parts or () if part.name not in known for each in drift.path(part.name)}
-        for recorded, each in forgotten.items():
-            path = {*drift.path(recorded)}
-            if recorded in later | parts or here & path or drift.has_left(name, recorded):
-                found.setdefault(name, []).append(Request(each))
-    return with_heirs(found, tables, then)
+        if recorded in later or here & path:
+            yield name, False
+        elif recorded in parts or drift.has_left(name, recorded):
+            yield name, True
 
 
 def with_heirs(
@@ -65,7 +95,7 @@ def with_heirs(
     for name, heirs in heirs_of(tables, then).items():
         for heir in heirs if name in named else ():
             for each in named[name]:
-                request = replace(each, key=each.key or tables[name].primary_key)
+                request = replace(each, key=tables[name].primary_key if each.key == () else each.key)
                 if request not in found.setdefault(heir, []):
                     found[heir].append(request)
     return found
@@ -83,13 +113,23 @@ def heirs_of(tables: Mapping[str, Table], then: Callable[[str], str] = same) -> 
 def links_with_heirs(
     links: Iterable[Reference], tables: Mapping[str, Table], then: Callable[[str], str] = same
 ) -> list[Reference]:
-    """These links, and the same ones from and to the heirs of their tables: PostgreSQL's keys do not reach them."""
+    """These links, and the same ones of the heirs of their tables: PostgreSQL's keys do not reach them.
+
+    A foreign key leads to the rows of partitions, but never to one of an heir: another row may have the same values.
+    Only a column that is named like a link may mean an heir's row.
+    """
     heirs, found = heirs_of(tables, then), dict[Reference, None]()
     for link in links:
         for child in (link.child, *heirs.get(link.child, ())):
-            for parent in (link.parent, *heirs.get(link.parent, ())):
+            leads_there = link.is_named or (link.parent in tables and _is_partitioned(tables[link.parent]))
+            for parent in (link.parent, *(heirs.get(link.parent, ()) if leads_there else ())):
                 found[link if (child, parent) == (link.child, link.parent) else _through(link, child, parent)] = None
     return list(found)
+
+
+def _is_partitioned(table: Table) -> bool:
+    """Only a table that has partitions has no file of its own. Older manifests name no files at all."""
+    return table.file is None and any(part.file is not None for part in table.parts or ())
 
 
 def _through(link: Reference, child: str, parent: str) -> Reference:

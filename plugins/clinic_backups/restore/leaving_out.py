@@ -61,13 +61,14 @@ class Leaving:
 
 def asked_about(
     described: Mapping[str, Table], forgotten: ForgottenOfClinic, drift: Drift, *, tables: Collection[str],
-    links: Sequence[Reference],
+    links: Sequence[Reference], database: str | None = None,
 ) -> LeftOut | None:  # fmt: skip
     """What is to be looked for in one state; none if no table of it has requests. See :func:`looked_for`.
 
     :param described: the tables of the state.
+    :param database: the one that it is of; none if that is not known.
     """
-    named = requests_for(described, forgotten.tables, drift)
+    named = requests_for(described, forgotten.tables, drift, database=database)
     left_out = LeftOut(described, named, under_old_names(links, described, drift)) if named else None
     return left_out if left_out is not None and (not tables or left_out.concerned & {*tables}) else None
 
@@ -86,7 +87,9 @@ def looked_for(
     """
     contents = backup.manifest.tables
     described = {name: content.table for name, content in contents.items()}
-    left_out = asked_about(described, forgotten, drift or Drift(), tables=tables, links=links)
+    left_out = asked_about(
+        described, forgotten, drift or Drift(), tables=tables, links=links, database=backup.manifest.database
+    )
     if left_out is None:
         return None
     left_out.find(reader_of(contents, lambda wanted: archives.read(backup, wanted)))

@@ -10,51 +10,30 @@ says, because equal values may have different texts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from clinic_backups.archive.csv_rows import checked_rows, fields_of, raw_fields_of, row_of
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.meant_key import are_alike, type_of
 from clinic_backups.base.row_key import readings_of
 from clinic_backups.base.table import Column, Table
 from clinic_backups.catalog.forgotten import ForgottenTable
-from clinic_backups.restore.forgotten_rows import concerned
+from clinic_backups.restore.backup_links import BackupLink, Values, links_of, present
+from clinic_backups.restore.forgotten_refusals import concerned
 from clinic_backups.restore.heirs import Request, links_with_heirs
 from clinic_backups.restore.link_values import Equality, Targets, equalities_of
-from clinic_backups.restore.named_links import named_links
-from clinic_backups.restore.table_rules import CASCADE, NO_ACTION, Reference
+from clinic_backups.restore.table_rules import CASCADE, Reference
 
 Read = Callable[[Collection[str], Callable[[str, bytes], object]], object]
 """Gives the blocks of tables, each with the table's name, as often as it is called."""
 
-Values = Sequence[bytes | None]
+_Type = tuple[str, str | None]
+"""A column's type, and what it is made of if it is a domain."""
 
 
 class CannotTell(PermanentError):
     """It cannot be told which rows must not come back."""
-
-
-@dataclass(frozen=True)
-class _Link:
-    """A link by the places of its columns in a row.
-
-    :param columns: their names.
-    :param loose: the places that may be NULL; none if a row cannot be without the link.
-    :param targets: what it may refer to and stays out.
-    :param is_promised: it is a foreign key of the tables, so each value is that of a row.
-    """
-
-    parent: str
-    columns: tuple[str, ...]
-    places: tuple[int, ...]
-    loose: tuple[int, ...]
-    targets: Targets
-    is_promised: bool
-
-    def value(self, values: Values) -> tuple[bytes, ...] | None:
-        """What a row refers to; none if it refers to nothing."""
-        return _present(self.places, values)
 
 
 class LeftOut:
@@ -119,9 +98,9 @@ class LeftOut:
         return frozenset(concerned({link.child for link in self.not_followed}, self._usable) & self._tables.keys())
 
     @cached_property
-    def _links(self) -> dict[str, list[_Link]]:
+    def _links(self) -> dict[str, list[BackupLink]]:
         """Those that may lead to a forgotten row, by the table that has them."""
-        found: dict[str, list[_Link]] = {}
+        found: dict[str, list[BackupLink]] = {}
         for link in self._usable:
             if link.parent in self.concerned:
                 table = self._tables[link.child]
@@ -131,7 +110,7 @@ class LeftOut:
                 if link.on_delete == CASCADE or (link.match_full and len(loose) < len(link.columns)):
                     loose = ()  # such a row cannot be without the other one, or is not meant to be
                 keys = {(key.columns, key.references, key.references_columns) for key in table.foreign_keys}
-                made = _Link(
+                made = BackupLink(
                     link.parent, link.columns, tuple(places[name] for name in link.columns), loose,
                     self._targets_of(link), (link.columns, link.parent, link.parent_columns) in keys,
                 )  # fmt: skip
@@ -149,9 +128,14 @@ class LeftOut:
         return made.setdefault(equalities, Targets(equalities))
 
     def _key_places(self, name: str, request: Request) -> tuple[int, ...] | None:
+        """The places of the columns by which rows were named; none if the backup does not have them as they were."""
         table = self._tables[name]
-        key, places = request.key or table.primary_key, _places(table)
-        return tuple(places[column] for column in key) if key and {*key} <= places.keys() else None
+        key, places = table.primary_key if request.key == () else request.key, _places(table)
+        if not key or not {*key} <= places.keys():
+            return None
+        types = [type_of(table.stored_columns[places[column]]) for column in key]
+        are_known = all(map(are_alike, types, request.types)) if request.types else True
+        return tuple(places[column] for column in key) if are_known else None
 
     def columns_of(self, name: str) -> list[str]:
         """The columns whose values a row of a table has, in their order."""
@@ -164,12 +148,17 @@ class LeftOut:
             or which rows refer to them.
         """
         for name in sorted(self._forgotten):
-            if any(self._key_places(name, each) is None for each in self._forgotten[name]):
-                raise CannotTell(
-                    f"Rows of {name} were forgotten, and the backup has no primary key of it. So it cannot be told"
-                    " which rows must not come back.",
-                    hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
-                )
+            for each in self._forgotten[name]:
+                if self._key_places(name, each) is None:
+                    lacking = (
+                        f" by values of columns ({each.said}) that the backup does not have as they were then"
+                        if each.said
+                        else ", and the backup has no primary key of it"
+                    )
+                    raise CannotTell(
+                        f"Rows of {name} were forgotten{lacking}. So it cannot be told which rows must not come back.",
+                        hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
+                    )
         tables = set(self.concerned)
         while tables:
             changed = set[str]()
@@ -193,7 +182,7 @@ class LeftOut:
         for _, values in self._rows(name, data):
             if referred and self.stays_out(name, values):
                 for places, targets in referred:
-                    value = _present(places, values)
+                    value = present(places, values)
                     grew |= value is not None and targets.add(value)
         return grew
 
@@ -218,7 +207,7 @@ class LeftOut:
         def look(table: str, data: bytes) -> None:
             for _, values in self._rows(table, data):
                 for places, targets, like in open_[table]:
-                    if (value := _present(places, values)) is not None:
+                    if (value := present(places, values)) is not None:
                         targets.look(value, like)
 
         if names := {name for name, each in open_.items() if each}:
@@ -276,27 +265,32 @@ class LeftOut:
             not link.loose and self._refers(link, values) for link in self._links.get(name, ())
         )
 
-    def _refers(self, link: _Link, values: Values) -> bool:
+    def _refers(self, link: BackupLink, values: Values) -> bool:
         return bool(link.targets.gone[0]) and (value := link.value(values)) is not None and link.targets.has(value)
 
     def _is_named(self, name: str, values: Values) -> bool:
         for rows, places, types in self._keys.get(name, ()):
-            key = _present(places, values)
+            key = present(places, values)
             if key is not None and rows.names(
-                [readings_of(part.decode(), *type_) for part, type_ in zip(key, types, strict=True)]
+                [
+                    [way for type_ in both for way in readings_of(part.decode(), *type_)]
+                    for part, both in zip(key, types, strict=True)
+                ]
             ):
                 return True
         return False
 
     @cached_property
-    def _keys(self) -> dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[tuple[str, str | None]]]]]:
-        """By table, each request with the places of the key's columns, their types, and what domains are made of."""
-        found: dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[tuple[str, str | None]]]]] = {}
+    def _keys(self) -> dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[list[_Type]]]]]:
+        """By table, each request with the places of the key's columns, and their types: in the backup, and then."""
+        found: dict[str, list[tuple[ForgottenTable, tuple[int, ...], list[list[_Type]]]]] = {}
         for name, requests in self._forgotten.items():
             columns = self._tables[name].stored_columns
             for each in requests:
                 if places := self._key_places(name, each):
-                    types = [(columns[place].type, _made_of(columns[place])) for place in places]
+                    types: list[list[_Type]] = [[(columns[place].type, _made_of(columns[place]))] for place in places]
+                    for both, type_ in zip(types, each.types, strict=False):
+                        both.append((type_, type_))
                     found.setdefault(name, []).append((each.rows, places, types))
         return found
 
@@ -306,17 +300,6 @@ class LeftOut:
         return checked_rows(self._tables[name], data, fields_of, hint=hint)
 
 
-def links_of(tables: Mapping[str, Table]) -> Iterator[Reference]:
-    """The foreign keys of a backup's tables, and the columns whose names are clearly those of one."""
-    for name, table in tables.items():
-        for key in table.foreign_keys:
-            yield Reference(
-                key.name, name, key.columns, key.references, key.references_columns, (),
-                on_delete=key.on_delete or NO_ACTION, match_full=bool(key.match_full),
-            )  # fmt: skip
-    yield from named_links(tables)
-
-
 def _made_of(column: Column) -> str | None:
     """What a domain is made of, or the type itself; none if an older manifest does not say."""
     return column.base_type or (column.type if column.definition is not None else None)
@@ -324,9 +307,3 @@ def _made_of(column: Column) -> str | None:
 
 def _places(table: Table) -> dict[str, int]:
     return {column.name: place for place, column in enumerate(table.stored_columns)}
-
-
-def _present(places: Sequence[int], values: Values) -> tuple[bytes, ...] | None:
-    """The values at these places, if none is NULL."""
-    found = tuple(value for place in places if (value := values[place]) is not None)
-    return found if len(found) == len(places) else None

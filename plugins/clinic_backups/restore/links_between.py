@@ -5,7 +5,7 @@ The rows of the backup still refer to each other by a foreign key that was dropp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from clinic_backups.archive.reader import TableContent
@@ -26,10 +26,13 @@ class LinksBetween:
 
     :param contents: the backup's tables under the present names.
     :param ways: knows the columns that are named like a foreign key.
+    :param named: those that are so by the names in the backup.
     """
 
-    def __init__(self, workspace: Workspace, contents: Mapping[str, TableContent], ways: Ways) -> None:
-        self._workspace, self._contents, self._ways = workspace, contents, ways
+    def __init__(
+        self, workspace: Workspace, contents: Mapping[str, TableContent], ways: Ways, named: Sequence[Reference] = ()
+    ) -> None:
+        self._workspace, self._contents, self._ways, self._named = workspace, contents, ways, tuple(named)
 
     def former(self, references: Collection[Reference]) -> tuple[Reference, ...]:
         """The foreign keys of the backup that are neither among these nor named by their columns."""
@@ -64,14 +67,15 @@ class LinksBetween:
         """Further links that count where a row must not come back, as they do for copies and exports.
 
         These are former foreign keys whose types are not compared otherwise, and columns that are named like a foreign
-        key by the backup's tables alone.
+        key by the backup's tables alone, under the present names or those of then.
         """
         there = {(link.child, link.columns, link.parent) for link in followed}
         tables = {name: content.table for name, content in self._contents.items()}
-        more = []
-        for link in (*self.former(followed), *named_links(tables)):
+        more = list[Reference]()
+        for link in (*self.former(followed), *named_links(tables), *self._named):
             if (link.child, link.columns, link.parent) in there:
                 continue
+            there.add((link.child, link.columns, link.parent))
             if not {link.child, link.parent} <= shapes.keys():
                 more.append(link)  # it cannot be followed, and says that one table is not restored without the other
                 continue
@@ -85,6 +89,12 @@ class LinksBetween:
             operator = EQUAL if own or _are_comparable(*sides) else SAME_TEXT
             more.append(replace(link, operators=(operator,) * len(link.columns)))
         return tuple(more)
+
+    def every(self) -> tuple[Reference, ...]:
+        """All that may be a link, to know which tables are needed. Nothing is compared by it."""
+        references = read_references(self._workspace, list(self._contents))
+        tables = {name: content.table for name, content in self._contents.items()}
+        return (*references, *self._ways.named, *self.former(references), *named_links(tables), *self._named)
 
     def reached(self, named: Collection[str], *, only: bool, parents: Collection[str]) -> tuple[str, ...]:
         """The tables that may have rows which hang on rows of the named tables, and those that these need.

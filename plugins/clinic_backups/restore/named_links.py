@@ -57,7 +57,9 @@ def named_links(tables: Mapping[str, Table]) -> Iterator[Reference]:
                 there = {each.name: each for each in tables[parent].columns}
                 if key in there:
                     operator = _operator(there[key], column)
-                    yield Reference(f"column {column.name}", name, (column.name,), parent, (key,), (operator,))
+                    yield Reference(
+                        f"column {column.name}", name, (column.name,), parent, (key,), (operator,), is_named=True
+                    )
 
 
 def _learned(tables: Mapping[str, Table]) -> dict[str, set[tuple[str, str]]]:

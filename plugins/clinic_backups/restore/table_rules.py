@@ -114,6 +114,8 @@ class Reference:
     parent_readable: bool = True
     match_full: bool = False
     """Whether a row refers to nothing only if all columns are NULL."""
+    is_named: bool = False
+    """Whether it is no foreign key, but a column that is named like one."""
 
     @property
     def is_visible(self) -> bool:

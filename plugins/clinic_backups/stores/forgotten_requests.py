@@ -24,6 +24,7 @@ from clinic_backups.base.clinic_id import ClinicId, component_of
 from clinic_backups.base.documents import DOCUMENT, Line, Name, Sha256, StoredId, Time
 from clinic_backups.base.errors import IntegrityError, ObjectExists, ObjectNotFound
 from clinic_backups.base.forgotten import SECRET_BYTES, ForgottenRecord, ForgottenSecret, ReasonClass
+from clinic_backups.base.meant_key import MeantKey
 from clinic_backups.stores.base import CONTENT_TYPE_JSON, ObjectStore
 
 FORGOTTEN = "forgotten/"
@@ -78,11 +79,12 @@ class _Document(BaseModel):
     forgotten_by: Line
     reason_class: Annotated[ReasonClass, Field(alias="class")]
     mark: Sha256
+    meant: MeantKey | None = None
 
     def record(self) -> ForgottenRecord:
         return ForgottenRecord(
             0, self.clinic_id, self.table, self.forgotten_at, self.forgotten_by, NOT_IN_STORE,
-            tuple(map(bytes.fromhex, self.key_hashes)), self.reason_class, self.key_id,
+            tuple(map(bytes.fromhex, self.key_hashes)), self.reason_class, self.key_id, self.meant,
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clinic_backups.archive.reader import Manifest, Segment, TableContent
@@ -10,7 +10,9 @@ from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.columns.identity import Matched, in_order, match, what_column
 from clinic_backups.restore.columns.names import renames
+from clinic_backups.restore.named_links import named_links
 from clinic_backups.restore.plan import Refusal
+from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.drift import (
     FILE,
     ColumnLine,
@@ -55,6 +57,8 @@ class Migrated:
     drift: Drift = field(default_factory=Drift)
     same_database: bool = False
     """Whether the numbers of tables and files mean the same as in the backup."""
+    named: tuple[Reference, ...] = ()
+    """Columns that are named like a link by the names in the backup, with the present names."""
 
     @property
     def _since(self) -> dict[str, str]:
@@ -101,6 +105,7 @@ def migrated(
         tuple(found.refusals),
         drift,
         numbered is not None,
+        tuple(found.named(since)),
     )
 
 
@@ -200,6 +205,16 @@ class _Following:
             names = tuple(found.get(column, column) for column in key.references_columns)
             keys.append(replace(key, references=since.get(key.references, key.references), references_columns=names))
         return replace(content, table=replace(content.table, foreign_keys=tuple(keys)))
+
+    def named(self, since: Mapping[str, str]) -> Iterator[Reference]:
+        """The columns that are named like a link to a table of the backup, whatever both are called now."""
+        for link in named_links({name: content.table for name, content in self._manifest.tables.items()}):
+            child, parent = self.columns.get(link.child, {}), self.columns.get(link.parent, {})
+            yield replace(
+                link, child=since.get(link.child, link.child), parent=since.get(link.parent, link.parent),
+                columns=tuple(child.get(each, each) for each in link.columns),
+                parent_columns=tuple(parent.get(each, each) for each in link.parent_columns),
+            )  # fmt: skip
 
     def fills(self, contents: Mapping[str, TableContent]) -> dict[str, dict[str, str | None]]:
         """The values of added columns, by the tables' present names."""

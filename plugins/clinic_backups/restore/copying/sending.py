@@ -43,7 +43,9 @@ class Sending:
         }
         self._masking = Masking(tables, self._rules, original.mask_facts)
         self._contents = manifest.tables
-        self._left_out = LeftOut(tables, requests_for(tables, intent.forgotten.tables, drift), original.links)
+        self._left_out = LeftOut(
+            tables, requests_for(tables, intent.forgotten.tables, drift, database=manifest.database), original.links
+        )
         self._sent = {name: RowSet() for name in {*self._rules, *self._left_out.concerned}}
 
     def look(self, read: Callable[[Wanted], object], listener: Listener) -> None:

@@ -201,6 +201,7 @@ def _reference(link: structure.ParentKey) -> Reference:
         parent=link.parent,
         parent_columns=link.parent_columns,
         operators=link.operators,
+        is_named=not link.enforced,
     )
 
 

@@ -1,0 +1,316 @@
+"""A request means the row that was named and no other one, also after the key, its type or the table's name changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_cli import run as run
+from tests.integration.test_forgotten_links import KEPT, MARK, OF, OWN, Site
+from tests.integration.test_forgotten_links import make as make
+from tests.shapes import grants
+
+ONLY = "SELECT t.* FROM ONLY s.persona AS t WHERE " + OWN
+
+
+@dataclass(frozen=True)
+class Case:
+    """Tables with a backup, then migrations, a request, and the deletion that the application makes.
+
+    :param before: the request is made before the migrations.
+    :param after: statements after the request: the deletion.
+    :param files: of include/sql, after the migrations, by name; an empty text removes one. :param first: before them.
+    :param again: there is a second backup after the migrations.
+    :param code: of the restore of the older backup: without a line for the type it is refused, whatever was forgotten.
+    """
+
+    ddl: str
+    tables: str
+    named: Sequence[str]
+    migrations: Sequence[str] = ()
+    after: Sequence[str] = ()
+    files: dict[str, str] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    before: bool = False
+    code: int = 0
+    again: bool = True
+
+
+KEY = f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text);"
+ROWS = f"INSERT INTO s.p VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}');"
+HEIR = f"CREATE TABLE s.persona (id int PRIMARY KEY, {OF}, n text);"
+NOTE = f"CREATE TABLE s.nota (id int PRIMARY KEY, {OF}, persona_id int NOT NULL{{more}}, q text);"
+CASES = {
+    "an heir has a key of its own": Case(
+        HEIR + "CREATE TABLE s.vieja (num int PRIMARY KEY) INHERITS (s.persona);"
+        f"INSERT INTO s.persona VALUES (43, 1, '{MARK}'), (1, 1, '{KEPT}');"
+        f"INSERT INTO s.vieja (id, c, n, num) VALUES (500, 1, '{KEPT}', 43), (501, 1, '{KEPT}', 7)",
+        "persona vieja", ["s.persona:43"], after=["DELETE FROM ONLY s.persona WHERE id = 43"],
+        first={"extract/s.persona.sql": ONLY},
+    ),
+    "another person's foreign key has the heir's number": Case(
+        HEIR + "CREATE TABLE s.vieja (PRIMARY KEY (id)) INHERITS (s.persona);"
+        + NOTE.format(more=" REFERENCES s.persona ON DELETE CASCADE")
+        + f"INSERT INTO s.persona VALUES (1, 1, '{KEPT}');"
+        f"INSERT INTO s.vieja VALUES (1, 1, '{MARK}'), (2, 1, '{KEPT}');"
+        f"INSERT INTO s.nota VALUES (1, 1, 1, '{KEPT}')",
+        "persona vieja nota", ["s.vieja:1"], after=["DELETE FROM s.vieja WHERE id = 1"],
+        first={"extract/s.persona.sql": ONLY},
+    ),
+    "the key got a column": Case(
+        KEY + f"CREATE TABLE s.k (id int PRIMARY KEY, {OF}, p int NOT NULL REFERENCES s.p ON DELETE CASCADE, q text);"
+        + ROWS + f"INSERT INTO s.k VALUES (1, 1, 43, '{MARK}'), (2, 1, 44, '{KEPT}')",
+        "p k", ["s.p:1/43"],
+        ["ALTER TABLE s.k DROP CONSTRAINT k_p_fkey", "ALTER TABLE s.p DROP CONSTRAINT p_pkey",
+         "ALTER TABLE s.p ADD PRIMARY KEY (c, id)",
+         "ALTER TABLE s.k ADD FOREIGN KEY (c, p) REFERENCES s.p ON DELETE CASCADE"],
+        ["DELETE FROM s.p WHERE id = 43"],
+    ),
+    "the table became partitioned": Case(
+        f"CREATE TABLE s.cita (id int PRIMARY KEY, y int NOT NULL, {OF}, n text);"
+        f"INSERT INTO s.cita VALUES (43, 2024, 1, '{MARK}'), (44, 2024, 1, '{KEPT}')",
+        "cita", ["s.cita:43/2024"],
+        ["ALTER TABLE s.cita RENAME TO cita_2024", "ALTER TABLE s.cita_2024 DROP CONSTRAINT cita_pkey",
+         f"CREATE TABLE s.cita (id int, y int NOT NULL, {OF}, n text, PRIMARY KEY (id, y)) PARTITION BY LIST (y)",
+         "ALTER TABLE s.cita ATTACH PARTITION s.cita_2024 FOR VALUES IN (2024)"],
+        ["DELETE FROM s.cita WHERE id = 43"], {"drift.txt": "s.cita -> s.cita\n"},
+    ),
+    "the key became a number": Case(
+        f"CREATE TABLE s.p (id text PRIMARY KEY, {OF}, n text);"
+        f"INSERT INTO s.p VALUES ('043', 1, '{MARK}'), ('044', 1, '{KEPT}')",
+        "p", ["s.p:43"], ["ALTER TABLE s.p ALTER id TYPE int USING id::int"], ["DELETE FROM s.p WHERE id = 43"],
+        code=1,
+    ),
+    "the key became a uuid": Case(
+        f"CREATE TABLE s.p (id text PRIMARY KEY, {OF}, n text);"
+        f"INSERT INTO s.p VALUES ('A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', 1, '{MARK}'),"
+        f" ('A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A12', 1, '{KEPT}')",
+        "p", ["s.p:a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"], ["ALTER TABLE s.p ALTER id TYPE uuid USING id::uuid"],
+        [f"DELETE FROM s.p WHERE n = '{MARK}'"], code=1,
+    ),
+    "the key became another column of the backup": Case(
+        f"CREATE TABLE s.p (id int PRIMARY KEY, code int UNIQUE NOT NULL, {OF}, n text);"
+        f"INSERT INTO s.p VALUES (7, 43, 1, '{MARK}'), (43, 7, 1, '{KEPT}')",
+        "p", ["s.p:43"], ["ALTER TABLE s.p DROP CONSTRAINT p_pkey", "ALTER TABLE s.p ADD PRIMARY KEY (code)"],
+        ["DELETE FROM s.p WHERE code = 43"],
+    ),
+    "another column got the key's name": Case(
+        f"CREATE TABLE s.p (id int PRIMARY KEY, legacy int, {OF}, n text);"
+        f"INSERT INTO s.p VALUES (43, 7, 1, '{MARK}'), (7, 43, 1, '{KEPT}')",
+        "p", ["s.p:43"],
+        ["DELETE FROM s.p WHERE id = 43", "ALTER TABLE s.p DROP CONSTRAINT p_pkey",
+         "ALTER TABLE s.p RENAME id TO old_id",
+         "ALTER TABLE s.p RENAME legacy TO id", "ALTER TABLE s.p ADD PRIMARY KEY (id)"],
+        files={"drift.txt": "s.p: id -> old_id\ns.p: legacy -> id\n"}, before=True,
+    ),
+    "the key's column was renamed": Case(
+        KEY + ROWS, "p", ["s.p:43"], ["ALTER TABLE s.p RENAME id TO gid"], ["DELETE FROM s.p WHERE gid = 43"],
+        {"drift.txt": "s.p: id -> gid\n"},
+    ),
+    "a table was renamed, and a column is named like a link to it": Case(
+        HEIR + NOTE.format(more="") + f"INSERT INTO s.persona VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}');"
+        f"INSERT INTO s.nota VALUES (1, 1, 43, '{MARK}'), (2, 1, 44, '{KEPT}')",
+        "persona nota", ["s.persona:43"],
+        [f"DELETE FROM s.persona WHERE n = '{MARK}'", f"DELETE FROM s.nota WHERE q = '{MARK}'",
+         "ALTER TABLE s.persona RENAME TO gente"],
+        files={"drift.txt": "s.persona -> s.gente\n", "extract/s.persona.sql": "",
+               "extract/s.gente.sql": "SELECT t.* FROM s.gente AS t WHERE " + OWN},
+        before=True,
+    ),
+    "the old table is a partition of the one that got its name": Case(
+        f"CREATE TABLE s.cita (id int PRIMARY KEY, y int NOT NULL, {OF}, n text);"
+        f"INSERT INTO s.cita VALUES (43, 2024, 1, '{MARK}'), (44, 2024, 1, '{KEPT}')",
+        "cita", ["s.cita:43/2024"],
+        ["ALTER TABLE s.cita RENAME TO cita_2024", "ALTER TABLE s.cita_2024 DROP CONSTRAINT cita_pkey",
+         f"CREATE TABLE s.cita (id int, y int NOT NULL, {OF}, n text, PRIMARY KEY (id, y)) PARTITION BY LIST (y)",
+         "ALTER TABLE s.cita ATTACH PARTITION s.cita_2024 FOR VALUES IN (2024)"],
+        ["DELETE FROM s.cita WHERE id = 43"], {"drift.txt": "s.cita -> s.cita_2024\n"},
+    ),
+    "a table was renamed since the last backup": Case(
+        HEIR + f"INSERT INTO s.persona VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}')", "persona", ["s.gente:43"],
+        ["ALTER TABLE s.persona RENAME TO gente"], ["DELETE FROM s.gente WHERE id = 43"],
+        {"drift.txt": "s.persona -> s.gente\n", "extract/s.persona.sql": "",
+         "extract/s.gente.sql": "SELECT t.* FROM s.gente AS t WHERE " + OWN}, again=False,
+    ),
+    "a new table got the name": Case(
+        HEIR + f"INSERT INTO s.persona VALUES (43, 1, '{KEPT}'), (44, 1, '{KEPT}')", "persona", ["s.persona:43"],
+        ["ALTER TABLE s.persona RENAME TO gente", f"CREATE TABLE s.persona (id int PRIMARY KEY, {OF}, n text)",
+         f"INSERT INTO s.persona VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}')"],
+        ["DELETE FROM s.persona WHERE id = 43"],
+        {"drift.txt": "s.persona -> s.gente\n", "extract/s.gente.sql": "SELECT t.* FROM s.gente AS t WHERE " + OWN},
+    ),
+}  # fmt: skip
+
+
+def prepared(make: Callable[..., Site], case: Case) -> tuple[Site, list[str]]:
+    """The site after the migrations, the request and the deletion, and its backups."""
+    site = make(case.ddl, tables=case.tables)
+    folder = site.rig.settings.sql_dir
+
+    def write(files: dict[str, str]) -> None:
+        for name, text in files.items():
+            (folder / name).write_text(text) if text else (folder / name).unlink()
+
+    write(case.first)
+    backups = [site.backup()]
+    if case.before:
+        site.forget(*case.named)
+    site.rig.execute(*case.migrations, *grants(site.rig.database))
+    write(case.files)
+    if case.migrations and case.again:
+        backups.append(site.backup())
+    if not case.before:
+        site.forget(*case.named)
+    site.rig.execute(*case.after)
+    return site, backups
+
+
+def rows_of(site: Site) -> list[str]:
+    return sorted(row for rows in site.rig.everything().values() for row in rows)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_named_row_stays_away_everywhere_and_no_other_one(
+    make: Callable[..., Site], tmp_path: Path, case: Case
+) -> None:
+    site, backups = prepared(make, case)
+    now = rows_of(site)
+    for number, backup in enumerate(backups):
+        output = tmp_path / f"out{number}"
+        site("export", "--backup", backup, "--format", "csv", "--output", str(output))
+        exported = site.texts(output)
+        assert MARK not in exported
+        stored = sum(site("show", backup, "--json").json()["rows"].values())
+        target = {"AIRFLOW_CONN_RESTORE_TARGET": site.rig.database.postgres.uri(site.rig.database.name)}
+        site("restore-into", "--clinic", "1", "--schema", f"copia{number}", "--backup", backup, **target)
+        copied = [
+            text
+            for (table,) in site.rig.execute_rows(
+                f"SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'copia{number}'"
+            )
+            for (text,) in site.rig.execute_rows(f"SELECT t::text FROM ONLY {table} AS t")
+        ]
+        assert MARK not in str(copied)
+        shown = site("diff", backup, "now", "--clinic", "1", "--values").out
+        assert MARK not in shown
+        site("restore", "--clinic", "1", "--backup", backup, "--yes", code=0 if number else case.code)
+        assert rows_of(site) == now
+        assert exported.count(KEPT) == str(copied).count(KEPT)
+        assert stored >= len(copied) >= exported.count(KEPT) > 0
+
+
+def test_a_key_that_the_backup_does_not_have_refuses_export_and_restore(
+    make: Callable[..., Site], tmp_path: Path
+) -> None:
+    """Nothing tells which row it is. Other tables can be exported, and no row gets out."""
+    site = make(KEY + f"CREATE TABLE s.k (id int PRIMARY KEY, {OF}, q text);" + ROWS, tables="p k")
+    backup = site.backup()
+    site.rig.execute(
+        "ALTER TABLE s.p ADD code text", "UPDATE s.p SET code = 'x' || id", "ALTER TABLE s.p DROP CONSTRAINT p_pkey",
+        "ALTER TABLE s.p ADD PRIMARY KEY (code)",
+    )  # fmt: skip
+    site.forget("s.p:x43")
+    words = ("export", "--backup", backup, "--format", "csv", "--output")
+    done = site(*words, str(tmp_path / "out"), code=1)
+    assert "Rows of s.p were forgotten by values of columns (code)" in " ".join(done.err.split())
+    site(*words, str(tmp_path / "k"), "--table", "s.k")
+    site.rig.execute("DELETE FROM s.p WHERE code = 'x43'")
+    site("restore", "--clinic", "1", "--backup", backup, "--yes", code=1)
+    assert MARK not in str(site.rig.everything())
+    later = site.backup()
+    site("export", "--backup", later, "--format", "csv", "--output", str(tmp_path / "later"))
+    assert KEPT in site.texts(tmp_path / "later")
+
+
+@pytest.mark.parametrize("more", ["", " REFERENCES s.persona"])
+@pytest.mark.parametrize("only", [(), ("--only",)])
+def test_a_row_comes_back_alone_although_an_heirs_row_was_forgotten(
+    make: Callable[..., Site], more: str, only: tuple[str, ...]
+) -> None:
+    site = make(
+        HEIR + "CREATE TABLE s.vieja (PRIMARY KEY (id)) INHERITS (s.persona);" + NOTE.format(more=more)
+        + f"INSERT INTO s.persona VALUES (1, 1, '{KEPT}');"
+        f"INSERT INTO s.vieja VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}');"
+        f"INSERT INTO s.nota VALUES (2, 1, 1, '{KEPT}')",
+        tables="persona vieja nota",
+    )  # fmt: skip
+    (site.rig.settings.sql_dir / "extract" / "s.persona.sql").write_text(ONLY)
+    backup = site.backup()
+    site.forget("s.vieja:43")
+    site.rig.execute("DELETE FROM s.vieja WHERE id = 43")
+    kept = site.rig.everything()
+    site.rig.execute("DELETE FROM s.nota")
+    site("restore", "--clinic", "1", "--backup", backup, "--rows", "s.nota:2", "--yes", *only)
+    assert site.rig.everything() == kept
+
+
+FORGET = ("forget", "--clinic", "1", "--reason", "Art. 17", "--rows")
+
+
+def test_a_row_of_another_clinic_is_refused_and_one_that_nobody_has_is_said(make: Callable[..., Site]) -> None:
+    site = make(KEY + ROWS + "INSERT INTO s.p VALUES (9, 2, 'z')", tables="p")
+    site.backup()
+    assert "not rows of clinic 1" in site(*FORGET, "s.p:9", code=1).err
+    assert "No row is named" in site(*FORGET, "s.p:[]", code=2).err
+    assert site("forget", "--list", "--json").json() == []
+    assert "no row has this key now: 34" in " ".join(site(*FORGET, "s.p:34").err.split())
+    assert "no row has this key" not in site(*FORGET, "s.p:43").err
+    site(*FORGET, "s.p:9", "--moved")
+    assert len(site("forget", "--list", "--json").json()) == 3
+
+
+def test_a_key_that_may_have_been_changed_is_said(make: Callable[..., Site]) -> None:
+    ddl = f"CREATE TABLE s.p (id text PRIMARY KEY, {OF}, n text);"
+    site = make(
+        ddl + f"CREATE TABLE s.k (id int PRIMARY KEY, {OF}, p text REFERENCES s.p ON UPDATE CASCADE);"
+        "INSERT INTO s.p VALUES ('a', 1, 'x')", tables="p k",
+    )  # fmt: skip
+    site.backup()
+    assert "ON UPDATE CASCADE" in site(*FORGET, "s.p:a").err
+    assert "ON UPDATE CASCADE" not in site(*FORGET, "s.k:1").err
+
+
+def test_a_computed_key_is_refused_before_it_stops_every_export(make: Callable[..., Site], tmp_path: Path) -> None:
+    site = make(
+        f"CREATE TABLE s.p (a int, {OF}, n text, id int GENERATED ALWAYS AS (a + 1000) STORED PRIMARY KEY);"
+        f"INSERT INTO s.p (a, c, n) VALUES (1, 1, '{MARK}'), (2, 1, '{KEPT}')", tables="p",
+    )  # fmt: skip
+    backup = site.backup()
+    assert "The key of s.p is computed (id)" in site(*FORGET, "s.p:1001", code=1).err
+    assert site("forget", "--list", "--json").json() == []
+    site("export", "--backup", backup, "--format", "csv", "--output", str(tmp_path / "out"))
+    assert "computed" in site("find", "--clinic", "1", "--rows", "s.p:1001", code=2).err
+
+
+@pytest.mark.parametrize("name", ["another person's foreign key has the heir's number", "the key became a uuid"])
+def test_a_recovery_of_an_older_backup_follows_the_request_of_the_store(make: Callable[..., Site], name: str) -> None:
+    case = CASES[name]
+    site = make(case.ddl, tables=case.tables)
+    for file, text in case.first.items():
+        (site.rig.settings.sql_dir / file).write_text(text)
+    site("backup", "--all", "--allow-gaps")
+    tables = [f"s.{table}" for table in case.tables.split()]
+    kept = [row for table in tables for row in site.rig.everything()[table] if MARK not in row]
+    site.rig.execute(*case.migrations, *grants(site.rig.database))
+    site.forget(*case.named)
+    postgres, target = site.rig.database.postgres, f"{site.rig.database.name}_new"
+    with closing(postgres.connect("postgres")) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(f"CREATE DATABASE {target} TEMPLATE template0")
+    try:
+        none = {"AIRFLOW_CONN_CLINIC_DB": None, "AIRFLOW_CONN_BACKUP_CATALOG": None}
+        site.run("recover", "--target", "new", **(site.variables | none | {"AIRFLOW_CONN_NEW": postgres.uri(target)}))
+        found = list[str]()
+        with closing(postgres.connect(target)) as connection, connection.cursor() as cursor:
+            for table in tables:
+                cursor.execute(f"SELECT t::text FROM ONLY {table} AS t ORDER BY 1")
+                found += [row for (row,) in cursor.fetchall()]
+    finally:
+        with closing(postgres.connect("postgres")) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f"DROP DATABASE {target} WITH (FORCE)")
+    assert sorted(found) == sorted(kept)

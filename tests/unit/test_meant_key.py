@@ -1,0 +1,88 @@
+"""What a request says that it is about: it is stored as it was made, and compared by numbers, names and types."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from clinic_backups.base.forgotten import ForgottenRecord
+from clinic_backups.base.meant_key import MEANT, MeantColumn, MeantKey, are_alike
+from clinic_backups.base.table import Column, Table
+from clinic_backups.restore.meant_columns import columns_in, is_another
+from clinic_backups.stores.forgotten_requests import _Document
+from clinic_backups.tenant.drift import Drift, parse
+
+HERE = "71/5/app"
+MEANT_ID = MeantKey(HERE, 10, (MeantColumn("id", "integer", 1),))
+
+
+def table(*names: str, oid: int | None = 10, name: str = "s.p") -> Table:
+    columns = tuple(
+        Column(each, "integer", True, None, "", None, number=number) for number, each in enumerate(names, 1)
+    )
+    return Table(name, columns, names[:1], (), oid)
+
+
+def record(meant: MeantKey | None) -> ForgottenRecord:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    return ForgottenRecord(0, 7, "s.p", moment, "ana", "x", (b"\x01" * 32,), "person", "0" * 32, meant)
+
+
+@pytest.mark.parametrize("meant", [None, MEANT_ID])
+def test_a_request_comes_back_from_a_store_as_it_was_made(meant: MeantKey | None) -> None:
+    """One of an older version has no such field, and its bytes stay the same."""
+    document = record(meant).document()
+    assert ("meant" in document) == (meant is not None)
+    assert _Document.model_validate(document | {"mark": "0" * 64}).record().document() == document
+    if meant is not None:
+        assert MEANT.validate_python(meant.to_json()) == meant
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("integer", "integer", True), ("integer", "bigint", True), ("integer", "numeric(10,2)", True),
+        ("text", "integer", True), ("character varying(20)", "uuid", True), ("public.citext", "text", True),
+        ("integer", "uuid", False), ("date", "timestamp without time zone", False), ("date", "text", True),
+        ("inet", "inet", True), ("inet", "text", False), ("s.mood", "s.mood", True), ("s.mood", "integer", False),
+    ],
+)  # fmt: skip
+def test_types_are_alike_if_a_named_value_can_be_recognised(one: str, other: str, expected: bool) -> None:
+    assert are_alike(one, other) is expected
+    assert are_alike(other, one) is expected
+
+
+@pytest.mark.parametrize(
+    ("there", "database", "lines", "expected"),
+    [
+        (table("id", "c"), HERE, "", ("id",)),
+        (table("gid", "c"), HERE, "", ("gid",)),
+        (table("old_id", "id"), HERE, "s.p: id -> old_id\ns.p: legacy -> id", ("old_id",)),
+        # The numbers say one thing and the names another, and no line says why.
+        (table("old_id", "id"), HERE, "", None),
+        (table("c", "n"), HERE, "", ("c",)),
+        # The numbers of another database mean nothing.
+        (table("c", "id"), "72/5/app", "", ("id",)),
+        (table("c", "gid"), None, "s.p: id -> gid", ("gid",)),
+        (table("c", "gid"), None, "s.p: gid -> id", ("gid",)),
+        (table("id", "legacy"), None, "s.p: id -> old_id\ns.p: legacy -> id", None),
+        (table("c", "n"), None, "", None),
+    ],
+)
+def test_columns_are_found_by_numbers_and_else_by_names_or_not_at_all(
+    there: Table, database: str | None, lines: str, expected: tuple[str, ...] | None
+) -> None:
+    assert columns_in(MEANT_ID, there, database, parse(lines), {"s.p"}) == expected
+
+
+def test_a_name_that_two_tables_had_means_the_one_of_the_request() -> None:
+    reused = MeantKey(HERE, 20, MEANT_ID.columns, is_reused=True)
+    old, new = table("id", oid=10, name="s.gente"), table("id", oid=20)
+    both = [old, new]
+    assert is_another(reused, old, both, HERE, "s.p", "s.gente")
+    assert not is_another(reused, new, both, HERE, "s.p", "s.p")
+    assert is_another(reused, table("id", oid=10), [table("id", oid=10)], HERE, "s.p", "s.p"), "an older backup"
+    assert not is_another(reused, table("id", oid=10), [], None, "s.p", "s.p"), "nobody knows, so it stays out"
+    assert not is_another(MEANT_ID, table("id", oid=99), [], HERE, "s.p", "s.p"), "the table was made anew"
+    assert columns_in(reused, new, HERE, Drift(), {"s.p"}) == ("id",)
