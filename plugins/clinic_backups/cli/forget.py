@@ -84,10 +84,12 @@ def forget(
     if json:
         print_json([each for each in _plain(with_parts, clinic) if each["number"] in numbers])
         return
-    many = len(numbers) > 1
+    # One row may have several requests: for its key as it is written, as it is stored, and for parts of its table.
+    count = sum(len({*each}) for each in keys.values())
+    many = count > 1
     print(
         in_words(
-            f"{len(numbers):,} {'rows' if many else 'row'} of clinic {clinic} will not come back in a restore, and"
+            f"{count:,} {'rows' if many else 'row'} of clinic {clinic} will not come back in a restore, and"
             f" nothing that belongs to {'them' if many else 'it'}. Plans that were made before are no longer valid."
         )
     )
