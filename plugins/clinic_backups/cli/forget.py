@@ -77,7 +77,7 @@ def forget(
     require_known_clinic(with_parts, clinic)
     known = {name for record in with_parts.catalog.find(clinic_id=clinic, state="completed") for name in record.rows}
     read, parts_of = _read(with_parts, keys, known)
-    _require_known_tables(clinic, list(keys), known, parts_of)
+    _require_known_tables(clinic, _unknown(with_parts, keys, known, parts_of), known, parts_of)
     read = _with_parts(read, known, parts_of)
     numbers = with_parts.forgotten.add(clinic, read, by=by, reason=reason, reason_class=reason_class)
     _write(with_parts, clinic)
@@ -164,6 +164,17 @@ def _until(places: list[Place]) -> str:
     if end is None:
         return "a hold ends" if any(place.is_held for place in places) else "not known"
     return iso(end.replace(microsecond=0))
+
+
+def _unknown(
+    with_parts: Parts, tables: Collection[str], known: Collection[str], parts_of: Mapping[str, Collection[str]]
+) -> list[str]:
+    """The named tables that no backup has, neither under another name nor as partitions or heirs of their own."""
+    drift = SqlFolder(with_parts.settings.sql_dir).drift()
+    return [
+        name for name in tables
+        if not any(drift.is_same_table(name, each) for each in known) and not {*parts_of.get(name, ())} & {*known}
+    ]  # fmt: skip
 
 
 def _require_known_tables(

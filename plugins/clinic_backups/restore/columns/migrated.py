@@ -65,6 +65,14 @@ class Migrated:
         # Somebody may give a table by both its names.
         return tuple(dict.fromkeys(self._since.get(name, name) for name in tables))
 
+    def named(self, rows: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        """The keys of named rows by the tables' present names. Those of a table with two names are put together."""
+        found = dict[str, tuple[str, ...]]()
+        for name, keys in rows.items():
+            (now,) = self.now([name])
+            found[now] = tuple(dict.fromkeys((*found.get(now, ()), *keys)))
+        return found
+
     def taker(self, wanted: Wanted) -> Wanted:
         """Receives the archives' segments under the present names."""
         return _Renaming(wanted, self._since) if self.names else wanted
