@@ -173,6 +173,23 @@ def test_columns_named_like_a_link_are_followed_after_a_renaming(make: Make, row
     assert ids(site, "nota") == [2]
 
 
+@pytest.mark.parametrize(
+    "column", ["seq int GENERATED ALWAYS AS IDENTITY", "seq int UNIQUE GENERATED ALWAYS AS IDENTITY"]
+)
+def test_a_row_that_cannot_be_updated_is_refused_for_the_reason(make: Make, column: str) -> None:
+    site = make(
+        f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text, {column});"
+        f" CREATE TABLE s.k (id int PRIMARY KEY, {OF}, p int NOT NULL REFERENCES s.p ON DELETE CASCADE);"
+        " INSERT INTO s.p VALUES (1, 1, 'a'); INSERT INTO s.k VALUES (1, 1, 1)",
+        tables="p k",
+    )
+    backup = site.backup()
+    site.rig.execute("DELETE FROM s.p", "INSERT INTO s.p VALUES (1, 1, 'anew')", "INSERT INTO s.k VALUES (2, 1, 1)")
+    said = restore(site, backup, "s.p:1", code=1)
+    assert "seq is GENERATED ALWAYS AS IDENTITY" in said
+    assert "get their unique values" not in said
+
+
 def test_forget_counts_the_rows_that_were_named(make: Make) -> None:
     site = persons(make)
     site.backup()
