@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from clinic_backups.tenant.tenant_db import Snapshot
 from tests.integration.test_cli import run as run
 from tests.integration.test_forget_shapes import OF, OWN
 from tests.integration.test_forgotten_links import Site
@@ -80,6 +81,26 @@ def test_right_after_a_renaming_both_names_are_taken(make: Make, name: str) -> N
     assert ids(site, "gente") == [1]
 
 
+@pytest.mark.parametrize("wrong", ["", ",x"])
+def test_keys_are_read_together(make: Make, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    """Each question to the database is a transaction."""
+    site = make(TABLE, tables="p")
+    site.backup()
+    asked = []
+
+    class Counting(Snapshot):
+        def __enter__(self) -> Snapshot:
+            asked.append(1)
+            return super().__enter__()
+
+    monkeypatch.setattr("clinic_backups.restore.keys_now.Snapshot", Counting)
+    done = site(
+        "find", "--clinic", "1", "--rows", f"s.p:{','.join(map(str, range(1, 501)))}{wrong}", code=2 * bool(wrong)
+    )
+    assert ("'x' is no value of id (integer)" in done.err) == bool(wrong)
+    assert len(asked) < 40
+
+
 def test_a_row_of_an_heir_is_found_under_the_name_of_its_parent(make: Make) -> None:
     site = persons(make)
     backup = site.backup()
@@ -122,7 +143,8 @@ def test_a_partition_leads_to_the_table_that_has_its_rows(make: Make) -> None:
     assert "--rows s.w:KEY" in restore(site, backup, "s.w1:1", code=2)
 
 
-def test_a_table_leads_to_the_partition_that_was_attached_since(make: Make) -> None:
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_table_leads_to_the_partition_that_was_attached_since(make: Make, renamed: bool) -> None:
     site = make(
         f"CREATE TABLE s.w1 (id int PRIMARY KEY, {OF}, n text); INSERT INTO s.w1 VALUES (1, 1, 'a'), (2, 1, 'b')",
         tables="w1",
@@ -134,11 +156,21 @@ def test_a_table_leads_to_the_partition_that_was_attached_since(make: Make) -> N
         *grants(site.rig.database),
     )
     extract(site, "w")
-    (site.rig.settings.sql_dir / "extract" / "s.w1.sql").unlink()
-    assert "--rows s.w1:KEY" in restore(site, backup, "s.w:1", code=2)
+    part = "s.w1"
+    if renamed:
+        rename(site, "w1", "w_2024")
+        part = "s.w_2024"
+        (site.rig.settings.sql_dir / "extract" / "s.w_2024.sql").unlink()
+    else:
+        (site.rig.settings.sql_dir / "extract" / "s.w1.sql").unlink()
+    assert f"--rows {part}:KEY" in restore(site, backup, "s.w:1", code=2)
     done = site("find", "--clinic", "1", "--rows", "s.w:1", code=2)
-    assert "--rows s.w1:KEY" in done.err
-    site("forget", "--clinic", "1", "--rows", "s.w:1", "--reason", "x")
+    assert f"--rows {part}:KEY" in done.err
+    if renamed:
+        assert f"--rows {part}:KEY" in site("forget", "--clinic", "1", "--rows", "s.w:1", "--reason", "x", code=1).err
+    site("forget", "--clinic", "1", "--rows", f"{part if renamed else 's.w'}:1", "--reason", "x")
+    done = site("find", "--clinic", "1", "--rows", f"{part}:1", "--json")
+    assert done.json()[0]["is_forgotten"]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,11 @@ def forget(
     require_known_clinic(with_parts, clinic)
     known = {name for record in with_parts.catalog.find(clinic_id=clinic, state="completed") for name in record.rows}
     read, parts_of = _read(with_parts, keys, known)
-    _require_known_tables(clinic, _unknown(with_parts, keys, known, parts_of), known, parts_of)
+    drift = SqlFolder(with_parts.settings.sql_dir).drift()
+    # A table may have another name in the backups. Parts that have one are not recorded with it, so they are named.
+    names = {later for name in known for later in drift.path(name)}
+    new = {name: {*parts_of.get(name, ())} & names for name in keys if name not in names}
+    _require_known_tables(clinic, [name for name, there in new.items() if not there or there - known], names, parts_of)
     read = _with_parts(read, known, parts_of)
     numbers = with_parts.forgotten.add(clinic, read, by=by, reason=reason, reason_class=reason_class)
     _write(with_parts, clinic)
@@ -166,17 +170,6 @@ def _until(places: list[Place]) -> str:
     return iso(end.replace(microsecond=0))
 
 
-def _unknown(
-    with_parts: Parts, tables: Collection[str], known: Collection[str], parts_of: Mapping[str, Collection[str]]
-) -> list[str]:
-    """The named tables that no backup has, neither under another name nor as partitions or heirs of their own."""
-    drift = SqlFolder(with_parts.settings.sql_dir).drift()
-    return [
-        name for name in tables
-        if not any(drift.is_same_table(name, each) for each in known) and not {*parts_of.get(name, ())} & {*known}
-    ]  # fmt: skip
-
-
 def _require_known_tables(
     clinic: ClinicId, tables: list[str], known: Collection[str], parts_of: Mapping[str, Collection[str]]
 ) -> None:
@@ -186,6 +179,7 @@ def _require_known_tables(
     """
     for name in tables:
         whole = next((table for table, names in parts_of.items() if name in names and table in known), None)
+        whole = whole or next((part for part in parts_of.get(name, ()) if part in known), None)
         if name not in known and whole is not None:
             raise PermanentError(
                 f"No backup of clinic {clinic} has a table {one_line(name)[:120]}: its rows are backed up as rows of"

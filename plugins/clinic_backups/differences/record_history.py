@@ -108,8 +108,11 @@ class RecordHistory:
                     found[place].events.append(Event("gone", backup.backup_id, backup.data_time))
                     known[place] = None
         if backups and len(self.unread) < len(backups):
-            asked = {*sought.keys, *self._tables}
-            require_known(sought.keys.keys(), self._tables, lambda: parts_of(self._described, self._now(asked)))
+            path = self._drift().path
+            every = {later for name in self._tables for later in path(name)}
+            require_known(
+                sought.keys.keys(), every, lambda: parts_of(self._described, self._now({*sought.keys, *every}))
+            )
             self._note_heirs(sought)
             self._require_clear({each for looked_in in looked for each in looked_in.unclear}, found)
         self._mark({each.backup_id: each for each in backups}, found, last)
