@@ -222,6 +222,24 @@ def test_a_row_that_cannot_be_updated_is_refused_for_the_reason(make: Make, colu
     assert "get their unique values" not in said
 
 
+@pytest.mark.parametrize("rows", ["s.persona:1", "s.nota:1"])
+def test_a_column_that_only_forget_follows_is_named(make: Make, rows: str) -> None:
+    """It is named like a foreign key, and has another type."""
+    site = make(
+        f"CREATE TABLE s.persona (id int PRIMARY KEY, {OF}, n text);"
+        f" CREATE TABLE s.nota (id int PRIMARY KEY, {OF}, persona_id text, q text);"
+        " INSERT INTO s.persona VALUES (1, 1, 'a'); INSERT INTO s.nota VALUES (1, 1, '1', 'q')",
+        tables="persona nota",
+    )
+    backup = site.backup()
+    site.rig.execute(*ALL_GONE)
+    said = "Links in persona_id between s.nota and s.persona are not followed"
+    assert said in restore(site, backup, rows)
+    site.rig.execute(*ALL_GONE)
+    (site.rig.settings.sql_dir / "not_backed_up.txt").write_text("s.nota.persona_id: a number on paper\n")
+    assert said not in restore(site, backup, rows)
+
+
 def test_forget_counts_the_rows_that_were_named(make: Make) -> None:
     site = persons(make)
     site.backup()

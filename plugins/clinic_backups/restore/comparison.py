@@ -260,6 +260,9 @@ class Comparison:
         found, refusals = picked.pick(rows, only=self._wish.only, note=self._note)
         self._refusals += refusals
         self._picked_parts = picked.parts
+        for link in self._between.not_followed(links, self._declared.columns):
+            if link.child in found or (link.parent in found and not self._wish.only):
+                self._note(link.child, table_notes.only_named(link.child, link.parent, link.columns))
         if not self._wish.only:
             self._note_generic(self.manifest.tables.keys() - self._parents, table_notes.NAME_TOO)
         return found

@@ -156,6 +156,15 @@ class LinksBetween:
             more.append(replace(link, operators=(operator,) * len(link.columns)))
         return tuple(more)
 
+    def not_followed(self, followed: Collection[Reference], declared: Collection[str]) -> list[Reference]:
+        """Links that count for forgotten rows, and lead from no named row: other types, or names that are not clear."""
+        there = {(link.child, link.columns) for link in followed}
+        return [
+            link for link in dict.fromkeys((*self.former(followed), *self._named_in_backup()))
+            if (link.child, link.columns) not in there
+            and not any(f"{link.child}.{column}" in declared for column in link.columns)
+        ]  # fmt: skip
+
     def reached(
         self, named: Collection[str], *, only: bool, parents: Collection[str], declared: Collection[str]
     ) -> tuple[str, ...]:
