@@ -346,7 +346,7 @@ def test_what_cannot_be_a_key_is_not_recorded(life: Any, key: str) -> None:
     """Otherwise somebody would be told that it is done, and it cannot be taken back."""
     backed_up(life)
     done = life("forget", "--clinic", "1", "--rows", f"{PATIENTS}:{key}", "--reason", "lo pidio", code=2)
-    assert "is not named by a key of that table" in done.err
+    assert ("names an empty key" if key == "43," else "is not named by a key of that table") in done.err
     assert life("forget", "--list", "--json").json() == []
 
 

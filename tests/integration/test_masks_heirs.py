@@ -9,6 +9,7 @@ import pytest
 from tests.integration.test_cli import run as run
 from tests.integration.test_forgotten_links import OF, OWN, Site
 from tests.integration.test_forgotten_links import make as make
+from tests.shapes import grants
 
 MARK, KEPT = "ZQXMARK", "ZQXKEPT"
 HEIRS = f"""
@@ -85,6 +86,33 @@ def test_a_partition_that_was_attached_since_is_masked(make: Callable[..., Site]
     backup = site.backup()
     site.rig.execute(ATTACHED)
     assert MARK not in copied(site, backup, "s.p.n: name\n")
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_partition_that_was_attached_and_renamed_since_is_masked(make: Callable[..., Site], levels: int) -> None:
+    site = make(PARTS, DETACHED, tables="p p1")
+    backup = site.backup()
+    site.rig.execute("CREATE TABLE s.q (LIKE s.p INCLUDING ALL) PARTITION BY RANGE (id)")
+    whole = "s.q"
+    if levels == 2:
+        site.rig.execute("CREATE TABLE s.qq PARTITION OF s.q FOR VALUES FROM (0) TO (99) PARTITION BY RANGE (id)")
+        whole = "s.qq"
+    site.rig.execute(
+        f"ALTER TABLE {whole} ATTACH PARTITION s.p1 FOR VALUES FROM (0) TO (50)", "ALTER TABLE s.p1 RENAME TO q1",
+        *grants(site.rig.database),
+    )  # fmt: skip
+    folder = site.rig.settings.sql_dir
+    (folder / "extract" / "s.p1.sql").unlink()
+    (folder / "extract" / "s.q.sql").write_text(f"SELECT t.* FROM s.q AS t WHERE {OWN}")
+    (folder / "drift.txt").write_text("s.p1 -> s.q1\n")
+    found = copied(site, backup, "s.q.n: name\ns.p.n: name\n")
+    assert MARK not in found
+    assert found.count(KEPT) == 2
+    # A column that cannot be recognised in the partition must not come in clear.
+    site.rig.execute("ALTER TABLE s.q RENAME n TO m")
+    assert "s.p1.m: the backup has no such column" in copied(site, backup, "s.q.m: name\ns.p.n: name\n", code=2)
+    (folder / "drift.txt").write_text("s.p1 -> s.q1\ns.q: n -> m\n")
+    assert MARK not in copied(site, backup, "s.q.m: name\ns.p.n: name\n")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from io import StringIO
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,7 +13,8 @@ import pytest
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.cli.row_param import named_rows
+from clinic_backups.base.text import one_line
+from clinic_backups.cli.row_param import as_given, named_rows
 from clinic_backups.restore.request import RestoreRequest, digest_of_rows, parse
 
 PATIENTS = "public.usuarios_paciente"
@@ -28,16 +33,72 @@ def asked(**conf: Any) -> RestoreRequest:
         (["public.a:1", "public.b:x:y"], {"public.a": ["1"], "public.b": ["x:y"]}),
         (['public.a:["x,y", 3]'], {"public.a": ["x,y", "3"]}),
         (["public.a:[x"], {"public.a": ["[x"]}),
+        (
+            ["public.a:[0.1234567890123456789, 1.50, 1e400, NaN]"],
+            {"public.a": ["0.1234567890123456789", "1.50", "1e400", "NaN"]},
+        ),
+        (["public.a:[true, false]"], {"public.a": ["true", "false"]}),
+        (['public.a:["", "a\\nb", "None"]'], {"public.a": ["", "a\nb", "None"]}),
+        (['public."a:b":43'], {"public.a:b": ["43"]}),
+        (['"public"."a:b":x:y'], {"public.a:b": ["x:y"]}),
+        (['public."a""b":4', '"Ab":5'], {'public.a"b': ["4"], "Ab": ["5"]}),
+        (['public.a:"x":y'], {"public.a": ['"x":y']}),
     ],
 )
 def test_a_command_names_rows(given: list[str], expected: dict[str, list[str]]) -> None:
     assert named_rows(given) == expected
 
 
-@pytest.mark.parametrize("given", ["public.a", "public.a:", ":4", ""])
+@pytest.mark.parametrize(
+    "given",
+    ["public.a", "public.a:", ":4", "", "public.a:[]", "public.a:[ ]", "public.a:[null]", "public.a:[[1, 2]]",
+     'public.a:[{"a": 1}]', 'public."a:b"', 'public."a:b":', "public.a:2,,", "public.a:,"],
+)  # fmt: skip
 def test_a_command_that_names_none(given: str) -> None:
-    with pytest.raises(SettingsError, match="names no row"):
+    with pytest.raises(SettingsError, match=r"names (no row|an empty key)") as caught:
         named_rows([given])
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("43\n44\n", ["43", "44"]), ("a,b\r\n\n c \n", ["a,b", " c "]), ('["a\\nb", 1.10]\n', ["a\nb", "1.10"])],
+)
+def test_keys_come_from_a_file_or_standard_input(
+    text: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_text(text, newline="")
+    assert named_rows([f"public.a:@{file}"]) == {"public.a": expected}
+    monkeypatch.setattr("sys.stdin", StringIO(text))
+    assert named_rows(["public.a:@-"]) == {"public.a": expected}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"[]", b"\xff\n"])
+def test_a_file_without_keys_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"names no row|cannot be read"):
+        named_rows([f"public.a:@{file}"])
+
+
+@pytest.mark.parametrize(
+    "key", ["a\nb", "a\u00a0b", "", "x" * 250, "ok", "a,b", "[1]", "@ana", " ", "\u202eab", "None"]
+)
+@pytest.mark.parametrize("table", ["s.p", "s.a:b", 's.a"b', "s.a\nb"])
+def test_every_key_that_is_shown_can_be_given(table: str, key: str) -> None:
+    shown = as_given(table, key)
+    assert one_line(shown) == shown
+    assert named_rows(shlex.split(shown)) == {table: [key]}
+    assert asked(rows={PATIENTS: [key]}).rows == {PATIENTS: (key,)}
+
+
+@pytest.mark.parametrize("key", ["a\0b", "a\udce4b"])
+def test_what_postgresql_cannot_hold_is_no_key(key: str) -> None:
+    for call in (lambda: named_rows([f"public.a:{json.dumps([key])}"]), lambda: asked(rows={PATIENTS: [key]})):
+        with pytest.raises(SettingsError, match="PostgreSQL can hold no such"):
+            call()
 
 
 @pytest.mark.parametrize("mode", [None, "", "exact", "rows"])
@@ -58,7 +119,8 @@ def test_one_key_needs_no_list() -> None:
         {"rows": {PATIENTS: [43]}, "mode": "into", "schema": "look"}, {"mode": "rows"}, {"mode": "rows", "rows": {}},
         {"rows": {PATIENTS: [43]}, "tables": [PATIENTS]}, {"only": True}, {"rows": [PATIENTS]}, {"rows": "a:1"},
         {"rows": {PATIENTS: []}}, {"rows": {PATIENTS: [True]}}, {"rows": {PATIENTS: [1.5]}}, {"rows": {PATIENTS: [[]]}},
-        {"rows": {PATIENTS: ["a\nb"]}}, {"rows": {PATIENTS: ["x" * 201]}}, {"rows": {PATIENTS: list(range(1_001))}},
+        {"rows": {PATIENTS: [None]}}, {"rows": {PATIENTS: ["x" * 1_000_001]}},
+        {"rows": {"public.a": ["x" * 500_000], "public.b": ["x" * 500_001]}},
         {"rows": {"a.b.c": [1]}}, {"rows": {"": [1]}},
     ],
 )  # fmt: skip

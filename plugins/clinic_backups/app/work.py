@@ -55,7 +55,7 @@ from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.copy_runner import CopyRunner
 from clinic_backups.restore.find_backup import choose_backup, require_completed
 from clinic_backups.restore.into_schema import IntoRestore
-from clinic_backups.restore.keys_now import keys_now
+from clinic_backups.restore.keys_now import keys_now, tables_now
 from clinic_backups.restore.links_now import LinksNow, links_now
 from clinic_backups.restore.point_in_time import PointInTime
 from clinic_backups.restore.rehearse_clinics import rehearse
@@ -259,6 +259,7 @@ class Parts(Shared):
         return RecordHistory(
             archives, forgotten=self.forgotten.of_clinic, drift=self._drift, links=self._links_now,
             server=keys_now(lambda: self.connection("clinic_db"), self.settings),
+            tables=tables_now(lambda: self.connection("clinic_db"), self.settings),
         )  # fmt: skip
 
     @property

@@ -20,7 +20,8 @@ from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table, require_terminal
 from clinic_backups.cli.row_param import as_given, named_rows
-from clinic_backups.differences.record_history import FoundRecord, RecordHistory
+from clinic_backups.differences.found_record import FoundRecord
+from clinic_backups.differences.record_history import RecordHistory
 from clinic_backups.differences.record_look import Sought
 from clinic_backups.restore.request import moment_of
 from clinic_backups.tenant.extract import SqlFolder

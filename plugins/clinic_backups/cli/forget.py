@@ -80,9 +80,10 @@ def forget(
     known = {name for record in with_parts.catalog.find(clinic_id=clinic, state="completed") for name in record.rows}
     read = _read(with_parts, clinic, keys, known, is_moved=moved)
     drift = SqlFolder(with_parts.settings.sql_dir).drift()
-    # A table that was renamed since the last backup is in none by its present name.
-    renamed = [name for name in keys if any(drift.is_same_table(name, each) for each in known)]
-    _require_known_tables(clinic, [name for name in keys if name not in renamed], known, read.parts_of)
+    # A table may have another name in the backups. Parts that have one are not recorded with it, so they are named.
+    names, parts_of = {later for name in known for later in drift.path(name)}, read.parts_of
+    new = {name: {*parts_of.get(name, ())} & names for name in keys if name not in names}
+    _require_known_tables(clinic, [name for name, there in new.items() if not there or there - known], names, parts_of)
     for note in read.notes:
         errors.print(f"[yellow]{escape(in_words(note))}[/]")
     numbers = with_parts.forgotten.add(
@@ -92,7 +93,8 @@ def forget(
     if json:
         print_json([each for each in _plain(with_parts, clinic) if each["number"] in numbers])
         return
-    count = sum(len(dict.fromkeys(read.keys[name])) for name in keys)
+    # One row may have several requests: for its key as it is written, as it is stored, and for parts of its table.
+    count = sum(len({*each}) for each in keys.values())
     many = count > 1
     print(
         in_words(
@@ -182,6 +184,7 @@ def _require_known_tables(
     """
     for name in tables:
         whole = next((table for table, names in parts_of.items() if name in names and table in known), None)
+        whole = whole or next((part for part in parts_of.get(name, ()) if part in known), None)
         if name not in known and whole is not None:
             raise PermanentError(
                 f"No backup of clinic {clinic} has a table {one_line(name)[:120]}: its rows are backed up as rows of"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ def install() -> None:
         # A command that was started with nohup or in the background must continue.
         if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _on_signal)
+    atexit.register(_ignore)
     # Python runs signal handlers only between its own instructions, and none runs while libpq waits.
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
@@ -63,6 +65,15 @@ def leave() -> None:
         exec("")  # noqa: S102
         sys.exit(EXIT_CODE)
     _end_now()
+
+
+def _ignore() -> None:
+    """Python gives up its own handlers while it ends, and a signal would then count instead of the exit code.
+
+    At that time all threads have ended, so nothing is left that a signal would have to stop.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

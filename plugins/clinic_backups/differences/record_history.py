@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from clinic_backups.archive.blocks import Block
-from clinic_backups.archive.csv_rows import fields_of, plain_number, texts_of
+from clinic_backups.archive.csv_rows import fields_of, texts_of
+from clinic_backups.archive.reader import TableContent
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.errors import (
@@ -24,84 +23,19 @@ from clinic_backups.base.errors import (
     SettingsError,
     TransientError,
 )
-from clinic_backups.base.plain import iso
-from clinic_backups.base.row_key import PART, is_exact_number
 from clinic_backups.base.table import Table
 from clinic_backups.catalog.forgotten import ForgottenOfClinic
+from clinic_backups.differences.found_record import Event, FoundRecord, event_of
 from clinic_backups.differences.record_look import Look, LookPlace, Seen, Sought
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.columns.shape import has_plain_key
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.restore.keys_now import KeysNow, no_server
+from clinic_backups.restore.keys_now import KeysNow, TablesNow, no_server, no_tables
 from clinic_backups.restore.leaving_out import looked_for
 from clinic_backups.restore.links_now import NOT_ASKED, LinksNow, nobody_knows
 from clinic_backups.restore.missing_blocks import MissingBlocks
-from clinic_backups.restore.named_tables import require_known
+from clinic_backups.restore.named_tables import parts_of, require_known
 from clinic_backups.tenant.drift import Drift
-
-What = Literal["there", "changed", "gone", "back"]
-"""there: in the first backup that was looked at, or new. changed: other values than before. gone: not in this backup.
-back: there again."""
-FORGOTTEN = "forgotten"
-
-
-@dataclass(frozen=True)
-class Event:
-    """What is new of a record in a backup. ``columns``: those that differ from the backup before."""
-
-    what: What
-    backup_id: str
-    moment: datetime
-    columns: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {
-            "what": self.what, "backup_id": self.backup_id, "moment": iso(self.moment), "columns": list(self.columns),
-        }  # fmt: skip
-
-
-@dataclass
-class FoundRecord:
-    """One record with its history.
-
-    :param key: without a key in the table: all of its values, which are patients' data, see :attr:`shown_key`.
-    :param is_plain: its key is made of numbers or UUIDs, or somebody named it. Any other key may be a person's.
-    :param values: its last known values, as texts. They are patients' data.
-    :param last_in: the newest of the backups that has it.
-    :param is_forgotten: it must not come back, or it belongs to a record that must not. Its values are not given.
-    """
-
-    table: str
-    key: tuple[str, ...] = field(repr=False)
-    is_plain: bool = True
-    events: list[Event] = field(default_factory=list)
-    values: dict[str, str | None] = field(default_factory=dict, repr=False)
-    last_in: str = ""
-    is_forgotten: bool = False
-    is_named: bool = False
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the newest backup does not have it."""
-        return bool(self.events) and self.events[-1].what == "gone"
-
-    @property
-    def shown_key(self) -> str:
-        """The key as a request names it, or a mark instead of a key that may be a person's or is forgotten."""
-        if self.is_forgotten and not self.is_named:
-            return FORGOTTEN
-        if self.is_plain:
-            return PART.join(self.key)
-        return "#" + sha256(repr(self.key).encode()).hexdigest()[:12]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types, without the values."""
-        return {
-            "table": self.table, "key": self.shown_key, "is_gone": self.is_gone, "last_in": self.last_in,
-            "is_forgotten": self.is_forgotten, "events": [event.to_json() for event in self.events],
-        }  # fmt: skip
-
 
 _Place = tuple[str, tuple[str, ...]]
 _Found = tuple[_Place, tuple[Table, bytes]]
@@ -116,6 +50,7 @@ class RecordHistory:
     :param drift: the tables that were renamed. A backup may have a table under another name.
     :param links: the links of now. They are asked for only if there are such rows.
     :param server: reads the keys that somebody named, if the database answers.
+    :param tables: describes tables as they are now. It is asked if somebody names one that no backup has.
     :ivar notes: what is not known of such rows, as sentences.
     :ivar unread: the backups that could not be read, with the errors. They say nothing about any record.
     """
@@ -123,13 +58,17 @@ class RecordHistory:
     def __init__(
         self, archives: Archives, *, forgotten: Callable[[ClinicId], ForgottenOfClinic],
         drift: Callable[[], Drift] = Drift, links: LinksNow = nobody_knows, server: KeysNow = no_server,
+        tables: TablesNow = no_tables,
     ) -> None:  # fmt: skip
         self._archives, self._forgotten, self._drift, self._links = archives, forgotten, drift, links
-        self._server = server
+        self._server, self._now = server, tables
         self.notes: list[str] = []
         self.unread: list[tuple[BackupRecord, ClinicBackupsError]] = []
         self._seen: dict[tuple[str, LookPlace, bytes], Seen] = {}
         self._tables = set[str]()
+        self._described: dict[str, Table] = {}
+        self._other_heirs: dict[str, set[str]] = {}
+        """By named table, its heirs with a key of their own: a key of that table does not name their rows."""
         self._misfits: dict[_NamedKey, SettingsError] = {}
         self._fitting = set[_NamedKey]()
         self._named: dict[_NamedKey, tuple[str, ...]] = {}
@@ -140,6 +79,7 @@ class RecordHistory:
 
         :param backups: the oldest first.
         """
+        sought = sought.joined(self._drift())
         looked = self._look_through(backups, sought)
         if misfits := [error for key, error in self._misfits.items() if key not in self._fitting]:
             raise misfits[0]  # in no backup it can be a key
@@ -157,7 +97,7 @@ class RecordHistory:
         for backup, tables, here, unclear in looked:
             for place, (table, row) in here.items():
                 record = found.setdefault(place, _record(place, table, is_named=place in named))
-                event = self._event(backup, known.get(place), place in known, table, row)
+                event = event_of(backup, known.get(place), place in known, table, row)
                 if event is not None:
                     record.events.append(event)
                 known[place], last[place], record.last_in = (table, row), row, backup.backup_id
@@ -168,7 +108,12 @@ class RecordHistory:
                     found[place].events.append(Event("gone", backup.backup_id, backup.data_time))
                     known[place] = None
         if backups and len(self.unread) < len(backups):
-            require_known(sought.keys.keys(), self._tables)
+            path = self._drift().path
+            every = {later for name in self._tables for later in path(name)}
+            require_known(
+                sought.keys.keys(), every, lambda: parts_of(self._described, self._now({*sought.keys, *every}))
+            )
+            self._note_heirs(sought)
             self._require_clear({each for looked_in in looked for each in looked_in.unclear}, found)
         self._mark({each.backup_id: each for each in backups}, found, last)
         return [found[place] for place in sorted(found)]
@@ -228,22 +173,6 @@ class RecordHistory:
                 if any(left_out.stays_out(name, fields_of(last[place])) for name in concerned):
                     record.is_forgotten, record.values = True, {}
 
-    def _event(
-        self, backup: BackupRecord, before: tuple[Table, bytes] | None, is_known: bool, table: Table, row: bytes
-    ) -> Event | None:
-        if before is None:
-            return Event("back" if is_known else "there", backup.backup_id, backup.data_time)
-        if before == (table, row):
-            return None
-        then, now = texts_of(*before), texts_of(table, row)
-        types = [{column.name: column.type for column in each.columns} for each in (before[0], table)]
-        columns = tuple(
-            name for name in now
-            if name not in then or (then[name] != now[name] and not _is_same_number(
-                [each[name] for each in types], then[name], now[name]))
-        )  # fmt: skip
-        return Event("changed", backup.backup_id, backup.data_time, columns) if columns else None
-
     def _rows_in(self, backup: BackupRecord, sought: Sought) -> _Looked:
         """Which of the tables the backup has, and the records in it."""
         fetched = self._archives.fetch(source_of(backup))
@@ -255,6 +184,8 @@ class RecordHistory:
         wanted_as = {
             name: name if name in sought.tables else asked for name, asked in asked_as.items() if asked is not None
         }
+        self._described |= {name: content.table for name, content in fetched.manifest.tables.items()}
+        sought = self._with_heirs(sought, wanted_as, fetched.manifest.tables, drift)
         contents = {name: fetched.manifest.tables[name] for name in wanted_as}
         self._tables |= {*fetched.manifest.tables, *wanted_as.values()}
         looks = {
@@ -292,6 +223,36 @@ class RecordHistory:
         left = {(name, self._named.get((name, key), (key,))) for name, key in unclear - seen_named}
         return _Looked(backup, set(wanted_as.values()), rows, left)
 
+    def _with_heirs(
+        self, sought: Sought, wanted_as: dict[str, str], contents: Mapping[str, TableContent], drift: Drift
+    ) -> Sought:
+        """With a table's keys also its heirs': whoever names a row may have seen it in that table.
+
+        :param wanted_as: by the backup's tables, as which somebody asked for them. Heirs are added.
+        """
+        keys = {name: list(each) for name, each in sought.keys.items()}
+        for name, asked in [*wanted_as.items()]:
+            table, named = contents[name].table, sought.keys.get(asked, ())
+            for part in table.parts or () if named else ():
+                if part.name not in contents:
+                    continue
+                if contents[part.name].table.primary_key != table.primary_key:
+                    self._other_heirs.setdefault(asked, set()).add(part.name)
+                    continue
+                heir = wanted_as.setdefault(part.name, drift.path(part.name)[-1])
+                keys[heir] = [*dict.fromkeys((*keys.get(heir, ()), *named))]
+        return replace(sought, keys=keys)
+
+    def _note_heirs(self, sought: Sought) -> None:
+        """Of keys that no backup has: say in which heirs they were not looked for."""
+        for asked, heirs in self._other_heirs.items():
+            if any((asked, key) not in self._named for key in sought.keys.get(asked, ())):
+                names = ", ".join(sorted(heirs))
+                self.notes.append(
+                    f"Not every named row of {asked} was found. The rows of {names} are rows of {asked} too, but have"
+                    " another key: if it may be one of them, name it there, by that key."
+                )
+
 
 class _Looked(NamedTuple):
     """What one backup says.
@@ -309,12 +270,3 @@ class _Looked(NamedTuple):
 def _record(place: _Place, table: Table, *, is_named: bool) -> FoundRecord:
     # A key that whoever asks has named may be shown.
     return FoundRecord(*place, is_plain=has_plain_key(table) or is_named, is_named=is_named)
-
-
-def _is_same_number(types: Sequence[str], before: str | None, after: str | None) -> bool:
-    """Whether two values differ only because the column has another type of numbers."""
-    if types[0] == types[1] or before is None or after is None:
-        return False
-    return all(is_exact_number(each) for each in types) and plain_number(before.encode()) == plain_number(
-        after.encode()
-    )

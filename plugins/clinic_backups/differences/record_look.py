@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from clinic_backups.archive.csv_rows import fields_of, plain_number, text_of
@@ -13,9 +13,10 @@ from clinic_backups.base.row_key import is_numeric
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import folded, one_line
 from clinic_backups.restore.named_keys import KeyColumns, NamedKeys, PythonKeys, Reads, ServerKeys
+from clinic_backups.tenant.drift import Drift
 
-LookPlace = tuple[tuple[str, ...], tuple[int, ...]]
-"""The columns of the rows, and the places of those of the key."""
+LookPlace = tuple[tuple[str, ...], tuple[int, ...], frozenset[str]]
+"""The columns of the rows, the places of those of the key, and the named keys."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,15 @@ class Sought:
     @property
     def tables(self) -> set[str]:
         return {*self.keys, *(self.columns if self.text else ())}
+
+    def joined(self, drift: Drift) -> Sought:
+        """What is sought under several names of one table, under the last of them."""
+        last = {name: [each for each in drift.path(name) if each in self.tables][-1] for name in self.tables}
+        keys, columns = dict[str, list[str]](), dict[str, list[str]]()
+        for given, found in ((self.keys, keys), (self.columns, columns)):
+            for name, each in given.items():
+                found.setdefault(last.get(name, name), []).extend(each)
+        return replace(self, keys=keys, columns=columns)
 
 
 class FoundRow(NamedTuple):
@@ -62,7 +72,6 @@ class Look:
         key = [places[column] for column in table.primary_key if column in places]
         # Without a key a record is told apart by all of its values.
         self._key = key if key and len(key) == len(table.primary_key) else list(places.values())
-        self.place = (self.columns, tuple(self._key))
         columns = KeyColumns(name, tuple(table.stored_columns[place] for place in self._key))
         numbers = zip(self._key, columns.columns, strict=True)
         self._numbers = frozenset(place for place, column in numbers if self._key == key and is_numeric(column.type))
@@ -72,15 +81,15 @@ class Look:
         reader: Reads = server if server is not None else PythonKeys(columns)
         read = dict[str, tuple[str, ...]]()
         computed = [column.name for column in table.columns if column.generated and column.name in table.primary_key]
-        for each in sought.keys.get(name, ()):
-            if computed:
-                self.misfits[each] = _is_computed(name, computed)
-                continue
-            try:
-                (read[each],) = reader.read([each])
-            except SettingsError as misfit:
-                self.misfits[each] = misfit
+        keys = list(dict.fromkeys(sought.keys.get(name, ())))
+        outcomes = [_is_computed(name, computed)] * len(keys) if computed else reader.read_each(keys)
+        for each, found in zip(keys, outcomes, strict=True):
+            if isinstance(found, SettingsError):
+                self.misfits[each] = found
+            else:
+                read[each] = found
         self.named = list(read)
+        self.place: LookPlace = (self.columns, tuple(self._key), frozenset(read))
         self._keys = NamedKeys(columns, list(read.values()), server) if read else None
         self._text = folded(sought.text)
         self._searched = [places[column] for column in sought.columns.get(name, ()) if column in places]

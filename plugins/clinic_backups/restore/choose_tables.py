@@ -12,7 +12,7 @@ from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.proposals import proposed_tables
 from clinic_backups.restore.columns.shape import Shape, fit
 from clinic_backups.restore.former_parts import FormerPart, former_parts
-from clinic_backups.restore.named_tables import require_known
+from clinic_backups.restore.named_tables import Parts, parts_of, require_known
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, Target
 from clinic_backups.restore.refusals import missing_rights
@@ -69,7 +69,7 @@ class ChosenTables:
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
         contents = self._manifest.tables
-        require_known({*self._wish.tables, *self._wish.rows}, contents)
+        require_known({*self._wish.tables, *self._wish.rows}, contents, self._parts)
         wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
         self.refusals += [refusal for refusal in self._migrated.refusals if refusal.table in {"", *wanted}]
         wanted = [name for name in wanted if name not in {refusal.table for refusal in self.refusals}]
@@ -117,6 +117,14 @@ class ChosenTables:
         for name in wanted:
             self._identify(name)
             self._fit(name)
+
+    def _parts(self) -> Parts:
+        """The partitions and heirs of the backup's tables and of the named ones, when it was made and now."""
+        if not self._wish.rows:
+            return {}
+        contents, there = self._manifest.tables, {*self._workspace.relations()}
+        now = self._workspace.tables(sorted({*contents, *self._wish.rows} & there))
+        return parts_of({name: content.table for name, content in contents.items()}, now)
 
     def require_no_strangers(self, snapshot: Snapshot) -> None:
         """:raises PermanentError: reading and writing these tables would run code of strangers."""

@@ -281,7 +281,7 @@ class ClinicRestore:
                     replace(
                         wish,
                         tables=chosen or backup_now.now(wish.tables),
-                        rows={backup_now.now([name])[0]: keys for name, keys in wish.rows.items()},
+                        rows=backup_now.named(wish.rows),
                     ),
                     queries,
                     target=target,

@@ -120,7 +120,7 @@ class Comparison:
         self._tables: dict[str, Table] = {}
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
-        self._between = LinksBetween(workspace, migrated.manifest.tables, ways, migrated.named)
+        self._between = LinksBetween(workspace, migrated.manifest.tables, ways, migrated.names, migrated.named_then)
         self._links: tuple[Reference, ...] = ()
         """Foreign keys of the chosen tables, those that they had in the backup, and columns named like one."""
         self._for_forgotten: tuple[Reference, ...] = ()
@@ -146,7 +146,9 @@ class Comparison:
 
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
-        reached = self._between.reached(self._wish.rows, only=self._wish.only, parents=self._parents)
+        reached = self._between.reached(
+            self._wish.rows, only=self._wish.only, parents=self._parents, declared=self._declared.columns
+        )
         if reached and self._forgetting.parts:
             reached = self._forgetting.with_needed(reached, self._between.every())
         wish = replace(self._wish, tables=self._wish.tables or reached)
@@ -255,10 +257,14 @@ class Comparison:
         rows = {name: keys for name, keys in self._wish.rows.items() if name in staged}
         if len(rows) < len(self._wish.rows):
             return {}  # a refusal says why
-        picked = PickedRows(self.workspace, staged, self._links, self._parents)
+        links = self._between.for_named(self._links, self._shapes, self._declared.columns)
+        picked = PickedRows(self.workspace, staged, links, self._parents, self._between.heirs)
         found, refusals = picked.pick(rows, only=self._wish.only, note=self._note)
         self._refusals += refusals
         self._picked_parts = picked.parts
+        for link in self._between.not_followed(links, self._declared.columns):
+            if link.child in found or (link.parent in found and not self._wish.only):
+                self._note(link.child, table_notes.only_named(link.child, link.parent, link.columns))
         if not self._wish.only:
             self._note_generic(self.manifest.tables.keys() - self._parents, table_notes.NAME_TOO)
         return found

@@ -124,7 +124,8 @@ class IntoRestore:
         It is the database that backups are read from, or that of the copy if that is the backup's.
         """
         restore = self._restore
-        names = {*manifest.tables, *intent.masks.tables}
+        drift = self._folder.drift()
+        names = {*intent.masks.tables, *(each for name in manifest.tables for each in drift.path(name))}
         types = {column.type for content in manifest.tables.values() for column in content.table.columns}
         try:
             with Snapshot(restore.clinic_db or restore.database, **restore.settings.timeouts) as snapshot:

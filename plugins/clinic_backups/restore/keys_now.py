@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from psycopg2 import sql
@@ -16,12 +17,30 @@ from clinic_backups.restore.named_keys import KeyColumns, ServerKeys
 from clinic_backups.restore.table_rules import read_rules
 from clinic_backups.tenant.tenant_db import Snapshot
 
+TablesNow = Callable[[Collection[str]], Mapping[str, Table]]
+"""Describes those of the tables that are there now; none if the database does not answer."""
 KeysNow = Callable[[str, Table], ServerKeys | None]
 """Who reads the keys of a table, by its present name and as a backup has it; none if the database cannot."""
 
 
 def no_server(_name: str, _table: Table) -> None:
     """For those who have no database."""
+
+
+def no_tables(_names: Collection[str]) -> Mapping[str, Table]:
+    """For those who have no database."""
+    return {}
+
+
+def tables_now(connection: Callable[[], Connection], settings: Settings) -> TablesNow:
+    """Asks the database."""
+
+    def describe(names: Collection[str]) -> Mapping[str, Table]:
+        with suppress(ClinicBackupsError), Snapshot(connection(), **settings.timeouts) as snapshot:
+            return snapshot.tables(sorted({*names} & {*snapshot.relations()}))
+        return {}
+
+    return describe
 
 
 def server_keys(snapshot: Snapshot, table: Table) -> ServerKeys:

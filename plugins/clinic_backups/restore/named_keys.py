@@ -37,6 +37,9 @@ class Reads(Protocol):
     def read(self, keys: Sequence[str]) -> list[Parts]:
         """The parts of each key as PostgreSQL writes them. :raises SettingsError: one cannot be a key of the table."""
 
+    def read_each(self, keys: Sequence[str]) -> list[Parts | SettingsError]:
+        """The same, and instead of the parts the error for each key that cannot be one."""
+
 
 @dataclass(frozen=True)
 class KeyColumns:
@@ -91,6 +94,10 @@ class PythonKeys:
         """As :class:`Reads`. What Python does not know of a type is left as it is."""
         return [self.key.read(each, self._way) for each in keys]
 
+    def read_each(self, keys: Sequence[str]) -> list[Parts | SettingsError]:
+        """As :class:`Reads`."""
+        return [_or_misfit(self, each) for each in keys]
+
     def _way(self, parts: Parts) -> Parts:
         found = []
         for column, part in zip(self.key.columns, parts, strict=True):
@@ -123,6 +130,35 @@ class ServerKeys:
             if all(len(each) == 1 for each in ways):
                 return self._written([each[0] for each in ways])
         return [self.key.read(each, self._way) for each in keys]
+
+    def read_each(self, keys: Sequence[str]) -> list[Parts | SettingsError]:
+        """As :class:`Reads`. Each question costs a transaction, so as many keys as possible are read with one."""
+        if len(keys) == 1:
+            return [_or_misfit(self, keys[0])]
+        ways = [self._only_way(each) for each in keys]
+        single = [way for way in ways if way is not None]
+        written = iter(self._each_written(single))
+        found = [(_or_misfit(self, key) if way is None else next(written)) for key, way in zip(keys, ways, strict=True)]
+        return [_or_misfit(self, key) if each is None else each for key, each in zip(keys, found, strict=True)]
+
+    def _only_way(self, key: str) -> Parts | None:
+        try:
+            ways = list(ways_of(key, len(self.key.columns)))
+        except ValueError:
+            return None
+        return ways[0] if len(ways) == 1 else None
+
+    def _each_written(self, keys: Sequence[Parts]) -> list[Parts | None]:
+        """None for what is no key."""
+        if not keys:
+            return []
+        try:
+            return [*self._written(keys)]
+        except PermanentError as error:
+            if not isinstance(error, SettingsError) and not _is_of_value(error):
+                raise
+        half = len(keys) // 2
+        return [*self._each_written(keys[:half]), *self._each_written(keys[half:])] if half else [None]
 
     def _way(self, parts: Parts) -> Parts:
         try:
@@ -191,6 +227,13 @@ class ServerKeys:
 
     def _ask(self, query: sql.Composable) -> list[tuple[Any, ...]]:
         return self.ask(query, None, f"reading the named keys of {self.key.table}")
+
+
+def _or_misfit(reader: Reads, key: str) -> Parts | SettingsError:
+    try:
+        return reader.read([key])[0]
+    except SettingsError as misfit:
+        return misfit
 
 
 def _is_of_value(error: ClinicBackupsError) -> bool:

@@ -42,11 +42,18 @@ class PickedRows:
     :param staged: the tables, with all rows of both sides.
     :param links: foreign keys, and columns named like one.
     :param parents: those that are parent tables: a restore only inserts missing rows of them.
+    :param heirs: by table: the heirs of which the backup has the rows as those of tables of their own.
     """
 
     def __init__(
-        self, workspace: Workspace, staged: Mapping[str, Staged], links: Sequence[Reference], parents: Collection[str]
+        self,
+        workspace: Workspace,
+        staged: Mapping[str, Staged],
+        links: Sequence[Reference],
+        parents: Collection[str],
+        heirs: Mapping[str, Sequence[str]],
     ) -> None:
+        self._heirs = heirs
         self._workspace, self._staged, self._parents = workspace, staged, frozenset(parents)
         self._links, self._blind = joining_links(staged, links)
         self._picked = {name: self._made(each) for name, each in staged.items()}
@@ -106,11 +113,13 @@ class PickedRows:
             ),
         )
         if missing:
+            heirs = ", ".join(self._heirs.get(name, ()))
+            elsewhere = f" Rows of tables that inherit from it are named there: {heirs}."
             yield Refusal(
                 name,
                 f"{missing:,} of the {len(wanted):,} named rows of {name} are not in this backup.",
                 "Choose a backup in which they were: `clinic-backups find` lists them. Or correct the keys. If the"
-                " plan says that rows were forgotten, they may be these.",
+                " plan says that rows were forgotten, they may be these." + (elsewhere if heirs else ""),
             )
 
     def _reader(self, shape: Shape) -> ServerKeys:

@@ -21,6 +21,7 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.plain import plain
 from clinic_backups.catalog.exports import FORMATS, Format
 from clinic_backups.catalog.restores import RestoreMode
+from clinic_backups.restore.row_names import EXAMPLE, keys_of, require_keys
 from clinic_backups.tenant.given_id import given_id
 
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live", "rows")
@@ -30,11 +31,7 @@ KEYS = (
     "ignore_dropped", "other_database", "format", "password", "approve", "notes",
 )  # fmt: skip
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-MOST_ROWS, LONGEST_KEY = 1_000, 200
 _SEALED = re.compile(r"[A-Za-z0-9+/]{200,8000}={0,2}")
-_ROWS_HINT = (
-    'For instance: {"rows": {"public.usuarios_paciente": [43, 44]}}. It brings these rows back, and what hangs on them.'
-)
 LONGEST_BACKUP_ID = MAX_COMPONENT + 20
 
 
@@ -232,7 +229,7 @@ def _mode(conf: Mapping[str, Any]) -> RestoreMode:
             hint="Leave mode out, or leave rows out.",
         )
     if value == "rows" and not names_rows:
-        raise SettingsError("The mode rows needs rows.", hint=_ROWS_HINT)
+        raise SettingsError("The mode rows needs rows.", hint=EXAMPLE)
     if value in (INTO, EXPORT):
         return "exact"
     for mode in MODES:
@@ -250,28 +247,18 @@ def _rows(conf: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     if conf.get("tables"):
         raise SettingsError("rows and tables do not fit together.", hint="Leave tables out.")
     if not isinstance(value, dict):
-        raise SettingsError("rows is not an object of tables and keys.", hint=_ROWS_HINT)
+        raise SettingsError("rows is not an object of tables and keys.", hint=EXAMPLE)
     found = dict[str, tuple[str, ...]]()
     for table in _tables(list(value)):
-        keys = value[table] if isinstance(value[table], list) else [value[table]]
-        if not keys or len(keys) > MOST_ROWS or not all(map(_is_key, keys)):
-            raise SettingsError(
-                f"rows: what is given for {table} is not a list of at most {MOST_ROWS:,} keys.", hint=_ROWS_HINT
-            )
-        found[table] = tuple(dict.fromkeys(map(str, keys)))
+        found[table] = keys_of(table, value[table])
+    require_keys(found)
     return found
-
-
-def _is_key(value: object) -> bool:
-    if isinstance(value, int):
-        return not isinstance(value, bool)
-    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= LONGEST_KEY
 
 
 def _only(conf: Mapping[str, Any]) -> bool:
     only = flag(conf, "only")
     if only and not conf.get("rows"):
-        raise SettingsError("only was given without rows.", hint=_ROWS_HINT)
+        raise SettingsError("only was given without rows.", hint=EXAMPLE)
     return only
 
 

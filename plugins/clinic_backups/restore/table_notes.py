@@ -110,6 +110,14 @@ def not_followed(parent: str, columns: Sequence[str]) -> str:
     )
 
 
+def only_named(child: str, parent: str, columns: Sequence[str]) -> str:
+    """About a column that may be a link, which `forget` follows."""
+    return (
+        f"Links in {', '.join(columns)} between {child} and {parent} are not followed: there is no foreign key, and the"
+        " name or the type leaves it open. Name rows of the other table as well if they belong together."
+    )
+
+
 def not_left_out(parent: str, columns: Sequence[str]) -> str:
     """About rows that may belong to a row that must not come back, over a column that the backup does not hold."""
     return (

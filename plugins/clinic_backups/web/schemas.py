@@ -17,7 +17,7 @@ from clinic_backups.catalog.board import BoardLine, Standing
 from clinic_backups.catalog.paging import BIGINT
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.notify.formats import Formats
-from clinic_backups.restore.request import LONGEST_KEY
+from clinic_backups.restore.row_names import MOST_CHARACTERS
 from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.clinic_values import Clinica
@@ -66,7 +66,7 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Line = Annotated[str, Field(max_length=500), AfterValidator(_without_nul)]
 
 
-Key = int | Annotated[str, Field(min_length=1, max_length=LONGEST_KEY), AfterValidator(_without_nul)]
+Key = int | Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_without_nul)]
 
 
 class Asked(BaseModel):

@@ -57,7 +57,7 @@ class Migrated:
     drift: Drift = field(default_factory=Drift)
     same_database: bool = False
     """Whether the numbers of tables and files mean the same as in the backup."""
-    named: tuple[Reference, ...] = ()
+    named_then: tuple[Reference, ...] = ()
     """Columns that are named like a link by the names in the backup, with the present names."""
 
     @property
@@ -68,6 +68,14 @@ class Migrated:
         """The present names of tables that somebody gave by their names in the backup."""
         # Somebody may give a table by both its names.
         return tuple(dict.fromkeys(self._since.get(name, name) for name in tables))
+
+    def named(self, rows: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        """The keys of named rows by the tables' present names. Those of a table with two names are put together."""
+        found = dict[str, tuple[str, ...]]()
+        for name, keys in rows.items():
+            (now,) = self.now([name])
+            found[now] = tuple(dict.fromkeys((*found.get(now, ()), *keys)))
+        return found
 
     def taker(self, wanted: Wanted) -> Wanted:
         """Receives the archives' segments under the present names."""
@@ -105,7 +113,7 @@ def migrated(
         tuple(found.refusals),
         drift,
         numbered is not None,
-        tuple(found.named(since)),
+        tuple(found.named_then(since)),
     )
 
 
@@ -206,7 +214,7 @@ class _Following:
             keys.append(replace(key, references=since.get(key.references, key.references), references_columns=names))
         return replace(content, table=replace(content.table, foreign_keys=tuple(keys)))
 
-    def named(self, since: Mapping[str, str]) -> Iterator[Reference]:
+    def named_then(self, since: Mapping[str, str]) -> Iterator[Reference]:
         """The columns that are named like a link to a table of the backup, whatever both are called now."""
         for link in named_links({name: content.table for name, content in self._manifest.tables.items()}):
             child, parent = self.columns.get(link.child, {}), self.columns.get(link.parent, {})

@@ -32,10 +32,11 @@ def chosen_masks(
     :raises SettingsError: a table or column does not exist, or a rule does not fit. It names all of them.
     """
     rules, problems = Rules(), list[str]()
-    wholes = _wholes(tables, original)
+    wholes = _wholes(tables, original, folder_drift)
+    of_parts = {whole for table in tables for whole in wholes.get(table, ())}
     for name, columns in masks.tables.items():
         held = [table for table in tables if name in folder_drift.path(table)]
-        if not held and (said := _absent(name, tables, original, outside)):
+        if not held and name not in of_parts and (said := _absent(name, tables, original, outside)):
             problems.append(said)
         if not held and (said := of_a_part(name, columns, masks.tables, wholes.get(name, ()))):
             problems.append(said)
@@ -44,27 +45,40 @@ def chosen_masks(
             for column, rule in columns.items():
                 found = [*_names_then(column, tables[table], events)]
                 if not found and ("", column) not in events:
-                    problems.append(
-                        f"{table}.{column}: the backup has no such column. If it was renamed or added since,"
-                        f" include/sql/{drift.FILE} must say so."
-                    )
+                    problems.append(_no_column(table, column))
                 rules.setdefault(table, {}).update(dict.fromkeys(found, rule))
-    for table, above in wholes.items():
-        # A line of the table itself counts more.
-        for whole in above if table in tables else ():
-            events = folder_drift.events(folder_drift.path(table))
+    for table in tables:
+        for whole in wholes.get(table, ()):
+            events = folder_drift.events({*folder_drift.path(table), *folder_drift.path(whole)})
             for column, rule in (*rules.get(whole, {}).items(), *masks.tables.get(whole, {}).items()):
-                for then in _names_then(column, tables[table], events):
-                    rules.setdefault(table, {}).setdefault(then, rule)
+                found = [*_names_then(column, tables[table], events)]
+                if not found and whole not in tables and ("", column) not in events:
+                    problems.append(_no_column(table, column))
+                # A line of the table itself counts more.
+                rules[table] = dict.fromkeys(found, rule) | rules.get(table, {})
     problems += mask_problems(rules, tables, original.mask_facts)
     if problems:
         raise SettingsError("\n- ".join(["The masks cannot be followed:", *map(one_line, problems)]), hint=_ANYWAY)
     return {table: by_column for table, by_column in rules.items() if by_column}
 
 
-def _wholes(tables: Mapping[str, Table], original: Original) -> dict[str, list[str]]:
-    """By table: those that it was a partition or an heir of when the backup was made, and those of now."""
-    found = {name: list(above) for name, above in original.mask_facts.wholes.items()}
+def _no_column(table: str, column: str) -> str:
+    return (
+        f"{table}.{column}: the backup has no such column. If it was renamed or added since, include/sql/{drift.FILE}"
+        " must say so."
+    )
+
+
+def _wholes(tables: Mapping[str, Table], original: Original, folder_drift: Drift) -> dict[str, list[str]]:
+    """By table: those that it was a partition or an heir of when the backup was made, and those of now.
+
+    A partition that was attached and renamed since is one of now by its later name.
+    """
+    now = original.mask_facts.wholes
+    found = {name: list(above) for name, above in now.items()}
+    for name in tables:
+        for later in folder_drift.path(name)[1:]:
+            found.setdefault(name, []).extend(now.get(later, ()))
     for name, table in tables.items():
         for part in table.parts or ():
             found.setdefault(part.name, []).append(name)

@@ -22,18 +22,33 @@ _TIMES = ("date", "timestamp without time zone", "timestamp with time zone")
 
 
 class CannotMove(PermanentError):
-    """Rows that exchange unique values cannot get temporary ones. ``table``: their table."""
+    """Rows that no UPDATE can write cannot get temporary values first. ``table``: their table.
 
-    def __init__(self, diff: TableDiff, why: str, reference: Reference, quiet: Quiet) -> None:
-        names = ", ".join(rule.name for rule in diff.staged.shape.rules.unique if _is_of(diff, rule.columns))
+    :param why: why they cannot; not needed if an UPDATE is no way at all.
+    """
+
+    def __init__(self, diff: TableDiff, reference: Reference, quiet: Quiet, why: str = "") -> None:
+        rows = f"{diff.moving} row{'s' if diff.moving > 1 else ''} of {diff.name}"
+        if diff.anew:
+            said = f"{rows} can only be deleted and inserted again: {_no_update(diff)}."
+        else:
+            names = ", ".join(rule.name for rule in diff.staged.shape.rules.unique if _is_of(diff, rule.columns))
+            said = f"{rows} must make way before others get their unique values{f' ({names})' if names else ''}, but"
+            said += f" {why}."
         super().__init__(
-            f"{diff.moving} row{'s' if diff.moving > 1 else ''} of {diff.name} must make way before others get their"
-            f" unique values{f' ({names})' if names else ''}, but {why}. Deleting them first would change rows of"
-            f" {reference.child} ({reference.name}).",
+            f"{said} Deleting them first would change rows of {reference.child} ({reference.name}).",
             hint=f"{quiet.remedy_for_keys} Or change {reference.name} to ON DELETE NO ACTION ON UPDATE NO ACTION, or"
             f" restore without {diff.name}.",
         )
         self.table = diff.name
+
+
+def _no_update(diff: TableDiff) -> str:
+    """Why no UPDATE can write the rows."""
+    fixed = sorted({*diff.plan.columns} & diff.staged.shape.fixed)
+    if not fixed:
+        return "an UPDATE of the columns that changed would change rows that refer to them"
+    return f"{', '.join(fixed)} is GENERATED ALWAYS AS IDENTITY, and has another value in the backup"
 
 
 def _is_of(diff: TableDiff, columns: tuple[str, ...]) -> bool:
@@ -56,15 +71,13 @@ class Parking:
         self.table = diff.name
         self._doing = f"moving rows of {diff.name} out of each other's way"
         if diff.anew:
-            raise CannotMove(
-                diff, "an UPDATE of these columns is not allowed, or would change rows that refer", reference, quiet
-            )
+            raise CannotMove(diff, reference, quiet)
         shape = diff.staged.shape
         changed = set(diff.plan.columns) & shape.rules.immediate_columns
         columns = [column for column in shape.now.stored_columns if column.name in changed]
         values = {column.name: value for column in columns if (value := _made_up(diff, column)) is not None}
         if not values:
-            raise CannotMove(diff, "no free temporary value can be made up", reference, quiet)
+            raise CannotMove(diff, reference, quiet, "no free temporary value can be made up")
         with self._refusing():
             self._statement = self._update(values)
 
@@ -103,7 +116,7 @@ class Parking:
         except PermanentError as error:
             refused = refusal_of(error)
             by = refused.constraint if refused is not None and refused.constraint else "the database"
-            raise CannotMove(self._diff, f"{by} accepts no temporary value", self._reference, self._quiet) from None
+            raise CannotMove(self._diff, self._reference, self._quiet, f"{by} accepts no temporary value") from None
 
 
 def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:
