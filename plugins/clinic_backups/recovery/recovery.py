@@ -143,6 +143,7 @@ class Recovery:
         left = self._work.step(
             "definitions", lambda session: self._definitions(session, definition, plan, only, allow_missing)
         )
+        self._work.step("checks that call functions", old_rows.take_away_calling)
         self._work.timed(_ROWS, lambda: self._rows(plan, allow_missing))
         report.replaced = self._work.timed("rows that came twice", self._duplicates)
         left += self._work.step(
@@ -158,7 +159,8 @@ class Recovery:
         left += self._work.step(
             "sequences of no column", lambda session: _json(definition.uncertain_sequences(session, newer))
         )
-        left += self._work.step("materialized views", lambda session: _json(finishing.refresh_views(session)))
+        unmade = [each["sql"] for each in left]
+        left += self._work.step("materialized views", lambda session: _json(finishing.refresh_views(session, unmade)))
         report.left = [Unfinished(**each) for each in left]
         report.left += self._work.timed("columns that were changed since", self._changes)
         with Session(self._connection) as session:
