@@ -22,7 +22,7 @@ from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SEQUENCES, SQL, is_shared, named
 from clinic_backups.base.table import Table
-from clinic_backups.recovery import duplicates, finishing, notes, old_rows, target
+from clinic_backups.recovery import duplicates, finishing, locales, notes, old_rows, target
 from clinic_backups.recovery.choice import Choice, Chooser, Plan
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.duplicates import Replaced
@@ -125,13 +125,15 @@ class Recovery:
                 Definition.opened(files, folder=self._tools, at_least=self._version, instead=self._given)
             )
             target.require_version(self._version, definition.dump.server_version)
+            with Session(self._connection) as session:
+                noted = locales.require_same(session, locales.Locale.in_dump(definition.dump.database()))
             no_folder = SQL not in files and self._sql_dir is not None
             folder = SqlFolder(self._sql_dir) if no_folder and self._sql_dir else stack.enter_context(sql_folder(files))
             self._drift = folder.drift()
             self._described = Described.of(of_shared if self._given is None else None, self._drift)
             self._keys = definition.foreign_keys() if self._forgotten.records else ()
             report = self._recover(plan, definition, folder, [str(unit) for unit in only], missing, allow_missing)
-            report.left += [Unfinished(text) for text in deleted_before(files, plan)]
+            report.left += [*noted, *(Unfinished(text) for text in deleted_before(files, plan))]
             return report
 
     def _recover(
