@@ -116,11 +116,15 @@ def analyze(session: Session, table: str) -> int:
 
 
 def remove_notes(session: Session) -> list[Unfinished]:
-    """Remove the notes of the recovery. If the database refuses, the report is not lost for it."""
+    """Remove the notes of the recovery, in the session's transaction, which stays open: the report comes before.
+
+    If the database refuses, this is part of the report.
+    """
     session.without_event_triggers()
     try:
         notes.drop(session)
     except PermanentError as error:
+        session.rollback()
         return [
             Unfinished(
                 f"The schema {SCHEMA} with the notes of this recovery was not removed. {error.message}",
@@ -128,5 +132,4 @@ def remove_notes(session: Session) -> list[Unfinished]:
                 is_problem=True,
             )
         ]
-    session.commit("removing the notes of the recovery")
     return []

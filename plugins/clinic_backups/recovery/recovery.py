@@ -136,6 +136,10 @@ class Recovery:
             report.left += [*noted, *(Unfinished(text) for text in deleted_before(files, plan))]
             return report
 
+    def finish(self) -> None:
+        """Remove the notes: nothing can go on afterwards. To be called when somebody has the report."""
+        self._removing.commit("removing the notes of the recovery")
+
     def _recover(
         self, plan: Plan, definition: Definition, folder: SqlFolder, only: list[str], missing: list[str],
         allow_missing: bool,
@@ -178,8 +182,8 @@ class Recovery:
             unit.seconds = loaded.get(str(unit.choice.unit), 0.0)
         report.empty, report.problems = proof.empty(name for name, is_view in kinds.items() if not is_view)
         report.steps = self._work.seconds
-        with Session(self._connection) as session:
-            report.left += finishing.remove_notes(session)
+        self._removing = self._stack.enter_context(Session(self._connection))
+        report.left += finishing.remove_notes(self._removing)
         return report
 
     def _check(self, plan: Plan, chooser: Chooser) -> None:
