@@ -284,7 +284,7 @@ class TestKilled:
             patch.setattr("clinic_backups.cli.recover." + ("print_json" if json_ else "_show"), killed)
             assert target.recover("--clinic", "1", *(["--json"] if json_ else []))[0] not in (0, 1)
         report = target.report("--clinic", "1", code=1)
-        assert [each["sql"] for each in report["left"]] == ["REFRESH MATERIALIZED VIEW public.vista;"]
+        assert [each["sql"] for each in report["left"]] == ['REFRESH MATERIALIZED VIEW "public"."vista";']
         assert {unit["state"] for unit in report["units"]} == {"proven"}
         assert "is not empty" in target.recover("--clinic", "1")[2]
 
