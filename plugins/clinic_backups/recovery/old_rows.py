@@ -168,13 +168,25 @@ def _is_taken(session: Session, each: dict[str, Any], state: str) -> bool:
     return True
 
 
-def make_again(session: Session) -> list[Unfinished]:
-    """Make again what was taken away, in the session's transaction. Names what does not hold for the rows."""
+def make_not_nulls_again(session: Session) -> list[Unfinished]:
+    """Make the NOT NULLs that were taken away, in the session's transaction: keys of partitioned tables need them.
+
+    Names what does not hold for the rows.
+    """
+    return [left for each in _away(session) if "constraint" not in each for left in _not_null(session, each)]
+
+
+def make_checks_again(session: Session) -> list[Unfinished]:
+    """The same of the CHECKs: their functions may need indexes."""
+    return [left for each in _away(session) if "constraint" in each for left in _check(session, each)]
+
+
+def _away(session: Session) -> list[dict[str, Any]]:
     session.without_event_triggers()
     noted = [(name, each) for name, (_, each) in notes.steps(session).items() if name.startswith(_NOTE)]
     # A parent's comes down to its heirs. An heir's own one that is there before and NOT VALID would be in its way.
     noted.sort(key=lambda pair: (_depth(session, pair[1]["table"]), pair[0]))
-    return [left for _, each in noted for left in (_check if "constraint" in each else _not_null)(session, each)]
+    return [each for _, each in noted]
 
 
 def _depth(session: Session, table: str) -> int:

@@ -153,9 +153,12 @@ class Recovery:
         self._work.timed(_ROWS, lambda: self._rows(plan, allow_missing))
         report.replaced = self._work.timed("rows that came twice", self._duplicates)
         left += self._work.step(
+            "columns that may not be NULL", lambda session: _json(old_rows.make_not_nulls_again(session))
+        )
+        left += self._work.step(
             "indexes and constraints",
             lambda session: _json(
-                [*definition.make_after(self._connection, self._jobs), *old_rows.make_again(session)]
+                [*definition.make_after(self._connection, self._jobs), *old_rows.make_checks_again(session)]
             ),
         )
         report.sequences = self._work.step(
