@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from clinic_backups.recovery import old_rows
+from clinic_backups.recovery.session import Session
 from tests.integration.test_recover import Target, definitions
 from tests.integration.test_recover_migrated import back_up
 from tests.integration.test_recover_shapes import alone, made
@@ -210,3 +212,26 @@ def test_rows_of_heirs_do_not_count_where_a_constraint_is_not_inherited(
     assert "does not hold for 2 rows" in left["what"]
     query = left["sql"].partition(";")[0]
     assert len(target.rows(query)) == (1 if constraint.startswith("UNIQUE") else 2)
+
+
+@pytest.mark.parametrize("name", ["load", "take_away"])
+def test_a_deadlock_between_two_units_is_tried_again(
+    rig: Shaped, target: Target, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """One loads rows into an heir, and another one takes a constraint away from its parent."""
+    real, failing = getattr(old_rows, name), [1, 1]
+
+    def first(connection: Any, *arguments: Any, **options: Any) -> Any:
+        if failing:
+            failing.pop()
+            with Session(connection) as session:
+                session.run("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END $$")
+        return real(connection, *arguments, **options)
+
+    monkeypatch.setattr(old_rows, name, first)
+    back_up(rig, before="UPDATE s.visit SET n = -1 WHERE id = 2", between=(
+        "UPDATE s.visit SET n = 1", "ALTER TABLE s.visit ADD CONSTRAINT up CHECK (n > 0)",
+    ))  # fmt: skip
+    report = target.report(code=1)
+    assert "The constraint up of s.visit does not hold for 1 row." in said(report)
+    assert {unit["state"] for unit in report["units"]} == {"proven"}

@@ -11,7 +11,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
-from clinic_backups.base.database_errors import Refused, refusal_of
+from clinic_backups.base.database_errors import Refused, is_conflict, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.base.text import in_sql, quoted_table
 from clinic_backups.recovery import notes
@@ -21,6 +21,7 @@ from clinic_backups.restore.archives import Archives, Fetched
 from clinic_backups.restore.leaving_out import Leaving
 
 _CHECK, _NOT_NULL = "23514", "23502"
+_MOST_DEADLOCKS = 20
 _LOCK = 0x636C726F
 _FAILED = (
     "Something that the definition calls fails over these rows, for instance a function in a domain or in a generated"
@@ -85,7 +86,7 @@ def load_as_far(
     target: Connection, archives: Archives, fetched: Fetched, *, note: OnDone, leaving: Leaving | None
 ) -> None:  # fmt: skip
     """Load a backup, without the constraints that its rows do not meet. See :func:`load`."""
-    tried = set[Refused]()
+    tried, deadlocks = set[Refused](), 0
     while True:
         try:
             load(target, archives, fetched, note=note, leaving=leaving)
@@ -97,9 +98,25 @@ def load_as_far(
             if refused.state[:2] not in ("22", "23"):
                 raise PermanentError(error.message, hint=_FAILED) from None
             # Another unit may have taken it away meanwhile.
-            if not _named(refused) or (not take_away(target, refused) and refused in tried):
+            if not _named(refused) or (not _is_away(target, refused) and refused in tried):
                 raise PermanentError(error.message, hint=MIGRATED) from None
             tried.add(refused)
+        except TransientError as error:
+            # Another unit took a constraint away from a table and its heirs. Nothing of this one is there.
+            deadlocks += 1
+            if not is_conflict(error) or deadlocks > _MOST_DEADLOCKS:
+                raise
+
+
+def _is_away(target: Connection, refused: Refused) -> bool:
+    """:func:`take_away`, again after a deadlock with units that load rows into heirs of the table."""
+    for _ in range(_MOST_DEADLOCKS):
+        try:
+            return take_away(target, refused)
+        except TransientError as error:
+            if not is_conflict(error):
+                raise
+    return take_away(target, refused)
 
 
 def _named(refused: Refused) -> str | None:
