@@ -135,11 +135,12 @@ class UnitDrill:
         require_usable(manifest.files, manifest.backup_id)
         adding = Adding(self._archives, manifest)
         described = Described.of(self._shared.manifest, self._folder.drift())
-        drilled.require(
-            "columns", described.misfits(manifest), "the names of tables, columns and labels mean the same",
-            "A migration lies between this backup and that of the shared data. Back the clinic up again:"
-            f" clinic-backups backup --clinic {in_shell(record.clinic_id)}",
-        )  # fmt: skip
+        if found := described.misfits(manifest):
+            drilled.require(
+                "columns", found, "",
+                "A migration lies between this backup and that of the shared data. Back the clinic up again:"
+                f" clinic-backups backup --clinic {in_shell(record.clinic_id)}",
+            )  # fmt: skip
         transaction = None
         if is_of_shared:
             # Its rows are there already. Only its sums have to be made.
