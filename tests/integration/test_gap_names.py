@@ -236,3 +236,22 @@ def test_a_name_that_fits_two_tables_says_nothing(demo_database: DemoDatabase, t
     ddl = f"{PATIENTS}; {NOTES.format(column='patient_id')}; CREATE TABLE s.other_patient (id int PRIMARY KEY)"
     rig = shaped(demo_database, tmp_path, ddl, {"patient": OWN})
     assert rig.run(1).state == "completed"
+
+
+@pytest.mark.parametrize("name", ["we\nird", "we\tird", "we\u200dird"], ids=ascii)
+def test_a_table_whose_name_no_backup_can_hold_is_refused_with_the_statement_that_helps(
+    demo_database: DemoDatabase, tmp_path: Path, name: str
+) -> None:
+    """It was read whole, and then called an error of this package."""
+    table = f's."{name}"'
+    rig = shaped(demo_database, tmp_path, f"CREATE TABLE {table} (id int PRIMARY KEY, clinic_id int)", {})
+    extract = rig.settings.sql_dir / "extract" / f"s.{name}.sql"
+    extract.write_text(f"SELECT t.* FROM {table} AS t WHERE t.clinic_id = {{{{ clinic_id }}}}")
+    with pytest.raises(PermanentError, match="The name of a table is not one line of visible text") as refused:
+        rig.run(1)
+    rig.execute(refused.value.hint.removeprefix("Rename it: ").partition(";")[0])
+    extract.unlink()
+    (rig.settings.sql_dir / "extract" / "s.we_ird.sql").write_text(
+        "SELECT t.* FROM s.we_ird AS t WHERE t.clinic_id = {{ clinic_id }}"
+    )
+    assert rig.run(1).rows["s.we_ird"] == 0

@@ -254,6 +254,43 @@ class TestKilled:
         assert killed >= 3
         self.require_same(rig, target)
 
+    def test_sessions_that_end_during_the_proof_are_no_finding(
+        self, rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shared(rig)
+        rig.run(1)
+
+        def ended(snapshot: Any, *arguments: Any) -> Any:
+            snapshot.rows("SELECT pg_terminate_backend(pg_backend_pid())", None, "reading")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("clinic_backups.recovery.proof.blocks_of", ended)
+            code, out, err = target.recover("--clinic", "1", "--json")
+        assert (code, out) == (75, ""), err
+        report = target.report("--clinic", "1")
+        assert {unit["state"] for unit in report["units"]} == {"proven"}
+
+    @pytest.mark.parametrize("json_", [True, False])
+    def test_a_report_that_was_not_printed_is_printed_by_the_next_run(
+        self, rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch, json_: bool
+    ) -> None:
+        rig.execute(
+            "CREATE MATERIALIZED VIEW public.vista AS SELECT 1 / (current_database() = 'x')::int AS n WITH NO DATA"
+        )
+        shared(rig)
+        rig.run(1)
+
+        def killed(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("clinic_backups.cli.recover." + ("print_json" if json_ else "_show"), killed)
+            assert target.recover("--clinic", "1", *(["--json"] if json_ else []))[0] not in (0, 1)
+        report = target.report("--clinic", "1", code=1)
+        assert [each["sql"] for each in report["left"]] == ['REFRESH MATERIALIZED VIEW "public"."vista";']
+        assert {unit["state"] for unit in report["units"]} == {"proven"}
+        assert "is not empty" in target.recover("--clinic", "1")[2]
+
     def require_same(self, rig: Rig, target: Target) -> None:
         before, after = contents(rig.database.connect), contents(lambda: target.postgres.connect(target.name))
         assert before.keys() == after.keys()

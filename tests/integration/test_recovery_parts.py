@@ -13,8 +13,9 @@ from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.shared_unit import SHARED
-from clinic_backups.recovery.definition import Definition, _made_after_all
+from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.dump_text import Item
+from clinic_backups.recovery.items import made_after_all
 from clinic_backups.recovery.load import load
 from clinic_backups.recovery.proof import differences, sql_folder
 from clinic_backups.recovery.session import Session
@@ -123,4 +124,4 @@ def test_a_full_disk_is_not_taken_for_a_fault_of_the_definition(target: Connecti
     """It would be reported as a constraint that could not be made, and the backup as not proven."""
     full = "DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$"
     with Session(target) as session, pytest.raises(TransientError, match="53100"):
-        _made_after_all(session, Item("CONSTRAINT", full))
+        made_after_all(session, Item("CONSTRAINT", full))

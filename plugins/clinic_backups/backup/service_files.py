@@ -15,7 +15,8 @@ from clinic_backups.archive.reader import MAX_FILES_BYTES
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.postgres_tools import Tool, environment_of, find_tool
-from clinic_backups.base.shared_unit import CLINICS, DEFINITION, ROLES, SEQUENCES, SQL, UNDUMPED
+from clinic_backups.base.shared_unit import CLINICS, DEFINITION, ROLES, SEQUENCES, SQL, TABLES, UNDUMPED
+from clinic_backups.base.table import Table
 from clinic_backups.base.text import quoted, quoted_table, table_in_sql
 from clinic_backups.catalog.tables import SCHEMA
 from clinic_backups.tenant import copies, people
@@ -57,6 +58,7 @@ class ServiceFiles:
         files[SQL] = _json(_texts_of(self._folder.path))
         clinics = people.read_clinics(self._snapshot, self._folder, "all_clinics.sql").clinics
         files[CLINICS] = _json([{"id": clinic.id, "name": clinic.name} for clinic in clinics])
+        files[TABLES] = _json([json.loads(json.dumps(table, default=vars)) for table in self._tables()])
         definition = self._definition([each["name"] for each in undumped], schemas, pause)
         if definition is not None:
             files = {DEFINITION: definition, **files}
@@ -109,6 +111,11 @@ class ServiceFiles:
                 ),
             )
         return positions_of(self._snapshot, [(each.schema, each.name) for each in found if each.is_readable])
+
+    def _tables(self) -> list[Table]:
+        """Those of clinics' backups. One without a table any more is the gate's affair, and needs no description."""
+        names = self._folder.queries().keys() & self._snapshot.relations().keys()
+        return list(self._snapshot.tables(sorted(names)).values())
 
     def _roles(self) -> Any:
         ((roles,),) = self._rows("roles", "reading which roles have rights")

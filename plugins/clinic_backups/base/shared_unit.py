@@ -14,8 +14,8 @@ SHARED_ID = "~shared"
 """The id. A clinic whose key is this text is refused."""
 _NAMES = {"es": "Datos compartidos"}
 DEFINITION, UNDUMPED, SEQUENCES, ROLES = "definition.dump", "undumped.json", "sequences.json", "roles.json"
-SQL, CLINICS = "sql.json", "clinics.json"
-FILES = (DEFINITION, UNDUMPED, SEQUENCES, ROLES, SQL, CLINICS)
+SQL, CLINICS, TABLES = "sql.json", "clinics.json", "tables.json"
+FILES = (DEFINITION, UNDUMPED, SEQUENCES, ROLES, SQL, CLINICS, TABLES)
 """The files of its archive.
 
 - ``definition.dump``: what ``pg_dump --schema-only`` wrote in its custom format.
@@ -27,6 +27,8 @@ FILES = (DEFINITION, UNDUMPED, SEQUENCES, ROLES, SQL, CLINICS)
 - ``sql.json``: the texts of the SQL folder by name.
 - ``clinics.json``: ``[{"id", "name"}]`` of all clinics, also of those that are closed, so that a recovery can name
   those without a backup.
+- ``tables.json``: the tables that clinics' backups hold, as a manifest describes them. The definition does not have
+  PostgreSQL's numbers, which tell a column from another one that has its name. Older archives lack it.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,11 +111,13 @@ def recover(
             raise typer.Exit(1 if made.missing() or forgotten.problems else 0)
         with steps:
             report = recovery.run(made, chooser, only=clinics, allow_missing=allow_missing)
-    if json:
-        print_json(report.to_json() | with_parts.stores_read.to_json())
-    else:
-        _show(report)
-        show_stores(with_parts.stores_read)
+        if json:
+            print_json(report.to_json() | with_parts.stores_read.to_json())
+        else:
+            _show(report)
+            show_stores(with_parts.stores_read)
+        sys.stdout.flush()
+        recovery.finish()
     raise typer.Exit(0 if report.is_whole else 1)
 
 

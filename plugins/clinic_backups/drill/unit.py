@@ -14,7 +14,7 @@ from psycopg2 import sql
 from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base import strict_json
 from clinic_backups.base.backup_record import BackupRecord
-from clinic_backups.base.clinic_id import ClinicId
+from clinic_backups.base.clinic_id import ClinicId, in_shell
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
@@ -27,6 +27,7 @@ from clinic_backups.drill.place import Place, own_name
 from clinic_backups.drill.sums import Adding, sums_in
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.files import require_usable
+from clinic_backups.recovery.fitting import Described, changes
 from clinic_backups.recovery.load import load
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.proof import differences, queries_of
@@ -133,12 +134,20 @@ class UnitDrill:
         manifest = fetched.manifest
         require_usable(manifest.files, manifest.backup_id)
         adding = Adding(self._archives, manifest)
+        described = Described.of(self._shared.manifest, self._folder.drift())
+        if found := described.misfits(manifest):
+            drilled.require(
+                "columns", found, "",
+                "A migration lies between this backup and that of the shared data. Back the clinic up again:"
+                f" clinic-backups backup --clinic {in_shell(record.clinic_id)}",
+            )  # fmt: skip
         transaction = None
         if is_of_shared:
             # Its rows are there already. Only its sums have to be made.
             adding.read(fetched, _Nothing())
         else:
             transaction = load(target, adding, fetched).transaction
+            self._name_changes(target, manifest, described, drilled)
             self._drop_doubled(target, manifest, drilled)
         left = self._definition.make_after(target, JOBS)
         with Session(target) as session:
@@ -180,6 +189,12 @@ class UnitDrill:
             "A sequence is behind the rows, also in the clinics' database. Move it there with setval() to the largest"
             " key of the column.",
         )  # fmt: skip
+
+    def _name_changes(self, target: Connection, manifest: Manifest, described: Described, drilled: Drilled) -> None:
+        with Session(target) as session:
+            found = changes(session, [manifest], described, lambda of, table: of.tables[table].rows)
+        if found:
+            drilled.checks.append(Check("changed columns", "passed", " ".join(each.what for each in found[:SHOWN])))
 
     def _count_forgotten(self, fetched: Fetched, drilled: Drilled) -> None:
         """A drill proves the backup as it is stored. A restore leaves out what must not come back: it is counted here.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,17 @@ from psycopg2 import sql
 from clinic_backups.base import strict_json
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
-from clinic_backups.base.database_errors import refusal_of
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.shared_unit import DEFINITION, ROLES, SEQUENCES, UNDUMPED
-from clinic_backups.base.text import in_sql, quoted_table
-from clinic_backups.recovery import old_rows, roles
+from clinic_backups.base.text import in_sql
+from clinic_backups.recovery import roles
 from clinic_backups.recovery.dump_text import Dump, Item, dump_in
+from clinic_backups.recovery.items import loose, made, made_after_all, others, undumped_item, unfinished
 from clinic_backups.recovery.keys_in_dump import foreign_keys_in
 from clinic_backups.recovery.loose_keys import unproven_keys
 from clinic_backups.recovery.session import Session, Unfinished
 from clinic_backups.restore.table_rules import Reference
 from clinic_backups.tenant.positions import SequenceFacts, sequences
-
-_EVERYWHERE = ("42P06", "42710")
-"""SQLSTATEs of schemas and objects that a new database has already, or an extension has made."""
-_THERE = ("42P07", "42710", "42P16")
-"""SQLSTATEs of indexes and constraints that an interrupted run has made, or the other sessions of this one."""
-_NOT_UNIQUE = "23505"
-_EXCLUDED = "23P01"
-_FOREIGN_KEY_BROKEN = "23503"
-_SQL_SHOWN = 8000
-_RIGHTS = ("ACL", "DEFAULT ACL", "COMMENT", "")
-"""Items without which every row and constraint is there."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ class Definition:
         left += roles.set_for_database(session, told, database)
         waiting = list[Item]()
         for item in self.dump.before():
-            waiting += _made(session, item, left)
+            waiting += made(session, item, left)
         for name, statements in self._undumped("before"):
             if not statements:
                 left.append(
@@ -93,13 +82,13 @@ class Definition:
                     )
                 )
             for statement in statements:
-                waiting += _made(session, _undumped_item(statement), left)
+                waiting += made(session, undumped_item(statement), left)
         # A view over a table that pg_dump could not read comes before that table.
         for item in waiting:
-            for failed in _made(session, item, left):
-                left.append(_unfinished(failed))
+            for failed in made(session, item, left):
+                left.append(unfinished(failed))
         rights = self.dump.database_rights(in_sql(database))
-        return [*left, *_others(session, rights)]
+        return [*left, *others(session, rights)]
 
     def foreign_keys(self) -> list[Reference]:
         """All foreign keys of the database. A backup from before a migration does not know those that it made."""
@@ -119,14 +108,15 @@ class Definition:
             session.without_event_triggers()
             # After an error each item is tried once more: what is there already says so at once.
             for item in () if is_done else items:
-                left += _made_after_all(session, item)
+                left += made_after_all(session, item)
             for _, statements in self._undumped("after"):
                 for statement in statements:
-                    left += _made_after_all(session, Item("FK CONSTRAINT", statement))
-            as_before = [item.sql for item in items if item.sql.rstrip().endswith(" NOT VALID;")]
+                    left += made_after_all(session, Item("FK CONSTRAINT", statement))
+            as_before = foreign_keys_in(item.sql for item in items if item.sql.rstrip().endswith(" NOT VALID;"))
+            known = {(key.child, key.name) for key in as_before}
             for table, name, query in unproven_keys(session):
-                if not any(f"ADD CONSTRAINT {in_sql(name)} FOREIGN KEY" in text for text in as_before):
-                    left.append(_loose(session, table, name, query))
+                if (table, name) not in known:
+                    left.append(loose(session, table, name, query))
         return left
 
     def set_sequences(self, session: Session, more: Iterable[bytes] = ()) -> int:
@@ -217,93 +207,3 @@ def _is_behind(position: tuple[int, bool], needed: int, *, up: bool) -> bool:
     if value == needed:
         return not is_called
     return value < needed if up else value > needed
-
-
-def _undumped_item(statement: str) -> Item:
-    if statement.startswith(("GRANT ", "REVOKE ")) or " OWNER TO " in statement:
-        return Item("ACL", statement)
-    return Item("TABLE" if statement.startswith("CREATE ") else "CONSTRAINT", statement)
-
-
-def _made(session: Session, item: Item, left: list[Unfinished]) -> list[Item]:
-    """Make an item inside the transaction. Returns it if it failed. An owner that cannot be set is left to a person."""
-    code = _tried(session, item.sql)
-    if code is not None and code not in _EVERYWHERE:
-        return [item]
-    left += _others(session, item.owners)
-    return []
-
-
-def _others(session: Session, statements: Collection[str]) -> list[Unfinished]:
-    """Run statements that may fail alone."""
-    return [
-        Unfinished("An owner or a right was not set: a role is missing, or this role may not set it.", statement)
-        for statement in statements
-        if _tried(session, statement) is not None
-    ]
-
-
-def _tried(session: Session, statements: str) -> str | None:
-    """None, or the SQLSTATE with which they failed."""
-    if not statements:
-        return None
-    try:
-        with session.savepoint():
-            session.run(statements, doing="making the definitions")
-    except ClinicBackupsError as error:
-        refused = refusal_of(error)
-        # A full disk or a shutdown says nothing about the definition.
-        if isinstance(error, TransientError) or refused is None or not refused.state:
-            raise
-        return refused.state
-    return None
-
-
-def _made_after_all(session: Session, item: Item) -> list[Unfinished]:
-    """Try an item that failed among the others once more. Its transaction is its own."""
-    left = list[Unfinished]()
-    code = _tried(session, item.sql)
-    if code == _FOREIGN_KEY_BROKEN and item.kind == "FK CONSTRAINT":
-        code = _tried(session, item.sql.rstrip().removesuffix(";").rstrip() + " NOT VALID;")
-    if code is not None and code not in _THERE:
-        left.append(_unmet(session, item, code))
-    else:
-        left += _others(session, item.owners)
-    session.commit("making indexes and constraints")
-    return left
-
-
-def _loose(session: Session, table: str, name: str, query: str) -> Unfinished:
-    ((rows,),) = session.rows(f"SELECT count(*) FROM ({query}) AS r", doing=f"counting what {name} refers to")  # noqa: S608
-    return Unfinished(
-        f"The foreign key {in_sql(name)} of {table} does not hold for {rows:,} rows: what they refer to is in no backup"
-        " that was restored. It counts for new rows.",
-        f"{query}; ALTER TABLE {quoted_table(table)} VALIDATE CONSTRAINT {in_sql(name)};",
-    )
-
-
-def _unmet(session: Session, item: Item, code: str) -> Unfinished:
-    """An item that was not made. If the rows do not meet it, it is named with its table and their number."""
-    left, said, query = _unfinished(item, code), None, ""
-    if code == _NOT_UNIQUE:
-        with suppress(PermanentError), session.savepoint():
-            said, query = old_rows.not_unique(session, item.sql)
-    elif code == _EXCLUDED:
-        said = old_rows.excluding(item.sql)
-    return left if said is None else replace(left, what=said, sql=f"{query}{left.sql}")
-
-
-def _unfinished(item: Item, code: str = "") -> Unfinished:
-    lines = [line for line in item.sql.split("\n") if line.strip() and not line.startswith(("--", "SET default_"))]
-    why = f" (SQLSTATE {code})" if code else ""
-    if code == _NOT_UNIQUE:
-        why = ", because rows of several backups have the same value"
-    statements = "\n".join([*lines, *item.owners])
-    # The sentence is in certificates. A text may be a password, as in the CONNECTION of a subscription.
-    shown = lines[0].partition("'")[0][:100].rstrip() if lines else ""
-    return Unfinished(
-        f"A part of the definition ({item.kind or 'SET'}) was not made{why}: {shown}",
-        statements[:_SQL_SHOWN],
-        is_problem=item.kind not in _RIGHTS,
-        kind=item.kind,
-    )

@@ -91,6 +91,10 @@ class Dump:
         rights = (found for item in items if item.kind == "ACL" for found in _DATABASE_RIGHT.finditer(item.sql))
         return [f"{found[1]}{database}{found[2]}" for found in rights]
 
+    def database(self) -> str:
+        """The statement that makes the database; empty if the dump has none."""
+        return "\n".join(item.sql for item in _items(self._text("--create", "--file=-")) if item.kind == "DATABASE")
+
     def make_after(self, target: Connection, database: str, jobs: int) -> bool:
         """Make what comes after the rows, in several sessions. Returns whether all of it was made.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
+from clinic_backups.archive.manifest_checks import table_of
 from clinic_backups.base import strict_json
 from clinic_backups.base.clinic_id import clinic_id_of
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.shared_unit import CLINICS, ROLES, SEQUENCES, SQL, UNDUMPED, named
+from clinic_backups.base.shared_unit import CLINICS, ROLES, SEQUENCES, SQL, TABLES, UNDUMPED, named
 from clinic_backups.base.text import capitalised, one_line
 from clinic_backups.recovery.choice import Plan
 
@@ -102,6 +104,13 @@ def _is_clinic(each: Any) -> bool:
     return _has(each, str, "name")
 
 
+def _is_table(each: Any) -> bool:
+    with suppress(ValueError):
+        table_of(each)
+        return True
+    return False
+
+
 def _is_folder(data: Any) -> bool:
     folders = {str(parent) for name in data for parent in PurePosixPath(name).parents}
     return all(
@@ -118,4 +127,5 @@ _FORMS: Mapping[str, Callable[[Any], bool]] = {
     UNDUMPED: lambda data: _is_list(data, _is_undumped),
     SQL: _is_folder,
     CLINICS: lambda data: _is_list(data, _is_clinic),
+    TABLES: lambda data: _is_list(data, _is_table),
 }

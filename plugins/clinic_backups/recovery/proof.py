@@ -13,7 +13,7 @@ from clinic_backups.archive.reader import Manifest
 from clinic_backups.base import strict_json
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.base.shared_unit import SQL, is_shared
 from clinic_backups.restore.leaving_out import Leaving
 from clinic_backups.restore.read_blocks import blocks_of, read_blocks
@@ -92,7 +92,7 @@ def differences(
 
     :param proven: tables that were compared already, see :mod:`~clinic_backups.recovery.together`.
     :param leaving: what was not loaded, because it must not come back. Of such tables each row of the rest is compared.
-    :raises ClinicBackupsError: a query failed.
+    :raises ClinicBackupsError: the queries cannot be made, or an error may pass by itself, such as a lost connection.
     """
     found = list[Difference]()
     left = {name: content for name, content in manifest.tables.items() if name not in proven}
@@ -116,6 +116,8 @@ def differences(
                     continue
                 with snapshot.savepoint():
                     blocks = blocks_of(snapshot, content.table, queries[name], content.blocks)
+            except TransientError:
+                raise  # it says nothing of the rows
             except ClinicBackupsError as error:
                 found.append(Difference(name, 0, content.rows, error.message))
                 continue

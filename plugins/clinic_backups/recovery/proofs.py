@@ -9,7 +9,7 @@ from typing import Any
 from clinic_backups.archive.reader import Manifest
 from clinic_backups.base.clinic_id import ClinicId
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.shared_unit import is_shared, named
 from clinic_backups.recovery import duplicates
@@ -75,6 +75,8 @@ class Proof:
         try:
             known = [name for name in manifest.tables if (choice.unit, name) in proven]
             different = differences(self.connection, manifest, self.folder, leaving, known)
+        except TransientError:
+            raise  # it says nothing of the rows: the same command goes on from here
         except ClinicBackupsError as error:
             found.problems.append(f"It could not be read back: {error.message}")
             return found

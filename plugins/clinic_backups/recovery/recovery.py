@@ -22,11 +22,12 @@ from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import SEQUENCES, SQL, is_shared, named
 from clinic_backups.base.table import Table
-from clinic_backups.recovery import duplicates, finishing, notes, old_rows, target
+from clinic_backups.recovery import duplicates, finishing, locales, notes, old_rows, target
 from clinic_backups.recovery.choice import Choice, Chooser, Plan
 from clinic_backups.recovery.definition import Definition
 from clinic_backups.recovery.duplicates import Replaced
 from clinic_backups.recovery.files import deleted_before, require_usable, without_backup
+from clinic_backups.recovery.fitting import Described, changes
 from clinic_backups.recovery.load import Loaded
 from clinic_backups.recovery.proof import sql_folder
 from clinic_backups.recovery.proofs import Proof
@@ -64,7 +65,7 @@ class Recovery:
         self._tools, self._given, self._sql_dir, self._ratio = tools, definition, sql_dir, unpack_ratio
         self._listener, self._forgotten = listener, forgotten
         self._leaving: dict[ClinicId, Leaving] = {}
-        self._drift = Drift()
+        self._drift, self._described = Drift(), Described()
         self._keys: Sequence[Reference] = ()
         self._manifests: dict[ClinicId, Manifest] = {}
         self._positions: dict[ClinicId, bytes] = {}
@@ -105,8 +106,10 @@ class Recovery:
         """Recover. :raises PermanentError: something is missing and not allowed to be; then nothing was touched."""
         self._check(plan, chooser)
         files: Mapping[str, bytes] = {}
+        of_shared: Manifest | None = None
         if plan.shared.envelope is not None:
-            files = self._archives.fetch(self._source(plan.shared)).manifest.files
+            of_shared = self._archives.fetch(self._source(plan.shared)).manifest
+            files = of_shared.files
             require_usable(files, plan.shared.envelope.backup_id)
         only = list(only)
         missing = [*plan.missing(), *self._forgotten.problems, *(() if only else without_backup(files, plan))]
@@ -122,13 +125,20 @@ class Recovery:
                 Definition.opened(files, folder=self._tools, at_least=self._version, instead=self._given)
             )
             target.require_version(self._version, definition.dump.server_version)
+            with Session(self._connection) as session:
+                noted = locales.require_same(session, locales.Locale.in_dump(definition.dump.database()))
             no_folder = SQL not in files and self._sql_dir is not None
             folder = SqlFolder(self._sql_dir) if no_folder and self._sql_dir else stack.enter_context(sql_folder(files))
             self._drift = folder.drift()
+            self._described = Described.of(of_shared if self._given is None else None, self._drift)
             self._keys = definition.foreign_keys() if self._forgotten.records else ()
             report = self._recover(plan, definition, folder, [str(unit) for unit in only], missing, allow_missing)
-            report.left += [Unfinished(text) for text in deleted_before(files, plan)]
+            report.left += [*noted, *(Unfinished(text) for text in deleted_before(files, plan))]
             return report
+
+    def finish(self) -> None:
+        """Remove the notes: nothing can go on afterwards. To be called when somebody has the report."""
+        self._removing.commit("removing the notes of the recovery")
 
     def _recover(
         self, plan: Plan, definition: Definition, folder: SqlFolder, only: list[str], missing: list[str],
@@ -139,12 +149,16 @@ class Recovery:
         left = self._work.step(
             "definitions", lambda session: self._definitions(session, definition, plan, only, allow_missing)
         )
+        self._work.step("checks that call functions", old_rows.take_away_calling)
         self._work.timed(_ROWS, lambda: self._rows(plan, allow_missing))
         report.replaced = self._work.timed("rows that came twice", self._duplicates)
         left += self._work.step(
+            "columns that may not be NULL", lambda session: _json(old_rows.make_not_nulls_again(session))
+        )
+        left += self._work.step(
             "indexes and constraints",
             lambda session: _json(
-                [*definition.make_after(self._connection, self._jobs), *old_rows.make_again(session)]
+                [*definition.make_after(self._connection, self._jobs), *old_rows.make_checks_again(session)]
             ),
         )
         report.sequences = self._work.step(
@@ -154,8 +168,10 @@ class Recovery:
         left += self._work.step(
             "sequences of no column", lambda session: _json(definition.uncertain_sequences(session, newer))
         )
-        left += self._work.step("materialized views", lambda session: _json(finishing.refresh_views(session)))
+        unmade = [each["sql"] for each in left]
+        left += self._work.step("materialized views", lambda session: _json(finishing.refresh_views(session, unmade)))
         report.left = [Unfinished(**each) for each in left]
+        report.left += self._work.timed("columns that were changed since", self._changes)
         with Session(self._connection) as session:
             kinds, loaded = finishing.tables(session), notes.units(session)
         report.tables = dict(
@@ -169,8 +185,8 @@ class Recovery:
             unit.seconds = loaded.get(str(unit.choice.unit), 0.0)
         report.empty, report.problems = proof.empty(name for name, is_view in kinds.items() if not is_view)
         report.steps = self._work.seconds
-        with Session(self._connection) as session:
-            report.left += finishing.remove_notes(session)
+        self._removing = self._stack.enter_context(Session(self._connection))
+        report.left += finishing.remove_notes(self._removing)
         return report
 
     def _check(self, plan: Plan, chooser: Chooser) -> None:
@@ -262,6 +278,7 @@ class Recovery:
             if leaving is not None:
                 self._leaving[choice.unit] = leaving
             if not is_done:
+                self._described.require_fitting(self._manifests[choice.unit])
                 old_rows.load_as_far(self._connection, self._archives, fetched, note=note, leaving=leaving)
         except PermanentError as error:
             if not allow_missing:
@@ -270,6 +287,16 @@ class Recovery:
                 f"Nothing of it was loaded. {error.message} Restore it afterwards: clinic-backups restore --clinic"
                 f" {in_shell(choice.unit)} --archive {source.archive.key}"
             )
+
+    def _changes(self) -> list[Unfinished]:
+        loaded = [manifest for unit, manifest in self._manifests.items() if unit not in self._failed]
+
+        def rows(manifest: Manifest, table: str) -> int:
+            leaving = self._leaving.get(manifest.clinic.id)
+            return manifest.tables[table].rows - (leaving.rows.get(table, 0) if leaving else 0)
+
+        with Session(self._connection) as session:
+            return changes(session, loaded, self._described, rows)
 
     def _fetched(self, choice: Choice) -> Fetched:
         fetched = self._archives.fetch(self._source(choice))

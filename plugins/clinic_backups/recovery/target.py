@@ -94,8 +94,8 @@ def require_empty(session: Session) -> None:
         more = f" and {len(found) - _SHOWN} more" if found[_SHOWN:] else ""
         raise PermanentError(
             f"The database {session.database()} is not empty. It has: {', '.join(found[:_SHOWN])}{more}.",
-            hint="Nothing was changed. Recover into a new database: CREATE DATABASE … TEMPLATE template0. If a recovery"
-            " of this database was stopped after its last unit was proven, it was done: only its report is lost.",
+            hint="Nothing was changed. Recover into a new database: CREATE DATABASE … TEMPLATE template0. A recovery"
+            " that can go on has notes here, in the schema clinic_backups_recovery. It removes them after its report.",
         )
 
 

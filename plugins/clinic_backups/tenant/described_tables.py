@@ -9,7 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Column, ForeignKey, Part, Table
-from clinic_backups.base.text import table_in_sql
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 
@@ -25,8 +25,17 @@ def described_tables(ask: Ask, names: Sequence[str]) -> dict[str, Table]:
     """PostgreSQL's description of these tables.
 
     :param ask: runs a query and returns its rows.
-    :raises PermanentError: some do not exist or may not be read; names all of them.
+    :raises PermanentError: some do not exist, may not be read, or have a name that no envelope holds; names them.
     """
+    if odd := sorted(name for name in names if not name.isprintable()):
+        raise PermanentError(
+            f"The name of a table is not one line of visible text: {', '.join(map(table_in_sql, odd))}. No backup can"
+            " name it.",
+            hint="Rename it: "
+            + " ".join(f"ALTER TABLE {table_in_sql(name)} RENAME TO {in_sql(_plain(name))};" for name in odd)
+            + " If it has a file in include/sql/extract, rename that too. Or leave the table out:"
+            " include/sql/not_backed_up.txt.",
+        )
     found = ask(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
     tables = {row[0]: _table(*row[:4], oid=row[5], parts=row[6], file=row[7]) for row in found}
     if missing := sorted(set(names) - set(tables)):
@@ -43,6 +52,11 @@ def described_tables(ask: Ask, names: Sequence[str]) -> dict[str, Table]:
             f" clinic_db. For the tables that come later: {' '.join(statement for (statement,) in future)}",
         )
     return {name: tables[name] for name in names}
+
+
+def _plain(name: str) -> str:
+    """A table's name with ``_`` for what cannot be seen."""
+    return "".join(each if each.isprintable() else "_" for each in name.split(".", 1)[1])
 
 
 def _table(
