@@ -255,7 +255,7 @@ def test_a_row_of_another_clinic_is_refused_and_one_that_nobody_has_is_said(make
     site = make(KEY + ROWS + "INSERT INTO s.p VALUES (9, 2, 'z')", tables="p")
     site.backup()
     assert "not rows of clinic 1" in site(*FORGET, "s.p:9", code=1).err
-    assert "No row is named" in site(*FORGET, "s.p:[]", code=2).err
+    assert "names no row" in site(*FORGET, "s.p:[]", code=2).err
     assert site("forget", "--list", "--json").json() == []
     assert "no row has this key now: 34" in " ".join(site(*FORGET, "s.p:34").err.split())
     assert "no row has this key" not in site(*FORGET, "s.p:43").err

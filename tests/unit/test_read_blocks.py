@@ -19,7 +19,7 @@ class Rows:
 
     taken = most = 0
 
-    def copy(self, table: Any, query: str, write: Callable[[bytes], object]) -> None:
+    def copy(self, table: Any, query: str, write: Callable[[bytes], object], *, first: str = "") -> None:
         for count in range(1, 9):
             self.most = max(self.most, count - self.taken)
             write(b"x" * (ROW_BYTES - 1) + b"\n")
