@@ -126,6 +126,25 @@ def test_the_situation_is_named_with_the_next_commands(
         assert (shown.code, situation in shown.out, place in shown.out) == (found.code, True, True)
 
 
+def test_a_new_store_without_the_backups_is_not_well(
+    run: Run, demo_database: DemoDatabase, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    variables = {"CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(tmp_path / "key")).out.strip()}
+    for words in (("catalog", "migrate"), ("store", "init"), ("backup", "--all")):
+        assert run(*words, **variables).code == 0
+    assert run("doctor", "--json", **variables).code == 0
+    (tmp_path / "new").mkdir()
+    variables["CLINIC_BACKUPS_STORE_URL"] = (tmp_path / "new").as_uri()
+    assert run("store", "init", **variables).code == 0
+    found = run("doctor", "--json", **variables)
+    assert found.code == 1
+    told = found.json()
+    assert "not in the store" in told["situation"]
+    (backups,) = [part["said"] for part in told["sights"] if part["part"] == "backups"]
+    assert "is in none of the stores that are set here" in backups
+    assert (tmp_path / "store").as_uri() in backups
+
+
 def test_a_new_installation_is_led_from_step_to_step(
     run: Run, new_database: DemoDatabase  # noqa: F811
 ) -> None:  # fmt: skip

@@ -30,6 +30,7 @@ from clinic_backups.base.errors import TransientError
 from clinic_backups.base.postgres_tools import find_tool
 from clinic_backups.base.shared_unit import SHARED
 from clinic_backups.recovery import finishing
+from clinic_backups.recovery.choice import Chooser
 from clinic_backups.recovery.session import Session
 from clinic_backups.stores.file import FileStore
 from include.demo.database import dropping
@@ -624,6 +625,57 @@ class TestCatalogKnowsMore:
         taken = {unit["unit"]: unit["backup_id"] for unit in report["units"]}
         assert taken.get(3) == (None if what == "all gone" else records[3].backup_id)
 
+    def test_a_backup_that_ends_while_the_stores_are_listed_is_not_missed(
+        self, rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig.initialise()
+        back_up_all(rig)
+        listed, newest = Chooser.read, list[BackupRecord]()
+
+        def read(chooser: Chooser, *options: Any) -> None:
+            listed(chooser, *options)
+            newest.append(rig.run(3))
+
+        monkeypatch.setattr(Chooser, "read", read)
+        code, out, err = target.recover("--json", **known_to(rig))
+        assert code == 0, err
+        assert newest[0].backup_id not in out
+
+    def test_a_run_goes_on_although_a_backup_of_that_moment_ended_since(
+        self, rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig.initialise()
+        records = {record.clinic_id: record for record in back_up_all(rig)}
+        with monkeypatch.context() as patch:
+            patch.setattr(finishing, "refresh_views", interrupted)
+            assert target.recover(**known_to(rig))[0] != 0
+        newest = rig.run(3)
+        # It had its snapshot before the recovery was begun.
+        at = f"'{records[3].started_at.isoformat()}'::timestamptz + interval '1 ms'"
+        rig.execute(
+            f"UPDATE clinic_backups.backup SET started_at = {at}, data_at = {at} WHERE backup_id = '{newest.backup_id}'"
+        )
+        code, out, err = target.recover("--json", **known_to(rig))
+        assert code == 0, err
+        taken = {unit["unit"]: unit["backup_id"] for unit in json.loads(out)["units"]}
+        assert taken[3] == records[3].backup_id != newest.backup_id
+
+    def test_a_suspect_backup_that_was_accepted_is_taken(self, rig: Rig, target: Target) -> None:
+        rig.initialise()
+        records = {record.clinic_id: record for record in back_up_all(rig)}
+        newest = rig.run(3)
+        write_envelope(rig, newest, suspect="Half of the rows are gone.")
+        rig.execute(f"UPDATE clinic_backups.backup SET suspect = 'x' WHERE backup_id = '{newest.backup_id}'")
+        for accepted, expected in ((False, records[3]), (True, newest)):
+            if accepted:
+                rig.execute(
+                    "UPDATE clinic_backups.backup SET accepted_at = now(), accepted_by = 'ana' WHERE suspect = 'x'"
+                )
+            code, out, err = target.recover("--plan", "--json", **known_to(rig))
+            assert code == 0, err
+            (unit,) = [unit for unit in json.loads(out)["units"] if unit["unit"] == 3]
+            assert unit["backup_id"] == expected.backup_id
+
     def test_an_archive_that_is_gone_after_it_was_loaded(
         self, rig: Rig, target: Target, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -637,6 +689,14 @@ class TestCatalogKnowsMore:
             assert code == 1
             assert f"{records[2].backup_id} of clinic {records[2].clinic_id} is loaded already" in " ".join(err.split())
             assert "Traceback" not in out + err
+
+
+def known_to(rig: Rig) -> dict[str, str]:
+    """The connections with which a recovery has the catalog."""
+    return {
+        "AIRFLOW_CONN_CLINIC_DB": rig.database.reader_uri,
+        "AIRFLOW_CONN_BACKUP_CATALOG": rig.database.catalog_uri,
+    }
 
 
 def interrupted(session: Session) -> None:

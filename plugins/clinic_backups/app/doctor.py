@@ -6,6 +6,7 @@ For the person who does not know what is broken. It stops at nothing, needs no s
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from clinic_backups.app.held import absent, held
@@ -16,7 +17,7 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.board import Board, Counts
-from clinic_backups.catalog.newest import newest_good
+from clinic_backups.catalog.newest import NewestBackup, newest_good
 from clinic_backups.stores.marker import read_marker
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -29,6 +30,7 @@ class Doctor:
         self._parts, self._found = parts, Diagnosis()
         self._held: dict[str, frozenset[str]] = {}
         """The archives in each store that answers."""
+        self._newest: list[NewestBackup] = []
         self._elsewhere = ""
         """The further store that has most backups."""
         self._list_is_wrong = ""
@@ -42,6 +44,9 @@ class Doctor:
 
     def look(self) -> Diagnosis:
         """Look at all parts, then say what to do."""
+        # Before the stores: a backup that ends meanwhile is not missed there.
+        with suppress(ClinicBackupsError):
+            self._newest = newest_good(self._parts.catalog.database, self._now())
         self._see("SQL folder", self._folder)
         self._see("public keys", self._recipients)
         self._see("store", self._store)
@@ -177,7 +182,7 @@ class Doctor:
         self._counts = counts
         if not counts.clinics:  # no run has told the catalog which clinics there are
             return "missing", "The catalog knows no clinic yet."
-        if said := absent(newest_good(self._parts.catalog.database, now), self._held):
+        if said := absent(self._newest, self._held, self._parts.bare_stores.urls):
             return "lost", " ".join(said)
         timely = counts.ok + counts.unproven
         text = f"{timely:,} clinics are in time, {counts.late:,} late, {counts.never:,} without any backup."

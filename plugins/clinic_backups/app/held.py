@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.clinic_id import order_of
@@ -25,10 +25,11 @@ def held(store: ObjectStore) -> tuple[frozenset[str], str]:
     return frozenset(whole), f"{store.url} holds {len(whole):,} backups{newest}."
 
 
-def absent(newest: Iterable[NewestBackup], there: Mapping[str, Collection[str]]) -> list[str]:
-    """What stores do not have of the newest backups, although the catalog says that they do, as sentences.
+def absent(newest: Iterable[NewestBackup], there: Mapping[str, Collection[str]], urls: Collection[str]) -> list[str]:
+    """Which of the newest backups are not where the catalog says that they are, as sentences.
 
-    :param there: the archives of the whole backups, by store. Only these stores are looked at.
+    :param there: the archives of the whole backups, by store, of the stores that answer. Only these are looked at.
+    :param urls: all stores of this installation.
     """
     known, said = sorted(newest, key=lambda each: order_of(each.clinic_id)), list[str]()
     for url, keys in there.items():
@@ -36,9 +37,17 @@ def absent(newest: Iterable[NewestBackup], there: Mapping[str, Collection[str]])
             named(each.clinic_id) for each in known if url in each.stores and not all(key in keys for key in each.keys)
         ]
         if units:
-            more = f" and {len(units) - NAMED:,} more" if len(units) > NAMED else ""
-            said.append(
-                f"{url} does not have the newest backup of {', '.join(units[:NAMED])}{more}, which the catalog says"
-                " that it has."
-            )
+            said.append(f"{url} does not have the newest backup of {_some(units)}, which the catalog says that it has.")
+    elsewhere = [each for each in known if each.stores.isdisjoint(urls)]
+    if elsewhere:
+        where = ", ".join(sorted({url for each in elsewhere for url in each.stores})) or "no store"
+        units = [named(each.clinic_id) for each in elsewhere]
+        said.append(
+            f"The newest backup of {_some(units)} is in none of the stores that are set here. The catalog says that it"
+            f" is in {where}."
+        )
     return said
+
+
+def _some(units: Sequence[str]) -> str:
+    return ", ".join(units[:NAMED]) + (f" and {len(units) - NAMED:,} more" if len(units) > NAMED else "")

@@ -99,6 +99,7 @@ class Situations:
         elif at["backups"] == "lost":
             self._say(
                 "Backups that the catalog says are there are not in the store.",
+                "Is CLINIC_BACKUPS_STORE_URL the store that they were written to? If it is:",
                 "clinic-backups catalog verify", "clinic-backups catalog verify --record",
                 "clinic-backups replicate", "clinic-backups backup --all", section=Section.BUCKET,
             )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
-from clinic_backups.catalog.newest import newest_good
+from clinic_backups.catalog.newest import NewestBackup, newest_good
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table, show_stores
@@ -79,17 +80,20 @@ def recover(
         raise SettingsError("--as-of is empty.", hint="Give a time, or leave --as-of out for the newest backups.")
     until = moment_of(as_of, with_parts.settings.zone)
     clinics = [clinic_arg(text) for text in clinic or ()]
-    doubt, belief = _belief(with_parts)
+    doubt, accepts, belief = _belief(with_parts)
     forgotten = _forgotten(with_parts, identity)
     file = identity or with_parts.settings.identity_file
     steps = Steps()
     archives = with_parts.archives(identity)
     keys = public_keys(file) if file is not None else ()
-    chooser = Chooser(with_parts.stores, machine_now(), keys=keys, doubt=doubt)
+    chooser = Chooser(with_parts.stores, machine_now(), keys=keys, doubt=doubt, accepts=accepts)
+    # Before the stores: a backup that ends while they are listed is not missed there.
+    known = newest_good(with_parts.catalog.database, until or machine_now()) if with_parts.has_catalog else []
     with steps:
         chooser.read(steps.listener)
     if plan and not target:
-        made = _planned(with_parts, chooser, until, clinics, belief)
+        made = chooser.plan(until or machine_now(), clinics)
+        _complete(made, chooser, known, clinics, belief)
         _show_plan(made, forgotten, json=json)
         raise typer.Exit(1 if made.missing() or forgotten.problems else 0)
     if not target:
@@ -103,8 +107,9 @@ def recover(
         begun = recovery.begun
         before = moment_of(begun.as_of, with_parts.settings.zone) if begun else None
         # An interrupted run goes on with its own moment: newer backups may have come since.
-        kept = recovery.loaded() if until in (None, before) else {}
-        made = _planned(with_parts, chooser, until or before, clinics, belief, kept)
+        kept = begun.backups if begun and until in (None, before) else {}
+        made = chooser.plan(until or before or machine_now(), clinics, kept, recovery.loaded())
+        _complete(made, chooser, known, clinics, belief)
         if plan or not json:
             _show_plan(made, forgotten, json=json)
         if plan:
@@ -121,18 +126,17 @@ def recover(
     raise typer.Exit(0 if report.is_whole else 1)
 
 
-def _planned(
-    with_parts: Parts, chooser: Chooser, until: Any, clinics: Any, belief: str, kept: dict[str, str] | None = None
-) -> Plan:  # fmt: skip
-    made = chooser.plan(until or machine_now(), clinics, kept)
-    if with_parts.has_catalog:
-        chooser.compare(made, newest_good(with_parts.catalog.database, made.as_of), clinics)
+def _complete(made: Plan, chooser: Chooser, known: Iterable[NewestBackup], clinics: Any, belief: str) -> None:
+    """What a plan says besides the backups. :param known: see :meth:`Chooser.compare`."""
+    chooser.compare(made, known, clinics)
     made.belief, made.sources = belief, chooser.read_from(made)
-    return made
 
 
-def _belief(with_parts: Parts) -> tuple[Doubt, str]:
-    """Which envelopes are believed, and a sentence about it. With a catalog, only those that it knows."""
+def _belief(with_parts: Parts) -> tuple[Doubt, Callable[[Envelope], bool], str]:
+    """Which envelopes are believed, which suspect ones were accepted, and a sentence about it.
+
+    With a catalog, only those that it knows.
+    """
     why = "It has no tables."
     try:
         has_catalog = with_parts.catalog.is_there()
@@ -140,7 +144,7 @@ def _belief(with_parts: Parts) -> tuple[Doubt, str]:
         has_catalog, why = False, error.message  # it is not defined, or lost with the server
     if not has_catalog:
         with_parts.without_catalog()
-        return (lambda envelope: ""), f"{_UNKNOWN_WRITER} ({why})"
+        return (lambda envelope: ""), (lambda envelope: False), f"{_UNKNOWN_WRITER} ({why})"
     with_parts.catalog.require_newest()
     known = with_parts.catalog.get
 
@@ -156,7 +160,11 @@ def _belief(with_parts: Parts) -> tuple[Doubt, str]:
             return "the catalog says something else of its archive."
         return ""
 
-    return doubt, "Only archives that the catalog knows are taken."
+    def accepts(envelope: Envelope) -> bool:
+        record = known(envelope.backup_id)
+        return record is not None and record.is_trusted
+
+    return doubt, accepts, "Only archives that the catalog knows are taken."
 
 
 def _forgotten(with_parts: Parts, identity: Path | None) -> Forgetful:

@@ -155,11 +155,17 @@ class Chooser:
 
     :param keys: the public keys that belong to the secret ones. An archive for other keys cannot be opened.
     :param doubt: see :data:`Doubt`.
+    :param accepts: says whether somebody has accepted a suspect backup.
     """
 
-    def __init__(self, stores: Stores, now: datetime, *, keys: Collection[str], doubt: Doubt) -> None:
+    def __init__(
+        self, stores: Stores, now: datetime, *, keys: Collection[str], doubt: Doubt,
+        accepts: Callable[[Envelope], bool] = lambda _: False,
+    ) -> None:  # fmt: skip
         self._stores, self._now, self._keys, self._doubt = stores, now, frozenset(keys), doubt
+        self._accepts = accepts
         self._units: dict[ClinicId, dict[str, _Stored]] = {}
+        self._kept: dict[str, str] = {}
         self.notes: list[str] = []
 
     def read(self, listener: Listener = NOBODY) -> None:
@@ -187,12 +193,14 @@ class Chooser:
                     each.stores.append(store)
 
     def plan(
-        self, as_of: datetime, only: Collection[ClinicId] = (), kept: Mapping[str, str] | None = None
+        self, as_of: datetime, only: Collection[ClinicId] = (), kept: Mapping[str, str] | None = None,
+        loaded: Collection[str] = (),
     ) -> Plan:  # fmt: skip
         """Choose for each unit the newest good backup that is not later.
 
         :param only: these clinics, besides the shared unit. None means all.
-        :param kept: the backups that an interrupted run has loaded, by unit.
+        :param kept: the backups that an interrupted run has chosen, by unit.
+        :param loaded: the units that it has loaded.
         :raises PermanentError: a clinic of ``only`` has nothing in the stores, or no unit has.
         """
         clinics = in_order(unit for unit in self._units if not is_shared(unit))
@@ -206,9 +214,9 @@ class Chooser:
                 f"No backup is in {', '.join(self._stores.urls)}.",
                 hint="Is CLINIC_BACKUPS_STORE_URL the store that the backups were written to?",
             )
-        units = [SHARED_ID, *(unit for unit in clinics if not only or unit in only)]
+        units, self._kept = [SHARED_ID, *(unit for unit in clinics if not only or unit in only)], dict(kept or {})
         with ThreadPoolExecutor(envelopes.AT_A_TIME, thread_name_prefix="envelopes") as pool:
-            choices = list(pool.map(lambda unit: self._choice(unit, as_of, (kept or {}).get(str(unit))), units))
+            choices = list(pool.map(lambda unit: self._choice(unit, as_of, str(unit) in loaded), units))
         plan = Plan(as_of, choices, stores=self.notes)
         newest = max(plan.moments, default=as_of)
         for choice in plan.taken:
@@ -221,11 +229,13 @@ class Chooser:
     def compare(self, plan: Plan, known: Iterable[NewestBackup], only: Collection[ClinicId] = ()) -> None:
         """Name what a catalog knows to be newer than what is taken, and what no store shows: it is missing.
 
-        :param known: of each unit the newest good backup that is not later than the plan's moment.
+        :param known: of each unit the newest good backup, asked before the stores were listed.
         """
         choices = {choice.unit: choice for choice in plan.choices}
         for each in known:
             choice = choices.get(each.clinic_id)
+            if each.data_time > plan.as_of or str(each.clinic_id) in self._kept:
+                continue  # it was chosen before, when a newer one may have been under way
             if choice is None and not (only and each.clinic_id not in only):
                 choice = Choice(each.clinic_id)
                 plan.choices.append(choice)
@@ -262,20 +272,21 @@ class Chooser:
         choice.envelope = None
         self._choose(choice, plan.as_of, self._candidates(choice.unit, plan.as_of, before=given_up))
 
-    def _choice(self, unit: ClinicId, as_of: datetime, kept: str | None) -> Choice:
-        choice = Choice(unit)
+    def _choice(self, unit: ClinicId, as_of: datetime, is_loaded: bool) -> Choice:
+        choice, kept = Choice(unit), self._kept.get(str(unit))
         for each in self._candidates(unit, as_of) if kept is not None else ():
             envelope = self._envelope(each)
             if isinstance(envelope, Envelope) and envelope.backup_id == kept and data_at(envelope) <= as_of:
-                choice.envelope = envelope
-                if problem := self._problem(unit, envelope):
+                problem = self._problem(unit, envelope)
+                if problem and is_loaded:
                     raise PermanentError(
                         f"{kept} of {named(unit)} is loaded already, and cannot be proven: {problem}",
                         hint="Bring the archive back into a store, and run the same command again. Or begin anew in"
                         " another empty database: it takes the next older backup with --allow-missing.",
                     )
+                choice.envelope = None if problem else envelope
                 break
-        else:
+        if choice.envelope is None:
             self._choose(choice, as_of, self._candidates(unit, as_of))
         choice.name = one_line(choice.envelope.clinic_name) if choice.envelope else ""
         return choice
@@ -324,7 +335,7 @@ class Chooser:
                 choice.notes.append(f"{envelope.backup_id} is not taken: {doubt}")
             elif problem := self._problem(choice.unit, envelope):
                 choice.damage.append(f"{envelope.backup_id} of {named(choice.unit)} is not usable: {problem}")
-            elif envelope.suspect:
+            elif envelope.suspect and not self._accepts(envelope):
                 suspect.append(envelope)
             else:
                 choice.envelope = envelope

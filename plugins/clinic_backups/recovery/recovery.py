@@ -92,13 +92,12 @@ class Recovery:
     ) -> None:
         self._stack.close()
 
-    def loaded(self) -> dict[str, str]:
-        """The backups that an interrupted run has loaded, by unit."""
+    def loaded(self) -> frozenset[str]:
+        """The units that an interrupted run has loaded."""
         if self.begun is None:
-            return {}
+            return frozenset()
         with Session(self._connection) as session:
-            done = notes.units(session)
-        return {unit: self.begun.backups[unit] for unit in done if unit in self.begun.backups}
+            return frozenset(notes.units(session)) & self.begun.backups.keys()
 
     def run(
         self, plan: Plan, chooser: Chooser, *, only: Iterable[ClinicId] = (), allow_missing: bool = False
