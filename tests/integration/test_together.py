@@ -153,7 +153,8 @@ LARGE = (5_000_000_000, 7_000_000_000)
 MIXED = f"""
     INSERT INTO s.clinic VALUES (3, 'c'), {", ".join(f"({id_}, 'large')" for id_ in LARGE)};
     CREATE TABLE s.patient (id int PRIMARY KEY, clinic_id bigint NOT NULL REFERENCES s.clinic, name text);
-    INSERT INTO s.patient SELECT n, (ARRAY[1, 2, 3, {LARGE[0]}, {LARGE[1]}])[1 + n / 20], 'p' FROM generate_series(0, 99) AS n
+    INSERT INTO s.patient SELECT n, (ARRAY[1, 2, 3, {LARGE[0]}, {LARGE[1]}])[1 + n / 20], 'p'
+                            FROM generate_series(0, 99) AS n
 """
 
 
