@@ -76,3 +76,13 @@ def test_an_error_names_the_table_as_it_can_be_given(make: Make, name: str) -> N
     assert f"Did you mean {table}?" in " ".join(wrong.err.split())
     wrong = site("find", "--clinic", "1", "--rows", f"{table}:x", code=2)
     assert f"For instance: {table}:1" in " ".join(wrong.err.split())
+
+
+@pytest.mark.parametrize("name", ["a.b", "a:b"])
+def test_a_copy_and_a_workbook_take_it_too(make: Make, name: str, tmp_path: Path) -> None:
+    site, table, backup = shop(make, name)
+    site.rig.execute(f"GRANT CREATE ON DATABASE {site.rig.database.name} TO clinic_backups_restorer")
+    site("restore-into", "--clinic", "1", "--schema", "look", "--backup", backup, "--table", table)
+    assert ids(site, f'look."{name}"') == [1, 2]
+    for form in ("xlsx", "json"):
+        site("export", "--format", form, "--output", str(tmp_path / form), "--backup", backup, "--table", table)

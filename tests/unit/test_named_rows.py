@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import nullcontext
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
@@ -18,6 +20,7 @@ from clinic_backups.cli.row_param import as_given, named_rows, named_tables
 from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.request import RestoreRequest, digest_of_rows, parse
 from clinic_backups.tenant.declarations import spelled
+from clinic_backups.web.forms import TableName
 
 PATIENTS = "public.usuarios_paciente"
 
@@ -192,3 +195,9 @@ def test_a_name_with_dots_is_near_to_the_same_in_another_schema() -> None:
     with pytest.raises(SettingsError, match=r'no table s\."a\.b"') as caught:
         require_known(["s.a.b"], ["x.a.b", "s.b"])
     assert 'Did you mean x."a.b"?' in caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "is_one"), [("s.a.b", True), ("s.a:b", True), ("s", False), ("s.", False)])
+def test_the_page_takes_names_with_dots(name: str, is_one: bool) -> None:
+    with nullcontext() if is_one else pytest.raises(ValidationError):
+        assert TypeAdapter(TableName).validate_python(name) == name
