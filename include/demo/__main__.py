@@ -196,7 +196,7 @@ def main() -> int:
     os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    console = Console()
+    console = Console(emoji=False)
     try:
         if arguments.command == "distributed":
             succeeded = _run(arguments, console, Layout(DISTRIBUTED), DistributedStack)

@@ -30,10 +30,10 @@ def show(backups: list[dict[str, Any]], console: Console) -> None:
     """Print the table, and below it each failure with its error and hint."""
     backups = sorted(backups, key=lambda backup: order_of(backup.get("clinic_id") or 0))
     table = _table(backups, with_key=True)
-    width = Console(width=10_000).measure(table).maximum
+    width = Console(width=10_000, emoji=False).measure(table).maximum
     if width <= console.width or not console.is_terminal:
         # Into a file or a CI log the table goes as wide as it is: a key that is cut in two cannot be searched for.
-        Console(file=console.file, width=max(width, console.width)).print(table)
+        Console(file=console.file, emoji=False, width=max(width, console.width)).print(table)
     else:
         console.print(_table(backups, with_key=False))
         for backup in backups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,11 @@ CHANGES = {
 class Backed:
     """Backups of all clinics of one database, which is compared with them."""
 
-    def __init__(self, rig: Shaped) -> None:
+    def __init__(self, rig: Shaped, clinics: Iterable[int] = CLINICS) -> None:
         self.rig = rig
         archives = Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)])
         self.manifests: dict[ClinicId, Manifest] = {
-            clinic: archives.fetch(source_of(rig.run(clinic))).manifest for clinic in CLINICS
+            clinic: archives.fetch(source_of(rig.run(clinic))).manifest for clinic in clinics
         }
         self.folder = SqlFolder(rig.settings.sql_dir)
 
@@ -147,3 +147,30 @@ def test_one_clinic_alone_and_none_have_no_groups(backed: Backed) -> None:
     for clinics in ([], [4]):
         backed.manifests = {clinic: everything[clinic] for clinic in clinics}
         assert backed.together.groups() == []
+
+
+LARGE = (5_000_000_000, 7_000_000_000)
+MIXED = f"""
+    INSERT INTO s.clinic VALUES (3, 'c'), {", ".join(f"({id_}, 'large')" for id_ in LARGE)};
+    CREATE TABLE s.patient (id int PRIMARY KEY, clinic_id bigint NOT NULL REFERENCES s.clinic, name text);
+    INSERT INTO s.patient SELECT n, (ARRAY[1, 2, 3, {LARGE[0]}, {LARGE[1]}])[1 + n / 20], 'p'
+                            FROM generate_series(0, 99) AS n
+"""
+
+
+@pytest.mark.parametrize("large", [LARGE[:1], LARGE])
+@pytest.mark.parametrize("changed", [0, 99])
+def test_large_numbers_leave_the_other_clinics_together(
+    demo_template: DemoDatabase, tmp_path: Path, changed: int, large: tuple[int, ...]
+) -> None:
+    ddl = f"ALTER TABLE s.clinic ALTER COLUMN id TYPE bigint; {MIXED}"
+    with copy_of(demo_template) as database:
+        rig = shaped(database, tmp_path, ddl, {"patient": "clinic_id = {{ clinic_id }}"})
+        backed = Backed(rig, (1, 2, 3, *large))
+        groups = [group for group in backed.together.groups() if group.table.name == "s.patient"]
+        together = [(1, 2, 3)] if len(large) == 1 else [(1, 2, 3), large]
+        assert sorted(group.clinics for group in groups) == together
+        assert all(map(backed.together.holds, groups))
+        rig.execute(f"UPDATE s.patient SET name = 'x' WHERE id = {changed}")
+        unlike = {group.clinics for group in groups if not backed.together.holds(group)}
+        assert unlike == {each for each in together if (each == (1, 2, 3)) == (changed == 0)}

@@ -88,7 +88,7 @@ class BackingUp:
     def _ended(self, outcome: Outcome[BackupRecord]) -> BackupRecord | Failure:
         """:raises BaseException: an error that is no failure of one clinic."""
         clinic, record, error = outcome.clinic, outcome.result, outcome.error
-        name = f"{escape(str(clinic.id))} {escape(one_line(clinic.name))}"
+        name = f"{one_line(str(clinic.id))} {one_line(clinic.name)}"
         outcome.section.show(_Lines())
         if record is not None:
             self._print(f"{state_of(record)}  {name}")
@@ -106,7 +106,7 @@ class BackingUp:
         chosen = self._chosen
         last = self._parts.catalog.latest(clinic.id) if self._bars.are_shown else None
         request = BackupRequest(clinic, requested_by=f"{getpass.getuser()} (command line)").with_options(chosen.options)
-        name = f"{escape(str(clinic.id))} {escape(one_line(clinic.name))}"
+        name = f"{one_line(str(clinic.id))} {one_line(clinic.name)}"
         with self._bars.bar(name, last.rows_total if last else None) as on_progress:
             backup = self._parts.backup(on_progress=on_progress, on_unchecked=section.warning, turns=self._turns)
             self._running.add(backup)

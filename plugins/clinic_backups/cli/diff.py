@@ -20,8 +20,10 @@ from clinic_backups.catalog.row_changes import TableChange
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table, require_terminal
+from clinic_backups.cli.row_param import named_tables
 from clinic_backups.differences.found import RowDifference, TableDifference
 from clinic_backups.differences.states import Difference, State
+from clinic_backups.tenant.declarations import spelled
 
 COLUMNS = (
     ("table", False), ("added", True), ("removed", True), ("changed", True), ("columns that differ", False),
@@ -75,7 +77,11 @@ def diff(
             tell.append(lambda row: shown.append(row) if len(shown) < MOST_SHOWN else None)
         closing.enter_context(steps)
         found = states.compare(
-            clinic_id, one, other, table or [], on_row=(lambda row: [each(row) for each in tell]) if tell else None
+            clinic_id,
+            one,
+            other,
+            named_tables(table),
+            on_row=(lambda row: [each(row) for each in tell]) if tell else None,
         )
     if json:
         print_json(found.to_json())
@@ -112,7 +118,7 @@ def _estimate(with_parts: Parts, one: State, other: State, *, json: bool) -> Non
 
 def _estimated_cells(change: TableChange) -> list[str]:
     counts = ("" if count is None else f"{count:,}" for count in (change.before, change.after))
-    return [escape(one_line(change.table)), *counts, "not known" if change.at_most is None else f"{change.at_most:,}"]
+    return [escape(spelled(change.table)), *counts, "not known" if change.at_most is None else f"{change.at_most:,}"]
 
 
 def _show(found: Difference) -> None:
@@ -124,7 +130,7 @@ def _show(found: Difference) -> None:
     print_table(escape(title), COLUMNS, map(_cells, lines))
     for table in lines:
         for note in notes_of(table):
-            print(one_line(f"{table.table}: {note}"))
+            print(one_line(f"{spelled(table.table)}: {note}"))
     print(f"{found.rows:,} rows differ.")
     for note in found.notes:
         print(note)
@@ -134,7 +140,7 @@ def _cells(table: TableDifference) -> list[str]:
     names = [f"{name} ({count:,})" for name, count in table.columns.most_common(SHOWN_COLUMNS)]
     more = ["…"] if len(table.columns) > SHOWN_COLUMNS else []
     figures = (f"{count:,}" for count in (table.added, table.removed, table.changed))
-    return [escape(one_line(table.table)), *figures, escape(one_line(", ".join([*names, *more])))]
+    return [escape(spelled(table.table)), *figures, escape(one_line(", ".join([*names, *more])))]
 
 
 def notes_of(table: TableDifference) -> list[str]:

@@ -18,6 +18,7 @@ from clinic_backups.catalog.exports import Exports, Format
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
+from clinic_backups.cli.row_param import named_tables
 from clinic_backups.export.export import FOLDERS, Done
 from clinic_backups.restore.find_backup import choose_backup, notes_of, require_completed
 from clinic_backups.restore.request import RestoreRequest, moment_of
@@ -68,7 +69,7 @@ def export(
             chosen,
             output_format,
             output.absolute(),
-            tables=table or [],
+            tables=named_tables(table),
             recipients=encrypt_to or [],
         )
     exports.finish(noted.id, rows=sum(done.rows.values()))

@@ -24,6 +24,7 @@ from clinic_backups.differences.found_record import FoundRecord
 from clinic_backups.differences.record_history import RecordHistory
 from clinic_backups.differences.record_look import Sought
 from clinic_backups.restore.request import moment_of
+from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.search_columns import FILE
 
@@ -117,9 +118,9 @@ def _warn(history: RecordHistory, backups: Sequence[BackupRecord]) -> None:
 def _show_values(found: Iterable[FoundRecord]) -> None:
     for record in found:
         if record.is_forgotten:
-            print(one_line(f"{record.table} {record.shown_key}: forgotten, so its values are not shown."))
+            print(one_line(f"{spelled(record.table)} {record.shown_key}: forgotten, so its values are not shown."))
         for name, value in record.values.items():
-            print(shown_line(f"{record.table} {record.shown_key} {name}: {value!r}"))
+            print(shown_line(f"{spelled(record.table)} {record.shown_key} {name}: {value!r}"))
 
 
 def _is_within(moment: datetime, begin: datetime | None, end: datetime | None) -> bool:
@@ -130,7 +131,7 @@ def _lines(record: FoundRecord) -> list[list[str]]:
     mark = "forgotten, " if record.is_forgotten else ""
     return [
         [
-            escape(one_line(record.table)), escape(one_line(record.shown_key)),
+            escape(spelled(record.table)), escape(one_line(record.shown_key)),
             iso(event.moment.replace(microsecond=0)),
             escape(mark + WORDS[event.what] + (f": {one_line(', '.join(event.columns))}" if event.columns else "")),
             escape(event.backup_id),

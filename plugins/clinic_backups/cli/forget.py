@@ -24,6 +24,8 @@ from clinic_backups.cli.row_param import named_rows
 from clinic_backups.maintenance.forgotten_places import Place, last_until, places_of
 from clinic_backups.maintenance.holds import require_reason
 from clinic_backups.restore.forgotten_keys import ReadKeys, read_forgotten
+from clinic_backups.restore.named_tables import rows_of
+from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -149,7 +151,7 @@ def _list(with_parts: Parts, clinic: ClinicId | None, *, json: bool) -> None:
     print_table(
         "Rows that must not come back",
         COLUMNS,
-        [(str(each.number), escape(str(each.clinic_id)), escape(one_line(each.table)),
+        [(str(each.number), escape(str(each.clinic_id)), escape(spelled(each.table)),
           iso(each.at.replace(microsecond=0)), escape(each.by), each.reason_class, escape(one_line(each.reason)),
           f"{len(places):,}", _until(places)) for each, places in placed],
     )  # fmt: skip
@@ -187,13 +189,13 @@ def _require_known_tables(
         whole = whole or next((part for part in parts_of.get(name, ()) if part in known), None)
         if name not in known and whole is not None:
             raise PermanentError(
-                f"No backup of clinic {clinic} has a table {one_line(name)[:120]}: its rows are backed up as rows of"
-                f" {one_line(whole)[:120]}.",
-                hint=f"Nothing was recorded. Name the rows there: --rows {one_line(whole)[:120]}:KEY",
+                f"No backup of clinic {clinic} has a table {spelled(name)[:150]}: its rows are backed up as rows of"
+                f" {spelled(whole)}.",
+                hint=f"Nothing was recorded. Name the rows there: {rows_of(whole)}",
             )
         if name not in known:
             raise PermanentError(
-                f"No backup of clinic {clinic} has a table {one_line(name)[:120]}.",
+                f"No backup of clinic {clinic} has a table {spelled(name)[:150]}.",
                 hint="Nothing was recorded. Give the table with its schema, as `clinic-backups restore --plan` shows"
                 " it. For instance: --rows public.usuarios_paciente:43",
             )

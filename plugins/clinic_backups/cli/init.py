@@ -106,7 +106,7 @@ def _as_json(found: InitPlan) -> dict[str, object]:
 
 def _show(found: InitPlan, folder: str, *, is_written: bool) -> None:
     rows = [
-        (escape(one_line(each.table)), each.table_class, escape(one_line(each.reason)), each.by)
+        (escape(spelled(each.table)), each.table_class, escape(one_line(each.reason)), each.by)
         for each in found.choices
     ]
     print_table("Tables", (("table", False), ("class", False), ("reason", False), ("said by", False)), rows)

@@ -50,7 +50,7 @@ STYLES = {
     "error": "red",
 }
 
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def exit_code(error: ClinicBackupsError) -> int:
@@ -93,10 +93,10 @@ def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[
         table.add_column(words().text("en", name), justify="right" if figures else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        width = Console(width=10_000).measure(table).maximum
-        console = Console(highlight=False, width=max(width, 80))
+        width = Console(width=10_000, emoji=False).measure(table).maximum
+        console = Console(highlight=False, emoji=False, width=max(width, 80))
     console.print(table)
 
 
@@ -180,8 +180,9 @@ class Bars:
 
     def __init__(self, *, wanted: bool) -> None:
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TextColumn("{task.fields[table]}", style="dim"), TimeElapsedColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}", markup=False),
+            TextColumn("{task.fields[table]}", style="dim", markup=False), TimeElapsedColumn(), TimeRemainingColumn(),
         )  # fmt: skip
         self._bars = Progress(*columns, console=errors, transient=True)
         self.are_shown = wanted and errors.is_terminal
@@ -199,7 +200,6 @@ class Bars:
     def bar(self, description: str, expected_rows: int | None) -> Iterator[OnProgress]:
         """One bar during the block. Several threads may have one each.
 
-        :param description: as rich markup.
         :param expected_rows: the rows of the last backup; without one, tables are counted.
         """
         if not self.are_shown:
@@ -209,11 +209,14 @@ class Bars:
         task = bars.add_task(description, total=expected_rows, unit=unit, table="")
 
         def show(progress: BackupProgress) -> None:
+            table = one_line(progress.table)
             if expected_rows:
                 rows = progress.rows
-                bars.update(task, completed=rows, total=max(expected_rows, rows), table=progress.table)
+                bars.update(task, completed=rows, total=max(expected_rows, rows), table=table)
             else:
-                bars.update(task, completed=progress.table_number - 1, total=progress.tables, table=progress.table)
+                bars.update(
+                    task, completed=progress.table_number - 1, total=progress.tables, table=one_line(progress.table)
+                )
 
         try:
             yield show
@@ -239,7 +242,9 @@ class Steps:
 
     def __enter__(self) -> Self:
         if errors.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            columns = (
+                SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+            )  # fmt: skip
             self._bar = Progress(*columns, console=errors, transient=True)
             self._task = self._bar.add_task("", total=None)
             self._bar.start()
@@ -257,9 +262,9 @@ class Steps:
 
     def step(self, text: str) -> None:
         """Show the next step, whose duration is unknown."""
-        shown = escape(in_words(one_line(text)))
+        shown = in_words(one_line(text))
         if self._bar is None:
-            errors.print(f"[dim]… {shown}[/]")
+            errors.print(f"[dim]… {escape(shown)}[/]")
         else:
             self._bar.reset(self._task, description=shown, total=None)
 

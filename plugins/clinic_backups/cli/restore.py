@@ -20,7 +20,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, show_stores
-from clinic_backups.cli.row_param import named_rows
+from clinic_backups.cli.row_param import named_rows, named_tables
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.clinic_restore import ClinicRestore, refused
 from clinic_backups.restore.plan import RestorePlan
@@ -93,7 +93,7 @@ def restore(
         "clinic_id": clinic, "backup_id": backup or "", "as_of": as_of or "",
         "from_connection": from_connection or "",
         "mode": mode,
-        "tables": table or [], "rows": named_rows(rows or []), "only": only,
+        "tables": named_tables(table), "rows": named_rows(rows or []), "only": only,
         "ignore_dropped": ignore_dropped, "other_database": other_database, "notes": notes,
     }  # fmt: skip
     by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone

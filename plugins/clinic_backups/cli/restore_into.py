@@ -18,9 +18,11 @@ from clinic_backups.cli.clinic_param import clinic_arg
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.cli.restore import Json, forgotten_in_stores, require_followed, say_requests, source_in_store
+from clinic_backups.cli.row_param import named_tables
 from clinic_backups.restore.copying.into_report import IntoReport
 from clinic_backups.restore.find_backup import choose_backup, source_of
 from clinic_backups.restore.request import parse, require_schema_name
+from clinic_backups.tenant.declarations import spelled
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +54,7 @@ def restore_into(
     """
     require_schema_name(schema)
     with_parts = parts()
-    conf = {"clinic_id": clinic, "backup_id": backup, "as_of": as_of, "tables": table or []}
+    conf = {"clinic_id": clinic, "backup_id": backup, "as_of": as_of, "tables": named_tables(table)}
     by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone
     request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive and (backup or as_of):
@@ -88,7 +90,7 @@ def _show(report: IntoReport) -> None:
             f" {report.rows:,} rows"
         ),
         (("table", False), ("was", False), ("rows", True)),
-        ((escape(one_line(made.name)), escape(one_line(made.table)), f"{made.rows:,}") for made in report.tables),
+        ((escape(one_line(made.name)), escape(spelled(made.table)), f"{made.rows:,}") for made in report.tables),
     )
     for line in report.said():
         print(in_words(line))

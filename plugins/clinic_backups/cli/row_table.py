@@ -8,6 +8,7 @@ from clinic_backups.backup.row_report import RowReport, TableRows
 from clinic_backups.base.load_settings import in_words
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.output import print_table, styled
+from clinic_backups.tenant.declarations import spelled
 
 _COLUMNS = (
     ("table", False), ("class", False), ("rows", True), ("in clinics' backups", True), ("shared", True),
@@ -31,7 +32,7 @@ def _cells(table: TableRows) -> list[str]:
     counts = (table.rows, table.in_backups, table.in_shared, table.in_none)
     right = {True: "ok", False: "error", None: "not counted"}[table.is_sum]
     return [
-        escape(one_line(table.table)), table.table_class,
+        escape(spelled(table.table)), table.table_class,
         *("" if count is None else f"{count:,}" for count in counts), styled(right),
         escape(in_words(one_line(table.why))),
     ]  # fmt: skip

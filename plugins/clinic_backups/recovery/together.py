@@ -56,9 +56,10 @@ class Together:
 
     def __init__(self, target: Connection, folder: SqlFolder, manifests: Mapping[ClinicId, Manifest]) -> None:
         self._target, self._folder, self._manifests = target, folder, manifests
-        clinics = [unit for unit in manifests if not is_shared(unit)]
-        self._type = number_type(clinics, folder.clinic_key)
-        self._clinics = of_type(clinics, self._type)
+        clinics = frozenset(unit for unit in manifests if not is_shared(unit))
+        types = sorted({number_type([clinic], folder.clinic_key) for clinic in clinics})
+        # Each type of ids has statements of its own. One large number leaves the other clinics together.
+        self._of_type = {type_: of_type(clinics, type_) for type_ in types}
 
     def groups(self, without: Collection[ClinicId] = ()) -> list[Group]:
         """The groups of at least two clinics, the largest first. None for what cannot be asked for at once.
@@ -66,8 +67,10 @@ class Together:
         :param without: clinics whose rows are known to differ.
         :raises ClinicBackupsError: the database does not answer.
         """
-        clinics = self._in_order(self._clinics - {*without})
-        found = [group for name in self._extracts for group in self._of_table(name, clinics)]
+        found = list[Group]()
+        for type_, of_it in self._of_type.items():
+            clinics = self._in_order(of_it - {*without})
+            found += [group for name in self._extracts[type_] for group in self._of_table(name, clinics)]
         return sorted(found, key=lambda group: -group.size_bytes)
 
     def holds(self, group: Group) -> bool:
@@ -84,7 +87,8 @@ class Together:
         try:
             with Snapshot(self._target) as snapshot:
                 snapshot.rows(_PLANNING, None, "preparing the proof")
-                rows = BackupRows({name: self._extracts[name]}, clinics, [group.table])
+                extracts = self._extracts[number_type(group.clinics, key)]
+                rows = BackupRows({name: extracts[name]}, clinics, [group.table])
                 rows.hasten(partial(at_once.faster, snapshot))
                 first, query = snapshot.text_of(rows.clinic), rows.of(name)
                 # The bytes do not say where one clinic ends: its last row might be the next one's first.
@@ -96,12 +100,14 @@ class Together:
             return False  # each clinic by itself is asked next, and says what is wrong
 
     @cached_property
-    def _extracts(self) -> Mapping[str, str]:
-        found = {}
+    def _extracts(self) -> Mapping[str, Mapping[str, str]]:
+        """By the type of ids, and by table."""
+        found: dict[str, dict[str, str]] = {type_: {} for type_ in self._of_type}
         for name, text in self._folder.queries().items():
-            # Where its meaning for all clinics at once is not known, each is asked for alone.
-            with contextlib.suppress(SettingsError):
-                found[name] = for_every_clinic(text, name=name, type_=self._type)
+            for type_, statements in found.items():
+                # Where its meaning for all clinics at once is not known, each is asked for alone.
+                with contextlib.suppress(SettingsError):
+                    statements[name] = for_every_clinic(text, name=name, type_=type_)
         return found
 
     def _of_table(self, name: str, clinics: Sequence[ClinicId]) -> Iterator[Group]:

@@ -24,6 +24,7 @@ from clinic_backups.restore.keys_now import server_keys
 from clinic_backups.restore.link_values import equality_of
 from clinic_backups.restore.named_keys import KeyColumns, Parts, ServerKeys
 from clinic_backups.restore.table_rules import CASCADE, read_references
+from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder, ended
 from clinic_backups.tenant.source_database import identity_of
@@ -81,7 +82,7 @@ def read_forgotten(
         lost = [keys[name][number] for number in range(len(read)) if number not in stored]
         if lost and not _is_known_by_text(reader.key):
             found.notes.append(
-                f"{one_line(name)} has no row with such a key now, and equal keys of its type may be written"
+                f"{spelled(name)} has no row with such a key now, and equal keys of its type may be written"
                 " differently. Look at the next plan: it says how many rows it leaves out."
             )
         elif lost:
@@ -94,7 +95,7 @@ def read_forgotten(
             each.parent == name and each.on_update == CASCADE for each in read_references(snapshot, [name])
         ):
             found.notes.append(
-                f"Other tables refer to {one_line(name)} by a foreign key with ON UPDATE CASCADE, so its keys may"
+                f"Other tables refer to {spelled(name)} by a foreign key with ON UPDATE CASCADE, so its keys may"
                 " change. A backup in which the row had another key is not covered: record that key as well."
             )
     found.notes = [note for note in found.notes if note]
@@ -120,7 +121,7 @@ def _require_key(table: Table) -> None:
 def _not_there(name: str, lost: Sequence[str]) -> str:
     shown = ", ".join(one_line(each)[:60] for each in lost[:5]) + (f" and {len(lost) - 5:,} more" if lost[5:] else "")
     return (
-        f"{one_line(name)}: no row has this key now: {shown}. If it was deleted already, this is right. Otherwise look"
+        f"{spelled(name)}: no row has this key now: {shown}. If it was deleted already, this is right. Otherwise look"
         " at the key: `clinic-backups find` says whether a backup has it."
     )
 
@@ -187,10 +188,10 @@ def _require_own(
             )
             own |= {number for (number,) in reader.ask(found, None, f"asking whose the named rows of {name} are")}
     except ClinicBackupsError as error:
-        return f"Whether the named rows of {one_line(name)} are this clinic's was not checked: {error.message}"
+        return f"Whether the named rows of {spelled(name)} are this clinic's was not checked: {error.message}"
     if len(own) < len(keys):
         raise PermanentError(
-            f"{len(keys) - len(own):,} of the named rows of {one_line(name)} are there and are not rows of clinic"
+            f"{len(keys) - len(own):,} of the named rows of {spelled(name)} are there and are not rows of clinic"
             f" {clinic_id}.",
             hint="Nothing was recorded. Look at the keys and at --clinic. If such a row was this clinic's when its"
             " backups were made and has moved since, give --moved.",

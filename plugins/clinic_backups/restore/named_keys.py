@@ -20,6 +20,7 @@ from clinic_backups.base.row_key import PART, bare_type, example
 from clinic_backups.base.table import Column
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.link_values import Equality, equality_of
+from clinic_backups.tenant.declarations import spelled
 from clinic_backups.tenant.operators import Operator
 
 Parts = tuple[str, ...]
@@ -52,16 +53,16 @@ class KeyColumns:
         """The error for a part that is no value of a column."""
         why = f"{one_line(part)[:60]!r} is no value of {one_line(column.name)} ({column.shown_type})."
         if set(part) & set("{}[]()"):
-            more += f"A key with a comma is written as JSON: '{self.table}:[\"{{1,2}}\"]'. "
+            more += f"A key with a comma is written as JSON: '{spelled(self.table)}:[\"{{1,2}}\"]'. "
         return self._error(why, more)
 
     def _error(self, why: str, more: str = "") -> SettingsError:
         types = [column.shown_type for column in self.columns]
         names = PART.join(one_line(column.name) for column in self.columns)
         return SettingsError(
-            f"A named row of {self.table} is not named by a key of that table: {why}",
+            f"A named row of {spelled(self.table)} is not named by a key of that table: {why}",
             hint=f"Its key is {names}, of the type {PART.join(types)}. {more}"
-            f"For instance: {self.table}:{example(types)}",
+            f"For instance: {spelled(self.table)}:{example(types)}",
         )
 
     def read(self, key: str, read_way: Callable[[Parts], Parts]) -> Parts:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.table import Table
-from clinic_backups.base.text import one_line
+from clinic_backups.base.text import one_line, quoted_table
+from clinic_backups.tenant.declarations import spelled
 
 Parts = Mapping[str, Collection[str]]
 """By table, its partitions and heirs."""
@@ -41,16 +44,27 @@ def require_known(wanted: Collection[str], known: Collection[str], parts: Callab
     for name in unknown:
         if there := _has_rows_of(name, known, parts_of):
             raise SettingsError(
-                f"The backup has no table {one_line(name)}: it has its rows as rows of"
-                f" {', '.join(one_line(each) for each in there)}.",
-                hint=f"Name the rows there: {' or '.join(f'--rows {one_line(each)}:KEY' for each in there)}",
+                f"The backup has no table {spelled(name)}: it has its rows as rows of"
+                f" {', '.join(map(spelled, there))}.",
+                hint=f"Name the rows there: {' or '.join(map(rows_of, there))}",
             )
+    if plain := [each for each in sorted(known) if {spelled(each), quoted_table(each)} & {*unknown} - {each}]:
+        # Commands have removed quotes already.
+        raise SettingsError(
+            f"The backup has no table {', '.join(map(one_line, unknown))}.",
+            hint=f"In a conf and in the API, a table's name stands without quotes: {', '.join(map(json.dumps, plain))}",
+        )
     meant = list(dict.fromkeys(near for name in unknown for near in _near(name, known)))
-    every = f"The backup has {', '.join(one_line(name) for name in sorted(known))}."
+    every = f"The backup has {', '.join(map(spelled, sorted(known)))}."
     raise SettingsError(
-        f"The backup has no table {', '.join(one_line(name) for name in unknown)}.",
-        hint=f"Did you mean {', '.join(map(one_line, meant))}? {every}" if meant else every,
+        f"The backup has no table {', '.join(map(spelled, unknown))}.",
+        hint=f"Did you mean {', '.join(map(spelled, meant))}? {every}" if meant else every,
     )
+
+
+def rows_of(table: str) -> str:
+    """How a command names rows of a table."""
+    return f"--rows {shlex.quote(f'{spelled(table)}:KEY')}"
 
 
 def _has_rows_of(name: str, known: Collection[str], parts: Parts) -> list[str]:
@@ -61,7 +75,7 @@ def _has_rows_of(name: str, known: Collection[str], parts: Parts) -> list[str]:
 
 def _near(name: str, known: Collection[str]) -> Iterator[str]:
     """The same name in other schemas; if there is none, names with a few different letters."""
-    bare = name.rpartition(".")[2].lower()
+    bare = (name.partition(".")[2] or name).lower()
     by_name = {one: one.partition(".")[2].lower() for one in sorted(known)}
     near = get_close_matches(bare, list(by_name.values()), n=2)
     yield from [one for one, own in by_name.items() if own == bare] or [

@@ -12,6 +12,7 @@ from clinic_backups.base.text import one_line, shown_line
 from clinic_backups.catalog.restores import RestoreMode, RestoreRecord
 from clinic_backups.restore.plan import RestorePlan, TablePlan, Target
 from clinic_backups.restore.request import RestoreRequest
+from clinic_backups.tenant.declarations import spelled
 
 NOT_COMPARED = (
     "It was not compared with the database that backups are read from: the connection clinic_db is not defined here"
@@ -49,7 +50,7 @@ def _lines(plan: RestorePlan) -> Iterator[str]:
     yield from (f"Attention: {note}" for note in plan.notes)
     for table in plan.tables:
         if table.writes or table.notes:
-            yield f"{table.table}: {_counts(table)}"
+            yield f"{spelled(table.table)}: {_counts(table)}"
             yield from (f"  {note}" for note in table.notes)
     if plan.writes:
         yield f"{plan.writes:,} rows would be written."
@@ -62,14 +63,14 @@ def left_as_they_are(record: RestoreRecord) -> Iterator[str]:
     """The rows that a restore in the mode ``live`` did not touch, table by table."""
     if record.mode == "live":
         for table in RestorePlan.from_json(record.plan).tables:
-            yield from (one_line(f"{table.table}: {note}") for note in table.notes)
+            yield from (one_line(f"{spelled(table.table)}: {note}") for note in table.notes)
 
 
 def undo_command(record: RestoreRecord, request: RestoreRequest) -> str:
     """The command that undoes the restore: of the restored tables, in the same database."""
     words = ["clinic-backups", "restore", "--clinic", str(record.clinic_id)]
     for table in record.tables:
-        words += ["--table", table]
+        words += ["--table", spelled(table)]
     if request.other_database:
         words.append("--other-database")
     return one_line(shlex.join([*words, "--backup", str(record.safety_backup_id)]))

@@ -317,7 +317,7 @@ def _tables(value: object) -> tuple[str, ...]:
         return ()
     # A table's name without its schema is checked later, when the backup's tables are known.
     if not isinstance(value, list) or not all(
-        isinstance(name, str) and name.isprintable() and 0 < len(name) <= 130 and name.count(".") <= 1 for name in value
+        isinstance(name, str) and name.isprintable() and 0 < len(name) <= 130 for name in value
     ):
         raise SettingsError(
             "tables is not a list of tables.", hint='For instance: ["public.usuarios_paciente"]; all when left out.'

@@ -20,7 +20,7 @@ LONGEST_SEARCH = 200
 LONGEST_RUN_ID = 250
 FLASHES = ("backing_up", "planning", "holding", "releasing", "verifying", "exporting", "approved", "rejected")
 """The messages about an action just done. The address holds only one of these names, never a text."""
-TableName = Annotated[str, StringConstraints(pattern=r"^[^.\x00]{1,63}\.[^.\x00]{1,63}$")]
+TableName = Annotated[str, StringConstraints(pattern=r"^[^.\x00]{1,63}\.[^\x00]{1,63}$")]
 Line = Annotated[str, Form(max_length=2000)]
 """Notes and reasons. Longer than what is kept of them, so that a pasted text is cut instead of refused."""
 MOST_TABLES = 500
