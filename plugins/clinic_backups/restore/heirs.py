@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from clinic_backups.base.table import Table
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenTable
-from clinic_backups.restore.meant_columns import columns_in, is_another, is_this_one
+from clinic_backups.restore.meant_columns import columns_in, is_this_one, meant_among, was_made_again
 from clinic_backups.restore.table_rules import Reference
-from clinic_backups.tenant.drift import Drift
+from clinic_backups.tenant.drift import FILE, Drift
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,34 @@ class Request:
     :param key: the columns that name them; empty for the table's own key, and none if they are not in the backup, or
         cannot be told. An heir need not have its parent's key.
     :param types: of these columns, as the rows were named; empty if nobody knows.
+    :param unclear: the backup's tables of which nobody can tell which one is meant.
     """
 
     rows: ForgottenTable
     key: tuple[str, ...] | None = ()
     types: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
 
     @property
     def said(self) -> str:
         """The columns by which the rows were named, for people; empty if nobody knows."""
         return ", ".join(column.name for column in self.rows.meant.columns) if self.rows.meant else ""
+
+    def lacking(self, who: str, no_key: str) -> str:
+        """Why it cannot be told which rows are meant. It continues a sentence.
+
+        :param who: who lacks the columns. :param no_key: the same without columns.
+        """
+        if self.unclear:
+            names = one_line(", ".join(self.unclear))
+            return f", and {FILE} does not say which of these tables of the backup had their name then: {names}"
+        return f" by values of columns ({one_line(self.said)}) that {who} as they were then" if self.said else no_key
+
+    def hint(self, otherwise: str) -> str:
+        """The remedy. :param otherwise: the one that always helps."""
+        if self.unclear:
+            return f"If a line of {FILE} is missing, or is not true any more, correct it. {otherwise}"
+        return f"If the columns were renamed, say so in {FILE}. {otherwise}" if self.said else otherwise
 
 
 def same(name: str) -> str:
@@ -60,14 +79,24 @@ def requests_for(
     for recorded, requests in forgotten.items():
         for each in requests:
             meant = each.meant
-            itself = [name for name, table in tables.items() if meant and is_this_one(meant, table, database)]
-            alike = [tables[name] for name, is_part in named[recorded] if not is_part]
-            for name, is_part in dict([*((name, False) for name in itself), *named[recorded]]).items():
-                if meant is None:
+            if meant is None:
+                for name, _ in named[recorded]:
                     found.setdefault(name, []).append(Request(each))
-                elif is_part or not is_another(meant, tables[name], alike, database, recorded, then(name)):
-                    key = columns_in(meant, tables[name], database, drift, {name, then(name), recorded})
-                    types = tuple(column.type for column in meant.columns)
+                continue
+            itself = [name for name, table in tables.items() if is_this_one(meant, table, database)]
+            namesakes = dict.fromkeys([*itself, *(name for name, is_part in named[recorded] if not is_part)])
+            among = meant_among(meant, {then(name): tables[name] for name in namesakes}, database, recorded, drift)
+            unclear = tuple(sorted(among)) if len(among) > 1 else ()
+            # A table that was made again has the rows of the meant one, which may be there as well.
+            again = [name for name in namesakes if then(name) == recorded and was_made_again(recorded, drift)]
+            parts = [name for name, is_part in named[recorded] if is_part]
+            alike = [name for name in namesakes if then(name) in among]
+            for name in dict.fromkeys([*alike, *(again if itself else ()), *parts]):
+                key = columns_in(meant, tables[name], database, drift, {name, then(name), recorded})
+                types = tuple(column.type for column in meant.columns)
+                if unclear and name in alike:
+                    found.setdefault(name, []).append(Request(each, None, types, unclear))
+                else:
                     found.setdefault(name, []).append(Request(each, key, types))
     return with_heirs(found, tables, then)
 

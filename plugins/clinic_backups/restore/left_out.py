@@ -150,14 +150,12 @@ class LeftOut:
         for name in sorted(self._forgotten):
             for each in self._forgotten[name]:
                 if self._key_places(name, each) is None:
-                    lacking = (
-                        f" by values of columns ({each.said}) that the backup does not have as they were then"
-                        if each.said
-                        else ", and the backup has no primary key of it"
-                    )
+                    lacking = each.lacking("the backup does not have", ", and the backup has no primary key of it")
                     raise CannotTell(
                         f"Rows of {name} were forgotten{lacking}. So it cannot be told which rows must not come back.",
-                        hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
+                        hint=each.hint(
+                            f"Leave out {name} and the tables that refer to it, if the command takes tables."
+                        ),
                     )
         tables = set(self.concerned)
         while tables:
