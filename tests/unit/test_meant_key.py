@@ -9,7 +9,7 @@ import pytest
 from clinic_backups.base.forgotten import ForgottenRecord
 from clinic_backups.base.meant_key import MEANT, MeantColumn, MeantKey, are_alike
 from clinic_backups.base.table import Column, Table
-from clinic_backups.restore.meant_columns import columns_in, meant_among, was_made_again
+from clinic_backups.restore.meant_columns import columns_in, is_gone, meant_among, was_made_again
 from clinic_backups.stores.forgotten_requests import _Document
 from clinic_backups.tenant.drift import Drift, parse
 
@@ -115,6 +115,27 @@ def test_the_meant_table_is_found_by_numbers_and_else_by_lines_or_all_are_said(
 ) -> None:
     namesakes = {name: table("id", oid=oid, name=name) for name, oid in there.items()}
     assert meant_among(MEANT_ID, namesakes, database, recorded, parse(lines)) == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "database", "oid", "expected"),
+    [
+        ([1, 2], HERE, 10, False), ([2, 3], HERE, 10, True), ([2, 3], None, 10, False), ([2, 3], HERE, 11, False),
+        ([None, 3], HERE, 10, False), ([], HERE, 10, False),
+    ],
+)  # fmt: skip
+def test_only_numbers_prove_that_a_meant_column_was_dropped(
+    numbers: list[int | None], database: str | None, oid: int, expected: bool
+) -> None:
+    columns = tuple(Column(f"c{each}", "integer", True, None, "", None, number=each) for each in numbers)
+    assert is_gone(MEANT_ID, Table("s.p", columns, (), (), oid), database) is expected
+
+
+def test_a_column_that_is_not_there_yet_was_not_dropped() -> None:
+    """A server that went back in time makes later backups of an earlier state."""
+    late = MeantKey(HERE, 10, (MeantColumn("id", "integer", 3),))
+    assert not is_gone(late, table("c", "n"), HERE)
+    assert not is_gone(MeantKey(HERE, 10, (*MEANT_ID.columns, *late.columns)), table("c", "n"), HERE)
 
 
 def test_the_last_line_of_a_name_says_whether_the_table_was_made_again() -> None:

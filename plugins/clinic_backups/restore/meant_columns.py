@@ -16,6 +16,18 @@ def is_this_one(meant: MeantKey, table: Table, database: str | None) -> bool:
     return table.oid is not None and table.oid == meant.oid and is_same(meant.database, database)
 
 
+def is_gone(meant: MeantKey, table: Table, database: str | None) -> bool:
+    """Whether the numbers say that a table is the meant one, and that a meant column of it was dropped.
+
+    A larger number proves that the column was there before. A server that went back in time may not have it yet.
+    """
+    there = [column.number for column in table.columns if column.number is not None]
+    asked = [column.number for column in meant.columns if column.number is not None]
+    gone = {*asked} - {*there}
+    are_known = len(there) == len(table.columns) and len(asked) == len(meant.columns)
+    return is_this_one(meant, table, database) and are_known and bool(gone) and max(gone) < max(there, default=0)
+
+
 def meant_among(
     meant: MeantKey, namesakes: Mapping[str, Table], database: str | None, recorded: str, drift: Drift
 ) -> list[str]:
