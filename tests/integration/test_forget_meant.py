@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clinic_backups.base.postgres_tools import find_tool
 from tests.integration.test_cli import run as run
 from tests.integration.test_forgotten_links import KEPT, MARK, OF, OWN, Site
 from tests.integration.test_forgotten_links import make as make
@@ -44,6 +47,16 @@ KEY = f"CREATE TABLE s.p (id int PRIMARY KEY, {OF}, n text);"
 ROWS = f"INSERT INTO s.p VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}');"
 HEIR = f"CREATE TABLE s.persona (id int PRIMARY KEY, {OF}, n text);"
 NOTE = f"CREATE TABLE s.nota (id int PRIMARY KEY, {OF}, persona_id int NOT NULL{{more}}, q text);"
+GENTE = "SELECT t.* FROM s.gente AS t WHERE " + OWN
+RENAMED = [
+    "DELETE FROM s.persona WHERE id = 43", "ALTER TABLE s.persona RENAME TO gente",
+    HEIR, f"INSERT INTO s.persona VALUES (43, 1, '{KEPT}'), (45, 1, '{KEPT}')",
+]  # fmt: skip
+EXCHANGED = ["ALTER TABLE s.p RENAME TO x", "ALTER TABLE s.q RENAME TO p", "ALTER TABLE s.x RENAME TO q"]
+NEW_KEY = [
+    "DELETE FROM s.p WHERE id = 43", "ALTER TABLE s.p DROP CONSTRAINT p_pkey", "ALTER TABLE s.p RENAME id TO old_id",
+    "ALTER TABLE s.p ADD id uuid PRIMARY KEY DEFAULT gen_random_uuid()",
+]  # fmt: skip
 CASES = {
     "an heir has a key of its own": Case(
         HEIR + "CREATE TABLE s.vieja (num int PRIMARY KEY) INHERITS (s.persona);"
@@ -142,6 +155,25 @@ CASES = {
          f"INSERT INTO s.persona VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}')"],
         ["DELETE FROM s.persona WHERE id = 43"],
         {"drift.txt": "s.persona -> s.gente\n", "extract/s.gente.sql": "SELECT t.* FROM s.gente AS t WHERE " + OWN},
+    ),
+    "a new table got the name after the request, and no line says so": Case(
+        HEIR + f"INSERT INTO s.persona VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}')", "persona", ["s.persona:43"],
+        RENAMED, files={"extract/s.gente.sql": GENTE}, before=True, code=1,
+    ),
+    "two tables exchanged their names after the request, and no line says so": Case(
+        KEY + f"CREATE TABLE s.q (id int PRIMARY KEY, {OF}, n text);" + ROWS
+        + f"INSERT INTO s.q VALUES (43, 1, '{KEPT}'), (45, 1, '{KEPT}')", "p q", ["s.p:43"],
+        ["DELETE FROM s.p WHERE id = 43", *EXCHANGED], before=True, code=1,
+    ),
+    "another column got the key's name after the request, and no line says so": Case(
+        KEY + ROWS, "p", ["s.p:43"], NEW_KEY, before=True, code=1,
+    ),
+    "the table was copied, and the old one was kept": Case(
+        KEY + ROWS, "p", ["s.p:43"],
+        ["ALTER TABLE s.p RENAME TO p_old", "ALTER TABLE s.p_old RENAME CONSTRAINT p_pkey TO p_old_pkey", KEY,
+         "INSERT INTO s.p SELECT * FROM s.p_old"],
+        ["DELETE FROM s.p WHERE id = 43", "DELETE FROM s.p_old WHERE id = 43"],
+        {"drift.txt": "s.p -> s.p\n", "extract/s.p_old.sql": "SELECT t.* FROM s.p_old AS t WHERE " + OWN}, before=True,
     ),
 }  # fmt: skip
 
@@ -297,20 +329,165 @@ def test_a_recovery_of_an_older_backup_follows_the_request_of_the_store(make: Ca
     kept = [row for table in tables for row in site.rig.everything()[table] if MARK not in row]
     site.rig.execute(*case.migrations, *grants(site.rig.database))
     site.forget(*case.named)
+    assert sorted(recovered(site, tables)[1:]) == sorted(kept)
+
+
+def recovered(site: Site, tables: Sequence[str], *words: str) -> list[str]:
+    """The rows of tables in a new database that is made from the store alone."""
     postgres, target = site.rig.database.postgres, f"{site.rig.database.name}_new"
     with closing(postgres.connect("postgres")) as connection:
         connection.autocommit = True
         connection.cursor().execute(f"CREATE DATABASE {target} TEMPLATE template0")
     try:
         none = {"AIRFLOW_CONN_CLINIC_DB": None, "AIRFLOW_CONN_BACKUP_CATALOG": None}
-        site.run("recover", "--target", "new", **(site.variables | none | {"AIRFLOW_CONN_NEW": postgres.uri(target)}))
-        found = list[str]()
+        variables = site.variables | none | {"AIRFLOW_CONN_NEW": postgres.uri(target)}
+        done = site.run("recover", "--target", "new", *words, **variables)
+        found = [" ".join(done.err.split())]
         with closing(postgres.connect(target)) as connection, connection.cursor() as cursor:
             for table in tables:
-                cursor.execute(f"SELECT t::text FROM ONLY {table} AS t ORDER BY 1")
-                found += [row for (row,) in cursor.fetchall()]
+                cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (table,))
+                if cursor.fetchone() == (True,):
+                    cursor.execute(f"SELECT t::text FROM ONLY {table} AS t ORDER BY 1")
+                    found += [row for (row,) in cursor.fetchall()]
     finally:
         with closing(postgres.connect("postgres")) as connection:
             connection.autocommit = True
             connection.cursor().execute(f"DROP DATABASE {target} WITH (FORCE)")
-    assert sorted(found) == sorted(kept)
+    return found
+
+
+NEW_UUID = [
+    "DELETE FROM s.p WHERE id = 43", "ALTER TABLE s.p DROP COLUMN id",
+    "ALTER TABLE s.p ADD uid uuid PRIMARY KEY DEFAULT gen_random_uuid()",
+]  # fmt: skip
+PAST = "request 1 was made before the columns of the key were dropped (id)"
+
+
+def said_by(done: Any) -> str:
+    return " ".join((done.out + done.err).split())
+
+
+def test_a_backup_after_the_key_was_dropped_is_usable_and_says_what_it_cannot_leave_out(
+    make: Callable[..., Site], tmp_path: Path
+) -> None:
+    site = make(KEY + ROWS + "INSERT INTO s.p VALUES (50, 2, 'dos')", tables="p")
+    older = site.backup()
+    site.forget("s.p:43")
+    site.rig.execute(*NEW_UUID, *grants(site.rig.database))
+    site("backup", "--all", "--allow-gaps")
+    (backup,) = {each["backup_id"] for each in site("list", "--clinic", "1", "--json").json()} - {older}
+    now = site.rig.everything()
+    words = ("export", "--format", "csv", "--output")
+    assert PAST in said_by(site(*words, str(tmp_path / "new"), "--backup", backup))
+    assert site.texts(tmp_path / "new").count(KEPT) == 1
+    site(*words, str(tmp_path / "old"), "--backup", older)
+    assert MARK not in site.texts(tmp_path / "old")
+    target = {"AIRFLOW_CONN_RESTORE_TARGET": site.rig.database.postgres.uri(site.rig.database.name)}
+    assert PAST in said_by(site("restore-into", "--clinic", "1", "--schema", "copia", "--backup", backup, **target))
+    site.rig.execute("DELETE FROM s.p WHERE c = 1")
+    shown = said_by(site("diff", backup, "now", "--clinic", "1", "--values"))
+    assert KEPT in shown
+    assert PAST in shown
+    assert PAST in said_by(site("restore", "--clinic", "1", "--backup", backup, "--yes"))
+    assert site.rig.everything() == now
+    assert PAST in _certified(site)
+    said, *rows = recovered(site, ["s.p"])
+    assert sorted(rows) == sorted(now["s.p"])
+    assert "Erasure requests of 20" in said
+    assert "dropped (id)" in said
+
+
+def _certified(site: Site) -> str:
+    (drilled,) = site("drill", "--clinic", "1", "--json").json()
+    assert drilled["outcome"] == "proven"
+    return said_by(site("certificate", "show", str(drilled["number"]), "--json"))
+
+
+def test_a_drill_fails_where_a_recovery_refuses(make: Callable[..., Site]) -> None:
+    """The backup is older than the request, and does not have its column. So the row may be in it."""
+    site = make(KEY + ROWS, tables="p")
+    site("backup", "--all", "--allow-gaps")
+    site.rig.execute(
+        "ALTER TABLE s.p ADD code text", "UPDATE s.p SET code = 'x' || id", "ALTER TABLE s.p DROP CONSTRAINT p_pkey",
+        "ALTER TABLE s.p ADD PRIMARY KEY (code)",
+    )  # fmt: skip
+    site.forget("s.p:x43")
+    words, *rows = recovered(site, ["s.p"])
+    assert "cannot be told" in words
+    assert not rows
+    done = site.run("drill", "--clinic", "1", **site.variables)
+    assert done.code
+    assert "cannot be told" in said_by(done)
+
+
+MOVED = {
+    "a new table has the name": Case(
+        HEIR + f"INSERT INTO s.persona VALUES (43, 1, '{MARK}'), (44, 1, '{KEPT}')", "persona", ["s.persona:43"],
+        RENAMED, files={"drift.txt": "s.persona -> s.gente\n", "extract/s.gente.sql": GENTE},
+    ),
+    "another column has the key's name": Case(
+        KEY + ROWS, "p", ["s.p:43"], NEW_KEY, files={"drift.txt": "s.p: id -> old_id\n"}
+    ),
+    "two tables exchanged their names": Case(
+        KEY + f"CREATE TABLE s.q (id int PRIMARY KEY, {OF}, n text);" + ROWS
+        + f"INSERT INTO s.q VALUES (43, 1, '{KEPT}'), (45, 1, '{KEPT}')", "p q", ["s.p:43"],
+        ["DELETE FROM s.p WHERE id = 43", *EXCHANGED], files={"drift.txt": "s.p -> s.x\ns.q -> s.p\ns.x -> s.q\n"},
+        code=1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MOVED.values(), ids=MOVED)
+def test_a_request_means_the_same_after_a_migration_and_a_move_to_another_server(
+    make: Callable[..., Site], tmp_path: Path, case: Case
+) -> None:
+    """There all numbers are others. What the lines do not tell is refused, and the message says where to write it."""
+    site = make(case.ddl, tables=case.tables)
+    site.backup()
+    site.forget(*case.named)
+    site.rig.execute(*case.migrations, *grants(site.rig.database))
+    for name, text in case.files.items():
+        (site.rig.settings.sql_dir / name).write_text(text)
+    tables = [name for name in site.rig.everything() if name != "s.clinic"]
+    with moved(site) as rows:
+        now = [rows(name) for name in tables]
+        backup = site.backup()
+        words = ("export", "--backup", backup, "--format", "csv", "--output", str(tmp_path / "out"))
+        done = site(*words, code=case.code)
+        if case.code:
+            assert "drift.txt does not say which of these tables" in " ".join(done.err.split())
+        else:
+            assert site.texts(tmp_path / "out").count(KEPT) == str(now).count(KEPT)
+        done = site("restore", "--clinic", "1", "--backup", backup, "--yes", code=case.code)
+        assert case.code == 0 or "correct it" in " ".join(done.err.split())
+        assert [rows(name) for name in tables] == now
+
+
+@contextmanager
+def moved(site: Site) -> Iterator[Callable[[str], list[str]]]:
+    """The database after ``pg_dump`` and ``pg_restore``. Gives the rows of a table there."""
+    database, postgres = site.rig.database, site.rig.database.postgres
+    old, new = database.name, f"{database.name}_moved"
+    with closing(postgres.connect("postgres")) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(f"CREATE DATABASE {new} TEMPLATE template0")
+    try:
+        dump, load = (str(find_tool(name, at_least=17).path) for name in ("pg_dump", "pg_restore"))
+        made = subprocess.run([dump, "-Fc", "-d", postgres.uri(old)], capture_output=True, check=True)
+        subprocess.run([load, "-d", postgres.uri(new)], input=made.stdout, check=True)
+        site.variables |= {
+            "AIRFLOW_CONN_CLINIC_DB": database.reader_uri.replace(old, new),
+            "AIRFLOW_CONN_RESTORE_DB": database.restorer_uri.replace(old, new),
+            "AIRFLOW_CONN_BACKUP_CATALOG": database.catalog_uri,
+        }
+
+        def rows(table: str) -> list[str]:
+            with closing(postgres.connect(new)) as connection, connection.cursor() as cursor:
+                cursor.execute(f"SELECT t::text FROM ONLY {table} AS t ORDER BY 1")
+                return [row for (row,) in cursor.fetchall()]
+
+        yield rows
+    finally:
+        with closing(postgres.connect("postgres")) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f"DROP DATABASE {new} WITH (FORCE)")

@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -44,10 +45,12 @@ class ForgottenTable:
     :param by_secret: the hashes, with the key with which they were made. There are several if the catalog took
         requests of another one over.
     :param meant: which table and columns they are about; none if they do not say it.
+    :param requests: the number of each in this catalog, or 0, and its moment.
     """
 
     by_secret: tuple[tuple[bytes, frozenset[bytes]], ...] = field(repr=False)
     meant: MeantKey | None = None
+    requests: tuple[tuple[int, datetime], ...] = ()
 
     @property
     def hashes(self) -> frozenset[bytes]:
@@ -215,6 +218,7 @@ def by_table(records: Iterable[ForgottenRecord], secrets: Mapping[str, Forgotten
     :raises PermanentError: the secret of one of them is not there, so its row would come back.
     """
     hashes: dict[str, dict[MeantKey | None, dict[bytes, list[bytes]]]] = {}
+    requests: dict[tuple[str, MeantKey | None], list[tuple[int, datetime]]] = {}
     for record in records:
         if record.key_id not in secrets:
             raise PermanentError(
@@ -224,15 +228,19 @@ def by_table(records: Iterable[ForgottenRecord], secrets: Mapping[str, Forgotten
             )
         secret = secrets[record.key_id].of_table(record.clinic_id, record.table)
         hashes.setdefault(record.table, {}).setdefault(record.meant, {}).setdefault(secret, []).extend(record.hashes)
+        requests.setdefault((record.table, record.meant), []).append((record.number, record.at))
     return ForgottenOfClinic(
         {
             name: tuple(
-                ForgottenTable(tuple((secret, frozenset(each)) for secret, each in by_secret.items()), meant)
+                ForgottenTable(
+                    tuple((secret, frozenset(each)) for secret, each in by_secret.items()), meant,
+                    tuple(requests[name, meant]),
+                )
                 for meant, by_secret in by_meant.items()
             )
             for name, by_meant in hashes.items()
         }
-    )
+    )  # fmt: skip
 
 
 def _stored(meant: MeantKey | None) -> dict[str, Any] | None:

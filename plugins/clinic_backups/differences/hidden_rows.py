@@ -45,8 +45,9 @@ class HiddenRows:
         found, whole, renamed, now = list[LeftOut](), set[str](), drift(), links(clinic_id)
         for side in sides:
             left_out = asked_about(
-                side.tables, requests, renamed, tables=tables, links=now or (), database=side.database
-            )
+                side.tables, requests, renamed, tables=tables, links=now or (), database=side.database,
+                moment=side.moment,
+            )  # fmt: skip
             if left_out is None:
                 continue
             try:
@@ -69,6 +70,7 @@ class HiddenRows:
                 )
                 for name in sorted(self.whole)
             ),
+            *dict.fromkeys(said for side in self.sides for said in side.past_notes),
         ]
 
     def shown(self, row: RowDifference) -> RowDifference:

@@ -166,6 +166,7 @@ class RecordHistory:
             }
             here = {name for each in names.values() for name in each}
             left_out = looked_for(self._archives, fetched, forgotten, drift, tables=here, links=links or ())
+            self.notes += [said for said in (left_out.past_notes if left_out else ()) if said not in self.notes]
             for place, record in found.items() if left_out is not None else ():
                 if left_out is None or record.last_in != backup_id:
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
 from typing import Protocol
@@ -51,6 +52,10 @@ class Side(Protocol):
     @property
     def database(self) -> str | None:
         """The database that it is of, see ``source_database``; none if that is not known."""
+
+    @property
+    def moment(self) -> datetime:
+        """The moment of its rows."""
 
     def rows(self, name: str) -> int | None:
         """How many rows a table has; none if that is not known without reading them."""
@@ -113,6 +118,10 @@ class BackupSide:
     def database(self) -> str | None:
         return self._backup.manifest.database
 
+    @property
+    def moment(self) -> datetime:
+        return self._backup.manifest.snapshot_at
+
     def blocks(self, name: str) -> BlockList:
         """All blocks of a table."""
         return self._contents[name].blocks
@@ -166,6 +175,10 @@ class DatabaseSide:
     @cached_property
     def database(self) -> str | None:
         return identity_of(self._snapshot)
+
+    @cached_property
+    def moment(self) -> datetime:
+        return self._snapshot.time()
 
     def rows(self, name: str) -> int | None:
         return None

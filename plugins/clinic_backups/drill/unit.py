@@ -208,9 +208,10 @@ class UnitDrill:
             keys = self._definition.foreign_keys()
             leaving = leaving_out(self._archives, fetched, requests, self._folder.drift(), links=keys)
         except PermanentError as error:
-            drilled.checks.append(Check("forgotten rows", "not possible", error.message))
+            # A recovery stops there as well.
+            drilled.require("forgotten rows", [error.message.rstrip(".")], "", error.hint)
             return
-        said = " ".join(leaving.said.values()) if leaving is not None else "the backup has none"
+        said = " ".join((*leaving.said.values(), *leaving.past)) if leaving is not None else "the backup has none"
         drilled.checks.append(Check("forgotten rows", "passed", said))
 
     @contextmanager

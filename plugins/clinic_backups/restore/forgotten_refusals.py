@@ -54,7 +54,7 @@ def without_key(shapes: Mapping[str, Shape], forgotten: Mapping[str, Collection[
         Refusal(
             name,
             f"Rows of {name} were forgotten{_lacking(lacking)}. So it cannot be told which rows must not come back.",
-            f"Restore without {name} and the tables that refer to it.",
+            lacking.hint(f"Restore without {name} and the tables that refer to it."),
         )
         for name in sorted(forgotten) if name in shapes
         for lacking in [each for each in forgotten[name] if not keys_of(shapes[name], each)][:1]
@@ -62,9 +62,9 @@ def without_key(shapes: Mapping[str, Shape], forgotten: Mapping[str, Collection[
 
 
 def _lacking(request: Request) -> str:
-    if request.said:
-        return f" by values of columns ({request.said}) that table and backup do not both have as they were then"
-    return ", and it has no primary key, neither now nor in the backup"
+    return request.lacking(
+        "table and backup do not both have", ", and it has no primary key, neither now nor in the backup"
+    )
 
 
 def keys_of(shape: Shape, request: Request) -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from clinic_backups.restore import table_notes
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.forgotten_refusals import apart, concerned, keys_of, needed_tables, without_key
-from clinic_backups.restore.heirs import Request, links_with_heirs, requests_for
+from clinic_backups.restore.heirs import Request, in_force, links_with_heirs, past_notes, requests_for
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.staging import Staged, joining_links
 from clinic_backups.restore.table_rules import CASCADE, Reference, read_references
@@ -43,9 +43,11 @@ class Forgetting:
         self._described = {name: content.table for name, content in migrated.manifest.tables.items()}
         self._then = lambda name: migrated.names.get(name, name)
         # Requests before and after a renaming have different names, and each name has its own key.
-        self._tables = requests_for(
-            self._described, forgotten.tables, migrated.drift, self._then, migrated.manifest.database
-        )
+        found = requests_for(
+            self._described, forgotten.tables, migrated.drift, self._then, migrated.manifest.database,
+            migrated.manifest.snapshot_at,
+        )  # fmt: skip
+        self._tables, self._past = in_force(found), past_notes(found)
         self.concerned: set[str] = set()
         self.left_out: dict[str, int] = {}
         self.unlinked: set[str] = set()
@@ -75,6 +77,9 @@ class Forgetting:
         note: Callable[[str, str], object],
     ) -> None:
         """Take these rows out of those that are wanted of the backup."""
+        for name in staged:
+            for said in self._past.get(name, ()):
+                note(name, said)
         if self.concerned & staged.keys():
             rows = ForgottenRows(workspace, staged, self._with_heirs(links))
             self.left_out, self.unlinked = rows.take_out(self._tables, note)

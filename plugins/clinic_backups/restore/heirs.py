@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from clinic_backups.base.table import Table
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenTable
-from clinic_backups.restore.meant_columns import columns_in, is_another, is_this_one
+from clinic_backups.restore import table_notes
+from clinic_backups.restore.meant_columns import columns_in, is_gone, is_this_one, meant_among, was_made_again
 from clinic_backups.restore.table_rules import Reference
-from clinic_backups.tenant.drift import Drift
+from clinic_backups.tenant.drift import FILE, Drift
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,50 @@ class Request:
     :param key: the columns that name them; empty for the table's own key, and none if they are not in the backup, or
         cannot be told. An heir need not have its parent's key.
     :param types: of these columns, as the rows were named; empty if nobody knows.
+    :param unclear: the backup's tables of which nobody can tell which one is meant.
+    :param is_past: the backup was made later, when the table did not have these columns any more. Nothing in it can be
+        recognised, and nothing stays out.
     """
 
     rows: ForgottenTable
     key: tuple[str, ...] | None = ()
     types: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
+    is_past: bool = False
 
     @property
     def said(self) -> str:
         """The columns by which the rows were named, for people; empty if nobody knows."""
         return ", ".join(column.name for column in self.rows.meant.columns) if self.rows.meant else ""
+
+    def lacking(self, who: str, no_key: str) -> str:
+        """Why it cannot be told which rows are meant. It continues a sentence.
+
+        :param who: who lacks the columns. :param no_key: the same without columns.
+        """
+        if self.unclear:
+            names = one_line(", ".join(self.unclear))
+            return f", and {FILE} does not say which of these tables of the backup had their name then: {names}"
+        return f" by values of columns ({one_line(self.said)}) that {who} as they were then" if self.said else no_key
+
+    def hint(self, otherwise: str) -> str:
+        """The remedy. :param otherwise: the one that always helps."""
+        if self.unclear:
+            return f"If a line of {FILE} is missing, or is not true any more, correct it. {otherwise}"
+        return f"If the columns were renamed, say so in {FILE}. {otherwise}" if self.said else otherwise
+
+
+def in_force(found: Mapping[str, Iterable[Request]]) -> dict[str, list[Request]]:
+    """Those of which rows of the backup may have to stay out."""
+    return {name: each for name, requests in found.items() if (each := [one for one in requests if not one.is_past])}
+
+
+def past_notes(found: Mapping[str, Iterable[Request]]) -> dict[str, list[str]]:
+    """By table: a sentence for each of the others."""
+    return {
+        name: each for name, requests in found.items()
+        if (each := [table_notes.asked_before(one.rows.requests, one.said) for one in requests if one.is_past])
+    }  # fmt: skip
 
 
 def same(name: str) -> str:
@@ -47,29 +84,46 @@ def requests_for(
     drift: Drift,
     then: Callable[[str], str] = same,
     database: str | None = None,
+    moment: datetime | None = None,
 ) -> dict[str, list[Request]]:
-    """The requests that hold for each table of a backup.
+    """The requests about each table of a backup.
 
     Somebody may have named a table by another name, or by that of a partition whose rows it has or which it was.
 
     :param then: the name in the backup of a table that has another one in ``tables``.
     :param database: the one that the backup was made of, see ``source_database``; none if that is not known.
+    :param moment: of the backup's rows; none if that is not known.
     """
     found = dict[str, list[Request]]()
     named = {recorded: [*_named(recorded, tables, drift, then)] for recorded in forgotten}
     for recorded, requests in forgotten.items():
         for each in requests:
             meant = each.meant
-            itself = [name for name, table in tables.items() if meant and is_this_one(meant, table, database)]
-            alike = [tables[name] for name, is_part in named[recorded] if not is_part]
-            for name, is_part in dict([*((name, False) for name in itself), *named[recorded]]).items():
-                if meant is None:
+            if meant is None:
+                for name, _ in named[recorded]:
                     found.setdefault(name, []).append(Request(each))
-                elif is_part or not is_another(meant, tables[name], alike, database, recorded, then(name)):
-                    key = columns_in(meant, tables[name], database, drift, {name, then(name), recorded})
-                    types = tuple(column.type for column in meant.columns)
-                    found.setdefault(name, []).append(Request(each, key, types))
+                continue
+            itself = [name for name, table in tables.items() if is_this_one(meant, table, database)]
+            namesakes = dict.fromkeys([*itself, *(name for name, is_part in named[recorded] if not is_part)])
+            among = meant_among(meant, {then(name): tables[name] for name in namesakes}, database, recorded, drift)
+            unclear = tuple(sorted(among)) if len(among) > 1 else ()
+            # A table that was made again has the rows of the meant one, which may be there as well.
+            again = [name for name in namesakes if then(name) == recorded and was_made_again(recorded, drift)]
+            parts = [name for name, is_part in named[recorded] if is_part]
+            alike = [name for name in namesakes if then(name) in among]
+            for name in dict.fromkeys([*alike, *(again if itself else ()), *parts]):
+                key = columns_in(meant, tables[name], database, drift, {name, then(name), recorded})
+                types = tuple(column.type for column in meant.columns)
+                if unclear and name in alike:
+                    found.setdefault(name, []).append(Request(each, None, types, unclear))
+                else:
+                    is_past = _is_later(moment, each) and is_gone(meant, tables[name], database)
+                    found.setdefault(name, []).append(Request(each, None if is_past else key, types, is_past=is_past))
     return with_heirs(found, tables, then)
+
+
+def _is_later(moment: datetime | None, rows: ForgottenTable) -> bool:
+    return moment is not None and bool(rows.requests) and all(at < moment for _, at in rows.requests)
 
 
 def _named(
@@ -96,6 +150,9 @@ def with_heirs(
         for heir in heirs if name in named else ():
             for each in named[name]:
                 request = replace(each, key=tables[name].primary_key if each.key == () else each.key)
+                if each.is_past and {*each.said.split(", ")} & {column.name for column in tables[heir].columns}:
+                    # An heir may have such a column of its own, which stays when its parent's is dropped.
+                    request = replace(request, is_past=False)
                 if request not in found.setdefault(heir, []):
                     found[heir].append(request)
     return found

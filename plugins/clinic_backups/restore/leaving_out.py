@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from clinic_backups.archive.blocks import Block
 from clinic_backups.archive.manifest import TableContent
@@ -38,7 +39,16 @@ class Leaving:
 
     @property
     def notes(self) -> list[str]:
-        """What may belong to such a row and is not left out, as sentences."""
+        """What may be such a row, or belong to one, and is not left out, as sentences."""
+        return [*self.past, *self._not_followed]
+
+    @property
+    def past(self) -> list[str]:
+        """The requests of which nothing can be recognised."""
+        return self.left_out.past_notes
+
+    @property
+    def _not_followed(self) -> list[str]:
         return [
             one_line(f"{link.child}: {table_notes.not_left_out(link.parent, link.columns)}")
             for link in self.left_out.not_followed
@@ -61,16 +71,17 @@ class Leaving:
 
 def asked_about(
     described: Mapping[str, Table], forgotten: ForgottenOfClinic, drift: Drift, *, tables: Collection[str],
-    links: Sequence[Reference], database: str | None = None,
+    links: Sequence[Reference], database: str | None = None, moment: datetime | None = None,
 ) -> LeftOut | None:  # fmt: skip
     """What is to be looked for in one state; none if no table of it has requests. See :func:`looked_for`.
 
     :param described: the tables of the state.
-    :param database: the one that it is of; none if that is not known.
+    :param database: the one that it is of; none if that is not known. :param moment: likewise.
     """
-    named = requests_for(described, forgotten.tables, drift, database=database)
+    named = requests_for(described, forgotten.tables, drift, database=database, moment=moment)
     left_out = LeftOut(described, named, under_old_names(links, described, drift)) if named else None
-    return left_out if left_out is not None and (not tables or left_out.concerned & {*tables}) else None
+    asked = left_out is not None and (not tables or {*left_out.concerned, *left_out.past} & {*tables})
+    return left_out if asked else None
 
 
 def looked_for(
@@ -88,7 +99,13 @@ def looked_for(
     contents = backup.manifest.tables
     described = {name: content.table for name, content in contents.items()}
     left_out = asked_about(
-        described, forgotten, drift or Drift(), tables=tables, links=links, database=backup.manifest.database
+        described,
+        forgotten,
+        drift or Drift(),
+        tables=tables,
+        links=links,
+        database=backup.manifest.database,
+        moment=backup.manifest.snapshot_at,
     )
     if left_out is None:
         return None
@@ -113,7 +130,9 @@ def leaving_out(
     archives: Archives, backup: Fetched, forgotten: ForgottenOfClinic, drift: Drift | None = None, *,
     tables: Collection[str] = (), links: Sequence[Reference] = (),
 ) -> Leaving | None:  # fmt: skip
-    """What stays out of a backup; none if it has no such row. Reads the tables that may have one, twice or more.
+    """What stays out of a backup; none if it has no such row, and there is nothing to say.
+
+    Reads the tables that may have one, twice or more.
 
     The parameters and errors are those of :func:`looked_for`.
     """
@@ -132,6 +151,6 @@ def leaving_out(
     rows, emptied = +left_out.counts, +left_out.emptied
     left_out.counts.clear()
     left_out.emptied.clear()
-    if not rows and not emptied:
+    if not rows and not emptied and not left_out.past:
         return None
     return Leaving(left_out, rows, emptied, {name: each for name, each in rest.items() if name in {*rows, *emptied}})

@@ -18,10 +18,11 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.meant_key import are_alike, type_of
 from clinic_backups.base.row_key import readings_of
 from clinic_backups.base.table import Column, Table
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.forgotten import ForgottenTable
 from clinic_backups.restore.backup_links import BackupLink, Values, links_of, present
 from clinic_backups.restore.forgotten_refusals import concerned
-from clinic_backups.restore.heirs import Request, links_with_heirs
+from clinic_backups.restore.heirs import Request, in_force, links_with_heirs, past_notes
 from clinic_backups.restore.link_values import Equality, Targets, equalities_of
 from clinic_backups.restore.table_rules import CASCADE, Reference
 
@@ -42,6 +43,7 @@ class LeftOut:
     :param tables: those of the backup, all of them: rows may belong to a forgotten one over any table.
     :param forgotten: by the table's name in this backup, see :func:`~clinic_backups.restore.heirs.requests_for`.
     :param links: further links by the backup's names, for instance columns that the database shows to be links.
+    :ivar past: by table, sentences about requests of which nothing can be recognised, so that nothing stays out.
     :ivar counts: by table, how many rows were left out so far.
     :ivar emptied: by table, how many rows got NULL for a link so far.
     """
@@ -52,13 +54,19 @@ class LeftOut:
         forgotten: Mapping[str, Iterable[Request]],
         links: Iterable[Reference] = (),
     ) -> None:
-        every = {name: [each for each in found if each.rows.hashes] for name, found in forgotten.items()}
+        every = {name: [each for each in found if each.rows.hashes] for name, found in in_force(forgotten).items()}
         self._forgotten = {name: each for name, each in every.items() if name in tables and each}
         self._tables = dict(tables)
+        self.past = past_notes(forgotten)
         self._given = list(links)
         self.counts, self.emptied = Counter[str](), Counter[str]()
         self._targets: dict[tuple[str, tuple[str, ...]], dict[tuple[Equality, ...], Targets]] = {}
         """By table and columns that links refer to, and by how they are compared: the values in rows that stay out."""
+
+    @property
+    def past_notes(self) -> list[str]:
+        """The same with the tables' names."""
+        return [one_line(f"{name}: {said}") for name, each in sorted(self.past.items()) for said in each]
 
     @cached_property
     def concerned(self) -> frozenset[str]:
@@ -150,14 +158,12 @@ class LeftOut:
         for name in sorted(self._forgotten):
             for each in self._forgotten[name]:
                 if self._key_places(name, each) is None:
-                    lacking = (
-                        f" by values of columns ({each.said}) that the backup does not have as they were then"
-                        if each.said
-                        else ", and the backup has no primary key of it"
-                    )
+                    lacking = each.lacking("the backup does not have", ", and the backup has no primary key of it")
                     raise CannotTell(
                         f"Rows of {name} were forgotten{lacking}. So it cannot be told which rows must not come back.",
-                        hint=f"Leave out {name} and the tables that refer to it, if the command takes tables.",
+                        hint=each.hint(
+                            f"Leave out {name} and the tables that refer to it, if the command takes tables."
+                        ),
                     )
         tables = set(self.concerned)
         while tables:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from clinic_backups.base.meant_key import MeantColumn, MeantKey
-from clinic_backups.base.table import Table
-from clinic_backups.tenant.drift import Drift, reached
+from clinic_backups.base.meant_key import MeantColumn, MeantKey, are_alike, type_of
+from clinic_backups.base.table import Column, Table
+from clinic_backups.tenant.drift import Drift, TableLine, reached
 from clinic_backups.tenant.source_database import is_same
 
 
@@ -16,22 +16,47 @@ def is_this_one(meant: MeantKey, table: Table, database: str | None) -> bool:
     return table.oid is not None and table.oid == meant.oid and is_same(meant.database, database)
 
 
-def is_another(
-    meant: MeantKey, table: Table, namesakes: Collection[Table], database: str | None, recorded: str, then: str
-) -> bool:
-    """Whether a table cannot be the meant one, though one of its names was the meant one's.
+def is_gone(meant: MeantKey, table: Table, database: str | None) -> bool:
+    """Whether the numbers say that a table is the meant one, and that a meant column of it was dropped.
 
-    :param namesakes: all tables of the backup of which the names say that they may be it.
-    :param recorded: the meant table's name. :param then: the table's name in the backup.
+    A larger number proves that the column was there before. A server that went back in time may not have it yet.
     """
-    if is_this_one(meant, table, database):
-        return False
-    if any(is_this_one(meant, each, database) for each in namesakes):
+    there = [column.number for column in table.columns if column.number is not None]
+    asked = [column.number for column in meant.columns if column.number is not None]
+    gone = {*asked} - {*there}
+    are_known = len(there) == len(table.columns) and len(asked) == len(meant.columns)
+    return is_this_one(meant, table, database) and are_known and bool(gone) and max(gone) < max(there, default=0)
+
+
+def meant_among(
+    meant: MeantKey, namesakes: Mapping[str, Table], database: str | None, recorded: str, drift: Drift
+) -> list[str]:
+    """Which tables of a backup may be the meant one. If there are several, nobody can tell which one it is.
+
+    :param namesakes: by their names in the backup, all of which the numbers or the names say that they may be it.
+    :param recorded: the meant table's name.
+    """
+    numbered = [name for name, table in namesakes.items() if is_this_one(meant, table, database)]
+    if numbered:
         # A part that was attached since has the meant table's rows as well, and no name of it.
-        return True
-    if not meant.is_reused:
-        return False
-    return (table.oid is not None and is_same(meant.database, database)) or then != recorded
+        return numbered
+    if meant.is_reused:
+        here = database if is_same(meant.database, database) else None
+        return [name for name, table in namesakes.items() if name == recorded and (here is None or table.oid is None)]
+    later = [name for name in drift.path(recorded) if name in namesakes]
+    if len(namesakes) > 1 and later and recorded not in drift.path(later[-1])[1:]:
+        # The backup has both, so it was made after the table was renamed, and another one has the old name.
+        return later[-1:]
+    return list(namesakes)
+
+
+def was_made_again(recorded: str, drift: Drift) -> bool:
+    """Whether the last line about a name says that the table was created again with its rows."""
+    return [new for old, new in _table_lines(drift) if old == recorded][-1:] == [recorded]
+
+
+def _table_lines(drift: Drift) -> list[tuple[str, str]]:
+    return [(line.old, line.new) for line in drift.lines if isinstance(line, TableLine)]
 
 
 def columns_in(meant: MeantKey, table: Table, database: str | None, drift: Drift, names: Collection[str]) -> (
@@ -42,7 +67,7 @@ def columns_in(meant: MeantKey, table: Table, database: str | None, drift: Drift
     :param names: all names of the table.
     """
     lines = drift.events({name for each in names for name in drift.path(each)})
-    there = {column.name for column in table.columns}
+    there = {column.name: column for column in table.columns}
     at: Mapping[int | None, str] = {}
     if is_this_one(meant, table, database):
         at = {column.number: column.name for column in table.columns if column.number is not None}
@@ -52,13 +77,15 @@ def columns_in(meant: MeantKey, table: Table, database: str | None, drift: Drift
 
 
 def _column(
-    column: MeantColumn, there: Collection[str], lines: list[tuple[str, str]], at: Mapping[int | None, str]
+    column: MeantColumn, there: Mapping[str, Column], lines: list[tuple[str, str]], at: Mapping[int | None, str]
 ) -> str | None:
     """The name that a column has; none if it is not there, or may be several."""
-    related = _related(column.name, lines) & {*there}
     if column.number is not None and at:
-        numbered = at.get(column.number)
-        return numbered if numbered in related or not related else None
+        return at.get(column.number)
+    related = _related(column.name, lines) & {*there}
+    if len(related) > 1:
+        # Another column got the name, and the key may have become one of another type.
+        related = {name for name in related if are_alike(type_of(there[name]), column.type)}
     return next(iter(related)) if len(related) == 1 else None
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.writing.derived import Derived
@@ -225,6 +227,25 @@ def forgotten(count: int) -> str:
         f"{rows(count)} of the backup {'is' if one else 'are'} left out: {'it was' if one else 'they were'} forgotten,"
         f" or belong{'s' if one else ''} to a row that was. `clinic-backups forget --list` shows when and why."
     )
+
+
+def asked_before(requests: Iterable[tuple[int, datetime]], columns: str) -> str:
+    """About erasure requests of which nothing can be recognised in a later backup.
+
+    :param requests: number, or 0, and moment. :param columns: those by which the rows were named.
+    """
+    numbers = [str(number) for number, _ in requests if number]
+    days = sorted({at.date().isoformat() for _, at in requests})
+    are_several = len(numbers or days) > 1
+    named = f"request{'s' if are_several else ''} {_few(numbers)}" if numbers else f"requests of {_few(days)}"
+    return (
+        f"Erasure {named} {'were' if are_several or not numbers else 'was'} made before the columns of the key were"
+        f" dropped ({one_line(columns)}): a row that was still there then would come back."
+    )
+
+
+def _few(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:5]) + (f" and {len(texts) - 5:,} more" if texts[5:] else "")
 
 
 def unlinked(count: int, columns: Sequence[str]) -> str:

@@ -44,7 +44,11 @@ class Sending:
         self._masking = Masking(tables, self._rules, original.mask_facts)
         self._contents = manifest.tables
         self._left_out = LeftOut(
-            tables, requests_for(tables, intent.forgotten.tables, drift, database=manifest.database), original.links
+            tables,
+            requests_for(
+                tables, intent.forgotten.tables, drift, database=manifest.database, moment=manifest.snapshot_at
+            ),
+            original.links,
         )
         self._sent = {name: RowSet() for name in {*self._rules, *self._left_out.concerned}}
 
@@ -75,7 +79,7 @@ class Sending:
 
     def notes(self, name: str) -> list[str]:
         """What is in the copy although somebody may think that it is not: in clear, or belonging to a row left out."""
-        return [*self._clear[name], *self._not_followed(name)]
+        return [*self._clear[name], *self._left_out.past.get(name, ()), *self._not_followed(name)]
 
     def _not_followed(self, name: str) -> list[str]:
         return [
