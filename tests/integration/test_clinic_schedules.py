@@ -86,6 +86,8 @@ def test_small_clinics_have_fewer_tasks_unless_they_are_spread(
 ) -> None:
     run = Run(theatre, monkeypatch, clinic_schedule={}, start_window_minutes=60, tasks=4)
     monkeypatch.setattr(shares, "LEAST_TASKS", 2)
+    assert len(run.items(NIGHT, "manual")) == 2, "the database is small"
+    monkeypatch.setattr(type(run.parts), "database_bytes", lambda self: None)
     assert len(run.items(NIGHT, "manual")) == 4, "nobody knows how long they take"
     monkeypatch.setattr(Clinics, "seconds", lambda self: dict.fromkeys(range(1, 6), 0.3))
     assert [item["name"] for item in run.items(NIGHT, "manual")] == ["Datos compartidos", "5 clinics, 1 to 5"]

@@ -12,6 +12,7 @@ from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.tenant import gate, shared_gate
+from clinic_backups.tenant.described_tables import require_nameable
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -36,6 +37,7 @@ def passed(
     """
     found = list(shared_gate.passed(snapshot, folder, wanted).problems)
     gate.require_complete(found, request)
+    require_nameable(wanted)
     tables = snapshot.tables(sorted(wanted))
     files = ServiceFiles(
         snapshot, connection, folder, tools=settings.postgres_bin,

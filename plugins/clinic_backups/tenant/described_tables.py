@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from psycopg2 import sql
@@ -25,17 +25,8 @@ def described_tables(ask: Ask, names: Sequence[str]) -> dict[str, Table]:
     """PostgreSQL's description of these tables.
 
     :param ask: runs a query and returns its rows.
-    :raises PermanentError: some do not exist, may not be read, or have a name that no envelope holds; names them.
+    :raises PermanentError: some do not exist or may not be read; names all of them.
     """
-    if odd := sorted(name for name in names if not name.isprintable()):
-        raise PermanentError(
-            f"The name of a table is not one line of visible text: {', '.join(map(table_in_sql, odd))}. No backup can"
-            " name it.",
-            hint="Rename it: "
-            + " ".join(f"ALTER TABLE {table_in_sql(name)} RENAME TO {in_sql(_plain(name))};" for name in odd)
-            + " If it has a file in include/sql/extract, rename that too. Or leave the table out:"
-            " include/sql/not_backed_up.txt.",
-        )
     found = ask(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
     tables = {row[0]: _table(*row[:4], oid=row[5], parts=row[6], file=row[7]) for row in found}
     if missing := sorted(set(names) - set(tables)):
@@ -52,6 +43,19 @@ def described_tables(ask: Ask, names: Sequence[str]) -> dict[str, Table]:
             f" clinic_db. For the tables that come later: {' '.join(statement for (statement,) in future)}",
         )
     return {name: tables[name] for name in names}
+
+
+def require_nameable(names: Iterable[str]) -> None:
+    """:raises PermanentError: a table that is to be backed up has a name that no envelope can hold."""
+    if odd := sorted(name for name in names if not name.isprintable()):
+        raise PermanentError(
+            f"The name of a table is not one line of visible text: {', '.join(map(table_in_sql, odd))}. No backup can"
+            " name it.",
+            hint="Rename it: "
+            + " ".join(f"ALTER TABLE {table_in_sql(name)} RENAME TO {in_sql(_plain(name))};" for name in odd)
+            + " If it has a file in include/sql/extract, rename that too. Or leave the table out:"
+            " include/sql/not_backed_up.txt.",
+        )
 
 
 def _plain(name: str) -> str:

@@ -23,6 +23,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.clinic_key_check import require_key
 from clinic_backups.tenant.coverage import Coverage
+from clinic_backups.tenant.described_tables import require_nameable
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.key_names import nouns, table_names
 from clinic_backups.tenant.operator_checks import operator_problems
@@ -110,6 +111,7 @@ def passed(
     found = [problem for problem in (*known.problems, *operators, *behind) if problem.is_gap]
     require_complete(found, request)
     if not known.tables:
+        require_nameable(queries)
         known = replace(known, tables=snapshot.tables(sorted(queries)))
         MEMORY.keep(question, snapshot.version, known)
     facts, coverage, tables = known.facts, known.coverage, dict(known.tables)
