@@ -47,11 +47,10 @@ demo-distributed: $(INSTALLED)  ## Airflow with Celery and two workers that shar
 down: $(INSTALLED)  ## Stop what `make up` started
 	@$(BIN)/python -m include.demo down
 
-# Three processes, each with servers of its own: one often waits for its servers. See tests/processes.py. A file stays in one of them, so that what
-# it sets up once is set up once.
+# Three processes, each with servers of its own: one often waits for its servers. See tests/processes.py.
 test: $(INSTALLED)  ## Run the whole test suite
 	@.ci/bring
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 3
 
 test-matrix: $(INSTALLED)  ## Run the tests of database shapes on PostgreSQL 15, 16, 17 and 18
 	@$(BIN)/python -m tests.matrix
