@@ -38,7 +38,8 @@ def absent(newest: Iterable[NewestBackup], there: Mapping[str, Collection[str]],
         ]
         if units:
             said.append(f"{url} does not have the newest backup of {_some(units)}, which the catalog says that it has.")
-    elsewhere = [each for each in known if each.stores.isdisjoint(urls)]
+    # A closed clinic is not backed up into a new store.
+    elsewhere = [each for each in known if each.is_active and each.stores.isdisjoint(urls)]
     if elsewhere:
         where = ", ".join(sorted({url for each in elsewhere for url in each.stores})) or "no store"
         units = [named(each.clinic_id) for each in elsewhere]

@@ -21,7 +21,8 @@ _NEWEST = text("""
     SELECT b.clinic_id, b.backup_id, b.archive_key, b.data_time,
            ARRAY(SELECT link ->> 'key' FROM jsonb_array_elements(b.chain) AS link) AS chain,
            ARRAY(SELECT r.store_url FROM clinic_backups.backup_replica AS r
-                  WHERE r.backup_id = b.backup_id AND r.state = 'present') AS stores
+                  WHERE r.backup_id = b.backup_id AND r.state = 'present') AS stores,
+           coalesce((SELECT k.active FROM clinic_backups.clinic AS k WHERE k.clinic_id = b.clinic_id), true) AS active
       FROM unit AS c
      CROSS JOIN LATERAL (
            SELECT n.clinic_id, n.backup_id, n.archive_key, n.data_time, n.chain
@@ -44,6 +45,8 @@ class NewestBackup:
     data_time: datetime
     keys: tuple[str, ...]
     stores: frozenset[str]
+    is_active: bool = True
+    """False of a clinic that is closed."""
 
 
 def newest_good(database: CatalogDatabase, until: datetime) -> list[NewestBackup]:
@@ -51,6 +54,6 @@ def newest_good(database: CatalogDatabase, until: datetime) -> list[NewestBackup
     with database.transaction("reading the newest backups") as db:
         rows = db.execute(_NEWEST, {"until": until}).all()
     return [
-        NewestBackup(clinic_id_of(of), backup_id, at, (key, *chain), frozenset(stores))
-        for of, backup_id, key, at, chain, stores in rows
+        NewestBackup(clinic_id_of(of), backup_id, at, (key, *chain), frozenset(stores), is_active)
+        for of, backup_id, key, at, chain, stores, is_active in rows
     ]
