@@ -16,6 +16,7 @@ from clinic_backups.archive.encryption import parse_recipients, public_keys
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
 from clinic_backups.base.text import one_line
+from clinic_backups.catalog import migrate
 from clinic_backups.catalog.board import Board, Counts
 from clinic_backups.catalog.newest import NewestBackup, newest_good
 from clinic_backups.stores.marker import read_marker
@@ -115,9 +116,6 @@ class Doctor:
         return "error" if failed else "ok", " ".join(said)
 
     def _catalog(self) -> tuple[SightState, str]:
-        # Only now: Alembic takes 0.2 s to import, and no other command needs it.
-        from clinic_backups.catalog import migrate
-
         with self._parts.catalog.database.transaction("looking at the catalog") as db:
             version = migrate.current(db)
         if version is None:

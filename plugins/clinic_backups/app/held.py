@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.clinic_id import order_of
 from clinic_backups.base.plain import iso
 from clinic_backups.base.shared_unit import named
+from clinic_backups.base.text import some_of
 from clinic_backups.catalog.newest import NewestBackup
 from clinic_backups.stores import condition
 from clinic_backups.stores.base import ObjectStore
@@ -37,18 +38,16 @@ def absent(newest: Iterable[NewestBackup], there: Mapping[str, Collection[str]],
             named(each.clinic_id) for each in known if url in each.stores and not all(key in keys for key in each.keys)
         ]
         if units:
-            said.append(f"{url} does not have the newest backup of {_some(units)}, which the catalog says that it has.")
+            said.append(
+                f"{url} does not have the newest backup of {some_of(units, NAMED)}, which the catalog says that it has."
+            )
     # A closed clinic is not backed up into a new store.
     elsewhere = [each for each in known if each.is_active and each.stores.isdisjoint(urls)]
     if elsewhere:
         where = ", ".join(sorted({url for each in elsewhere for url in each.stores})) or "no store"
         units = [named(each.clinic_id) for each in elsewhere]
         said.append(
-            f"The newest backup of {_some(units)} is in none of the stores that are set here. The catalog says that it"
-            f" is in {where}."
+            f"The newest backup of {some_of(units, NAMED)} is in none of the stores that are set here. The catalog says"
+            f" that it is in {where}."
         )
     return said
-
-
-def _some(units: Sequence[str]) -> str:
-    return ", ".join(units[:NAMED]) + (f" and {len(units) - NAMED:,} more" if len(units) > NAMED else "")

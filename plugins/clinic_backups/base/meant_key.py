@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from clinic_backups.base import documents
 from clinic_backups.base.documents import Code, Flag, Name
 from clinic_backups.base.row_key import bare_type, read_as
-from clinic_backups.base.table import Column, Table
+from clinic_backups.base.table import Table
 
 _TEXTS = ("text", "character varying", "character", "citext", "name")
 
@@ -56,13 +56,8 @@ def meant_key(database: str, table: Table, names: Iterable[str], *, is_reused: b
     names = tuple(names)
     if table.oid is None or not {*names} <= there.keys():
         return None
-    columns = tuple(MeantColumn(name, type_of(there[name]), there[name].number) for name in names)
+    columns = tuple(MeantColumn(name, there[name].value_type, there[name].number) for name in names)
     return MeantKey(database, table.oid, columns, is_reused)
-
-
-def type_of(column: Column) -> str:
-    """The type of a column, or what a domain is made of."""
-    return column.base_type or column.type
 
 
 def are_alike(one: str, other: str) -> bool:

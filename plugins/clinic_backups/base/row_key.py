@@ -86,7 +86,10 @@ def readings(part: str) -> Iterator[tuple[Reading, str]]:
 
 
 def plain_decimal(text: str) -> str:
-    """A number without an exponent and without zeros at its end. :raises ValueError: it is none, or a huge one."""
+    """A number without an exponent and without zeros at its end.
+
+    :raises ValueError: the text is not a number, or the number is huge.
+    """
     if found := _NOT_FINITE.fullmatch(text):
         return "NaN" if found["nan"] else "-Infinity" if text.startswith("-") else "Infinity"
     if not _DECIMAL.fullmatch(text):

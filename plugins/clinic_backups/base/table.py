@@ -42,6 +42,11 @@ class Column:
         return self.type if _SPELLED.fullmatch(self.type) else "another type"
 
     @property
+    def value_type(self) -> str:
+        """The type of its values: what a domain is made of, or the type itself."""
+        return self.base_type or self.type
+
+    @property
     def is_numbered(self) -> bool:
         """Whether the database numbers its rows: an identity, or a default that takes a sequence's next number."""
         return bool(self.identity) or "nextval(" in (self.default or "")

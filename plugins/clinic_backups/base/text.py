@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 # Joiners are allowed, because some scripts and emoji need them. Other format characters can hide or reverse text.
 JOINERS = "\u200c\u200d"
@@ -115,6 +115,11 @@ def unused(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def some_of(texts: Sequence[str], most: int = 5) -> str:
+    """The first of these texts, and how many more there are."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most:,} more" if texts[most:] else "")
 
 
 def folded(text: str) -> str:

@@ -21,8 +21,8 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.plain import iso
+from clinic_backups.catalog import migrate, replicas
 from clinic_backups.catalog import record_statements as statements
-from clinic_backups.catalog import replicas
 from clinic_backups.catalog.catalog_database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.record_reader import RecordReader
@@ -86,9 +86,6 @@ class Catalog(RecordReader):
 
     def migrate(self) -> str:
         """Bring the schema to the newest version. Returns that version."""
-        # Only now: Alembic takes 0.2 s to import, and a task that backs up does not need it.
-        from clinic_backups.catalog import migrate
-
         with self.database.transaction("migrating the catalog", source="migration") as db:
             return migrate.upgrade(db)
 
@@ -99,8 +96,6 @@ class Catalog(RecordReader):
 
     def require_newest(self) -> None:
         """:raises PermanentError: the schema does not have the version that this package needs."""
-        from clinic_backups.catalog import migrate
-
         with self.database.transaction("reading the catalog's version") as db:
             migrate.require_newest(db)
 

@@ -233,15 +233,18 @@ class Chooser:
         """
         choices = {choice.unit: choice for choice in plan.choices}
         for each in known:
-            choice = choices.get(each.clinic_id)
-            if each.data_time > plan.as_of or str(each.clinic_id) in self._kept:
+            if str(each.clinic_id) in self._kept:
                 continue  # it was chosen before, when a newer one may have been under way
-            if choice is None and not (only and each.clinic_id not in only):
+            choice = choices.get(each.clinic_id)
+            if choice is None:
+                if only and each.clinic_id not in only:
+                    continue
                 choice = Choice(each.clinic_id)
                 plan.choices.append(choice)
-            if choice is None or (choice.envelope is not None and choice.envelope.backup_id == each.backup_id):
+            if choice.envelope is not None and choice.envelope.backup_id == each.backup_id:
                 continue
-            is_newer = choice.data_at is None or each.data_time > choice.data_at
+            at = choice.data_at
+            is_newer = each.data_time <= plan.as_of and (at is None or each.data_time > at)
             if is_newer and not any(each.backup_id in text or each.keys[0] in text for text in choice.damage):
                 is_doubted = any(each.backup_id in text for text in choice.notes)
                 why = "what the stores have of it is not that" if is_doubted else "no store that answers has it"
@@ -257,9 +260,7 @@ class Chooser:
             assert choice.envelope is not None  # noqa: S101 - it is taken
             of = choice.envelope.archive
             sizes = self._units[choice.unit][of.key].sizes
-            # None has it: it was loaded before, and is named elsewhere.
-            if url := next((url for url, size in sizes.items() if size == of.size_bytes), None):
-                first[url] += 1
+            first[next(url for url, size in sizes.items() if size == of.size_bytes)] += 1
         return [
             f"{count:,} backup{'' if count == 1 else 's'} would be read from {url}." for url, count in first.items()
         ]

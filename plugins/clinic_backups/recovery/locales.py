@@ -40,7 +40,7 @@ class Locale:
 
     @classmethod
     def in_dump(cls, statement: str) -> Locale | None:
-        """From pg_dump's ``CREATE DATABASE``. None if there is none, or it does not say."""
+        """What pg_dump's ``CREATE DATABASE`` says; none if the text has no such statement, or it names no encoding."""
         found = _MADE.search(statement)
         options: Mapping[str, str] = {}
         if found is not None:

@@ -7,7 +7,7 @@ cannot be asked for in this way, is left to :mod:`~clinic_backups.recovery.proof
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -110,21 +110,21 @@ class Together:
                     statements[name] = for_every_clinic(text, name=name, type_=type_)
         return found
 
-    def _of_table(self, name: str, clinics: Sequence[ClinicId]) -> Iterator[Group]:
+    def _of_table(self, name: str, clinics: Sequence[ClinicId]) -> list[Group]:
         """Neighbours in the order of ids, as many as are small enough, whose backups have the same definition."""
-        table, members, size = None, list[ClinicId](), 0
+        found, sizes = list[tuple[Table, list[ClinicId]]](), list[int]()
         for clinic in clinics:
             content = self._manifests[clinic].tables.get(name)
             if content is None:
                 continue
-            if content.table != table or size + content.blocks.size_bytes > GROUP_BYTES:
-                if table is not None and len(members) > 1:
-                    yield Group(table, tuple(members), size)
-                table, members, size = content.table, [], 0
-            members.append(clinic)
-            size += content.blocks.size_bytes
-        if table is not None and len(members) > 1:
-            yield Group(table, tuple(members), size)
+            size = content.blocks.size_bytes
+            if not found or found[-1][0] != content.table or sizes[-1] + size > GROUP_BYTES:
+                found.append((content.table, []))
+                sizes.append(0)
+            found[-1][1].append(clinic)
+            sizes[-1] += size
+        groups = (Group(table, tuple(members), size) for (table, members), size in zip(found, sizes, strict=True))
+        return [group for group in groups if len(group.clinics) > 1]
 
     def _in_order(self, clinics: Iterable[ClinicId]) -> list[ClinicId]:
         """As the server orders ids: texts by the collation of its own."""

@@ -18,7 +18,7 @@ from clinic_backups.base.meant_key import MeantKey, meant_key
 from clinic_backups.base.row_key import read_as
 from clinic_backups.base.shared_unit import is_shared
 from clinic_backups.base.table import Table
-from clinic_backups.base.text import one_line
+from clinic_backups.base.text import one_line, some_of
 from clinic_backups.catalog.forgotten import NamedKey
 from clinic_backups.restore.keys_now import server_keys
 from clinic_backups.restore.link_values import equality_of
@@ -119,7 +119,7 @@ def _require_key(table: Table) -> None:
 
 
 def _not_there(name: str, lost: Sequence[str]) -> str:
-    shown = ", ".join(one_line(each)[:60] for each in lost[:5]) + (f" and {len(lost) - 5:,} more" if lost[5:] else "")
+    shown = some_of([one_line(each)[:60] for each in lost])
     return (
         f"{spelled(name)}: no row has this key now: {shown}. If it was deleted already, this is right. Otherwise look"
         " at the key: `clinic-backups find` says whether a backup has it."
@@ -214,6 +214,5 @@ def _stored(reader: ServerKeys, table: str, keys: Sequence[Parts]) -> dict[int, 
 def _is_known_by_text(key: KeyColumns) -> bool:
     """Whether equal keys have equal hashes, whatever their texts are."""
     return all(
-        equality_of(column, column).is_known or read_as(column.base_type or column.type) != ("text",)
-        for column in key.columns
+        equality_of(column, column).is_known or read_as(column.value_type) != ("text",) for column in key.columns
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from clinic_backups.base.meant_key import are_alike, type_of
+from clinic_backups.base.meant_key import are_alike
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.heirs import Request
 from clinic_backups.restore.plan import Refusal
@@ -72,7 +72,7 @@ def keys_of(shape: Shape, request: Request) -> list[tuple[str, ...]]:
     if request.key is None:
         return []
     keys = dict.fromkeys([request.key] if request.key else (shape.now.primary_key, shape.then.primary_key, shape.key))
-    now = {column.name: type_of(column) for column in shape.now.columns}
+    now = {column.name: column.value_type for column in shape.now.columns}
     return [
         key for key in keys if key and shape.has(key)
         and all(are_alike(now[name], type_) for name, type_ in zip(key, request.types, strict=False))

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from clinic_backups.archive.csv_rows import checked_rows, fields_of, raw_fields_of, row_of
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.meant_key import are_alike, type_of
+from clinic_backups.base.meant_key import are_alike
 from clinic_backups.base.row_key import readings_of
 from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import one_line
@@ -141,7 +141,7 @@ class LeftOut:
         key, places = table.primary_key if request.key == () else request.key, _places(table)
         if not key or not {*key} <= places.keys():
             return None
-        types = [type_of(table.stored_columns[places[column]]) for column in key]
+        types = [table.stored_columns[places[column]].value_type for column in key]
         are_known = all(map(are_alike, types, request.types)) if request.types else True
         return tuple(places[column] for column in key) if are_known else None
 

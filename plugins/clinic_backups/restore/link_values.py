@@ -62,7 +62,7 @@ def equality_of(child: Column, parent: Column) -> Equality:
 
 def _plain_type(column: Column) -> str:
     """The type without modifiers; of a domain, what it is made of."""
-    type_ = bare_type(column.base_type or column.type)
+    type_ = bare_type(column.value_type)
     if type_.startswith("interval ") and not type_.endswith("[]"):
         return "interval"
     return "citext" if type_.rpartition(".")[2] == "citext" else type_
@@ -126,7 +126,7 @@ def _unpadded_case_less(value: bytes) -> str:
 
 
 def _folded(text: str) -> str:
-    """Without case and accents, and letters that are none of another letter's accents as it is written without them."""
+    """Without case and accents. A letter that Unicode does not take apart, such as ø, becomes its plain letters."""
     return folded(text.casefold()).translate(_LETTERS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from clinic_backups.base.meant_key import MeantColumn, MeantKey, are_alike, type_of
+from clinic_backups.base.meant_key import MeantColumn, MeantKey, are_alike
 from clinic_backups.base.table import Column, Table
 from clinic_backups.tenant.drift import Drift, TableLine, reached
 from clinic_backups.tenant.source_database import is_same
@@ -85,7 +85,7 @@ def _column(
     related = _related(column.name, lines) & {*there}
     if len(related) > 1:
         # Another column got the name, and the key may have become one of another type.
-        related = {name for name in related if are_alike(type_of(there[name]), column.type)}
+        related = {name for name in related if are_alike(there[name].value_type, column.type)}
     return next(iter(related)) if len(related) == 1 else None
 
 

@@ -103,7 +103,7 @@ class PythonKeys:
         found = []
         for column, part in zip(self.key.columns, parts, strict=True):
             try:
-                found.append(as_written(column.base_type or column.type, part))
+                found.append(as_written(column.value_type, part))
             except (ValueError, OverflowError):
                 raise self.key.misread(
                     column, part, "Without the database it has to be written as PostgreSQL shows it. "
@@ -184,7 +184,7 @@ class ServerKeys:
         )
         for given, written in zip(keys, found, strict=True):
             for column, one, other in zip(self.key.columns, given, written, strict=True):
-                if one != other and (column.base_type or column.type) in _CUT:
+                if one != other and column.value_type in _CUT:
                     raise self.key.misread(column, one)
         return [tuple(each) for each in found]
 
@@ -245,7 +245,7 @@ def _is_of_value(error: ClinicBackupsError) -> bool:
 
 def _without_size(column: Column) -> str:
     """The type by which a named value is read. With a length, a text that is too long would be cut to another key."""
-    type_ = column.base_type or column.type
+    type_ = column.value_type
     if '"' in type_:
         return type_
     bare = bare_type(type_)

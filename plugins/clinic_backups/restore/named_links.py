@@ -74,4 +74,4 @@ def _learned(tables: Mapping[str, Table]) -> dict[str, set[tuple[str, str]]]:
 
 
 def _operator(one: Column, other: Column) -> Operator:
-    return EQUAL if comparable(one.base_type or one.type, other.base_type or other.type) else SAME_TEXT
+    return EQUAL if comparable(one.value_type, other.value_type) else SAME_TEXT

@@ -68,7 +68,10 @@ def rows_of(table: str) -> str:
 
 
 def _has_rows_of(name: str, known: Collection[str], parts: Parts) -> list[str]:
-    """The tables of the backup that have rows of a table: those that it is a part of; if there is none, its parts."""
+    """The tables of the backup that have rows of a table.
+
+    A table that is a part has its rows in the whole table. Otherwise its rows are in its own parts.
+    """
     wholes = [whole for whole, names in parts.items() if name in names and whole in known]
     return sorted({*wholes} or {*parts.get(name, ())} & {*known})
 

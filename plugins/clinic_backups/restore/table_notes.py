@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from clinic_backups.base.text import one_line
+from clinic_backups.base.text import one_line, some_of
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.writing.derived import Derived
@@ -237,15 +237,11 @@ def asked_before(requests: Iterable[tuple[int, datetime]], columns: str) -> str:
     numbers = [str(number) for number, _ in requests if number]
     days = sorted({at.date().isoformat() for _, at in requests})
     are_several = len(numbers or days) > 1
-    named = f"request{'s' if are_several else ''} {_few(numbers)}" if numbers else f"requests of {_few(days)}"
+    named = f"request{'s' if are_several else ''} {some_of(numbers)}" if numbers else f"requests of {some_of(days)}"
     return (
         f"Erasure {named} {'were' if are_several or not numbers else 'was'} made before the columns of the key were"
         f" dropped ({one_line(columns)}): a row that was still there then would come back."
     )
-
-
-def _few(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:5]) + (f" and {len(texts) - 5:,} more" if texts[5:] else "")
 
 
 def unlinked(count: int, columns: Sequence[str]) -> str:

@@ -82,7 +82,7 @@ def upgrade() -> None:
     # The metrics name the rows of each clinic's newest backup, and must not look for each of them in the table.
     op.execute("DROP INDEX clinic_backups.backup_started")
     op.execute(STARTED.format(f"{COLUMNS}, rows_total"))
-    # The board looks for the newest regular backup of each clinic, in vain where there is none.
+    # The board looks for each clinic's newest regular backup. Where there is none, it reads all records of the clinic.
     op.execute("DROP INDEX clinic_backups.backup_clinic")
     op.execute(CLINIC.format(f"{OF_CLINIC}, regular"))
     op.execute("CREATE INDEX proof_failed ON clinic_backups.proof (clinic_id, id) WHERE outcome = 'failed'")
