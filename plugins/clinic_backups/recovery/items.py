@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from clinic_backups.base.database_errors import refusal_of
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import in_sql, quoted_table
 from clinic_backups.recovery import uniqueness
 from clinic_backups.recovery.dump_text import Item
@@ -61,18 +61,9 @@ def others(session: Session, statements: Collection[str]) -> list[Unfinished]:
 
 def _tried(session: Session, statements: str) -> str | None:
     """None, or the SQLSTATE with which they failed."""
-    if not statements:
-        return None
-    try:
-        with session.savepoint():
-            session.run(statements, doing="making the definitions")
-    except ClinicBackupsError as error:
-        refused = refusal_of(error)
-        # A full disk or a shutdown says nothing about the definition.
-        if isinstance(error, TransientError) or refused is None or not refused.state:
-            raise
-        return refused.state
-    return None
+    error = session.refusal(statements, "making the definitions") if statements else None
+    refused = refusal_of(error) if error is not None else None
+    return refused.state if refused is not None else None
 
 
 def made_after_all(session: Session, item: Item) -> list[Unfinished]:

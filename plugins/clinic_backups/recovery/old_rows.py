@@ -12,7 +12,7 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.database_errors import Refused, is_conflict, refusal_of
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.text import in_sql, quoted_table
 from clinic_backups.recovery import notes
 from clinic_backups.recovery.load import MIGRATED, OnDone, load
@@ -179,7 +179,7 @@ def _altered(each: dict[str, Any]) -> str:
 def _is_taken(session: Session, each: dict[str, Any], state: str) -> bool:
     name = each.get("constraint") or each["column"]
     what = f"DROP CONSTRAINT {in_sql(name)}" if "constraint" in each else f"ALTER {in_sql(name)} DROP NOT NULL"
-    if _refusal(session, f"{_altered(each)} {what}", "taking a constraint away") is not None:
+    if session.refusal(f"{_altered(each)} {what}", "taking a constraint away") is not None:
         return False
     notes.note_step(session, f"{_NOTE}{state} {name} of {each['table']}", 0, each)
     return True
@@ -221,15 +221,15 @@ def _check(session: Session, each: dict[str, Any]) -> list[Unfinished]:
         sql.Literal(each["comment"]),
     )  # fmt: skip
     comments = session.text(comment) if each["comment"] else ""
-    refused = _refusal(session, add, making)
-    if refused is not None and (again := _refusal(session, f"{add} NOT VALID", making)) is not None:
+    refused = session.refusal(add, making)
+    if refused is not None and (again := session.refusal(f"{add} NOT VALID", making)) is not None:
         return [
             Unfinished(
                 f"The constraint {name} of {place} could not be made again. {again.message}",
                 f"{add};{comments and f' {comments};'}", is_problem=True,
             )
         ]  # fmt: skip
-    if comments and _refusal(session, comments, making) is not None:
+    if comments and session.refusal(comments, making) is not None:
         return [Unfinished(f"The comment on the constraint {name} of {place} was not made.", f"{comments};")]
     if refused is None:
         return []
@@ -261,7 +261,7 @@ def _check(session: Session, each: dict[str, Any]) -> list[Unfinished]:
 def _not_null(session: Session, each: dict[str, Any]) -> list[Unfinished]:
     table, column = quoted_table(each["table"]), in_sql(each["column"])
     add = f"ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL"
-    refused = _refusal(session, add, f"making {column} of {each['table']} NOT NULL")
+    refused = session.refusal(add, f"making {column} of {each['table']} NOT NULL")
     if refused is None:
         return []
     query = f"SELECT t.* FROM {table} AS t WHERE t.{column} IS NULL"  # noqa: S608
@@ -279,20 +279,6 @@ def own_rows(session: Session, table: str) -> str:
     """The table in a FROM as its own constraints see it: without the rows of heirs."""
     found = session.rows(_IS_ALONE, {"table": table}, f"looking at {table}")
     return f"ONLY {quoted_table(table)}" if found and found[0][0] else quoted_table(table)
-
-
-def _refusal(session: Session, statement: str, doing: str) -> ClinicBackupsError | None:
-    """None, or why the database refuses the statement. The transaction goes on."""
-    try:
-        with session.savepoint():
-            session.run(statement, doing=doing)
-    except ClinicBackupsError as error:
-        refused = refusal_of(error)
-        # A full disk or a shutdown says nothing about the constraint.
-        if isinstance(error, TransientError) or refused is None or not refused.state:
-            raise
-        return error
-    return None
 
 
 def _count(session: Session, query: str) -> str:

@@ -13,7 +13,8 @@ from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, session_settings
-from clinic_backups.base.database_errors import raise_database_error
+from clinic_backups.base.database_errors import raise_database_error, refusal_of
+from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.base.pipeline import ByteChannel
 from clinic_backups.base.search_path import APPLICATION_PATH, IN_OWN_PATH
 from clinic_backups.tenant.session_settings import SESSION
@@ -94,6 +95,21 @@ class Session:
             self.run("ROLLBACK TO SAVEPOINT recovery; RELEASE SAVEPOINT recovery", doing="going back to the savepoint")
             raise
         self.run("RELEASE SAVEPOINT recovery", doing="releasing the savepoint")
+
+    def refusal(self, statement: str, doing: str) -> ClinicBackupsError | None:
+        """Run statements; ``None``, or why the database refuses them. Then the transaction goes on without them.
+
+        :raises ClinicBackupsError: a full disk, a shutdown or the like, which says nothing about the statements.
+        """
+        try:
+            with self.savepoint():
+                self.run(statement, doing=doing)
+        except ClinicBackupsError as error:
+            refused = refusal_of(error)
+            if isinstance(error, TransientError) or refused is None or not refused.state:
+                raise
+            return error
+        return None
 
     def run_alone(self, statement: sql.Composable, doing: str) -> None:
         """Run a statement that cannot be part of a transaction."""
